@@ -1,0 +1,50 @@
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format types samples bench check clean
+
+help:  ## show this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-9s %s\n", $$1, $$2 }'
+
+setup: $(READY)  ## make .venv and install pfp with what its development needs
+
+# The stamp is newer than what it was made from, so this runs once, and again when a dependency changes.
+# torch goes first and alone: everything after it then finds its build (CPU or other) already there.
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -c constraints.txt torch
+	$(BIN)/python -m pip install -c constraints.txt -e ".[dev]"
+	touch $@
+
+demo: setup  ## prune the sample network to 40 % of its parameters and show the report
+	$(BIN)/pfp compress samples/model.pt --calib samples/images --keep 0.4
+	$(BIN)/pfp report
+
+test: setup  ## run the tests
+	$(BIN)/python -m pytest
+
+lint: setup  ## check style and formatting
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+format: setup  ## apply the formatting and the safe fixes
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+types: setup  ## check the types
+	$(BIN)/mypy
+
+samples: setup  ## draw the sample images and train the sample network again (about 4 minutes)
+	$(BIN)/python samples/make_samples.py
+
+bench: setup  ## measure pfp against its neighbours
+	$(BIN)/python benchmarks/bench.py
+
+check: lint types test  ## everything that must pass before a push
+
+clean:  ## remove the environment, the caches and the run folders
+	rm -rf $(VENV) build dist *.egg-info pfp-runs .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

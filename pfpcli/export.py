@@ -1,0 +1,203 @@
+"""Export: a network as files that other programs open, each one run again before it counts as written.
+
+No file carries a path, a stack trace or a name of the machine it was made on: torch's exporters write such things into
+node metadata, and here they are taken out again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from torch import Tensor
+from torch.export import ExportedProgram
+from torch.utils._pytree import tree_leaves
+
+from pfpcli.errors import CheckFailed
+from pfpcli.trace import Graph, export_program
+
+#: What onnxruntime may differ from torch, relative to the largest output, in float32.
+ONNX_TOLERANCE = 1e-4
+
+#: Metadata that says where a node came from, on this machine and in the user's source.
+_ORIGINS = ("stack_trace", "nn_module_stack", "source_fn_stack", "from_node", "torch_fn", "custom")
+
+
+@dataclass(frozen=True)
+class Names:
+    """The names of a network's inputs and outputs."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+def names(graph: Graph) -> Names:
+    """Input names are those of the forward's arguments; outputs have the keys of a dict, or their nodes' names."""
+    outputs = [node.name for node in graph.outputs]
+    info = getattr(graph.module.graph._codegen, "pytree_info", None)
+    keys = info.out_spec.context if info is not None and info.out_spec.type is dict else None
+    if keys is not None and len(keys) == len(outputs):
+        outputs = [str(key) for key in keys]
+    return Names(tuple(str(node.target) for node in graph.inputs), tuple(outputs))
+
+
+def program(graph: Graph) -> ExportedProgram:
+    """The graph as an exported program without traces of where it was made."""
+    exported = export_program(graph.module, graph.example, dynamic=graph.dynamic)
+    for module in exported.graph_module.modules():
+        for node in getattr(getattr(module, "graph", None), "nodes", ()):
+            for key in _ORIGINS:
+                node.meta.pop(key, None)
+    return exported
+
+
+def save_pt2(exported: ExportedProgram, path: Path) -> None:
+    """Write a program that `torch.export.load` opens."""
+    buffer = io.BytesIO()
+    with _quiet():
+        torch.export.save(exported, buffer)
+    path.write_bytes(buffer.getvalue())
+
+
+def save_onnx(exported: ExportedProgram, graph: Graph, named: Names, path: Path, samples: Tensor) -> float:
+    """Write an ONNX file and run it against torch; a second exporter is tried if the first one fails.
+
+    Args:
+        exported: the program to write.
+        graph: the same network in torch.
+        named: names of its inputs and outputs.
+        path: the file.
+        samples: float[N, ...], inputs to compare on, in a batch size it has not been exported with where that is free.
+
+    Returns:
+        the largest difference, relative to the largest output.
+
+    Raises:
+        CheckFailed: neither exporter gives a file that agrees with torch; no file is left.
+    """
+    reasons = []
+    for exporter in (_export_program, _export_traced):
+        try:
+            with _quiet():
+                model = exporter(exported, graph, named)
+            _clean(model, graph.dynamic)
+            path.write_bytes(model.SerializeToString())
+            difference = _difference(path, graph, samples)
+        except Exception as error:
+            reasons.append(f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}")
+        else:
+            if difference <= ONNX_TOLERANCE:
+                return difference
+            reasons.append(f"outputs differ by {difference:.1e} (at most {ONNX_TOLERANCE:.0e} expected)")
+        path.unlink(missing_ok=True)
+    raise CheckFailed(
+        f"model.onnx: torch's exporters give no file that agrees with torch: {'; '.join(reasons)}",
+        "a newer onnxscript may help: pip install --upgrade onnxscript",
+    )
+
+
+def run_onnx(session: onnxruntime.InferenceSession, inputs: Sequence[Tensor]) -> list[Any]:
+    """The outputs of a session; inputs in the order of its signature."""
+    feeds = {spec.name: x.numpy() for spec, x in zip(session.get_inputs(), inputs, strict=True)}
+    return list(session.run(None, feeds))
+
+
+def session(path: Path, threads: int | None = None) -> onnxruntime.InferenceSession:
+    """An onnxruntime session on the CPU; threads: None uses all cores."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads or 0
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def _export_program(exported: ExportedProgram, graph: Graph, named: Names) -> onnx.ModelProto:
+    made = torch.onnx.export(
+        exported, dynamo=True, verbose=False, input_names=list(named.inputs), output_names=list(named.outputs)
+    )
+    assert made is not None
+    return made.model_proto
+
+
+def _export_traced(exported: ExportedProgram, graph: Graph, named: Names) -> onnx.ModelProto:
+    """The older exporter, which traces; it has rules of its own for many ops."""
+    axes = {name: {0: "batch"} for name in (*named.inputs, *named.outputs)} if graph.dynamic else None
+    buffer = io.BytesIO()
+    torch.onnx.export(
+        graph.module,
+        graph.example,
+        buffer,
+        dynamo=False,
+        input_names=list(named.inputs),
+        output_names=list(named.outputs),
+        dynamic_axes=axes,
+    )
+    return onnx.load_from_string(buffer.getvalue())
+
+
+def _clean(model: onnx.ModelProto, dynamic: bool) -> None:
+    """Take out metadata and call the free dimension `batch`."""
+    symbol = next((dim.dim_param for dim in _dims(model.graph.input[:1])), "") if dynamic else ""
+    model.producer_name, model.producer_version, model.doc_string = "pfp", "", ""
+    del model.metadata_props[:]
+    for graph in _graphs(model.graph):
+        for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+            part.doc_string = ""
+            if hasattr(part, "metadata_props"):
+                del part.metadata_props[:]
+        for dim in _dims([*graph.input, *graph.output, *graph.value_info]):
+            if symbol and dim.dim_param == symbol:
+                dim.dim_param = "batch"
+
+
+def _dims(values: Sequence[Any]) -> Iterator[Any]:
+    for value in values:
+        yield from value.type.tensor_type.shape.dim
+
+
+def _graphs(graph: Any) -> Iterator[Any]:
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from _graphs(attribute.g)
+
+
+def _difference(path: Path, graph: Graph, samples: Tensor) -> float:
+    onnx.checker.check_model(path)
+    with torch.no_grad():
+        expected = [x for x in tree_leaves(graph.module(samples)) if isinstance(x, Tensor)]
+    found = run_onnx(session(path), [samples])
+    return max(_relative(a, b.numpy()) for a, b in zip(found, expected, strict=True))
+
+
+def _relative(found: Any, expected: Any) -> float:
+    if found.shape != expected.shape:
+        raise ValueError(f"an output has shape {found.shape}, torch gives {expected.shape}")
+    largest = float(np.abs(expected.astype(np.float64)).max(initial=0.0))
+    error = float(np.abs(found.astype(np.float64) - expected).max(initial=0.0))
+    return error / largest if largest else error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporters talk on every channel there is; what matters is checked afterwards."""
+    level = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
+
+

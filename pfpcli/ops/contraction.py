@@ -1,0 +1,276 @@
+"""Ops that read channels and make new ones: convolutions, linear layers, matrix products, attention, embeddings."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch.nn.functional as F
+from torch import Tensor
+from torch.fx.node import Node
+
+from pfpcli.ops.rule import Columns, Sizes, bind, rebind, register
+from pfpcli.trace import owner
+
+if TYPE_CHECKING:
+    from pfpcli.cut import Cut
+    from pfpcli.labels import Axes, Flow
+
+
+# Convolutions ----------------------------------------------------------------------------------------------------
+
+_CONVOLUTIONS = tuple(f"aten.conv{n}d.{kind}" for n in (1, 2, 3) for kind in ("default", "padding"))
+_TRANSPOSED = ("aten.conv_transpose1d.default", "aten.conv_transpose2d.input", "aten.conv_transpose3d.input")
+_GENERAL = ("aten.convolution.default", "aten._convolution.default")
+
+
+def _is_transposed(node: Node) -> bool:
+    return bool(bind(node).get("transposed", "conv_transpose" in str(node.target)))
+
+
+def _is_depthwise(channels: int, groups: int) -> bool:
+    """One channel to a group; a single channel in one group is an ordinary convolution."""
+    return groups > 1 and groups == channels
+
+
+def _conv_macs(sizes: Sizes, node: Node) -> int:
+    x, weight = sizes(node.args[0]), sizes(node.args[1])  # type: ignore[arg-type]
+    positions = x if _is_transposed(node) else sizes(node)
+    return math.prod(positions) * math.prod(weight[1:])
+
+
+def _resize_conv(cut: Cut, node: Node, copy: Node) -> None:
+    given = bind(node)
+    channels = given["input"].meta["val"].shape[1]
+    if _is_depthwise(channels, given["groups"]):
+        rebind(copy, groups=cut.shape(given["input"])[1])
+
+
+def _per_dim(value: Any, dims: int) -> list[int]:
+    values = list(value) if isinstance(value, (list, tuple)) else [value]
+    return values * dims if len(values) == 1 else values
+
+
+def conv_columns(node: Node, x: Tensor, weight: Tensor) -> Columns:
+    """A convolution as matrix products over the patches it sees.
+
+    Args:
+        node: the call.
+        x: float[N, C_in, *spatial].
+        weight: as the call takes it.
+    """
+    given = bind(node)
+    dims = x.dim() - 2
+    groups, kernel = given["groups"], list(weight.shape[2:])
+    stride, dilation = _per_dim(given["stride"], dims), _per_dim(given["dilation"], dims)
+    span = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+    if _is_transposed(node):
+        # the transposed convolution is the convolution of the input with zeros between its elements
+        x = _with_zeros_between(x, stride)
+        padding, extra = _per_dim(given["padding"], dims), _per_dim(given["output_padding"], dims)
+        pads = [(s - p, s - p + e) for s, p, e in zip(span, padding, extra, strict=True)]
+        weight = weight.unflatten(0, (groups, -1)).transpose(1, 2).flip(*range(3, 3 + dims))
+        stride = [1] * dims
+    else:
+        pads = _paddings(given["padding"], span)
+        weight = weight.unflatten(0, (groups, -1))
+    x = F.pad(x, [amount for pair in reversed(pads) for amount in pair])
+    patches = _patches(x, kernel, stride, dilation)
+    return Columns(patches.unflatten(1, (groups, -1)), weight.flatten(3))
+
+
+def _paddings(padding: Any, span: list[int]) -> list[tuple[int, int]]:
+    if padding == "valid":
+        return [(0, 0)] * len(span)
+    if padding == "same":
+        return [(s // 2, s - s // 2) for s in span]
+    return [(p, p) for p in _per_dim(padding, len(span))]
+
+
+def _with_zeros_between(x: Tensor, stride: list[int]) -> Tensor:
+    sizes = [(n - 1) * s + 1 for n, s in zip(x.shape[2:], stride, strict=True)]
+    wide = x.new_zeros(*x.shape[:2], *sizes)
+    wide[(..., *[slice(None, None, s) for s in stride])] = x
+    return wide
+
+
+def _patches(x: Tensor, kernel: list[int], stride: list[int], dilation: list[int]) -> Tensor:
+    """float[N, C, R, P]: the R values each of the P windows sees of each channel."""
+    for i, (k, s, d) in enumerate(zip(kernel, stride, dilation, strict=True)):
+        window = x.unfold(2 + i, d * (k - 1) + 1, s)
+        x = window[..., ::d]
+    dims = len(kernel)
+    spatial, offsets = range(2, 2 + dims), range(2 + dims, 2 + 2 * dims)
+    return x.permute(0, 1, *offsets, *spatial).flatten(2, 1 + dims).flatten(3)
+
+
+@register(*_CONVOLUTIONS, *_TRANSPOSED, *_GENERAL, resize=_resize_conv, macs=_conv_macs, columns=conv_columns)
+def convolution(flow: Flow, x: Axes, weight: Axes, bias: Axes | None = None, *_: Any, **__: Any) -> Axes:
+    """Reads dimension 1 of x, makes channels; depthwise ones pass through.
+
+    weight: [C_out, C_in/groups, *kernel], transposed: [C_in, C_out/groups, *kernel].
+    """
+    given = bind(flow.node)
+    groups = given["groups"]
+    transposed = _is_transposed(flow.node)
+    flow.freeze(weight, "a kernel position", range(2, len(weight.shape)))
+    flow.freeze(x, f"convolved over in {flow.node.name}", range(2, len(x.shape)))
+    if _is_depthwise(x.shape[1], groups):
+        made = _depthwise(flow, x, weight, groups, transposed)
+    else:
+        made = _grouped(flow, x, weight, groups, transposed)
+    if bias is not None:
+        made = flow.join_vector(made, bias)
+    return flow.result({0: x.labels.get(0), 1: made})
+
+
+def _depthwise(flow: Flow, x: Axes, weight: Axes, groups: int, transposed: bool) -> Tensor | None:
+    """Each channel makes its own outputs, which go when it goes."""
+    outputs = flow.shape[1]
+    if transposed and outputs != groups:
+        flow.freeze(weight, "a transposed depthwise convolution that multiplies channels")
+        flow.freeze(x, "a transposed depthwise convolution that multiplies channels", [1])
+        return None
+    if 1 not in x.labels:
+        flow.freeze(weight, f"joined to {x.origin}", [0])
+        return None
+    return flow.join_vector(x.labels[1].repeat_interleave(outputs // groups), weight)
+
+
+def _grouped(flow: Flow, x: Axes, weight: Axes, groups: int, transposed: bool) -> Tensor | None:
+    """Ordinary and grouped: position j of all groups is tied, on both sides, so that the groups stay equal."""
+    into, out = (0, 1) if transposed else (1, 0)
+    made, read = weight.labels.get(out), weight.labels.get(into)
+    if groups > 1:
+        # the dimension that the weight holds once for all groups
+        made, read = (_tile(made, groups), read) if transposed else (made, _tile(read, groups))
+        flow.tie_blocks(made, groups)
+        flow.tie_blocks(x.labels.get(1), groups)
+    flow.join((x, 1), (type(x)((x.shape[1],), {} if read is None else {0: read}, owner(flow.node)), 0))
+    flow.read(flow.node.args[0], x, 1, flow.node.args[1], made)  # type: ignore[arg-type]
+    return made
+
+
+def _tile(vector: Tensor | None, times: int) -> Tensor | None:
+    return None if vector is None else vector.repeat(times)
+
+
+# Linear layers and matrix products -------------------------------------------------------------------------------
+
+
+def _linear_macs(sizes: Sizes, node: Node) -> int:
+    return math.prod(sizes(node)) * sizes(node.args[0])[-1]  # type: ignore[arg-type]
+
+
+def linear_columns(node: Node, x: Tensor, weight: Tensor) -> Columns:
+    """A linear layer as one matrix product; leading dimensions other than the batch are patches.
+
+    Args:
+        node: the call.
+        x: float[N, ..., C_in].
+        weight: float[C_out, C_in].
+    """
+    rows = x.reshape(x.shape[0], -1, x.shape[-1])
+    return Columns(rows.transpose(1, 2)[:, None, :, None, :], weight[None, :, :, None])
+
+
+@register("aten.linear.default", macs=_linear_macs, columns=linear_columns)
+def linear(flow: Flow, x: Axes, weight: Axes, bias: Axes | None = None) -> Axes:
+    """Reads the last dimension of x, makes channels: weight [C_out, C_in]."""
+    last = len(x.shape) - 1
+    made = flow.join((weight, 0), *([(bias, 0)] if bias is not None else []))
+    flow.join((x, last), (weight, 1))
+    flow.read(flow.node.args[0], x, last, flow.node.args[1], made)  # type: ignore[arg-type]
+    return flow.result({**x.labels, last: made})
+
+
+def _product(flow: Flow, a: Axes, b: Axes, operands: tuple[Any, Any]) -> dict[int, Any]:
+    """Labels of a @ b with batch dimensions broadcast; what is contracted goes together."""
+    rank = len(flow.shape)
+    inner_a, inner_b = len(a.shape) - 1, max(len(b.shape) - 2, 0)
+    flow.join((a, inner_a), (b, inner_b))
+    made = b.labels.get(len(b.shape) - 1) if len(b.shape) > 1 else None
+    flow.read(operands[0], a, inner_a, operands[1], made)
+    labels: dict[int, Any] = {}
+    for dim in range(rank - 2):
+        ends = [(x, dim - rank + len(x.shape)) for x in (a, b)]
+        labels[dim] = flow.join(*[(x, d) for x, d in ends if d >= 0 and x.shape[d] == flow.shape[dim] > 1])
+    if len(a.shape) > 1 and rank > 1:
+        labels[rank - 2] = a.labels.get(len(a.shape) - 2)
+    labels[rank - 1] = made
+    return labels
+
+
+def _matmul_columns(node: Node, x: Tensor, weight: Tensor) -> Columns:
+    return linear_columns(node, x, weight.mT)
+
+
+@register("aten.matmul.default", "aten.bmm.default", "aten.mm.default", macs=_linear_macs, columns=_matmul_columns)
+def matmul(flow: Flow, a: Axes, b: Axes) -> Axes:
+    """a @ b: reads the last dimension of a and the last but one of b."""
+    if min(len(a.shape), len(b.shape)) < 2:
+        flow.freeze(a, f"a vector product in {flow.node.name}")
+        flow.freeze(b, f"a vector product in {flow.node.name}")
+        return flow.result({})
+    return flow.result(_product(flow, a, b, (flow.node.args[0], flow.node.args[1])))
+
+
+def _addmm_macs(sizes: Sizes, node: Node) -> int:
+    return math.prod(sizes(node)) * sizes(node.args[1])[-1]  # type: ignore[arg-type]
+
+
+@register("aten.addmm.default", "aten.baddbmm.default", macs=_addmm_macs, columns=_matmul_columns)
+def addmm(flow: Flow, bias: Axes, a: Axes, b: Axes, **_: Any) -> Axes:
+    """bias + a @ b."""
+    labels = _product(flow, a, b, (flow.node.args[1], flow.node.args[2]))
+    out = type(a)(flow.shape, {d: v for d, v in labels.items() if v is not None}, f"the result of {flow.node.name}")
+    for dim in range(len(flow.shape)):
+        at = dim - len(flow.shape) + len(bias.shape)
+        if at >= 0 and bias.shape[at] == flow.shape[dim] > 1:
+            labels[dim] = flow.join((out, dim), (bias, at))
+    return flow.result(labels)
+
+
+# Attention -------------------------------------------------------------------------------------------------------
+
+
+def _attention_macs(sizes: Sizes, node: Node) -> int:
+    query, key, value = (sizes(each) for each in node.args[:3])  # type: ignore[arg-type]
+    return math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
+
+
+def _resize_attention(cut: Cut, node: Node, copy: Node) -> None:
+    given = bind(node)
+    width = given["query"].meta["val"].shape[-1]
+    if given["scale"] is None and cut.shape(given["query"])[-1] != width:
+        # the default scale follows the width; the network was trained with the one it had
+        rebind(copy, scale=width**-0.5)
+
+
+@register("aten.scaled_dot_product_attention.default", resize=_resize_attention, macs=_attention_macs)
+def attention(flow: Flow, query: Axes, key: Axes, value: Axes, mask: Axes | None = None, *_: Any, **__: Any) -> Axes:
+    """softmax(q k^T) v: widths of q and k are contracted, the width of v passes, heads go together."""
+    rank = len(query.shape)
+    flow.join((query, rank - 1), (key, rank - 1))
+    flow.join((key, rank - 2), (value, rank - 2))
+    for axes in (query, key, value):
+        flow.freeze(axes, f"a position in {flow.node.name}", [rank - 2])
+    if mask is not None:
+        flow.freeze(mask, f"an attention mask in {flow.node.name}")
+    flow.read(flow.node.args[0], query, rank - 1)  # type: ignore[arg-type]
+    labels: dict[int, Any] = {d: flow.join((query, d), (key, d), (value, d)) for d in range(rank - 2)}
+    labels[rank - 1] = value.labels.get(rank - 1)
+    if mask is not None:
+        for dim in range(len(mask.shape) - 2):
+            if mask.shape[dim] > 1 and labels.get(dim) is not None:
+                flow.store.freeze(labels[dim], f"joined to the mask in {flow.node.name}")
+    return flow.result(labels)
+
+
+@register("aten.embedding.default")
+def embedding(flow: Flow, weight: Axes, indices: Axes, *_: Any) -> Axes:
+    """Rows of a table: as many rows as there are indices to name them, any width."""
+    flow.freeze(weight, "an index of an embedding", [0])
+    flow.freeze(indices, "a list of positions")
+    return flow.result({len(flow.shape) - 1: weight.labels.get(1)})
+

@@ -1,0 +1,112 @@
+"""What pfp knows about an op: one record, in one place.
+
+A rule says where labels go (`flow`), how the call's own numbers change when channels are cut (`resize`), what the call
+costs (`macs`), and, for layers with weights, how the call looks as a matrix product (`columns`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.fx.node import Node
+
+if TYPE_CHECKING:
+    from pfpcli.cut import Cut
+    from pfpcli.labels import Axes, Flow
+
+#: `flow(flow, *args, **kwargs)` gets the call's arguments with `Axes` in the place of tensors and returns the result's.
+FlowRule = Callable[..., "Axes | tuple[Axes, ...]"]
+#: `sizes(node)` is the shape of a tensor-valued node, original or cut.
+Sizes = Callable[[Node], tuple[int, ...]]
+
+
+#: `resize(cut, node, copy)` changes the copied call (target, arguments) to what a cut leaves of it.
+Resize = Callable[["Cut", Node, Node], None]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Everything about one op.
+
+    Attributes:
+        flow: where the labels go.
+        resize: adapts the call to a cut; None if no size is among its arguments.
+        macs: multiply-adds of the call from the sizes of its operands and results; None counts as 0.
+        columns: the call as a matrix product, see `Columns`; None where it has no weights.
+        exact: False where statistics are taken across channels, so that cutting changes them.
+    """
+
+    flow: FlowRule
+    resize: Resize | None = None
+    macs: Callable[[Sizes, Node], int] | None = None
+    columns: Callable[[Node, Tensor, Tensor], Columns] | None = None
+    exact: bool = True
+
+
+@dataclass(frozen=True)
+class Columns:
+    """A layer as a batch of matrix products, one per group of a grouped convolution.
+
+    out[n, g, o, p] = sum over j and r of weight[g, o, j, r] * x[n, g, j, r, p]
+
+    Attributes:
+        x: float[N, G, J, R, P]: what each of the J input channels of group g shows at the R kernel positions of patch p.
+        weight: float[G, O, J, R].
+    """
+
+    x: Tensor
+    weight: Tensor
+
+
+RULES: dict[str, Rule] = {}
+
+
+def register(
+    *names: str,
+    resize: Resize | None = None,
+    macs: Callable[[Sizes, Node], int] | None = None,
+    columns: Callable[[Node, Tensor, Tensor], Columns] | None = None,
+    exact: bool = True,
+) -> Callable[[FlowRule], FlowRule]:
+    """Make a function the `flow` of the named overloads, e.g. "aten.linear.default"."""
+
+    def add(flow: FlowRule) -> FlowRule:
+        rule = Rule(flow, resize, macs, columns, exact)
+        for name in names:
+            if name in RULES:
+                raise ValueError(f"{name} has a rule already")
+            RULES[name] = rule
+        return flow
+
+    return add
+
+
+def bind(node: Node) -> dict[str, Any]:
+    """The call's arguments by the names its schema gives them, defaults included."""
+    schema = node.target._schema  # type: ignore[union-attr]
+    bound = {argument.name: argument.default_value for argument in schema.arguments if argument.has_default_value()}
+    bound.update(zip((argument.name for argument in schema.arguments), node.args, strict=False))
+    return {**bound, **node.kwargs}
+
+
+def rebind(node: Node, **changes: Any) -> None:
+    """Change arguments of a call, by name."""
+    names = [argument.name for argument in node.target._schema.arguments]  # type: ignore[union-attr]
+    args = list(node.args)
+    kwargs = dict(node.kwargs)
+    for name, value in changes.items():
+        index = names.index(name)
+        if index < len(args):
+            args[index] = value
+        else:
+            kwargs[name] = value
+    node.args, node.kwargs = tuple(args), kwargs
+
+
+def is_pointwise(target: Any) -> bool:
+    """Whether torch says that every element of the result depends on the elements at its place alone."""
+    return torch.Tag.pointwise in getattr(target, "tags", ())

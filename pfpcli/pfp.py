@@ -1,0 +1,147 @@
+"""Provable Filter Pruning: the sensitivity of a channel and the number of channels a budget leaves.
+
+    s_j = max over inputs x in S, outputs i, patches p, signs of   sum_r w_ijr a_jrp / sum_k,r w_ikr a_krp
+
+    symbol   here              meaning
+    S        calibration set   images scored
+    a        Columns.x         what a layer reads: channel j at kernel position r of patch p
+    w        Columns.weight    the layer's weights, positive and negative part each on its own
+    z        total             the denominator
+    s_j      sensitivity       largest share channel j ever has in any output of the layer
+    q_j      q                 s_j over the sum of all s
+    m(eps)   sample_count      draws that keep every output within a factor 1 +- eps with probability 1 - delta
+    delta    DELTA             probability of failure
+
+Sources: Liebenwein et al., Provable Filter Pruning for Efficient Neural Networks, ICLR 2020, and the authors' code
+(torchprune), which the constants and the handling of signs and small denominators follow.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pfpcli.ops import Columns
+
+#: Denominators up to this count as nothing to share (float32 epsilon, as in torchprune).
+EPSILON = 1.1920929e-07
+#: Probability that a guarantee fails, for the sample counts and for the size of the calibration set.
+DELTA = 1e-16
+#: Constants of the sample counts.
+K = 3
+C = 3
+#: A share so small that only a budget which keeps everything keeps it; makes channels that never fire go first.
+FLOOR = 1e-12
+
+#: Numbers that one block of shares may hold: it should stay in the cache of a CPU.
+_BLOCK = {"cpu": 1 << 19}
+_BLOCK_ELSEWHERE = 1 << 25
+
+
+def sensitivity(columns: Columns, reduce: str = "sum") -> Tensor:
+    """Largest share of each channel in any output: float[G, J], between 0 and 1.
+
+    Inputs and weights of mixed sign are split: positive and negative parts are data points and layers of their own, so
+    every share is a quotient of non-negative numbers. A share whose denominator is at most `EPSILON` counts as 0.
+
+    Args:
+        columns: the layer as a matrix product; x float[N, G, J, R, P], weight float[G, O, J, R].
+        reduce: over kernel positions r: "sum" is the share of the whole channel, which the guarantee needs; "max" is
+            the largest share of a single weight, as torchprune computes it.
+    """
+    x, weight = columns.x, columns.weight
+    shape = x.shape[1:3]
+    if reduce == "max":
+        x, weight = x.flatten(2, 3).unsqueeze(3), weight.flatten(2, 3).unsqueeze(3)
+    largest = x.new_zeros(x.shape[1:3])
+    for part in (x.clamp(min=0), x.neg().clamp(min=0)) if bool((x < 0).any()) else (x,):
+        for positive in (weight.clamp(min=0), weight.neg().clamp(min=0)):
+            torch.maximum(largest, _largest_share(part, positive), out=largest)
+    return largest.unflatten(1, (shape[1], -1)).amax(2) if reduce == "max" else largest
+
+
+def _largest_share(x: Tensor, weight: Tensor) -> Tensor:
+    """As `sensitivity`, for inputs and weights that are not negative, summed over r.
+
+    The shares, outputs by channels by positions of them, are never there at once: they are made, divided and reduced a
+    block of channels at a time.
+    """
+    samples, groups, channels, kernel, patches = x.shape
+    outputs = weight.shape[1]
+    # [G, J, R, N*P] and [G, J, O, R]
+    x = x.permute(1, 2, 3, 0, 4).reshape(groups, channels, kernel, samples * patches)
+    weight = weight.permute(0, 2, 1, 3).contiguous()
+    total = weight.transpose(1, 2).reshape(groups, outputs, -1) @ x.reshape(groups, channels * kernel, -1)
+    inverse = torch.where(total > EPSILON, total.reciprocal(), 0.0)
+    largest = x.new_zeros(groups, channels)
+    block = _BLOCK.get(x.device.type, _BLOCK_ELSEWHERE)
+    width = max(1, min(samples * patches, block // outputs))
+    count = max(1, block // (outputs * width))
+    for group in range(groups):
+        for first in range(0, channels, count):
+            rows = slice(first, first + count)
+            best = largest[group, rows]
+            for start in range(0, samples * patches, width):
+                at = slice(start, start + width)
+                shares = weight[group, rows] @ x[group, rows, :, at]
+                shares *= inverse[group, :, at]
+                torch.maximum(best, shares.flatten(1).amax(1), out=best)
+    return largest
+
+
+def set_size(neurons: list[int], delta: float = DELTA) -> int:
+    """|S|: how many calibration inputs the guarantee asks for.
+
+    Args:
+        neurons: outputs of each layer that takes part, C_out * H * W.
+        delta: probability of failure.
+
+    |S| = ceil(C ln(8 eta* eta / delta)), eta the sum of the outputs and eta* the largest.
+    """
+    return math.ceil(C * math.log(8 * max(neurons) * sum(neurons) / delta))
+
+
+def log_term(patches: int, kernel: int, delta: float = DELTA) -> float:
+    """alpha_0 = 2 C ln(8 (P + 1) kappa / delta) of a layer with P patches and kappa kernel positions."""
+    return 2 * C * math.log(8 * (patches + 1) * kernel / delta)
+
+
+def sample_count(epsilon: float, total: float, log: float) -> float:
+    """m(eps) = ceil(K (6 + 2 eps) S alpha_0 / eps^2), at least 1.
+
+    Args:
+        epsilon: relative error allowed.
+        total: sum of the sensitivities.
+        log: `log_term` of the layer.
+    """
+    return max(1.0, math.ceil(K * (6 + 2 * epsilon) * total * log / epsilon**2))
+
+
+def expected_distinct(q: NDArray[np.float64], count: float) -> float:
+    """Expected number of distinct channels in so many draws: sum over j of 1 - (1 - q_j)^count.
+
+    Args:
+        q: float64[n], probabilities.
+        count: number of draws.
+    """
+    with np.errstate(divide="ignore"):
+        return float(-np.expm1(count * np.log1p(-q)).sum())
+
+
+def kept_count(sensitivities: NDArray[np.float64], epsilon: float, log: float) -> int:
+    """Channels to keep at an error of epsilon: the expected number of distinct ones, rounded up.
+
+    Args:
+        sensitivities: float64[n].
+        epsilon: relative error allowed.
+        log: `log_term` of the layers that read the channels, the largest.
+    """
+    floored = np.maximum(sensitivities, FLOOR)
+    total = float(floored.sum())
+    distinct = expected_distinct(floored / total, sample_count(epsilon, total, log))
+    # a sum of probabilities that should be whole may lie a rounding error above
+    return min(len(floored), math.ceil(distinct - 1e-9))

@@ -1,0 +1,205 @@
+"""Plan: which units go, so that what is left costs what was asked for.
+
+An allocator says how many units each group keeps as a function of one number; that number is found by bisection on the
+true cost of the cut network. Within a group the units with the highest scores stay.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pfpcli import pfp
+from pfpcli.cost import Costs, Predictor
+from pfpcli.errors import BudgetError, UnsupportedError
+from pfpcli.groups import Group, Groups
+from pfpcli.score import Scores
+
+#: A budget counts as met within this fraction of what was asked for.
+TOLERANCE = 0.005
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to keep.
+
+    Attributes:
+        groups: the graph's units.
+        alive: bool[labels], what stays.
+        kept: units kept of each group, in the order of `groups.groups`.
+        before, after: costs, predicted.
+        of: what the budget measures, "params" or "macs".
+        asked: fraction asked for.
+        epsilon: the error all layers share; None where nothing was dropped.
+    """
+
+    groups: Groups
+    alive: NDArray[np.bool_]
+    kept: tuple[int, ...]
+    before: Costs
+    after: Costs
+    of: str
+    asked: float
+    epsilon: float | None
+
+    @property
+    def achieved(self) -> float:
+        """Fraction kept."""
+        return float(getattr(self.after, self.of) / getattr(self.before, self.of))
+
+    @property
+    def is_met(self) -> bool:
+        """Whether the budget is met within the tolerance."""
+        return abs(self.achieved - self.asked) <= TOLERANCE * self.asked
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """A prunable group: its units from the one to keep first to the one to drop first, and how few may stay."""
+
+    group: Group
+    order: NDArray[np.int64]
+    least: int
+    step: int
+
+    def rounded(self, count: int) -> int:
+        """At least so many, in whole steps; all of them where a step goes beyond."""
+        count = max(count, self.least)
+        return min(len(self.order), math.ceil(count / self.step) * self.step)
+
+
+def plan(
+    groups: Groups,
+    scores: Scores,
+    *,
+    keep: float,
+    of: str = "params",
+    multiple_of: int = 1,
+    min_channels: int = 1,
+) -> Plan:
+    """The plan that keeps `keep` of the parameters or MACs, with one error shared by all layers.
+
+    Args:
+        groups: the graph's units.
+        scores: one per unit; groups without scores are left as they are.
+        keep: fraction to keep, 0 < keep <= 1.
+        of: "params" or "macs".
+        multiple_of: kept channels of a group are a multiple of this (or all of them).
+        min_channels: fewest channels a group keeps.
+
+    Raises:
+        UnsupportedError: there is nothing to drop.
+        BudgetError: even the smallest network costs more.
+    """
+    predictor = Predictor(groups)
+    before = predictor.predict(groups.alive(np.zeros(0, np.int64)))
+    everything = tuple(len(group.units) for group in groups.groups)
+    if keep == 1:
+        alive = groups.alive(np.zeros(0, np.int64))
+        return Plan(groups, alive, everything, before, before, of, keep, None)
+    choices = _choices(groups, scores, predictor, multiple_of, min_channels)
+    if not choices:
+        raise UnsupportedError(_nothing_to_prune(groups), "`--freeze` and unknown ops are listed with their reasons above")
+
+    def cost(counts: list[int]) -> int:
+        return int(getattr(predictor.predict(_alive(groups, choices, counts)), of))
+
+    def counts_at(epsilon: float) -> list[int]:
+        return [c.rounded(pfp.kept_count(scores.of(c.group), epsilon, _log(scores, c.group))) for c in choices]
+
+    target = keep * getattr(before, of)
+    counts, epsilon = _search(counts_at, cost, target)
+    smallest = cost([choice.rounded(0) for choice in choices])
+    if cost(counts) > target * (1 + TOLERANCE) and smallest > target * (1 + TOLERANCE):
+        raise _unreachable(groups, keep, of, smallest / getattr(before, of))
+    alive = _alive(groups, choices, counts)
+    kept = {id(choice.group): count for choice, count in zip(choices, counts, strict=True)}
+    per_group = tuple(kept.get(id(group), len(group.units)) for group in groups.groups)
+    return Plan(groups, alive, per_group, before, predictor.predict(alive), of, keep, epsilon)
+
+
+def _log(scores: Scores, group: Group) -> float:
+    return float(scores.log[group.units].max())
+
+
+def _choices(
+    groups: Groups, scores: Scores, predictor: Predictor, multiple_of: int, min_channels: int
+) -> list[_Choice]:
+    scored = [group for group in groups.prunable if not np.isnan(scores.of(group)).any()]
+    protected = _protected(scored, scores, predictor)
+    choices = []
+    for group in scored:
+        must = np.isin(group.units, protected)
+        # the protected first, then by score; equal ones by their index
+        order = group.units[np.lexsort((-scores.of(group), ~must))]
+        step = multiple_of // math.gcd(multiple_of, group.width)
+        least = max(1, int(must.sum()), math.ceil(min_channels / group.width))
+        choices.append(_Choice(group, order, least, step))
+    return choices
+
+
+def _protected(scored: list[Group], scores: Scores, predictor: Predictor) -> NDArray[np.int64]:
+    """Units that stay so that no dimension of any tensor loses all its channels: the best-scored of each."""
+    may_go = np.zeros(len(scores.unit), dtype=bool)
+    for group in scored:
+        may_go[group.units] = True
+    protected: set[int] = set()
+    for vector in sorted(predictor.vectors, key=len):
+        units = np.unique(vector)
+        if may_go[units].all() and protected.isdisjoint(units.tolist()):
+            protected.add(int(units[np.argmax(scores.unit[units])]))
+    return np.fromiter(protected, np.int64)
+
+
+def _alive(groups: Groups, choices: list[_Choice], counts: list[int]) -> NDArray[np.bool_]:
+    dropped = [choice.order[count:] for choice, count in zip(choices, counts, strict=True)]
+    return groups.alive(np.concatenate(dropped))
+
+
+def _search(
+    counts_at: Callable[[float], list[int]], cost: Callable[[list[int]], int], target: float
+) -> tuple[list[int], float]:
+    """Counts whose cost is closest to the target, and the epsilon they belong to.
+
+    The cost falls as epsilon grows. Bisection ends at two neighbouring plans, one above the target and one at or below
+    it; between them groups give up their units one at a time.
+    """
+    low, high = -10.0, 15.0  # decimal exponents: everything is kept at the first, as little as possible at the last
+    while high - low > 1e-9:
+        middle = (low + high) / 2
+        if cost(counts_at(10**middle)) > target:
+            low = middle
+        else:
+            high = middle
+    above, below = counts_at(10**low), counts_at(10**high)
+    best, counts = below, list(below)
+    for i, most in enumerate(above):
+        while counts[i] < most:
+            counts[i] += 1
+            if counts[i] < most and cost(counts) <= target:
+                continue
+            if abs(cost(counts) - target) < abs(cost(best) - target):
+                best = list(counts)
+            if cost(counts) > target:
+                return best, 10**high
+    return best, 10**high
+
+
+def _nothing_to_prune(groups: Groups) -> str:
+    reasons = sorted({group.frozen for group in groups.groups if group.frozen})
+    return f"nothing can be pruned: {'; '.join(reasons) or 'no layer with weights reads channels of another one'}"
+
+
+def _unreachable(groups: Groups, keep: float, of: str, smallest: float) -> BudgetError:
+    what = "parameters" if of == "params" else "MACs"
+    frozen = sum(bool(group.frozen) for group in groups.groups)
+    reachable = math.ceil(smallest * 1000) / 1000
+    return BudgetError(
+        f"--keep {keep:g}: not reachable; the smallest valid network keeps {reachable:.3f} of the {what} "
+        f"(every group keeps at least one channel; {frozen} groups are frozen)",
+        f"use `--keep {reachable:.3f}` or more",
+    )

@@ -1,0 +1,77 @@
+"""Quality: what the networks say about images that took no part in scoring."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from pfpcli.record import Quality
+
+
+def compare(
+    before: nn.Module,
+    after: nn.Module,
+    batches: Iterable[tuple[Tensor, NDArray[np.int64] | None]],
+    source: str,
+    device: torch.device | str = "cpu",
+) -> Quality:
+    """Compare two networks on images, by the first of their outputs.
+
+    With class labels and one vector of scores for an image: accuracy. Without labels: agreement, the fraction of
+    decisions (for an image, or for each position of a map) that are the same. Outputs that decide nothing: similarity.
+
+    Args:
+        before, after: the networks.
+        batches: (float[N, ...], labels int64[N] or None).
+        source: what to call the images in the report.
+        device: where to compute.
+    """
+    tally = _Tally()
+    before, after = before.to(device), after.to(device)
+    with torch.no_grad():
+        for images, labels in batches:
+            x = images.to(device)
+            tally.add(_first(before(x)).cpu(), _first(after(x)).cpu(), labels)
+    return tally.quality(source)
+
+
+def _first(outputs: object) -> Tensor:
+    return next(x for x in tree_leaves(outputs) if isinstance(x, Tensor) and x.is_floating_point())
+
+
+class _Tally:
+    """Counts that grow batch by batch."""
+
+    def __init__(self) -> None:
+        self.images = self.decisions = self.same = self.labelled = self.right_before = self.right_after = 0
+        self.squares = self.squared_error = 0.0
+
+    def add(self, before: Tensor, after: Tensor, labels: NDArray[np.int64] | None) -> None:
+        self.images += len(before)
+        self.squares += float(before.double().square().sum())
+        self.squared_error += float((after.double() - before.double()).square().sum())
+        if before.dim() < 2 or before.shape[1] < 2:
+            return
+        first, second = before.argmax(1), after.argmax(1)
+        self.decisions += first.numel()
+        self.same += int((first == second).sum())
+        if labels is not None and before.dim() == 2:
+            truth = torch.from_numpy(labels)
+            self.labelled += len(truth)
+            self.right_before += int((first == truth).sum())
+            self.right_after += int((second == truth).sum())
+
+    def quality(self, source: str) -> Quality:
+        agreement = self.same / self.decisions if self.decisions else None
+        if self.labelled:
+            n = self.labelled
+            return Quality("accuracy", self.right_before / n, self.right_after / n, agreement, self.images, source)
+        if agreement is not None:
+            return Quality("agreement", 1.0, agreement, agreement, self.images, source)
+        distance = (self.squared_error / self.squares) ** 0.5 if self.squares else float(self.squared_error > 0)
+        return Quality("similarity", 1.0, 1 - distance, None, self.images, source)

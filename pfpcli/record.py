@@ -1,0 +1,250 @@
+"""Record: what one run did, as `run.json`, and the folder it lives in. The only thing reports read; imports no torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from pfpcli.errors import InputError
+
+#: Raised when a field changes its meaning or goes; new fields do not raise it.
+#: 1: the first one.
+SCHEMA_VERSION = 1
+
+#: Where runs go when no folder is named.
+RUNS = Path("pfp-runs")
+
+#: The names of the files in a run folder.
+FILES = {"onnx": "model.onnx", "pt2": "model.pt2", "pt": "model.pt", "plan": "plan.json", "run": "run.json"}
+
+
+@dataclass
+class Cost:
+    """What a network costs.
+
+    Attributes:
+        params: numbers in its parameters.
+        macs: multiply-adds for one input.
+        bytes: size of its parameters and buffers.
+        file_bytes: size of its ONNX file.
+        latency_ms: median time of one inference of one input in onnxruntime.
+        latency_iqr_ms: distance between the quartiles of that time.
+    """
+
+    params: int
+    macs: int
+    bytes: int
+    file_bytes: int | None = None
+    latency_ms: float | None = None
+    latency_iqr_ms: float | None = None
+
+
+@dataclass
+class Quality:
+    """How well the networks do on images that took no part in scoring.
+
+    Attributes:
+        metric: "accuracy" (labels were there), "agreement" (top-1 same as the original's, per image or per pixel) or
+            "similarity" (1 minus the relative L2 distance of the outputs).
+        before, after: the metric, 0 to 1; without labels the original agrees with itself: 1.
+        agreement: fraction of decisions that are the same as the original's; None where there are none.
+        n: images.
+        source: where they come from.
+    """
+
+    metric: str
+    before: float
+    after: float
+    agreement: float | None
+    n: int
+    source: str
+
+
+@dataclass
+class Verification:
+    """What was checked on the cut network.
+
+    Attributes:
+        cut_vs_masked: largest difference to the masked original in float64, relative to the largest output.
+        onnx_vs_torch: the same between the ONNX file in onnxruntime and torch, in float32.
+        model_pt: "ok", or why there is no model.pt.
+        tolerance: the bound for each of the two differences.
+    """
+
+    cut_vs_masked: float
+    onnx_vs_torch: float
+    model_pt: str
+    tolerance: dict[str, float]
+
+
+@dataclass
+class Layer:
+    """One layer that holds weights or reads channels, before and after."""
+
+    name: str
+    op: str
+    channels_in: tuple[int, int]
+    channels_out: tuple[int, int]
+    params: tuple[int, int]
+    macs: tuple[int, int]
+
+
+@dataclass
+class GroupRow:
+    """One group of channels; `frozen_reason` and `inexact` are empty where they do not apply."""
+
+    name: str
+    size: int
+    kept: int
+    frozen_reason: str
+    inexact: str
+    readers: tuple[str, ...]
+
+
+@dataclass
+class Run:
+    """Everything one compression did.
+
+    Attributes:
+        status: "ok" or "failed".
+        model: name, kind, sha256 and input size of what came in.
+        settings: every setting, as given or by default.
+        requested: {keep, of}.
+        achieved: {keep, exact}: what was reached, and whether it is within 0.5 % of the request.
+        calibration: folder, counts and preprocessing.
+        scoring: criterion, its parameters and ε.
+        latency: {threads, runs, batch} of the latency figures.
+        trace: ops, ops without a rule, whether the batch size is free.
+        artifacts: kind -> file name in the run folder, or None.
+        timings: step -> seconds.
+    """
+
+    pfp_version: str
+    status: str
+    model: dict[str, Any]
+    settings: dict[str, Any]
+    requested: dict[str, Any]
+    achieved: dict[str, Any]
+    before: Cost
+    after: Cost
+    quality: Quality
+    verification: Verification
+    calibration: dict[str, Any]
+    scoring: dict[str, Any]
+    latency: dict[str, Any]
+    trace: dict[str, Any]
+    layers: list[Layer]
+    groups: list[GroupRow]
+    artifacts: dict[str, str | None]
+    timings: dict[str, float]
+    warnings: list[str]
+    machine: dict[str, Any]
+    created: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="milliseconds"))
+    schema_version: int = SCHEMA_VERSION
+
+    def json(self) -> str:
+        """The record as text, as it stands in run.json."""
+        return json.dumps(asdict(self), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def read(path: Path) -> Run:
+    """Read a run from its folder or its run.json.
+
+    Raises:
+        InputError: there is none, or it was written by another version of the schema.
+    """
+    file = path / FILES["run"] if path.is_dir() else path
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+        if data["schema_version"] != SCHEMA_VERSION:
+            raise InputError(
+                f"{path.name}: schema version {data['schema_version']}, this pfp reads version {SCHEMA_VERSION}",
+                "use the pfp that wrote it, or compress again",
+            )
+        for name, kind in (("before", Cost), ("after", Cost), ("quality", Quality), ("verification", Verification)):
+            data[name] = kind(**data[name])
+        data["layers"] = [Layer(**row) for row in data["layers"]]
+        data["groups"] = [GroupRow(**row) for row in data["groups"]]
+        return Run(**data)
+    except FileNotFoundError:
+        raise InputError(
+            f"{path.name}: no run here (no {FILES['run']})", "name a run folder, e.g. `pfp report pfp-runs/model-keep0.40`"
+        ) from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path.name}: not a run record ({error})", "name a folder that `pfp compress` wrote") from error
+
+
+def newest(runs: Path = RUNS) -> Path:
+    """The folder of the run that was finished last.
+
+    Raises:
+        InputError: there is no run yet.
+    """
+    found = [(run.stat().st_mtime_ns, run.parent) for run in runs.glob(f"*/{FILES['run']}")]
+    if not found:
+        raise InputError(
+            f"no run in {runs.name}/ of this folder",
+            "make one with `pfp compress model.pt --calib ./imgs --keep 0.4`, or name a run folder",
+        )
+    return max(found)[1]
+
+
+@contextmanager
+def run_folder(wanted: Path | None, stem: str, keep: float) -> Iterator[tuple[Path, str]]:
+    """A folder to write a run into; it appears under its own name only when everything in it is finished.
+
+    An exception takes everything back.
+
+    Args:
+        wanted: the folder the user named; None means pfp-runs/<stem>-keep<R>.
+        stem: name of the model.
+        keep: as asked for.
+
+    Yields:
+        (folder to write into, the name it will get: never one that exists).
+
+    Raises:
+        InputError: nothing can be written there.
+    """
+    target = wanted or RUNS / f"{stem}-keep{keep:.2f}"
+    made = [parent for parent in target.parents if not parent.exists()]
+    draft = target.parent / f".{target.name}.{os.getpid()}.partial"
+    try:
+        draft.mkdir(parents=True)
+    except OSError as error:
+        _remove(made)
+        raise InputError(
+            f"--out {target.name}: cannot write there ({error.strerror})", "name a folder you may write to with --out"
+        ) from error
+    try:
+        final = _unused(target)
+        yield draft, str(final)
+        draft.rename(final)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        _remove(made)
+        raise
+
+
+def _unused(target: Path) -> Path:
+    number, path = 2, target
+    while path.exists():
+        path = target.with_name(f"{target.name}-{number}")
+        number += 1
+    return path
+
+
+def _remove(folders: list[Path]) -> None:
+    """Take back the folders that were made on the way, innermost first, as far as they are empty."""
+    for folder in folders:
+        try:
+            folder.rmdir()
+        except OSError:
+            return

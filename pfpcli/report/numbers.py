@@ -1,0 +1,72 @@
+"""Numbers as text: the one spelling of counts, sizes, shares and times, for reports and progress alike."""
+
+from __future__ import annotations
+
+from math import floor, log10
+
+
+def count(value: float) -> str:
+    """`272474` as `272.5 k`: 3 or 4 digits, k = 10^3, M = 10^6, G = 10^9."""
+    return _scaled(value, ("", " k", " M", " G", " T"))
+
+
+def size(value: float) -> str:
+    """`1090000` bytes as `1.09 MB`: MB = 10^6 bytes."""
+    return _scaled(value, (" B", " kB", " MB", " GB", " TB"))
+
+
+def _scaled(value: float, units: tuple[str, ...]) -> str:
+    if value < 1000:
+        return f"{value:.0f}{units[0]}"
+    for unit in units[1:]:
+        value /= 1000
+        # 999.95 is where one decimal would round up to four digits before the point
+        if value < 999.95:
+            break
+    return f"{value:.{2 if value < 9.995 else 1}f}{unit}"
+
+
+def percent(share: float) -> str:
+    """`0.4` as `40.0 %`; small shares keep two digits (`0.071 %`), and what is not quite all never reads as all."""
+    value = 100 * share
+    if 99.95 <= value < 100:
+        return "> 99.9 %"
+    return f"{value:.2g} %" if 0 < value < 0.95 else f"{value:.1f} %"
+
+
+def change(before: float, after: float) -> str:
+    """From 272.5 to 109 as `−60.0 %`."""
+    return f"{_signed(100 * (after - before) / before)} %" if before else "–"
+
+
+def points(before: float, after: float) -> str:
+    """From 0.912 to 0.898 as `−1.4 pp`, the difference in percentage points."""
+    return f"{_signed(100 * (after - before))} pp"
+
+
+def _signed(value: float) -> str:
+    text = f"{value:+.1f}"
+    return "0.0" if float(text) == 0 else text.replace("-", "−")
+
+
+def milliseconds(value: float) -> str:
+    """`2.104` as `2.10`: three digits, at most three decimals."""
+    decimals = 2 - floor(log10(value)) if value > 0 else 2
+    return f"{value:.{min(max(decimals, 0), 3)}f}"
+
+
+def error(value: float) -> str:
+    """`0.0000042` as `4.2e-6`."""
+    mantissa, _, exponent = f"{value:.1e}".partition("e")
+    return f"{mantissa.removesuffix('.0')}e{int(exponent)}" if value else "0"
+
+
+def seconds(value: float) -> str:
+    """`6.13` as `6.1 s`, from 100 s on as `2:05 min`."""
+    return f"{value:.1f} s" if value < 99.95 else f"{clock(value)} min"
+
+
+def clock(value: float) -> str:
+    """`125` seconds as `2:05`."""
+    minutes, rest = divmod(round(value), 60)
+    return f"{minutes}:{rest:02d}"

@@ -1,0 +1,200 @@
+"""Score: one pass over the calibration images, and every unit has a number that says how much it matters.
+
+The pass streams: each layer that reads prunable channels is looked at while its input is there, and only running maxima
+stay. The order of the images, the batch size and the device do not matter beyond rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, fx
+from torch.fx.node import Node
+
+from pfpcli import ops, pfp
+from pfpcli.groups import Group, Groups
+from pfpcli.labels import Contraction
+from pfpcli.ops import Columns
+
+#: Numbers of unfolded input that a layer is scored on at a time.
+_CHUNK = 1 << 24
+
+
+@dataclass
+class Reader:
+    """A layer that reads prunable channels, and what has been seen of it.
+
+    Attributes:
+        contraction: where it is in the graph.
+        units: int64[C_in], the unit of each channel it reads, 0 where that cannot go.
+        patches: positions it is applied at, P.
+        kernel: positions of its kernel.
+        neurons: numbers it puts out for one input.
+        largest: unit -> sensitivity so far, float[labels].
+    """
+
+    contraction: Contraction
+    units: NDArray[np.int64]
+    patches: int
+    kernel: int
+    neurons: int
+    largest: Tensor = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What scoring came to.
+
+    Attributes:
+        unit: float64[labels], the score of each unit; nan where nothing was measured.
+        log: float64[labels], the largest `pfp.log_term` of the layers that read a unit.
+        samples: images scored.
+    """
+
+    unit: NDArray[np.float64]
+    log: NDArray[np.float64]
+    samples: int
+
+    def of(self, group: Group) -> NDArray[np.float64]:
+        """float64[n], the scores of a group's units."""
+        return self.unit[group.units]  # type: ignore[no-any-return]
+
+
+def readers(groups: Groups) -> list[Reader]:
+    """The layers with weights that read channels of a prunable group."""
+    prunable = np.zeros(len(groups.root), dtype=bool)
+    for group in groups.prunable:
+        prunable[group.units] = True
+    found = []
+    for contraction in groups.labelled.contractions:
+        units = groups.root[contraction.labels.numpy()]
+        units = np.where(prunable[units], units, 0)
+        rule = ops.find(contraction.node.target)
+        if contraction.weight is None or rule is None or rule.columns is None or not units.any():
+            continue
+        x = contraction.x.meta["val"][:1]
+        with x.fake_mode:
+            columns = rule.columns(contraction.node, x, contraction.weight.meta["val"])
+        _, _, _, kernel, patches = columns.x.shape
+        neurons = contraction.node.meta["val"][0].numel()
+        largest = torch.zeros(len(groups.root))
+        found.append(Reader(contraction, units, patches, kernel, neurons, largest))
+    return found
+
+
+def set_size(found: list[Reader]) -> int:
+    """How many calibration images the guarantee asks for."""
+    return pfp.set_size([reader.neurons for reader in found])
+
+
+def score(
+    groups: Groups,
+    found: list[Reader],
+    batches: Iterable[Tensor],
+    *,
+    reduce: str = "sum",
+    device: torch.device | str = "cpu",
+    progress: Callable[[int], None] = lambda done: None,
+) -> Scores:
+    """Run the calibration images through the network and score every unit that is read by a layer with weights.
+
+    Args:
+        groups: the graph's units.
+        found: the layers to look at, as `readers` returns them.
+        batches: float[N, ...] each.
+        reduce: see `pfp.sensitivity`.
+        device: where to compute.
+        progress: told the number of images done.
+    """
+    walk = _Walk(groups.labelled.graph.module, found, reduce, torch.device(device))
+    done = 0
+    for batch in batches:
+        walk.run(batch.to(device))
+        done += len(batch)
+        progress(done)
+    unit = np.full(len(groups.root), np.nan)
+    log = np.zeros(len(groups.root))
+    for reader in found:
+        seen = np.unique(reader.units[reader.units > 0])
+        unit[seen] = np.fmax(unit[seen], reader.largest[seen].double().cpu().numpy())
+        log[seen] = np.maximum(log[seen], pfp.log_term(reader.patches, reader.kernel))
+    return Scores(unit, log, done)
+
+
+class _Walk(fx.Interpreter):
+    """Runs the network and looks at the inputs of its readers on the way."""
+
+    def __init__(self, module: fx.GraphModule, found: list[Reader], reduce: str, device: torch.device) -> None:
+        super().__init__(module.to(device))
+        self._readers = {reader.contraction.node: reader for reader in found}
+        self._reduce = reduce
+        for reader in found:
+            reader.largest = reader.largest.to(device)
+
+    def run(self, *inputs: Tensor) -> None:
+        """One batch."""
+        with torch.no_grad():
+            super().run(*inputs)
+
+    def run_node(self, n: Node) -> object:
+        """Look, then compute."""
+        reader = self._readers.get(n)
+        if reader is not None:
+            _look(reader, self.env[reader.contraction.x], self.env[reader.contraction.weight], self._reduce)
+        return super().run_node(n)
+
+
+def _look(reader: Reader, x: Tensor, weight: Tensor, reduce: str) -> None:
+    """Update a reader's sensitivities with what it reads now, a few images at a time."""
+    rule = ops.find(reader.contraction.node.target)
+    assert rule is not None
+    assert rule.columns is not None
+    step = max(1, _CHUNK // max(1, x[0].numel() * reader.kernel))
+    for part in x.split(step):
+        columns = rule.columns(reader.contraction.node, part.float(), weight.float())
+        groups = columns.x.shape[1]
+        units = torch.from_numpy(reader.units).view(groups, -1)
+        for group in range(groups):
+            of_group = Columns(columns.x[:, group : group + 1], columns.weight[group : group + 1])
+            members, gathered = by_unit(of_group, units[group])
+            shares = pfp.sensitivity(gathered, reduce)[0]
+            members = members.to(x.device)
+            reader.largest[members] = torch.maximum(reader.largest[members], shares)
+    reader.largest[0] = 0
+
+
+def by_unit(columns: Columns, units: Tensor) -> tuple[Tensor, Columns]:
+    """Gather the columns that go together: a unit that spans several (a flattened map) has one share, their sum.
+
+    Args:
+        columns: one group; x float[N, 1, J, R, P].
+        units: int64[J].
+
+    Returns:
+        (int64[U] the units, columns with U channels of M * R positions, the ragged ones filled up with zeros).
+    """
+    distinct, index, counts = torch.unique(units, return_inverse=True, return_counts=True)
+    if len(distinct) == len(units) and bool((index == torch.arange(len(index))).all()):
+        return units, columns
+    most = int(counts.max())
+    order = torch.argsort(index, stable=True)
+    slot = torch.arange(len(order)) - torch.repeat_interleave(counts.cumsum(0) - counts, counts)
+    place = torch.full((len(distinct), most), -1)
+    place[index[order], slot] = order
+    place = place.flatten().to(columns.x.device)
+    return distinct, Columns(
+        _take(columns.x, place).unflatten(2, (-1, most)).flatten(3, 4),
+        _take(columns.weight, place).unflatten(2, (-1, most)).flatten(3, 4),
+    )
+
+
+def _take(tensor: Tensor, place: Tensor) -> Tensor:
+    """Columns at these places of dimension 2, zeros where the place is -1."""
+    taken = tensor.index_select(2, place.clamp(min=0))
+    sizes = [1] * tensor.dim()
+    sizes[2] = -1
+    return taken * (place >= 0).view(sizes)

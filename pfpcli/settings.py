@@ -1,0 +1,140 @@
+"""Everything a compression can be told, with its defaults: the one source for the command line, the API and the record."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, fields, replace
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from pfpcli.errors import InputError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to compress and how.
+
+    Attributes:
+        model: path of the checkpoint.
+        calib: folder of calibration images (or arrays).
+        keep: fraction of `keep_of` to keep, 0 < keep <= 1.
+        keep_of: what `keep` measures, "params" or "macs".
+        criterion: how channels are scored; "pfp" is the sensitivity of Provable Filter Pruning.
+        reduce: sensitivity over kernel positions, "sum" (the share of the whole channel) or "max" (torchprune).
+        samples: calibration images used for scoring; None takes |S| from the formula.
+        freeze: dotted-name globs; layers that match are left as they are.
+        multiple_of: kept channels are rounded up to a multiple of this.
+        min_channels: smallest number of channels a group keeps.
+        arch: who builds the network of a state dict, e.g. "torchvision:resnet18".
+        arch_kwargs: keyword arguments for `arch`.
+        trust: load pickles that name classes outside the allow-list.
+        input_size: (C, H, W) (or any shape without the batch) where the file does not say.
+        preprocess: preset name or path of a TOML file; None chooses "imagenet" for images and "none" for arrays.
+        mean, std: per channel, override the preset.
+        resize: "S" (short side, then centre crop) or "HxW" (stretch); None means the short side of the input.
+        convert: convert images whose number of channels is not the model's.
+        eval: folder of images to report quality on; None holds out a part of `calib`.
+        out: run folder; None means pfp-runs/<model>-keep<R>.
+        device: "auto", "cpu", "cuda" or "mps".
+        threads: CPU threads for torch and onnxruntime; None uses all cores.
+        seed: of every random choice.
+    """
+
+    model: Path
+    calib: Path
+    keep: float = 0.5
+    keep_of: str = "params"
+    criterion: str = "pfp"
+    reduce: str = "sum"
+    samples: int | None = None
+    freeze: tuple[str, ...] = ()
+    multiple_of: int = 1
+    min_channels: int = 1
+    arch: str | None = None
+    arch_kwargs: dict[str, Any] | None = None
+    trust: bool = False
+    input_size: tuple[int, ...] | None = None
+    preprocess: str | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    resize: str | None = None
+    convert: bool = False
+    eval: Path | None = None
+    out: Path | None = None
+    device: str = "auto"
+    threads: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse values that no step could use, before anything is loaded."""
+        if not (isfinite(self.keep) and 0 < self.keep <= 1):
+            raise InputError(
+                f"--keep {self.keep:g}: expected a fraction above 0 and at most 1",
+                "keep two fifths of the parameters with `--keep 0.4` or `--keep 40%`",
+            )
+        for name, choices in CHOICES.items():
+            value = getattr(self, name)
+            if value not in choices:
+                raise InputError(f"--{name.replace('_', '-')} {value}: expected one of {', '.join(choices)}")
+        for name in ("samples", "multiple_of", "min_channels", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"--{name.replace('_', '-')} {value}: expected a whole number from 1 up")
+        if self.std is not None and not all(isfinite(s) and s > 0 for s in self.std):
+            raise InputError("--std: expected numbers above 0, one per channel")
+
+    def recorded(self) -> dict[str, Any]:
+        """The settings as plain values for the record; paths are cut to their last part, which is no one's business."""
+        out: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Path):
+                value = value.name
+            elif isinstance(value, tuple):
+                value = list(value)
+            elif field.name == "preprocess" and value is not None:
+                value = Path(value).name
+            out[field.name] = value
+        return out
+
+    def with_(self, **changes: Any) -> Settings:
+        """A copy with some values changed."""
+        return replace(self, **changes)
+
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "keep_of": ("params", "macs"),
+    "criterion": ("pfp",),
+    "reduce": ("sum", "max"),
+    "device": ("auto", "cpu", "cuda", "mps"),
+}
+
+
+def parse_keep(text: str) -> float:
+    """`0.4` or `40%` as a fraction.
+
+    Raises:
+        InputError: it is not a number; the range is checked by `Settings`.
+    """
+    match = re.fullmatch(r"\s*([-+]?[\w.]+(?:[eE][-+]?\d+)?)\s*(%?)\s*", text)
+    try:
+        value = float(match[1]) if match else float(text)
+    except ValueError:
+        raise InputError(
+            f"--keep {text}: expected a number such as 0.4 or 40%", "keep two fifths of the parameters with `--keep 0.4`"
+        ) from None
+    return value / 100 if match and match[2] else value
+
+
+def parse_numbers(flag: str, text: str, kind: type[int] | type[float]) -> tuple[Any, ...]:
+    """Comma-separated numbers, e.g. `3,224,224`.
+
+    Raises:
+        InputError: a part is not a number of that kind.
+    """
+    try:
+        return tuple(kind(part) for part in text.split(","))
+    except ValueError:
+        example = "3,224,224" if kind is int else "0.485,0.456,0.406"
+        raise InputError(f"{flag} {text}: expected numbers separated by commas", f"for example `{flag} {example}`") from None

@@ -1,0 +1,179 @@
+"""The central property: what is cut equals what is masked, over many nets and random plans."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._pytree import tree_leaves
+
+from pfpcli.cost import Costs, Predictor, count
+from pfpcli.cut import Cut, cut
+from pfpcli.groups import Groups, group
+from pfpcli.labels import label
+from pfpcli.masked import InFloat64, Masked
+from pfpcli.trace import Graph, trace
+from zoo import ZOO
+
+#: float64 has 15.9 digits; sums in another order cost a few of them.
+EXACT = 1e-12
+
+every_net = pytest.mark.parametrize("name", ZOO)
+
+
+@cache
+def grouped(name: str) -> Groups:
+    net = ZOO[name]
+    return group(label(trace(net.module(), net.example())))
+
+
+def random_drop(groups: Groups, seed: int) -> np.ndarray:
+    """Units to drop at random: a random share of each group, at least one stays."""
+    rng = np.random.default_rng(seed)
+    share = rng.uniform(0.1, 0.9)
+    picks = [rng.choice(g.units, int(share * (len(g.units) - 1) + rng.random()), replace=False) for g in groups.prunable]
+    return np.concatenate(picks) if picks else np.zeros(0, np.int64)
+
+
+def outputs(result: object) -> list[torch.Tensor]:
+    return tree_leaves(result)
+
+
+def difference(first: object, second: object) -> float:
+    pairs = list(zip(outputs(first), outputs(second), strict=True))
+    return max(float((a - b).abs().max() / b.abs().max().clamp_min(1e-30)) for a, b in pairs)
+
+
+@every_net
+@pytest.mark.parametrize("seed", range(6))
+def test_a_cut_network_equals_the_masked_original(name: str, seed: int) -> None:
+    groups = grouped(name)
+    alive = groups.alive(random_drop(groups, seed))
+    inputs = [x.double() for x in ZOO[name].example(batch=3, seed=seed)]
+    smaller = InFloat64(cut(groups.labelled, alive).module).run(*inputs)
+    masked = Masked(Cut(groups.labelled, alive)).run(*inputs)
+    assert difference(smaller, masked) < EXACT
+
+
+@every_net
+@pytest.mark.parametrize("seed", range(4))
+def test_the_predicted_cost_is_the_cost_counted_after_the_cut(name: str, seed: int) -> None:
+    groups = grouped(name)
+    alive = groups.alive(random_drop(groups, seed))
+    assert Predictor(groups).predict(alive) == count(cut(groups.labelled, alive))
+
+
+@every_net
+def test_dropping_nothing_leaves_every_weight_and_output_as_it_was(name: str) -> None:
+    groups = grouped(name)
+    whole = groups.labelled.graph
+    same = cut(groups.labelled, groups.alive(np.zeros(0, np.int64)))
+    before, after = whole.module.state_dict(), same.module.state_dict()
+    assert list(before) == list(after)
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    inputs = ZOO[name].example(batch=3)
+    with torch.no_grad():
+        pairs = zip(outputs(whole.module(*inputs)), outputs(same.module(*inputs)), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+
+
+@every_net
+def test_tracing_keeps_what_the_module_computes(name: str) -> None:
+    net = ZOO[name]
+    inputs = net.example(batch=4, seed=1)
+    with torch.no_grad():
+        expected, found = net.module()(*inputs), grouped(name).labelled.graph.module(*inputs)
+    assert difference(found, expected) < 1e-6
+
+
+def test_something_can_be_pruned_in_every_net_that_has_known_ops_between_its_layers() -> None:
+    assert [name for name in ZOO if not grouped(name).prunable] == []
+
+
+def test_exact_nets_do_not_depend_on_the_reading_of_statistics() -> None:
+    inexact = {name for name in ZOO if any(g.inexact for g in grouped(name).prunable)}
+    assert inexact == {"spatial_gate", "norms", "attention"}
+
+
+@every_net
+def test_macs_agree_with_the_counter_of_torch(name: str) -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    graph = grouped(name).labelled.graph
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        graph.module(*graph.example)
+    # torch's counter does not see attention on the CPU: 2 heads, 5 by 5 positions, 4 wide, twice
+    unseen = {"attention": 2 * 25 * 4 * 2}.get(name, 0)
+    assert count(graph).macs == counter.get_total_flops() // 2 // graph.batch + unseen
+
+
+def test_macs_and_parameters_by_hand() -> None:
+    # methods: conv 3->4 3x3 on 8x8 pad 1, then 4->5, with biases; then one channel of the first goes
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.Conv2d(4, 5, 3, padding=1))
+    groups = group(label(trace(module, (torch.randn(2, 3, 8, 8),))))
+    assert count(groups.labelled.graph) == Costs(112 + 185, 6912 + 11520, 4 * (112 + 185))
+    (only,) = groups.prunable
+    smaller = cut(groups.labelled, groups.alive(only.units[:1]))
+    assert count(smaller) == Costs(84 + 140, 5184 + 8640, 4 * (84 + 140))
+
+
+def state(graph: Graph) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in graph.module.state_dict().items()}
+
+
+def test_concat_keeps_the_order_of_its_branches_when_one_branch_is_pruned() -> None:
+    groups = grouped("concat")
+    left = next(g for g in groups.prunable if g.name == "left.0")
+    smaller = cut(groups.labelled, groups.alive(left.units[[0, 3]]))
+    whole = groups.labelled.graph.module.state_dict()["join.0.weight"]
+    kept = [i for i in range(18) if i not in (6, 9)]
+    assert torch.equal(smaller.module.state_dict()["join.0.weight"], whole[:, kept])
+
+
+def test_a_flattened_map_goes_whole() -> None:
+    groups = grouped("flatten_linear")
+    first = next(g for g in groups.prunable if g.name == "0.0")
+    smaller = cut(groups.labelled, groups.alive(first.units[:2]))
+    assert state(smaller)["2.weight"] == (10, 96 - 2 * 16)
+
+
+def test_residual_branches_share_one_group() -> None:
+    groups = grouped("residual")
+    trunk = next(g for g in groups.prunable if g.name == "stem.0")
+    assert set(trunk.readers) == {"block.0.0", "head.2"}
+    smaller = state(cut(groups.labelled, groups.alive(trunk.units[:3])))
+    assert smaller["stem.0.weight"][0] == smaller["block.1.weight"][0] == 5
+
+
+def test_inputs_and_outputs_of_the_model_are_frozen_and_say_so() -> None:
+    reasons = {g.name: g.frozen for g in grouped("plain").groups if g.frozen}
+    assert reasons == {"input input": "input of the model", "4.2": "output of the model"}
+
+
+def test_an_unknown_op_freezes_what_touches_it_and_nothing_else() -> None:
+    groups = grouped("unknown_op")
+    frozen = {g.name: g.frozen for g in groups.groups if "no rule" in g.frozen}
+    assert frozen == {"0.0": "reaches aten.cummax.default, which has no rule"}
+    assert [g.name for g in groups.prunable] == ["2.0"]
+
+
+def test_frozen_layers_stay_as_they_are() -> None:
+    net = ZOO["plain"]
+    groups = group(label(trace(net.module(), net.example())), freeze=["1.*"])
+    assert [g.name for g in groups.prunable] == ["3.0"]
+
+
+def test_the_batch_size_stays_free() -> None:
+    fixed = {name for name in ZOO if not grouped(name).labelled.graph.dynamic}
+    assert fixed == set()
+
+
+def test_the_original_graph_is_left_as_it_was() -> None:
+    groups = grouped("concat")
+    before = {k: v.clone() for k, v in groups.labelled.graph.module.state_dict().items()}
+    text = str(groups.labelled.graph.module.graph)
+    cut(groups.labelled, groups.alive(random_drop(groups, 3)))
+    assert str(groups.labelled.graph.module.graph) == text
+    assert all(torch.equal(before[k], v) for k, v in groups.labelled.graph.module.state_dict().items())

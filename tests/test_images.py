@@ -1,0 +1,986 @@
+"""The calibration folder: scanning, refusals, preprocessing and batches; every image is drawn here."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tracemalloc
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from pfpcli.errors import CalibrationError
+from pfpcli.images import (
+    PRESETS,
+    ImageSet,
+    Preprocess,
+    batches,
+    check_fits,
+    common_size,
+    open_folder,
+    preprocessing,
+    split,
+)
+from pfpcli.settings import Settings
+
+UNIT = PRESETS["unit"]
+RAW = PRESETS["raw255"]
+NONE = PRESETS["none"]
+IMAGENET = PRESETS["imagenet"]
+
+
+def draw(mode: str = "RGB", width: int = 8, height: int = 8, seed: int = 0) -> Image.Image:
+    """Noise, smooth enough for JPEG, in any mode."""
+    rng = np.random.default_rng(seed)
+    if mode == "I;16":
+        return Image.fromarray(rng.integers(0, 65536, (height, width), dtype=np.uint16))
+    colour = Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
+    return colour.convert("L").convert("LA") if mode == "LA" else colour.convert(mode)
+
+
+def save(path: Path, image: Image.Image | None = None) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    (image or draw()).save(path)
+    return path
+
+
+def folder(root: Path, count: int = 3, mode: str = "RGB", width: int = 8, height: int = 8) -> Path:
+    """`root/imgs` with `count` images 0.png, 1.png and so on."""
+    for seed in range(count):
+        save(root / "imgs" / f"{seed}.png", draw(mode, width, height, seed))
+    return root / "imgs"
+
+
+def arrays(root: Path, **files: NDArray[np.generic] | dict[str, NDArray[np.generic]]) -> Path:
+    """`root/imgs` with one .npy per array and one .npz per dict."""
+    out = root / "imgs"
+    out.mkdir()
+    for name, content in files.items():
+        if isinstance(content, dict):
+            np.savez(out / f"{name}.npz", **content)
+        else:
+            np.save(out / f"{name}.npy", content)
+    return out
+
+
+def read(
+    images: ImageSet, size: tuple[int, ...], preprocess: Preprocess, batch: int = 64, convert: bool = False
+) -> NDArray[np.float32]:
+    """All samples that can be read: float32[N, *size]."""
+    return np.concatenate([x.numpy() for x, _ in batches(images, range(len(images)), size, preprocess, batch, convert)])
+
+
+def settings(**values: object) -> Settings:
+    return Settings(model=Path("model.pt"), calib=Path("imgs"), **values)  # type: ignore[arg-type]
+
+
+def refusal(call: Callable[[], object]) -> CalibrationError:
+    with pytest.raises(CalibrationError) as caught:
+        call()
+    assert "\n" not in caught.value.message
+    return caught.value
+
+
+def names(images: ImageSet) -> list[str]:
+    return [source.name for source in images.sources]
+
+
+# ------------------------------------------------------------------------------------------------------ scanning
+
+
+def test_every_image_suffix_is_found_in_any_case(tmp_path: Path) -> None:
+    for name in ("a.jpg", "b.JPEG", "c.Png", "d.bmp", "e.webp", "f.JPG"):
+        save(tmp_path / "imgs" / name)
+    (tmp_path / "imgs" / "notes.txt").write_text("not an image")
+    images = open_folder(tmp_path / "imgs")
+    assert names(images) == ["a.jpg", "b.JPEG", "c.Png", "d.bmp", "e.webp", "f.JPG"]
+    assert (len(images), images.name, images.arrays, images.skipped) == (6, "imgs", False, 0)
+
+
+def test_a_plain_folder_has_no_labels(tmp_path: Path) -> None:
+    images = open_folder(folder(tmp_path))
+    assert images.labels is None
+    assert images.classes is None
+    assert all(labels is None for _, labels in batches(images, range(3), (3, 8, 8), UNIT, 2, False))
+
+
+def test_class_folders_give_labels_in_sorted_order_and_are_read_recursively(tmp_path: Path) -> None:
+    root = tmp_path / "imgs"
+    for name in ("dog/z.png", "dog/a.png", "cat/deep/er/x.png", "cat/b.png", "ant/only.png"):
+        save(root / name)
+    images = open_folder(root)
+    assert images.classes == ("ant", "cat", "dog")
+    assert names(images) == ["ant/only.png", "cat/b.png", "cat/deep/er/x.png", "dog/a.png", "dog/z.png"]
+    assert images.labels is not None
+    assert images.labels.dtype == np.int64
+    assert images.labels.tolist() == [0, 1, 1, 2, 2]
+
+
+def test_labels_and_order_are_those_of_torchvision(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("torchvision.datasets")
+    root = tmp_path / "imgs"
+    for name in ("b/x.png", "b/x-1/y.png", "b/x/y.png", "B/1.png", "a b/10.png", "a b/9.png", "a/2.JPG", "a-b/1.bmp"):
+        save(root / name)
+    theirs = datasets.ImageFolder(root)
+    ours = open_folder(root)
+    assert list(ours.classes or ()) == theirs.classes
+    assert [str(root / name) for name in names(ours)] == [path for path, _ in theirs.samples]
+    assert ours.labels is not None
+    assert ours.labels.tolist() == theirs.targets
+
+
+def test_an_empty_class_folder_keeps_its_place_among_the_classes(tmp_path: Path) -> None:
+    root = tmp_path / "imgs"
+    (root / "a").mkdir(parents=True)
+    save(root / "b" / "x.png")
+    save(root / "c" / "x.png")
+    images = open_folder(root)
+    assert images.classes == ("a", "b", "c")
+    assert images.labels is not None
+    assert images.labels.tolist() == [1, 2]
+
+
+def test_images_beside_sub_folders_mean_no_labels_but_all_are_found(tmp_path: Path) -> None:
+    root = tmp_path / "imgs"
+    for name in ("top.png", "a/x.png", "b/c/y.png"):
+        save(root / name)
+    images = open_folder(root)
+    assert images.labels is None
+    assert images.classes is None
+    assert sorted(names(images)) == ["a/x.png", "b/c/y.png", "top.png"]
+
+
+def test_a_single_sub_folder_is_not_a_labelling(tmp_path: Path) -> None:
+    save(tmp_path / "imgs" / "all" / "x.png")
+    images = open_folder(tmp_path / "imgs")
+    assert images.labels is None
+    assert images.classes is None
+    assert names(images) == ["all/x.png"]
+
+
+def test_hidden_files_and_folders_do_not_count(tmp_path: Path) -> None:
+    root = tmp_path / "imgs"
+    for name in ("a/x.png", "b/y.png", ".cache/z.png", "__MACOSX/q.png", "a/.thumbs/t.png"):
+        save(root / name)
+    for name in (".DS_Store", "._x.png", "a/._x.png"):
+        (root / name).write_bytes(b"\0\5\x16\7")
+    images = open_folder(root)
+    assert images.classes == ("a", "b")
+    assert names(images) == ["a/x.png", "b/y.png"]
+    assert images.skipped == 0
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
+def test_a_link_to_its_own_folder_is_not_followed_for_ever(tmp_path: Path) -> None:
+    root = folder(tmp_path, count=2)
+    os.symlink(root, root / "again")
+    os.symlink(tmp_path / "nowhere.png", root / "dangling.png")
+    images = open_folder(root)
+    assert names(images) == ["0.png", "1.png"]
+    assert images.skipped == 1
+
+
+def test_the_name_is_the_last_part_even_of_a_dot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder(tmp_path))
+    assert open_folder(Path(".")).name == "imgs"
+
+
+def test_broken_files_are_skipped_and_counted_while_scanning(tmp_path: Path) -> None:
+    root = folder(tmp_path)
+    (root / "text.jpg").write_text("hello")
+    (root / "empty.png").write_bytes(b"")
+    (root / "cut.png").write_bytes((root / "0.png").read_bytes()[:20])
+    images = open_folder(root)
+    assert len(images) == 3
+    assert images.skipped == 3
+    assert images.tally.broken["text.jpg"] == "cannot identify image file"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no named pipes as files on Windows")
+def test_a_pipe_is_skipped_not_waited_for(tmp_path: Path) -> None:
+    root = folder(tmp_path)
+    os.mkfifo(root / "pipe.png")
+    assert open_folder(root).tally.broken == {"pipe.png": "not a regular file"}
+
+
+@pytest.mark.parametrize("side", [30, 60], ids=["where Pillow warns", "where Pillow refuses"])
+def test_a_decompression_bomb_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, side: int) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 800)
+    root = folder(tmp_path)
+    save(root / "bomb.png", draw(width=side, height=side))
+    images = open_folder(root)
+    assert len(images) == 3
+    assert "decompression bomb" in images.tally.broken["bomb.png"]
+
+
+def test_a_format_outside_the_list_is_not_opened_under_a_false_suffix(tmp_path: Path) -> None:
+    root = folder(tmp_path)
+    draw("L").save(root / "vector.png", format="EPS")
+    assert open_folder(root).tally.broken == {"vector.png": "cannot identify image file"}
+
+
+def test_a_png_named_jpg_is_read(tmp_path: Path) -> None:
+    (tmp_path / "imgs").mkdir()
+    draw().save(tmp_path / "imgs" / "a.jpg", format="PNG")
+    np.testing.assert_array_equal(
+        read(open_folder(tmp_path / "imgs"), (3, 8, 8), RAW)[0], np.asarray(draw()).transpose(2, 0, 1)
+    )
+
+
+# ------------------------------------------------------------------------------------------------------ refusals
+
+
+def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
+    assert refusal(lambda: open_folder(tmp_path / "nope")).message == "nope: no such folder"
+
+
+def test_a_file_instead_of_a_folder_is_refused(tmp_path: Path) -> None:
+    error = refusal(lambda: open_folder(save(tmp_path / "a.png")))
+    assert error.message == "a.png: is a file, expected a folder"
+    assert "--calib" in error.hint
+
+
+def test_an_empty_folder_is_refused_with_what_is_looked_for(tmp_path: Path) -> None:
+    (tmp_path / "imgs" / "sub").mkdir(parents=True)
+    (tmp_path / "imgs" / "a.txt").write_text("hello")
+    error = refusal(lambda: open_folder(tmp_path / "imgs"))
+    assert error.message == "imgs: no images or arrays found"
+    assert ".jpg .jpeg .png .bmp .webp or .npy .npz" in error.hint
+
+
+def test_only_broken_images_are_refused_with_the_first_reason(tmp_path: Path) -> None:
+    root = tmp_path / "imgs"
+    root.mkdir()
+    for name in "abcdefg":
+        (root / f"{name}.jpg").write_text("hello")
+    error = refusal(lambda: open_folder(root))
+    assert error.message == "imgs: none of the 7 images could be read (first: a.jpg: cannot identify image file)"
+    for name in "bcdefg":
+        (root / f"{name}.jpg").unlink()
+    error = refusal(lambda: open_folder(root))
+    assert error.message == "imgs: the only image could not be read (a.jpg: cannot identify image file)"
+
+
+def test_images_mixed_with_arrays_are_refused(tmp_path: Path) -> None:
+    root = folder(tmp_path, count=1)
+    np.save(root / "a.npy", np.zeros((3, 8, 8)))
+    assert refusal(lambda: open_folder(root)).message == "imgs: holds both images and arrays (0.png, a.npy)"
+
+
+@pytest.mark.parametrize(
+    ("mode", "size", "found", "hint"),
+    [
+        ("L", (3, 8, 8), "are greyscale (1 channel), the model expects 3 channels", "to repeat the grey channel"),
+        ("1", (3, 8, 8), "are greyscale (1 channel), the model expects 3 channels", "to repeat the grey channel"),
+        ("I;16", (3, 8, 8), "are greyscale (1 channel), the model expects 3 channels", "to repeat the grey channel"),
+        (
+            "LA",
+            (3, 8, 8),
+            "are greyscale with alpha (2 channels), the model expects 3 channels",
+            "to repeat the grey channel and drop the alpha channel",
+        ),
+        (
+            "RGBA",
+            (3, 8, 8),
+            "are colour with alpha (4 channels), the model expects 3 channels",
+            "to drop the alpha channel",
+        ),
+        ("RGB", (1, 8, 8), "are colour (3 channels), the model expects 1 channel", "to turn them grey"),
+        ("P", (1, 8, 8), "are colour (3 channels), the model expects 1 channel", "to turn them grey"),
+        (
+            "LA",
+            (1, 8, 8),
+            "are greyscale with alpha (2 channels), the model expects 1 channel",
+            "to drop the alpha channel",
+        ),
+    ],
+    ids=["L-3", "1-3", "I;16-3", "LA-3", "RGBA-3", "RGB-1", "P-1", "LA-1"],
+)
+def test_a_folder_of_only_misfitting_images_needs_convert(
+    tmp_path: Path, mode: str, size: tuple[int, ...], found: str, hint: str
+) -> None:
+    images = open_folder(folder(tmp_path, count=3, mode=mode))
+    error = refusal(lambda: check_fits(images, size, UNIT, convert=False))
+    assert error.message == f"imgs: all 3 images {found}"
+    assert error.hint == f"{hint}, add --convert"
+    check_fits(images, size, UNIT, convert=True)
+    assert read(images, size, UNIT, convert=True).shape == (3, *size)
+    assert images.converted == 3
+
+
+def test_several_kinds_of_misfits_are_all_named(tmp_path: Path) -> None:
+    root = folder(tmp_path, count=2, mode="L")
+    save(root / "x.png", draw("RGBA"))
+    error = refusal(lambda: check_fits(open_folder(root), (3, 8, 8), UNIT, convert=False))
+    assert "all 3 images are greyscale (1 channel) or colour with alpha (4 channels)" in error.message
+    assert error.hint == "to repeat the grey channel and drop the alpha channel, add --convert"
+
+
+def test_a_single_misfitting_image_is_not_called_all_images(tmp_path: Path) -> None:
+    error = refusal(lambda: check_fits(open_folder(folder(tmp_path, 1, "L")), (3, 8, 8), UNIT, convert=False))
+    assert error.message == "imgs: the only image is greyscale (1 channel), the model expects 3 channels"
+
+
+def test_an_unchecked_set_is_refused_by_batches_as_well(tmp_path: Path) -> None:
+    images = open_folder(folder(tmp_path, mode="L"))
+    assert "add --convert" in refusal(lambda: read(images, (3, 8, 8), UNIT)).hint
+
+
+@pytest.mark.parametrize("size", [(3, 64), (3, 8, 8, 8), (6, 8, 8), (2, 8, 8), (10,)], ids=str)
+def test_images_cannot_feed_an_input_that_is_no_image(tmp_path: Path, size: tuple[int, ...]) -> None:
+    error = refusal(lambda: check_fits(open_folder(folder(tmp_path)), size, NONE, convert=True))
+    shape = "×".join(map(str, size))
+    assert error.message == f"imgs: holds images, the model's input is {shape}"
+    assert error.hint == f"save the samples as .npy files of shape N×{shape}"
+
+
+def test_four_channels_take_rgba_images_only(tmp_path: Path) -> None:
+    root = folder(tmp_path, mode="RGBA")
+    np.testing.assert_array_equal(
+        read(open_folder(root), (4, 8, 8), RAW)[0], np.asarray(draw("RGBA")).transpose(2, 0, 1)
+    )
+    save(root / "z.png", draw("RGB"))
+    error = refusal(lambda: check_fits(open_folder(root), (4, 8, 8), RAW, convert=True))
+    assert error.message == "imgs: z.png has 3 channels, the model expects 4 channels"
+    assert ".npy" in error.hint
+
+
+def test_mean_and_std_of_another_length_than_the_channels_are_refused(tmp_path: Path) -> None:
+    images = open_folder(folder(tmp_path, mode="L"))
+    error = refusal(lambda: check_fits(images, (1, 8, 8), IMAGENET, convert=False))
+    assert error.message == "imagenet: mean has 3 values, the model's input has 1 channel"
+    assert "--mean" in error.hint
+    assert "--preprocess unit" in error.hint
+    error = refusal(lambda: check_fits(images, (1, 8, 8), replace(IMAGENET, mean=(0.5,)), convert=False))
+    assert error.message == "imagenet: std has 3 values, the model's input has 1 channel"
+    check_fits(images, (1, 8, 8), replace(IMAGENET, mean=(0.5,), std=(0.5,)), convert=False)
+
+
+@pytest.mark.parametrize(
+    ("resize", "message", "hint"),
+    [
+        ("6", "--resize 6: 0.png becomes 6×6, smaller than the model's input of 8×8", "`--resize 8`"),
+        ("8x6", "--resize 8x6: 0.png becomes 8×6, smaller than the model's input of 8×8", "`--resize 8x8`"),
+    ],
+)
+def test_a_resize_smaller_than_the_crop_is_refused(tmp_path: Path, resize: str, message: str, hint: str) -> None:
+    images = open_folder(folder(tmp_path))
+    error = refusal(lambda: check_fits(images, (3, 8, 8), replace(UNIT, resize=resize), convert=False))
+    assert error.message == message
+    assert hint in error.hint
+
+
+def test_a_short_side_may_be_below_the_long_side_of_the_input_if_every_image_still_covers_it(tmp_path: Path) -> None:
+    wide = open_folder(folder(tmp_path, width=16, height=8))
+    preprocess = replace(UNIT, resize="8")
+    check_fits(wide, (3, 8, 12), preprocess, convert=False)
+    assert "becomes 8×16" in refusal(lambda: check_fits(wide, (3, 12, 8), preprocess, convert=False)).message
+
+
+# -------------------------------------------------------------------------------------------------- common size
+
+
+def test_images_of_one_size_tell_the_input_size(tmp_path: Path) -> None:
+    root = folder(tmp_path, width=12, height=10)
+    assert common_size(open_folder(root)) == (3, 10, 12)
+    save(root / "other.png", draw(width=10, height=12))
+    assert common_size(open_folder(root)) is None
+
+
+@pytest.mark.parametrize(("mode", "channels"), [("L", 1), ("1", 1), ("LA", 1), ("P", 3), ("RGBA", 3), ("CMYK", 3)])
+def test_only_greyscale_images_mean_one_channel(tmp_path: Path, mode: str, channels: int) -> None:
+    save(tmp_path / "imgs" / ("a.jpg" if mode == "CMYK" else "a.png"), draw(mode))
+    assert common_size(open_folder(tmp_path / "imgs")) == (channels, 8, 8)
+
+
+def test_one_colour_image_among_greyscale_ones_means_three_channels(tmp_path: Path) -> None:
+    root = folder(tmp_path, mode="L")
+    save(root / "colour.png")
+    assert common_size(open_folder(root)) == (3, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((5, 3, 8, 9), (3, 8, 9)),
+        ((3, 8, 9), (3, 8, 9)),
+        ((5, 8, 9, 3), (3, 8, 9)),
+        ((5, 6, 8, 9), (6, 8, 9)),
+        ((5, 3, 8, 3), None),
+        ((5, 2, 4, 8, 9), (2, 4, 8, 9)),
+        ((2, 100), (2, 100)),
+    ],
+    ids=str,
+)
+def test_arrays_of_one_shape_tell_the_input_size(
+    tmp_path: Path, shape: tuple[int, ...], expected: tuple[int, ...] | None
+) -> None:
+    root = arrays(tmp_path, a=np.zeros(shape, dtype=np.float32))
+    assert common_size(open_folder(root)) == expected
+    np.save(root / "b.npy", np.zeros((7, 7, 7, 7, 7, 7), dtype=np.uint8))
+    assert common_size(open_folder(root)) is None
+
+
+# ------------------------------------------------------------------------------------------------- preprocessing
+
+
+def test_imagenet_is_the_default_for_images_and_none_for_arrays() -> None:
+    assert preprocessing(settings(), arrays=False) == IMAGENET
+    assert preprocessing(settings(), arrays=True) == replace(NONE, arrays=True)
+
+
+def test_mean_std_and_resize_override_the_preset() -> None:
+    asked = settings(preprocess="unit", mean=(0.5,), std=(0.25,), resize="40x50")
+    assert preprocessing(asked, arrays=False) == Preprocess("unit", 1 / 255, (0.5,), (0.25,), "40x50")
+    assert preprocessing(settings(mean=(1.0, 2.0, 3.0)), arrays=False).std == IMAGENET.std
+
+
+@pytest.mark.parametrize(("typed", "close"), [("imagnet", "imagenet"), ("raw", "raw255"), ("UNIT", "unit")])
+def test_an_unknown_preset_is_refused_with_the_nearest_one(typed: str, close: str) -> None:
+    error = refusal(lambda: preprocessing(settings(preprocess=typed), arrays=False))
+    assert error.message == f"--preprocess {typed}: expected imagenet, unit, raw255, none or a .toml file"
+    assert error.hint == f"did you mean `--preprocess {close}`?"
+
+
+@pytest.mark.parametrize("text", ["big", "0", "-3", "32x", "x32", "32x32x32", "3.5", ""])
+def test_a_bad_resize_is_refused(text: str) -> None:
+    error = refusal(lambda: preprocessing(settings(resize=text), arrays=False))
+    assert error.message.startswith(f"--resize {text}: expected S (short side) or HxW")
+    assert "256x320" in error.hint
+
+
+def test_resize_is_refused_for_arrays() -> None:
+    assert refusal(lambda: preprocessing(settings(resize="8"), arrays=True)).message.startswith("--resize 8: arrays")
+
+
+def test_a_mean_that_is_not_finite_is_refused() -> None:
+    assert refusal(lambda: preprocessing(settings(mean=(float("nan"),)), arrays=False)).message.startswith("--mean")
+
+
+def test_a_toml_file_can_say_everything(tmp_path: Path) -> None:
+    path = tmp_path / "prep.toml"
+    path.write_text("scale = 2\nmean = [0.5, 1, 2]\nstd = 0.25\nresize = 40\n")
+    expected = Preprocess("prep.toml", 2.0, (0.5, 1.0, 2.0), (0.25,), "40")
+    assert preprocessing(settings(preprocess=str(path)), arrays=False) == expected
+    assert preprocessing(settings(preprocess=str(path), resize="9x9"), arrays=False).resize == "9x9"
+
+
+def test_what_a_toml_file_leaves_out_is_as_in_unit_for_images_and_none_for_arrays(tmp_path: Path) -> None:
+    path = tmp_path / "prep.toml"
+    path.write_text("mean = 0.5")
+    assert preprocessing(settings(preprocess=str(path)), arrays=False).scale == 1 / 255
+    assert preprocessing(settings(preprocess=str(path)), arrays=True).scale == 1
+    path.write_text('scale = "1/255"')
+    assert preprocessing(settings(preprocess=str(path)), arrays=True).scale == 1 / 255
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "hint"),
+    [
+        ("means = [1]", "prep.toml: unknown key means, expected scale, mean, std, resize", "did you mean `mean`?"),
+        ("crop = 3", "prep.toml: unknown key crop, expected scale, mean, std, resize", "remove it"),
+        ("scale = 0", "prep.toml: scale cannot be 0", 'scale = "1/255"'),
+        ("scale = true", "prep.toml: scale cannot be True", 'scale = "1/255"'),
+        ('mean = ["a"]', "prep.toml: mean cannot be ['a']", "mean = ["),
+        ("mean = [nan]", "prep.toml: mean cannot be [nan]", "mean = ["),
+        ("std = [1, 0]", "prep.toml: std cannot be [1, 0]", "std = ["),
+        ("resize = [8, 8]", "prep.toml: resize cannot be [8, 8]", 'resize = "256"'),
+        ("scale = ", "prep.toml: not a TOML file that can be read (Invalid value", "one key per line"),
+    ],
+)
+def test_a_toml_file_with_a_mistake_is_refused_by_name(tmp_path: Path, text: str, message: str, hint: str) -> None:
+    (tmp_path / "prep.toml").write_text(text)
+    error = refusal(lambda: preprocessing(settings(preprocess=str(tmp_path / "prep.toml")), arrays=False))
+    assert error.message.startswith(message)
+    assert hint in error.hint
+
+
+def test_a_missing_toml_file_is_refused_by_name(tmp_path: Path) -> None:
+    error = refusal(lambda: preprocessing(settings(preprocess=str(tmp_path / "no.toml")), arrays=False))
+    assert error.message == "no.toml: no such file"
+
+
+@pytest.mark.parametrize(
+    ("preprocess", "size", "line"),
+    [
+        (
+            IMAGENET,
+            (3, 32, 32),
+            "imagenet: /255, mean 0.485 0.456 0.406, std 0.229 0.224 0.225, short side 32, centre crop 32×32",
+        ),
+        (UNIT, None, "unit: /255, short side of the input, centre crop"),
+        (UNIT, (3, 32, 64), "unit: /255, scaled to cover 32×64, centre crop 32×64"),
+        (replace(RAW, resize="256"), (3, 224, 224), "raw255: 0..255 as stored, short side 256, centre crop 224×224"),
+        (replace(NONE, resize="40x50"), (3, 40, 50), "none: 0..255 as stored, stretched to 40×50"),
+        (replace(NONE, resize="40x50"), (3, 32, 32), "none: 0..255 as stored, stretched to 40×50, centre crop 32×32"),
+        (replace(NONE, arrays=True), (3, 32, 32), "none: values as stored"),
+        (Preprocess("p.toml", 0.5, (1.0,), (2.0,), arrays=True), (1, 9), "p.toml: ×0.5, mean 1, std 2"),
+    ],
+    ids=str,
+)
+def test_the_preprocessing_is_described_in_one_line(
+    preprocess: Preprocess, size: tuple[int, ...] | None, line: str
+) -> None:
+    assert preprocess.describe(size) == line
+
+
+def test_the_preprocessing_is_recorded_as_plain_values() -> None:
+    assert replace(IMAGENET, resize="256").recorded() == {
+        "name": "imagenet",
+        "scale": 1 / 255,
+        "mean": [0.485, 0.456, 0.406],
+        "std": [0.229, 0.224, 0.225],
+        "resize": "256",
+    }
+
+
+# ------------------------------------------------------------------------------------------------------- reading
+
+
+@pytest.mark.parametrize("preset", list(PRESETS))
+def test_every_preset_is_its_formula(tmp_path: Path, preset: str) -> None:
+    preprocess = PRESETS[preset]
+    out = read(open_folder(folder(tmp_path)), (3, 8, 8), preprocess)
+    pixels = np.stack([np.asarray(draw(seed=seed)).transpose(2, 0, 1) for seed in range(3)]).astype(np.float64)
+    mean = np.array(preprocess.mean or [0.0]).reshape(-1, 1, 1)
+    std = np.array(preprocess.std or [1.0]).reshape(-1, 1, 1)
+    assert out.dtype == np.float32
+    assert out.flags.c_contiguous
+    np.testing.assert_allclose(out, (pixels * preprocess.scale - mean) / std, rtol=1e-5, atol=1e-6)
+
+
+def test_an_image_of_the_right_size_passes_through_untouched(tmp_path: Path) -> None:
+    out = read(open_folder(folder(tmp_path, width=12, height=8)), (3, 8, 12), RAW)
+    np.testing.assert_array_equal(out[0], np.asarray(draw(width=12)).transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize(
+    ("stored", "crop", "resized", "corner"),
+    [
+        ((21, 40), (16, 16), (16, 30), (0, 7)),
+        ((40, 21), (16, 16), (30, 16), (7, 0)),
+        ((9, 11), (16, 16), (16, 19), (0, 2)),
+        ((20, 20), (8, 16), (16, 16), (4, 0)),
+        ((20, 60), (8, 16), (8, 24), (0, 4)),
+    ],
+    ids=["wide", "tall", "small", "square into a wide input", "wide into a wide input"],
+)
+def test_the_default_resize_covers_the_input_and_crops_its_centre(
+    tmp_path: Path, stored: tuple[int, int], crop: tuple[int, int], resized: tuple[int, int], corner: tuple[int, int]
+) -> None:
+    image = draw(height=stored[0], width=stored[1])
+    save(tmp_path / "imgs" / "a.png", image)
+    out = read(open_folder(tmp_path / "imgs"), (3, *crop), RAW)[0]
+    whole = np.asarray(image.resize(resized[::-1], Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+    (top, left), (height, width) = corner, crop
+    np.testing.assert_array_equal(out, whole[:, top : top + height, left : left + width])
+
+
+def test_a_short_side_and_a_stretch_are_followed_by_the_centre_crop(tmp_path: Path) -> None:
+    image = draw(height=20, width=31)
+    save(tmp_path / "imgs" / "a.png", image)
+    images = open_folder(tmp_path / "imgs")
+    for resize, new, (top, left) in (("13", (13, 20), (2, 6)), ("11x15", (11, 15), (2, 4)), ("8x8", (8, 8), (0, 0))):
+        whole = np.asarray(image.resize(new[::-1], Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+        out = read(images, (3, 8, 8), replace(RAW, resize=resize))[0]
+        np.testing.assert_array_equal(out, whole[:, top : top + 8, left : left + 8])
+
+
+@pytest.mark.parametrize("resize", [None, "9", "17", "11x15"], ids=str)
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "LA", "1", "CMYK"])
+def test_preprocessing_is_bit_identical_to_torchvision(tmp_path: Path, mode: str, resize: str | None) -> None:
+    transforms = pytest.importorskip("torchvision.transforms")
+    root = tmp_path / "imgs"
+    suffix = "jpg" if mode == "CMYK" else "png"
+    for seed, (height, width) in enumerate([(9, 9), (20, 31), (33, 14), (10, 57), (5, 6), (9, 13), (12, 9)]):
+        save(root / f"{seed}.{suffix}", draw(mode, width, height, seed))
+    target: int | tuple[int, ...] = 9 if resize is None else tuple(map(int, resize.split("x")))
+    if isinstance(target, tuple) and len(target) == 1:
+        target = target[0]
+    theirs = transforms.Compose(
+        [
+            transforms.Resize(target),
+            transforms.CenterCrop((9, 9)),
+            transforms.ToTensor(),
+            transforms.Normalize(IMAGENET.mean, IMAGENET.std),
+        ]
+    )
+    images = open_folder(root)
+    expected = [theirs(Image.open(root / source.name).convert("RGB")) for source in images.sources]
+    ours = read(images, (3, 9, 9), replace(IMAGENET, resize=resize), convert=True)
+    np.testing.assert_array_equal(ours, torch.stack(expected).numpy())
+
+
+def test_a_few_misfitting_images_are_converted_and_counted_once(tmp_path: Path) -> None:
+    root = folder(tmp_path, count=2)
+    save(root / "grey.png", draw("L", seed=7))
+    save(root / "glass.png", draw("RGBA", seed=8))
+    images = open_folder(root)
+    check_fits(images, (3, 8, 8), RAW, convert=False)
+    assert images.converted == 0
+    for _ in range(2):
+        out = dict(zip(names(images), read(images, (3, 8, 8), RAW), strict=True))
+    assert images.converted == 2
+    for name in ("grey.png", "glass.png"):
+        np.testing.assert_array_equal(out[name], np.asarray(Image.open(root / name).convert("RGB")).transpose(2, 0, 1))
+
+
+def test_a_colour_image_among_greyscale_ones_turns_grey(tmp_path: Path) -> None:
+    root = folder(tmp_path, count=2, mode="L")
+    save(root / "colour.png", draw("RGB", seed=7))
+    images = open_folder(root)
+    out = read(images, (1, 8, 8), RAW)
+    assert images.converted == 1
+    np.testing.assert_array_equal(out[2, 0], np.asarray(draw("RGB", seed=7).convert("L")))
+
+
+@pytest.mark.parametrize(("mode", "suffix"), [("P", "png"), ("P", "bmp"), ("CMYK", "jpg")])
+def test_palette_and_cmyk_images_are_simply_decoded(tmp_path: Path, mode: str, suffix: str) -> None:
+    path = save(tmp_path / "imgs" / f"a.{suffix}", draw(mode))
+    images = open_folder(tmp_path / "imgs")
+    with Image.open(path) as stored:
+        assert stored.mode == mode
+        expected = np.asarray(stored.convert("RGB")).transpose(2, 0, 1)
+    np.testing.assert_array_equal(read(images, (3, 8, 8), RAW)[0], expected)
+    assert images.converted == 0
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_palette_with_transparency_keeps_its_colours_and_warns_nobody(tmp_path: Path) -> None:
+    (tmp_path / "imgs").mkdir()
+    draw("P").save(tmp_path / "imgs" / "a.png", transparency=bytes(range(100)))
+    expected = np.asarray(draw("P").convert("RGB")).transpose(2, 0, 1)
+    np.testing.assert_array_equal(read(open_folder(tmp_path / "imgs"), (3, 8, 8), RAW)[0], expected)
+
+
+def test_sixteen_bit_grey_keeps_its_high_byte(tmp_path: Path) -> None:
+    images = open_folder(folder(tmp_path, mode="I;16"))
+    expected = np.asarray(draw("I;16")) >> 8
+    np.testing.assert_array_equal(read(images, (1, 8, 8), RAW)[0, 0], expected)
+    np.testing.assert_array_equal(read(images, (3, 8, 8), RAW, convert=True)[0], np.stack([expected] * 3))
+
+
+def test_the_exif_orientation_is_not_applied(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (tmp_path / "imgs").mkdir()
+    draw(width=12).save(tmp_path / "imgs" / "a.png", exif=exif)
+    images = open_folder(tmp_path / "imgs")
+    assert common_size(images) == (3, 8, 12)
+    np.testing.assert_array_equal(read(images, (3, 8, 12), RAW)[0], np.asarray(draw(width=12)).transpose(2, 0, 1))
+
+
+def truncate(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 2 // 3])
+
+
+def test_a_truncated_jpeg_is_dropped_from_its_batch_and_counted_once(tmp_path: Path) -> None:
+    root = tmp_path / "imgs"
+    for label in "ab":
+        for seed in range(3):
+            save(root / label / f"{seed}.jpg", draw(width=64, height=64, seed=seed))
+    truncate(root / "b" / "0.jpg")
+    images = open_folder(root)
+    assert images.skipped == 0, "the header is intact"
+    for _ in range(2):
+        out = list(batches(images, [3, 0, 5, 1], (3, 64, 64), UNIT, 2, False))
+    assert [len(x) for x, _ in out] == [1, 2]
+    assert [labels.tolist() for _, labels in out if labels is not None] == [[0], [1, 0]]
+    assert images.skipped == 1
+    assert "truncated" in images.tally.broken["b/0.jpg"]
+
+
+def test_a_file_that_vanished_after_scanning_is_skipped(tmp_path: Path) -> None:
+    root = folder(tmp_path)
+    images = open_folder(root)
+    (root / "1.png").unlink()
+    assert len(read(images, (3, 8, 8), UNIT)) == 2
+    assert images.tally.broken == {"1.png": "No such file or directory"}
+
+
+def test_a_batch_without_a_single_readable_image_is_left_out(tmp_path: Path) -> None:
+    root = folder(tmp_path, count=4)
+    images = open_folder(root)
+    (root / "0.png").unlink()
+    (root / "1.png").unlink()
+    assert [len(x) for x, _ in batches(images, range(4), (3, 8, 8), UNIT, 2, False)] == [2]
+
+
+def test_nothing_left_to_read_is_refused(tmp_path: Path) -> None:
+    images = open_folder(folder(tmp_path))
+    shutil.rmtree(tmp_path / "imgs")
+    error = refusal(lambda: read(images, (3, 8, 8), UNIT))
+    assert error.message == ("imgs: none of the 3 images could be read (first: 0.png: No such file or directory)")
+
+
+def test_a_needle_that_would_fill_the_memory_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = folder(tmp_path)
+    save(root / "needle.png", draw(width=500, height=1))
+    images = open_folder(root)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 8 * 500)
+    assert len(read(images, (3, 16, 16), UNIT)) == 3
+    assert "too narrow" in images.tally.broken["needle.png"]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_batches_follow_the_indices_whatever_the_number_of_threads(tmp_path: Path, threads: int) -> None:
+    images = open_folder(folder(tmp_path, count=7))
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        out = list(batches(images, np.array([6, 2, 4, 0, 1]), (3, 8, 8), RAW, 2, False))
+    finally:
+        torch.set_num_threads(before)
+    assert [tuple(x.shape) for x, _ in out] == [(2, 3, 8, 8), (2, 3, 8, 8), (1, 3, 8, 8)]
+    expected = np.stack([np.asarray(draw(seed=seed)).transpose(2, 0, 1) for seed in (6, 2, 4, 0, 1)])
+    np.testing.assert_array_equal(torch.cat([x for x, _ in out]).numpy(), expected)
+
+
+def test_labels_travel_with_their_images(tmp_path: Path) -> None:
+    for label in range(3):
+        save(tmp_path / "imgs" / str(label) / "a.png", draw(seed=label))
+    images = open_folder(tmp_path / "imgs")
+    ((x, labels),) = batches(images, [2, 0], (3, 8, 8), RAW, 8, False)
+    assert labels is not None
+    assert labels.dtype == np.int64
+    assert labels.tolist() == [2, 0]
+    np.testing.assert_array_equal(x[0].numpy(), np.asarray(draw(seed=2)).transpose(2, 0, 1))
+
+
+# -------------------------------------------------------------------------------------------------------- arrays
+
+
+def noise(*shape: int, seed: int = 0) -> NDArray[np.float32]:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def test_float_arrays_are_taken_as_they_are(tmp_path: Path) -> None:
+    a, b = noise(5, 3, 8, 8), noise(2, 3, 8, 8, seed=1)
+    images = open_folder(arrays(tmp_path, a=a, b=b))
+    assert images.arrays
+    assert len(images) == 7
+    assert images.labels is None
+    np.testing.assert_array_equal(read(images, (3, 8, 8), NONE, batch=3), np.concatenate([a, b]))
+
+
+def test_an_array_of_one_sample_counts_as_one(tmp_path: Path) -> None:
+    a, b = noise(3, 8, 8), noise(3, 8, 8, seed=1)
+    images = open_folder(arrays(tmp_path, a=a, b=b), (3, 8, 8))
+    np.testing.assert_array_equal(read(images, (3, 8, 8), NONE), np.stack([a, b]))
+
+
+@pytest.mark.parametrize("size", [(2, 50), (1, 4, 6, 6), (3, 8, 8), (7,)], ids=str)
+@pytest.mark.parametrize("count", [None, 4], ids=["one sample", "N samples"])
+def test_the_models_input_tells_samples_from_a_sample(tmp_path: Path, size: tuple[int, ...], count: int | None) -> None:
+    content = noise(*size) if count is None else noise(count, *size)
+    images = open_folder(arrays(tmp_path, a=content), size)
+    check_fits(images, size, NONE, convert=False)
+    np.testing.assert_array_equal(read(images, size, NONE), content.reshape(-1, *size))
+
+
+@pytest.mark.parametrize("preset", ["unit", "raw255", "imagenet"])
+def test_byte_arrays_are_preprocessed_as_images_are(tmp_path: Path, preset: str) -> None:
+    pixels = np.stack([np.asarray(draw(seed=seed)).transpose(2, 0, 1) for seed in range(3)])
+    from_images = read(open_folder(folder(tmp_path / "a")), (3, 8, 8), PRESETS[preset])
+    (tmp_path / "b").mkdir()
+    from_arrays = read(open_folder(arrays(tmp_path / "b", a=pixels)), (3, 8, 8), PRESETS[preset])
+    np.testing.assert_array_equal(from_images, from_arrays)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float16, np.int64, np.bool_, ">f4"], ids=str)
+def test_any_numeric_type_becomes_float32(tmp_path: Path, dtype: np.typing.DTypeLike) -> None:
+    content = (noise(2, 1, 4, 4) * 3).astype(dtype)
+    out = read(open_folder(arrays(tmp_path, a=content)), (1, 4, 4), NONE)
+    assert out.dtype == np.float32
+    np.testing.assert_array_equal(out, content.astype(np.float32))
+
+
+def test_mean_and_std_apply_to_arrays_of_any_rank(tmp_path: Path) -> None:
+    content = noise(2, 3, 10)
+    preprocess = Preprocess("none", 1.0, (1.0, 2.0, 3.0), (2.0, 4.0, 8.0), arrays=True)
+    out = read(open_folder(arrays(tmp_path, a=content), (3, 10)), (3, 10), preprocess)
+    np.testing.assert_array_equal(out, (content - np.float32([[1], [2], [3]])) / np.float32([[2], [4], [8]]))
+
+
+@pytest.mark.parametrize("preset", ["unit", "imagenet"])
+def test_float_arrays_are_not_divided_by_255_by_a_preset(tmp_path: Path, preset: str) -> None:
+    images = open_folder(arrays(tmp_path, a=noise(2, 3, 8, 8)))
+    error = refusal(lambda: check_fits(images, (3, 8, 8), PRESETS[preset], convert=False))
+    assert error.message == f"a.npy: holds floating-point values, {preset} divides by 255"
+    check_fits(images, (3, 8, 8), replace(PRESETS[preset], name="own.toml"), convert=False)
+
+
+def test_channels_last_arrays_are_turned_where_there_is_no_doubt(tmp_path: Path) -> None:
+    content = noise(2, 8, 9, 3)
+    images = open_folder(arrays(tmp_path, a=content), (3, 8, 9))
+    check_fits(images, (3, 8, 9), NONE, convert=False)
+    np.testing.assert_array_equal(read(images, (3, 8, 9), NONE), content.transpose(0, 3, 1, 2))
+
+
+def test_channels_last_in_doubt_is_refused(tmp_path: Path) -> None:
+    images = open_folder(arrays(tmp_path, a=noise(2, 3, 9, 3)), (3, 3, 9))
+    error = refusal(lambda: check_fits(images, (3, 3, 9), NONE, convert=False))
+    assert "channels may be first or last" in error.message
+    assert error.hint.startswith("save the samples as N×3×3×9")
+
+
+def test_channels_last_with_an_unusual_number_of_channels_is_refused(tmp_path: Path) -> None:
+    images = open_folder(arrays(tmp_path, a=noise(2, 8, 9, 6)), (6, 8, 9))
+    assert "channels may be first" in refusal(lambda: check_fits(images, (6, 8, 9), NONE, convert=False)).message
+
+
+@pytest.mark.parametrize("shape", [(4, 3, 28, 28), (3, 28, 28), (28, 28), (4, 3, 2, 32, 32), ()], ids=str)
+def test_arrays_of_another_shape_are_refused_with_both_shapes(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    images = open_folder(arrays(tmp_path, a=np.zeros(shape, dtype=np.float32)), (3, 32, 32))
+    error = refusal(lambda: check_fits(images, (3, 32, 32), NONE, convert=False))
+    if shape[-3:] == (3, 28, 28):
+        assert error.message == "a.npy: found samples of shape 3×28×28, the model expects 3×32×32"
+    assert error.message.startswith("a.npy: found samples of shape ")
+    assert "N×3×32×32" in error.hint
+
+
+def test_a_npz_carries_samples_and_labels(tmp_path: Path) -> None:
+    x, y = noise(4, 3, 8, 8), np.array([3, 1, 1, 0], dtype=np.uint8)
+    images = open_folder(
+        arrays(tmp_path, a={"y": y, "x": x}, b={"labels": y[:, None], "images": x}, c={"y": y, "d": x})
+    )
+    assert len(images) == 12
+    assert images.classes is None
+    assert images.labels is not None
+    assert images.labels.dtype == np.int64
+    assert images.labels.tolist() == [3, 1, 1, 0] * 3
+    ((out, labels),) = batches(images, [5, 0, 11], (3, 8, 8), NONE, 8, False)
+    assert labels is not None
+    assert labels.tolist() == [1, 3, 0]
+    np.testing.assert_array_equal(out.numpy(), x[[1, 0, 3]])
+
+
+def test_a_npz_without_labels_takes_its_first_array(tmp_path: Path) -> None:
+    x = noise(4, 3, 8, 8)
+    images = open_folder(arrays(tmp_path, a={"first": x, "second": noise(2, 2)}))
+    assert images.labels is None
+    np.testing.assert_array_equal(read(images, (3, 8, 8), NONE), x)
+
+
+def test_labels_in_only_some_of_the_files_are_not_used(tmp_path: Path) -> None:
+    x = noise(4, 3, 8, 8)
+    assert open_folder(arrays(tmp_path, a={"x": x, "y": np.arange(4)}, b={"x": x})).labels is None
+
+
+def test_labels_tell_samples_from_a_sample_where_the_model_says_nothing(tmp_path: Path) -> None:
+    images = open_folder(arrays(tmp_path, a={"x": noise(4, 2, 50), "y": np.arange(4)}))
+    assert len(images) == 4
+    assert common_size(images) == (2, 50)
+
+
+@pytest.mark.parametrize("y", [np.arange(3), np.zeros((4, 10), int), np.zeros(4)], ids=["count", "one-hot", "float"])
+def test_labels_that_do_not_match_the_samples_are_refused(tmp_path: Path, y: NDArray[np.generic]) -> None:
+    root = arrays(tmp_path, a={"x": noise(4, 3, 8, 8), "y": y})
+    error = refusal(lambda: open_folder(root))
+    assert error.message.startswith("a.npz: labels have shape ")
+    assert "expected 4 whole numbers" in error.message
+
+
+def test_arrays_in_class_folders_are_labelled_sample_by_sample(tmp_path: Path) -> None:
+    for label, count in (("a", 2), ("b", 3)):
+        (tmp_path / "imgs" / label).mkdir(parents=True)
+        np.save(tmp_path / "imgs" / label / "x.npy", noise(count, 3, 8, 8))
+    images = open_folder(tmp_path / "imgs")
+    assert images.classes == ("a", "b")
+    assert images.labels is not None
+    assert images.labels.tolist() == [0, 0, 1, 1, 1]
+
+
+def test_broken_arrays_are_skipped_and_pickles_never_loaded(tmp_path: Path) -> None:
+    root = arrays(tmp_path, good=noise(2, 3, 8, 8), text=np.array(["a"]), empty=np.zeros((0, 3, 8, 8)))
+    np.save(root / "object.npy", np.array([{}], dtype=object), allow_pickle=True)
+    np.save(root / "cut.npy", noise(2, 3, 8, 8))
+    truncate(root / "cut.npy")
+    (root / "not.npy").write_bytes(b"hello there")
+    (root / "not.npz").write_bytes(b"hello there")
+    np.savez(root / "labels_only.npz", y=np.arange(3))
+    images = open_folder(root)
+    assert names(images) == ["good.npy"]
+    assert images.skipped == 7
+    assert str(tmp_path) not in " ".join(images.tally.broken.values())
+
+
+def test_samples_that_are_not_finite_are_skipped_one_by_one(tmp_path: Path) -> None:
+    content = noise(4, 3, 8, 8).astype(np.float64)
+    content[1, 0, 0, 0] = np.nan
+    content[2, 0, 0, 0] = 1e300
+    images = open_folder(arrays(tmp_path, a=content))
+    assert len(read(images, (3, 8, 8), NONE)) == 2
+    assert images.tally.broken == dict.fromkeys(["a.npy[1]", "a.npy[2]"], "holds values that are not finite")
+
+
+def test_a_npy_is_mapped_not_loaded(tmp_path: Path) -> None:
+    path = tmp_path / "imgs" / "large.npy"
+    path.parent.mkdir()
+    content = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(50, 3, 224, 224))
+    content[49, 2, 0, 0] = 5
+    del content
+    tracemalloc.start()
+    try:
+        images = open_folder(path.parent)
+        ((x, _),) = batches(images, [49], (3, 224, 224), NONE, 1, False)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(images) == 50
+    assert x[0, 2, 0, 0] == 5
+    assert peak < path.stat().st_size / 5
+
+
+def test_an_array_in_fortran_order_is_read_correctly(tmp_path: Path) -> None:
+    content = noise(3, 2, 4, 5)
+    images = open_folder(arrays(tmp_path, a=np.asfortranarray(content)))
+    np.testing.assert_array_equal(read(images, (2, 4, 5), NONE), content)
+
+
+# --------------------------------------------------------------------------------------------------------- split
+
+
+def test_a_split_is_disjoint_complete_and_repeatable() -> None:
+    score, rest = split(20, None, 8, seed=3)
+    assert (len(score), len(rest)) == (8, 12)
+    assert score.dtype == np.int64
+    assert sorted([*score, *rest]) == list(range(20))
+    again, other = split(20, None, 8, seed=3), split(20, None, 8, seed=4)
+    assert np.array_equal(score, again[0])
+    assert np.array_equal(rest, again[1])
+    assert not np.array_equal(score, other[0])
+
+
+def test_too_few_samples_leave_nothing_to_evaluate_on() -> None:
+    score, rest = split(5, None, 8, seed=0)
+    assert sorted(score) == list(range(5))
+    assert len(rest) == 0
+
+
+def test_a_split_can_limit_what_it_holds_out() -> None:
+    score, rest = split(20, np.arange(20) % 4, 8, seed=0, n_eval=4)
+    assert len(score) == 8
+    assert sorted(rest % 4) == [0, 1, 2, 3]
+    assert not set(score) & set(rest)
+
+
+def test_a_split_keeps_the_proportions_of_the_classes() -> None:
+    labels = np.repeat([0, 1, 2], [60, 30, 10])
+    score, rest = split(100, labels, 20, seed=1)
+    assert np.bincount(labels[score]).tolist() == [12, 6, 2]
+    assert np.bincount(labels[rest]).tolist() == [48, 24, 8]
+
+
+def test_a_split_with_more_classes_than_samples_takes_no_class_twice() -> None:
+    labels = np.repeat(np.arange(50), 4)
+    score, _ = split(200, labels, 10, seed=0)
+    assert len(set(labels[score])) == 10
+    assert set(labels[score]) != set(labels[split(200, labels, 10, seed=1)[0]])
