@@ -8,12 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from onnxruntime import InferenceSession
 from torch import Tensor
 
 from pfpcli.export import run_onnx, session
 
-#: Runs before the clock starts, runs that are timed, and seconds after which a slow model has been timed enough.
-WARM_UP, RUNS, SECONDS = 5, 50, 10.0
+#: Files take turns in blocks: some runs before the clock starts (the threads of the other session have to fall asleep,
+#: this one's caches have to fill), then the runs that are timed.
+WARM_UP, BLOCK, BLOCKS = 5, 10, 5
+#: Seconds after which a slow model has been timed enough.
+SECONDS = 20.0
 
 
 @dataclass(frozen=True)
@@ -35,16 +39,24 @@ def latency(files: Sequence[Path], inputs: Sequence[Tensor], threads: int | None
     """
     sessions = [session(file, threads) for file in files]
     times: list[list[float]] = [[] for _ in sessions]
-    for each in sessions:
-        for _ in range(WARM_UP):
-            run_onnx(each, inputs)
     stop = time.perf_counter() + SECONDS
-    while len(times[0]) < RUNS and (len(times[0]) < 3 or time.perf_counter() < stop):
+    for block in range(BLOCKS):
+        if block and time.perf_counter() > stop:
+            break
         for each, taken in zip(sessions, times, strict=True):
-            start = time.perf_counter()
-            run_onnx(each, inputs)
-            taken.append(1000 * (time.perf_counter() - start))
+            taken += _timed(each, inputs)
     return [_summary(taken) for taken in times]
+
+
+def _timed(each: InferenceSession, inputs: Sequence[Tensor]) -> list[float]:
+    """Milliseconds of each run of one block."""
+    taken = []
+    for run in range(WARM_UP + BLOCK):
+        start = time.perf_counter()
+        run_onnx(each, inputs)
+        if run >= WARM_UP:
+            taken.append(1000 * (time.perf_counter() - start))
+    return taken
 
 
 def _summary(taken: list[float]) -> Latency:

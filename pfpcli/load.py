@@ -11,6 +11,7 @@ To add an input format, add a row to `LOADERS`.
 from __future__ import annotations
 
 import hashlib
+import logging
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
@@ -129,7 +130,7 @@ def _load_torchscript(artefact: Artefact, request: Request) -> Source:
     with artefact.path.open("rb") as file, warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # torch.jit is deprecated; the file is what it is
         try:
-            script = torch.jit.load(file, map_location="cpu").eval()
+            script: torch.jit.ScriptModule = torch.jit.load(file, map_location="cpu").eval()  # type: ignore[no-untyped-call]
         except Exception as error:
             raise broken(artefact.name, error) from error
     return Source(artefact.name, "torchscript", script, None, _script_input_size(script), artefact.sha256)
@@ -144,16 +145,31 @@ def _load_pt2(artefact: Artefact, request: Request) -> Source:
     with artefact.path.open("rb") as file:
         if not request.trust:
             check_program(file, artefact.name)
-        try:
-            program = torch.export.load(file)
-        except Exception as error:
-            raise broken(artefact.name, error) from error
+        program = _exported_program(file, artefact.name)
     if op := training_op(program.graph):
         raise InputError(
             f"{artefact.name}: was exported in training mode ({op} trains)", "export it again after model.eval()"
         )
     module = program.module(check_guards=False)
     return Source(artefact.name, "pt2", module, program, _program_input_size(program), artefact.sha256)
+
+
+def _exported_program(file: BinaryIO, name: str) -> torch.export.ExportedProgram:
+    reasons: list[BaseException] = []
+
+    def keep_reason(record: logging.LogRecord) -> bool:
+        if record.exc_info and record.exc_info[1]:
+            reasons.append(record.exc_info[1])
+        return False
+
+    logger = logging.getLogger("torch.export")  # torch logs why it fails, then raises that the log says why
+    logger.addFilter(keep_reason)
+    try:
+        return torch.export.load(file)
+    except Exception as error:
+        raise broken(name, reasons[0] if reasons else error) from error
+    finally:
+        logger.removeFilter(keep_reason)
 
 
 def _load_pickle(artefact: Artefact, request: Request) -> Source:
@@ -295,27 +311,35 @@ def _unknown(artefact: Artefact) -> InputError:
         return InputError(f"{artefact.name}: this is a Git LFS pointer, not the file itself", "run `git lfs pull`")
     elif artefact.head[:1] == b"\x80" and artefact.head[1:2] in b"\x02\x03\x04\x05":
         what = "this is a pickle, but not one that torch.save wrote"
-    elif b"\0" not in artefact.head and artefact.head.decode("utf-8", "ignore").isprintable():
+    elif _is_text(artefact.head):
         what = "this is a text file"
     else:
         what = f"this is no format that pfp knows (it begins with {artefact.head[:8].hex(' ')})"
     return InputError(f"{artefact.name}: {what}; {formats}", "save the model with torch.save(model, path)")
 
 
-def _model_in(content: Any) -> nn.Module | Mapping[str, Tensor] | None:
+def _is_text(head: bytes) -> bool:
+    text = head.decode("utf-8", "replace").rstrip("\ufffd")  # the last character may be cut
+    return bool(text) and "\ufffd" not in text and "".join(text.split()).isprintable()
+
+
+def _model_in(content: Any) -> nn.Module | dict[str, Tensor] | None:
     """The module or the state dict that `content` is or holds; by its key, or because there is only one."""
-    if _is_model(content):
-        return content
-    if not isinstance(content, Mapping):
-        return None
-    held = {key: value for key, value in content.items() if _is_model(value)}
+    direct = _module_or_weights(content)
+    if direct is not None or not isinstance(content, Mapping):
+        return direct
+    found = {key: _module_or_weights(value) for key, value in content.items()}
+    held = {key: value for key, value in found.items() if value is not None}
     return next((held[key] for key in HOLDERS if key in held), next(iter(held.values())) if len(held) == 1 else None)
 
 
-def _is_model(value: Any) -> bool:
-    if isinstance(value, Mapping):
-        return len(value) > 0 and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in value.items())
-    return isinstance(value, nn.Module)
+def _module_or_weights(value: Any) -> nn.Module | dict[str, Tensor] | None:
+    if isinstance(value, nn.Module):
+        return value
+    if not isinstance(value, Mapping) or not value:
+        return None
+    tensors = {key: part for key, part in value.items() if isinstance(key, str) and isinstance(part, Tensor)}
+    return tensors if len(tensors) == len(value) else None
 
 
 def _network_for(weights: Mapping[str, Tensor], name: str, request: Request) -> nn.Module:

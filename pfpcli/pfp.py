@@ -35,10 +35,10 @@ DELTA = 1e-16
 K = 3
 C = 3
 #: A share so small that only a budget which keeps everything keeps it; makes channels that never fire go first.
-FLOOR = 1e-12
+FLOOR = 1e-30
 
 #: Numbers that one block of shares may hold: it should stay in the cache of a CPU.
-_BLOCK = {"cpu": 1 << 19}
+_BLOCK = {"cpu": 1 << 20}
 _BLOCK_ELSEWHERE = 1 << 25
 
 

@@ -64,7 +64,7 @@ def _unpickle_harmless(file: BinaryIO, name: str) -> Any:
     strange = sorted(dotted for dotted, found in layers.items() if found is None)
     if strange:
         raise InputError(f"{name}: holds {_listed(strange)}; loading it would run code from the file", TRUST_HINT)
-    allowed = [(found, dotted) for dotted, found in (values | layers).items()]
+    allowed: list[Any] = [(found, dotted) for dotted, found in (values | layers).items()]
     with torch.serialization.safe_globals(allowed):
         try:
             return torch.load(file, map_location="cpu", weights_only=True)
@@ -103,7 +103,7 @@ def _globals(file: BinaryIO, name: str) -> list[str]:
     That format is left to `torch.load`, which refuses in it all but tensors and plain containers.
     """
     try:
-        return torch.serialization.get_unsafe_globals_in_checkpoint(file)  # type: ignore[arg-type]
+        return torch.serialization.get_unsafe_globals_in_checkpoint(file)
     except ValueError:
         return []
     except pickle.UnpicklingError as error:
@@ -205,7 +205,9 @@ def check_program(file: BinaryIO, name: str) -> None:
             if len({member.lower() for member in members}) < len(members):
                 raise InputError(f"{name}: holds two members of the same name", "save it again with torch.export.save")
             dangers = [danger for member in members if (danger := _danger(archive, member))]
-    except (zipfile.BadZipFile, ValueError) as error:
+    except InputError:
+        raise
+    except Exception as error:
         raise broken(name, error) from error
     if dangers:
         raise InputError(f"{name}: holds {dangers[0]}; loading it would run code from the file", TRUST_HINT)

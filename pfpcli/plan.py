@@ -7,7 +7,7 @@ true cost of the cut network. Within a group the units with the highest scores s
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -112,7 +112,7 @@ def plan(
         return [c.rounded(pfp.kept_count(scores.of(c.group), epsilon, _log(scores, c.group))) for c in choices]
 
     target = keep * getattr(before, of)
-    counts, epsilon = _search(counts_at, cost, target)
+    counts, epsilon = _search(choices, counts_at, cost, target)
     smallest = cost([choice.rounded(0) for choice in choices])
     if cost(counts) > target * (1 + TOLERANCE) and smallest > target * (1 + TOLERANCE):
         raise _unreachable(groups, keep, of, smallest / getattr(before, of))
@@ -161,14 +161,17 @@ def _alive(groups: Groups, choices: list[_Choice], counts: list[int]) -> NDArray
 
 
 def _search(
-    counts_at: Callable[[float], list[int]], cost: Callable[[list[int]], int], target: float
+    choices: list[_Choice],
+    counts_at: Callable[[float], list[int]],
+    cost: Callable[[list[int]], int],
+    target: float,
 ) -> tuple[list[int], float]:
     """Counts whose cost is closest to the target, and the epsilon they belong to.
 
-    The cost falls as epsilon grows. Bisection ends at two neighbouring plans, one above the target and one at or below
-    it; between them groups give up their units one at a time.
+    The cost falls as epsilon grows; bisection ends at the largest plan that costs no more than the target. Widths are
+    whole numbers, so it may lie well below: then up to two groups move by one step each.
     """
-    low, high = -10.0, 15.0  # decimal exponents: everything is kept at the first, as little as possible at the last
+    low, high = -20.0, 15.0  # decimal exponents: everything is kept at the first, as little as possible at the last
     while high - low > 1e-9:
         middle = (low + high) / 2
         if cost(counts_at(10**middle)) > target:
@@ -176,17 +179,44 @@ def _search(
         else:
             high = middle
     above, below = counts_at(10**low), counts_at(10**high)
-    best, counts = below, list(below)
-    for i, most in enumerate(above):
-        while counts[i] < most:
-            counts[i] += 1
-            if counts[i] < most and cost(counts) <= target:
-                continue
-            if abs(cost(counts) - target) < abs(cost(best) - target):
-                best = list(counts)
-            if cost(counts) > target:
-                return best, 10**high
+    best = min(_between(choices, below, above), key=lambda counts: abs(cost(counts) - target))
+    if abs(cost(best) - target) > TOLERANCE * target:
+        best = _nudged(choices, best, cost, target)
     return best, 10**high
+
+
+def _between(choices: list[_Choice], below: list[int], above: list[int]) -> Iterator[list[int]]:
+    """The plans from one to its neighbour, groups growing one after the other, a step at a time."""
+    counts = list(below)
+    yield list(counts)
+    for i, choice in enumerate(choices):
+        while counts[i] < above[i]:
+            counts[i] = choice.rounded(counts[i] + 1)
+            yield list(counts)
+
+
+def _nudged(
+    choices: list[_Choice], counts: list[int], cost: Callable[[list[int]], int], target: float
+) -> list[int]:
+    """The plan closest to the target with at most two groups a step away from where they are.
+
+    Steps are tried alone first; the sum of two of their differences says which pairs are worth a look.
+    """
+    now = cost(counts)
+    steps = []
+    for i, choice in enumerate(choices):
+        for count in {choice.rounded(counts[i] + 1), choice.rounded(counts[i] - choice.step)} - {counts[i]}:
+            moved = [*counts[:i], count, *counts[i + 1 :]]
+            steps.append((i, count, cost(moved) - now))
+    pairs = [(a, b) for a in steps for b in steps if a[0] <= b[0] and (a[0] != b[0] or a == b)]
+    promising = sorted(pairs, key=lambda pair: abs(now + sum(d for _, _, d in set(pair)) - target))[:64]
+    plans = [counts]
+    for pair in promising:
+        moved = list(counts)
+        for i, count, _ in pair:
+            moved[i] = count
+        plans.append(moved)
+    return min(plans, key=lambda plan: abs(cost(plan) - target))
 
 
 def _nothing_to_prune(groups: Groups) -> str:

@@ -37,6 +37,7 @@ def compare(
         for images, labels in batches:
             x = images.to(device)
             tally.add(_first(before(x)).cpu(), _first(after(x)).cpu(), labels)
+    before.to("cpu"), after.to("cpu")
     return tally.quality(source)
 
 

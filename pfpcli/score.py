@@ -21,7 +21,7 @@ from pfpcli.labels import Contraction
 from pfpcli.ops import Columns
 
 #: Numbers of unfolded input that a layer is scored on at a time.
-_CHUNK = 1 << 24
+_CHUNK = 1 << 22
 
 
 @dataclass
@@ -110,12 +110,14 @@ def score(
         device: where to compute.
         progress: told the number of images done.
     """
-    walk = _Walk(groups.labelled.graph.module, found, reduce, torch.device(device))
+    module = groups.labelled.graph.module
+    walk = _Walk(module, found, reduce, torch.device(device))
     done = 0
     for batch in batches:
         walk.run(batch.to(device))
         done += len(batch)
         progress(done)
+    module.to("cpu")
     unit = np.full(len(groups.root), np.nan)
     log = np.zeros(len(groups.root))
     for reader in found:

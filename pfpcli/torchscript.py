@@ -23,8 +23,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch._ops import OpOverload
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.node import map_aggregate
+from torch.jit import optimized_execution  # type: ignore[attr-defined]
 from torch.utils._pytree import tree_leaves
 
 from pfpcli.errors import TraceError
@@ -71,15 +73,22 @@ def script_to_fx(script: torch.jit.ScriptModule, example: tuple[Tensor, ...]) ->
     Raises:
         TraceError: the script cannot be run on `example`, or is in training mode.
     """
+    try:
+        module = _with_free_batch(script, example)
+    except TraceError:  # a script of one batch size only; or one that cannot be run at all, which the next line tells
+        module = None
+    return _rebuilt(script, _traced(script, example), {}) if module is None else module
+
+
+def _with_free_batch(script: torch.jit.ScriptModule, example: tuple[Tensor, ...]) -> fx.GraphModule | None:
     batch = example[0].shape[0]
     rows = max(batch, 2)  # a single row would take part in broadcasting and squeezing
     traced = _traced(script, _with_rows(example, batch, rows))
     arguments = _free_batch(traced, _traced(script, _with_rows(example, batch, rows + 1)), rows)
-    if arguments is not None:
-        module = _rebuilt(script, traced, arguments)
-        if _agrees(module, script, _with_rows(example, batch, rows + 2)):
-            return module
-    return _rebuilt(script, traced if rows == batch else _traced(script, example), {})
+    if arguments is None:
+        return None
+    module = _rebuilt(script, traced, arguments)
+    return module if _agrees(module, script, _with_rows(example, batch, rows + 2)) else None
 
 
 def training_op(graph: fx.Graph) -> str:
@@ -93,7 +102,7 @@ def training_op(graph: fx.Graph) -> str:
 
 def _traced(script: torch.jit.ScriptModule, inputs: tuple[Tensor, ...]) -> fx.GraphModule:
     # Without the optimiser, which would fuse ops into ones that cannot be seen.
-    with torch.no_grad(), torch.jit.optimized_execution(False), warnings.catch_warnings():
+    with torch.no_grad(), optimized_execution(False), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             script(*_copies(inputs))  # errors while tracing come without their reason
@@ -133,8 +142,7 @@ def _reading_op(graph: fx.Graph) -> str:
 def _drop_unused(graph: fx.Graph) -> None:
     """Erase what computed the sizes that are numbers now. `Graph.eliminate_dead_code` is not asked what writes."""
     for node in reversed(list(graph.nodes)):
-        schema = getattr(node.target, "_schema", None)
-        writes = schema is not None and schema.is_mutable
+        writes = isinstance(node.target, OpOverload) and node.target._schema.is_mutable
         if node.op in ("get_attr", "call_function") and not node.users and not writes:
             graph.erase_node(node)
 
@@ -166,8 +174,7 @@ def _free_batch(traced: fx.GraphModule, other: fx.GraphModule, rows: int) -> _Ar
         if any(value is _DIFFERENT for value in merged):
             return None
         if any(isinstance(value, _Rows) for value in merged):
-            following = iter(merged)
-            arguments[node] = map_aggregate((node.args, node.kwargs), lambda _, it=following: next(it))
+            arguments[node] = _refilled((node.args, node.kwargs), merged)
     return arguments
 
 
@@ -190,6 +197,11 @@ def _leaves(arguments: Any) -> list[Any]:
     leaves: list[Any] = []
     map_aggregate(arguments, leaves.append)
     return leaves
+
+
+def _refilled(arguments: Any, leaves: list[Any]) -> Any:
+    following = iter(leaves)
+    return map_aggregate(arguments, lambda _: next(following))
 
 
 def _rebuilt(script: torch.jit.ScriptModule, traced: fx.GraphModule, arguments: _Arguments) -> fx.GraphModule:
@@ -229,8 +241,8 @@ def _rebuilt(script: torch.jit.ScriptModule, traced: fx.GraphModule, arguments: 
 def _called(graph: fx.Graph, node: fx.Node, args: Any, kwargs: Any) -> Any:
     if isinstance(node.target, type):  # a named tuple, whose class exists in the script only
         return tuple(args)
-    if getattr(node.target, "overloadpacket", None) is not aten._convolution:
-        return graph.call_function(node.target, tuple(args), dict(kwargs))
+    if not isinstance(node.target, OpOverload) or node.target.overloadpacket is not aten._convolution:
+        return graph.create_node("call_function", node.target, tuple(args), dict(kwargs))
     data, weight, bias, stride, padding, dilation, transposed, output_padding, groups = args[:9]
     dims = node.meta["val"].dim() - 2
     if transposed:
@@ -251,7 +263,8 @@ def _sizes(graph: fx.Graph, first: fx.Node, arguments: _Arguments) -> dict[int, 
 
 def _argument_names(script: torch.jit.ScriptModule) -> list[str]:
     """Names of forward's arguments, without `self`."""
-    return [argument.name.partition(".")[0] for argument in script.forward.schema.arguments[1:]]
+    schema = script.forward.schema  # type: ignore[attr-defined]
+    return [argument.name.partition(".")[0] for argument in schema.arguments[1:]]
 
 
 def _tensor_names(script: torch.jit.ScriptModule) -> dict[Any, str]:
@@ -268,9 +281,9 @@ def _register(root: nn.Module, name: str, tensor: Tensor, trainable: bool) -> No
     """Put a tensor under a dotted name, as a parameter or a buffer."""
     *path, last = name.split(".")
     for part in path:
-        if part not in root._modules:
+        if not hasattr(root, part):
             root.add_module(part, nn.Module())
-        root = root._modules[part]
+        root = root.get_submodule(part)
     if trainable:
         root.register_parameter(last, nn.Parameter(tensor.detach(), requires_grad=tensor.requires_grad))
     else:
@@ -290,8 +303,9 @@ def _agrees(module: Callable[..., Any], script: torch.jit.ScriptModule, inputs: 
 
 def _same(ours: Any, theirs: Any) -> bool:
     if not (isinstance(ours, Tensor) and isinstance(theirs, Tensor)):
-        return ours == theirs
-    if ours.shape != theirs.shape or ours.dtype != theirs.dtype:
+        return bool(ours == theirs)
+    if (ours.shape, ours.dtype) != (theirs.shape, theirs.dtype):
         return False
-    scale = theirs.abs().max().item() if theirs.numel() else 0.0
-    return torch.allclose(ours, theirs, rtol=0, atol=SAME * scale)
+    if not theirs.is_floating_point() or not theirs.numel():
+        return torch.equal(ours, theirs)
+    return torch.allclose(ours, theirs, rtol=0, atol=SAME * theirs.abs().max().item())

@@ -51,6 +51,11 @@ class Graph:
         return int(self.example[0].shape[0])
 
     @property
+    def fixed_batch(self) -> int | None:
+        """The only batch size it takes, None if it takes any."""
+        return None if self.dynamic else self.batch
+
+    @property
     def inputs(self) -> list[Node]:
         """The placeholders, in the order of the arguments."""
         return [node for node in self.nodes if node.op == "placeholder"]

@@ -113,9 +113,8 @@ def image() -> Tensor:
 
 
 def write_script(net: nn.Module, path: Path) -> None:
-    """TorchScript; torch warns that it is deprecated."""
-    with pytest.warns(DeprecationWarning):
-        torch.jit.save(torch.jit.trace(net.eval(), image()), path)
+    """TorchScript, traced."""
+    torch.jit.save(torch.jit.trace(net.eval(), image()), path)
 
 
 def write_program(net: nn.Module, path: Path) -> None:
@@ -248,7 +247,7 @@ def test_timm_models_need_no_trust_and_know_their_input_size(name: str, tmp_path
     torch.save(timm.create_model(name, pretrained=False), tmp_path / "net.pt")
     source = load(tmp_path / "net.pt")
     assert source.kind == "module"
-    assert source.input_size is not None and source.input_size[0] == 3
+    assert source.input_size == timm.get_pretrained_cfg(name).input_size
 
 
 # What runs code is not loaded
@@ -319,6 +318,11 @@ def test_only_layers_named_where_they_are_defined_are_let_through(dotted: str, t
     assert f"{name}, which" in refusal(tmp_path / "model.pt").message
 
 
+def renamed_weight(name: str, content: bytes) -> bytes:
+    """Let an exported program point to a member that is not there."""
+    return content.replace(b'"weight_1"', b'"weight_99"')
+
+
 def rewritten(path: Path, change: Callable[[str, bytes], bytes], **added: bytes) -> None:
     """The same zip archive with other contents."""
     with zipfile.ZipFile(path) as archive:
@@ -357,7 +361,8 @@ def test_a_malicious_program_does_not_run(attack: Callable[..., Any], tmp_path: 
     rewritten(path, attack(marker))
     assert path.read_bytes() != before
     error = refusal(path)
-    assert "would run code" in error.message and "--trust" in error.hint
+    assert "would run code" in error.message
+    assert "--trust" in error.hint
     assert not marker.exists()
 
 
@@ -581,7 +586,7 @@ def with_number(name: str, value: float, count: int = 1) -> nn.Module:
 REFUSED: dict[str, tuple[Callable[[Path], Any], str, str]] = {
     "folder": (lambda path: path.mkdir(), "this is a folder, expected a file", "pass a file"),
     "empty": (lambda path: path.touch(), "this file is empty", "download it again"),
-    "text": (lambda path: path.write_text("hello there"), "this is a text file", "torch.save(model"),
+    "text": (lambda path: path.write_text("hello\nthere\n"), "this is a text file", "torch.save(model"),
     "git lfs": (
         lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\n"),
         "this is a Git LFS pointer",
@@ -591,6 +596,11 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str, str]] = {
     "cut off": (write_cut_off, "the file was cut off after", "download it again"),
     "damaged": (write_damaged, "cannot be read (EOFError)", "download it again"),
     "damaged script": (write_damaged_script, "cannot be read", "save it again"),
+    "program without a weight": (
+        lambda path: (write_program(plain_net(), path), rewritten(path, renamed_weight)),
+        "cannot be read (RuntimeError: PytorchStreamReader failed locating file data/weights/weight_99",
+        "save it again",
+    ),
     "damaged program": (write_damaged_program, "cannot be read (JSONDecodeError", "save it again"),
     "cut off legacy": (
         lambda path: (write_legacy(plain_net().state_dict(), path), path.write_bytes(path.read_bytes()[:900])),
@@ -721,7 +731,6 @@ class Named(nn.Module):
 
 @pytest.mark.parametrize("make", [torch.jit.trace, torch.jit.script], ids=["traced", "scripted"])
 @pytest.mark.parametrize("net", [plain_net, Shapes, Named], ids=lambda net: net.__name__)
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_script_becomes_a_graph_with_a_free_batch(make: Callable[..., Any], net: Callable[[], nn.Module]) -> None:
     module = net().eval()
     script = torch.jit.trace(module, image(), strict=False) if make is torch.jit.trace else torch.jit.script(module)
@@ -735,7 +744,6 @@ def test_a_script_becomes_a_graph_with_a_free_batch(make: Callable[..., Any], ne
     assert not [target for target in targets if "_convolution" in target or "_tensor_constant" in target]
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_frozen_script_keeps_its_weights_as_constants(tmp_path: Path) -> None:
     module = plain_net().eval()
     torch.jit.save(torch.jit.freeze(torch.jit.script(module)), tmp_path / "net.pt")
@@ -752,10 +760,23 @@ class Halved(nn.Module):
         return x[: x.size(0) // 2 + 1]
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_batch_that_cannot_be_free_is_kept_as_it_is() -> None:
     graph = script_to_fx(torch.jit.script(Halved()), (image(),))
     assert torch.equal(graph(image()), image()[:2])
+
+
+class OneRow(nn.Module):
+    """Made for a batch of one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """float[1, 3, 8, 8] → float[1, 192]."""
+        return x.view(1, 192)
+
+
+def test_a_script_for_one_row_only_is_kept_as_it_is() -> None:
+    one = image()[:1]
+    graph = script_to_fx(torch.jit.script(OneRow()), (one,))
+    assert torch.equal(graph(one), one.flatten(1))
 
 
 class Branching(nn.Module):
@@ -768,7 +789,6 @@ class Branching(nn.Module):
         return -x
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize(
     ("module", "shape", "message"),
     [

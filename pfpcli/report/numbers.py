@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import floor, log10
+
+#: A function of this module that spells one number.
+Spelling = Callable[[float], str]
 
 
 def count(value: float) -> str:
@@ -18,12 +22,12 @@ def size(value: float) -> str:
 def _scaled(value: float, units: tuple[str, ...]) -> str:
     if value < 1000:
         return f"{value:.0f}{units[0]}"
-    for unit in units[1:]:
-        value /= 1000
-        # 999.95 is where one decimal would round up to four digits before the point
-        if value < 999.95:
-            break
-    return f"{value:.{2 if value < 9.995 else 1}f}{unit}"
+    step = 1
+    # 999.95 is where one decimal would round up to four digits before the point
+    while value / 1000**step >= 999.95 and step < len(units) - 1:
+        step += 1
+    value /= 1000**step
+    return f"{value:.{2 if value < 9.995 else 1}f}{units[step]}"
 
 
 def percent(share: float) -> str:
@@ -31,7 +35,7 @@ def percent(share: float) -> str:
     value = 100 * share
     if 99.95 <= value < 100:
         return "> 99.9 %"
-    return f"{value:.2g} %" if 0 < value < 0.95 else f"{value:.1f} %"
+    return f"{value:.2g} %" if 0 < value < 0.95 else f"{value:.1f} %".replace("-", "−")
 
 
 def change(before: float, after: float) -> str:

@@ -102,6 +102,17 @@ class Page:
             row[shrink] = shorten(row[shrink], widths[shrink], self._spell("…"))
             self.lines.append("  " + "  ".join(f"{row[c]:{align[c]}{widths[c]}}" for c in columns))
 
+    def annotated(self, rows: Sequence[Sequence[str]], align: str) -> None:
+        """Rows of cells, aligned as in `table`, and then a remark of any length, whose lines stand below each other."""
+        cells = [[self._spell(cell) for cell in row] for row in rows]
+        widths = [max(len(row[index]) for row in cells) for index in range(len(align))]
+        for *row, remark in cells:
+            figures = "".join(f"  {cell:{a}{w}}" for cell, a, w in zip(row, align, widths, strict=True))
+            room = max(self.width - len(figures) - 2, SHORTEST)
+            first, *rest = [line for part in remark.split("\n") for line in textwrap.wrap(part, room) or [""]]
+            self.lines.append(f"{figures}  {first}")
+            self.lines += [" " * (len(figures) + 2) + line for line in rest]
+
     def _room(self, widths: list[int], columns: list[int], shrink: int) -> int:
         """What the other columns leave for one."""
         return self.width - sum(widths[c] for c in columns if c != shrink) - 2 * len(columns)

@@ -1,0 +1,47 @@
+"""Prune the channels of a CNN checkpoint by the sensitivity of Provable Filter Pruning and export a smaller network.
+
+    import pfpcli
+
+    run = pfpcli.compress("model.pt", "imgs", keep=0.4)
+    print(run.after.params / run.before.params)
+
+Importing this package is cheap: torch comes with the first call.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pfpcli._version import __version__
+from pfpcli.errors import PfpError
+from pfpcli.record import Run
+from pfpcli.settings import Settings
+
+__all__ = ["PfpError", "Run", "Settings", "__version__", "compress"]
+
+
+def compress(model: str | Path, calib: str | Path, *, keep: float = Settings.keep, **settings: Any) -> Run:
+    """Do what `pfp compress` does, without a word on the terminal; the run folder is written as well.
+
+    Args:
+        model: path of the checkpoint.
+        calib: folder of calibration images (or arrays).
+        keep: fraction of the parameters to keep.
+        settings: the other fields of `Settings`; paths may be strings, sequences may be lists.
+
+    Returns:
+        The record of the run.
+
+    Raises:
+        PfpError: it could not be done; `error.hint` says what to do instead.
+    """
+    from pfpcli.console import Console
+    from pfpcli.pipeline import compress
+
+    for name in ("eval", "out"):
+        if settings.get(name) is not None:
+            settings[name] = Path(settings[name])
+    settings = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
+    run, _ = compress(Settings(Path(model), Path(calib), keep, **settings), Console())
+    return run

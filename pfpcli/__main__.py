@@ -1,0 +1,8 @@
+"""`python -m pfpcli` is `pfp`."""
+
+from __future__ import annotations
+
+from pfpcli.cli import main
+
+if __name__ == "__main__":
+    main()

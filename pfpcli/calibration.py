@@ -1,0 +1,145 @@
+"""Calibration: which images score the channels, which ones judge the result, and how they reach the network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pfpcli.decode import batches
+from pfpcli.errors import InputError
+from pfpcli.images import ImageSet, check_fits, common_size, open_folder, split
+from pfpcli.preprocess import Preprocess, preprocessing
+from pfpcli.settings import Settings
+
+#: Held-out images that judge the result, at most, where no folder is named for it.
+HELD_OUT = 1000
+#: Numbers in one batch of inputs.
+_BATCH = 2_000_000
+
+Batches = Iterator[tuple[Tensor, NDArray[np.int64] | None]]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A folder of calibration images and, if named, one of evaluation images.
+
+    Attributes:
+        images: the calibration images.
+        judges: the evaluation images; None holds out a part of `images`.
+        size: of one input, without the batch.
+        preprocess: what is done to each image.
+        convert: convert images whose number of channels is not the model's.
+        seed: of the choice of images.
+    """
+
+    images: ImageSet
+    judges: ImageSet | None
+    size: tuple[int, ...]
+    preprocess: Preprocess
+    convert: bool
+    seed: int
+
+    def divide(self, needed: int, given: int | None) -> Division:
+        """Choose the images that score and the ones that judge: never the same, as long as there are two.
+
+        Args:
+            needed: images the guarantee asks for.
+            given: images the user asked for, or None.
+        """
+        count = len(self.images)
+        if self.judges is not None:
+            scored, _ = split(count, self.images.labels, min(given or needed, count), self.seed, 0)
+            return Division(self, scored, self.judges, np.arange(len(self.judges)), f"--eval {self.judges.name}")
+        # as the authors do: at most half of the images score, unless the user says otherwise
+        wanted = min(given, count) if given else min(needed, max(1, count // 2))
+        scored, rest = split(count, self.images.labels, wanted, self.seed, HELD_OUT)
+        if len(rest) == 0:
+            return Division(self, scored, self.images, scored, "calibration images (optimistic)")
+        return Division(self, scored, self.images, rest, "held-out images")
+
+
+@dataclass(frozen=True)
+class Division:
+    """Scoring images and judging images.
+
+    Attributes:
+        calibration: where they come from.
+        scored: indices into its images.
+        judges, judged: the images that judge, and which of them.
+        source: what the report calls the judging images.
+    """
+
+    calibration: Calibration
+    scored: NDArray[np.int64]
+    judges: ImageSet
+    judged: NDArray[np.int64]
+    source: str
+
+    def scoring(self, batch: int | None = None) -> Iterator[Tensor]:
+        """The scoring images; batch: images at a time, None for a size that fits."""
+        return (images for images, _ in self._batches(self.calibration.images, self.scored, batch))
+
+    def judging(self, batch: int | None = None) -> Batches:
+        """The judging images and their labels."""
+        return self._batches(self.judges, self.judged, batch)
+
+    def samples(self, count: int) -> Tensor:
+        """A few judging images: float[count, ...], repeated if there are not as many."""
+        images = next(self._batches(self.judges, self.judged[:count], count))[0]
+        return images[[i % len(images) for i in range(count)]]
+
+    def recorded(self) -> dict[str, Any]:
+        """For the record."""
+        sets = {id(s): s for s in (self.calibration.images, self.judges)}.values()
+        preprocess = self.calibration.preprocess
+        return {
+            "folder": self.calibration.images.name,
+            "images": len(self.calibration.images),
+            "scored": len(self.scored),
+            "evaluated": len(self.judged),
+            "preprocess": {**preprocess.recorded(), "describe": preprocess.describe(self.calibration.size)},
+            "skipped": sum(s.skipped for s in sets),
+            "converted": sum(s.converted for s in sets),
+        }
+
+    def _batches(self, images: ImageSet, indices: NDArray[np.int64], batch: int | None) -> Batches:
+        calibration = self.calibration
+        size = batch or max(1, min(64, _BATCH // int(np.prod(calibration.size))))
+        found = batches(images, indices, calibration.size, calibration.preprocess, size, calibration.convert)
+        # a network with a fixed batch size cannot take the last images if they do not fill a batch
+        return (pair for pair in found if batch is None or len(pair[0]) == batch or len(indices) < batch)
+
+
+def open_calibration(settings: Settings, known_size: tuple[int, ...] | None) -> Calibration:
+    """Open the folders and check that they fit the model, before anything slow begins.
+
+    Args:
+        settings: all of them.
+        known_size: of one input, where the model's file says it.
+
+    Raises:
+        CalibrationError: the images are missing, broken or do not fit.
+        InputError: nobody says how large an input is.
+    """
+    size = settings.input_size or known_size
+    images = open_folder(settings.calib, size)
+    if size is None:
+        size = common_size(images)
+        if size is None:
+            raise InputError(
+                f"{settings.model.name}: the file does not say how large its input is, and the images in "
+                f"{images.name} are of different sizes",
+                "say it with --input-size C,H,W, e.g. `--input-size 3,224,224`",
+            )
+        images = open_folder(settings.calib, size)
+    preprocess = preprocessing(settings, arrays=images.arrays)
+    judges = open_folder(settings.eval, size) if settings.eval else None
+    for each in (images, judges):
+        if each is not None:
+            check_fits(each, size, preprocess, settings.convert)
+    return Calibration(images, judges, size, preprocess, settings.convert, settings.seed)

@@ -1,0 +1,178 @@
+"""Describe: an outcome as plain values, for run.json and plan.json."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from torch import nn
+from torch.fx.node import Node
+
+from pfpcli import pfp
+from pfpcli._version import __version__
+from pfpcli.console import Console
+from pfpcli.cost import Costs, node_macs
+from pfpcli.cut import Cut
+from pfpcli.groups import Groups
+from pfpcli.latency import Latency
+from pfpcli.outcome import Outcome
+from pfpcli.plan import Plan
+from pfpcli.record import Cost, GroupRow, Layer, Run
+from pfpcli.trace import Graph, is_constant, is_tensor, owner
+
+#: Version of plan.json. 1: the first one.
+PLAN_VERSION = 1
+
+
+def record(outcome: Outcome, console: Console) -> Run:
+    """The record of a run that went through."""
+    settings, source, planned = outcome.settings, outcome.source, outcome.planned
+    size = outcome.scored.division.calibration.size
+    sizes, timed = outcome.written.file_bytes, outcome.timed
+    return Run(
+        pfp_version=__version__,
+        status="ok",
+        model={"name": source.name, "kind": source.kind, "sha256": source.sha256, "input_size": list(size)},
+        settings=settings.recorded(),
+        requested={"keep": settings.keep, "of": settings.keep_of},
+        achieved={"keep": round(planned.achieved, 6), "exact": planned.is_met},
+        before=_cost(planned.before, sizes[0], timed[0]),
+        after=_cost(planned.after, sizes[1], timed[1]),
+        quality=outcome.quality,
+        verification=outcome.verification,
+        calibration=outcome.scored.division.recorded(),
+        scoring={
+            "criterion": settings.criterion,
+            "reduce": settings.reduce,
+            "epsilon": planned.epsilon,
+            "delta": pfp.DELTA,
+            "samples": outcome.scored.scores.samples,
+        },
+        latency={
+            "threads": settings.threads or torch.get_num_threads(),
+            "runs": timed[0].runs,
+            "batch": outcome.batch,
+        },
+        trace=_trace(outcome.groups),
+        layers=layers(outcome.kept),
+        groups=group_rows(planned),
+        artifacts=outcome.written.files,
+        timings=console.timings,
+        warnings=console.warnings,
+        machine=_machine(outcome.device),
+    )
+
+
+def _cost(costs: Costs, file_bytes: int, timed: Latency) -> Cost:
+    return Cost(
+        costs.params, costs.macs, costs.bytes, file_bytes, round(timed.median_ms, 4), round(timed.iqr_ms, 4)
+    )
+
+
+def _trace(groups: Groups) -> dict[str, Any]:
+    graph = groups.labelled.graph
+    unknown: dict[str, int] = {}
+    for node in groups.labelled.unknown:
+        unknown[str(node.target)] = unknown.get(str(node.target), 0) + 1
+    ops = sum(node.op == "call_function" for node in graph.nodes)
+    return {"ops": ops, "unknown": unknown, "dynamic_batch": graph.dynamic}
+
+
+def _machine(device: torch.device) -> dict[str, Any]:
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "onnx": onnx.__version__,
+        "onnxruntime": onnxruntime.__version__,
+        "platform": f"{platform.system()} {platform.machine()}",
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+    }
+
+
+def layers(cut: Cut) -> list[Layer]:
+    """Every layer with weights that multiplies, before and after, in the order they run."""
+    graph = cut.labelled.graph
+    before, after = node_macs(graph, _whole), node_macs(graph, cut.shape)
+    params = _params_by_owner(graph, cut)
+    found: dict[str, Layer] = {}
+    for node in before:
+        weights = [a for a in node.all_input_nodes if is_constant(a)]
+        x = next((a for a in node.all_input_nodes if not is_constant(a)), None)
+        if not weights or x is None:
+            continue
+        name = owner(node)
+        if name in found:  # used again: what it costs adds up, what it holds does not
+            macs = found[name].macs
+            found[name].macs = (macs[0] + before[node], macs[1] + after[node])
+            continue
+        dim = 1 if "conv" in str(node.target) else -1
+        found[name] = Layer(
+            name,
+            str(node.target).split(".")[1],
+            (_whole(x)[dim], cut.shape(x)[dim]),
+            (_whole(node)[dim], cut.shape(node)[dim]),
+            params.get(name, (0, 0)),
+            (before[node], after[node]),
+        )
+    return list(found.values())
+
+
+def group_rows(plan: Plan) -> list[GroupRow]:
+    """Every group: how many channels it had and has, or why it was left alone."""
+    return [
+        GroupRow(g.name, g.size, kept * g.width, g.frozen, g.inexact, g.readers)
+        for g, kept in zip(plan.groups.groups, plan.kept, strict=True)
+    ]
+
+
+def plan_json(plan: Plan, cut: Cut) -> str:
+    """The plan as text: what every tensor keeps, enough to cut the original checkpoint again.
+
+    `tensors` maps the dotted name of a tensor to the indices kept along each dimension that got smaller.
+    """
+    tensors: dict[str, dict[str, list[int]]] = {}
+    for node in cut.labelled.graph.nodes:
+        if node.op == "get_attr" and is_tensor(node) and cut.is_cut(node):
+            masks = {dim: cut.mask(node, dim) for dim in cut.axes(node).labels}
+            tensors[str(node.target)] = {
+                str(dim): np.flatnonzero(mask).tolist()
+                for dim, mask in masks.items()
+                if mask is not None and not mask.all()
+            }
+    content: dict[str, Any] = {
+        "schema_version": PLAN_VERSION,
+        "keep": plan.asked,
+        "of": plan.of,
+        "epsilon": plan.epsilon,
+        "groups": [{"name": row.name, "size": row.size, "kept": row.kept} for row in group_rows(plan)],
+        "tensors": tensors,
+    }
+    return json.dumps(content, ensure_ascii=False) + "\n"
+
+
+def _whole(node: Node) -> tuple[int, ...]:
+    return tuple(node.meta["val"].shape)
+
+
+def _params_by_owner(graph: Graph, cut: Cut) -> dict[str, tuple[int, int]]:
+    totals: dict[str, tuple[int, int]] = {}
+    for node in _parameters(graph):
+        before, after = totals.get(owner(node), (0, 0))
+        totals[owner(node)] = (before + int(np.prod(_whole(node))), after + int(np.prod(cut.shape(node))))
+    return totals
+
+
+def _parameters(graph: Graph) -> Iterator[Node]:
+    seen: set[int] = set()
+    for node in graph.nodes:
+        if node.op == "get_attr" and is_tensor(node):
+            value = graph.tensor(node)
+            if isinstance(value, nn.Parameter) and id(value) not in seen:
+                seen.add(id(value))
+                yield node

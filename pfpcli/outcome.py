@@ -1,0 +1,68 @@
+"""Outcome: everything a compression came to, step by step, before it becomes a record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from pfpcli.calibration import Division
+from pfpcli.cut import Cut
+from pfpcli.groups import Groups
+from pfpcli.latency import Latency
+from pfpcli.load import Source
+from pfpcli.plan import Plan
+from pfpcli.record import Quality, Verification
+from pfpcli.score import Reader, Scores
+from pfpcli.settings import Settings
+from pfpcli.trace import Graph
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What the scoring step came to: who scored and judges, the layers looked at, the scores."""
+
+    division: Division
+    readers: list[Reader]
+    scores: Scores
+
+
+@dataclass(frozen=True)
+class Written:
+    """What the export step came to.
+
+    Attributes:
+        files: kind -> file name in the run folder, or None.
+        file_bytes: sizes of the ONNX files before and after.
+        onnx_vs_torch: largest relative difference.
+        model_pt: "ok", or why there is no model.pt.
+    """
+
+    files: dict[str, str | None]
+    file_bytes: tuple[int, int]
+    onnx_vs_torch: float
+    model_pt: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The values of all steps.
+
+    Attributes:
+        kept, smaller: what is left of every tensor, and the network made of it.
+        timed: latency before and after, of `batch` inputs at a time.
+    """
+
+    settings: Settings
+    device: torch.device
+    source: Source
+    groups: Groups
+    scored: Scored
+    planned: Plan
+    kept: Cut
+    smaller: Graph
+    quality: Quality
+    verification: Verification
+    written: Written
+    timed: tuple[Latency, Latency]
+    batch: int

@@ -1,0 +1,248 @@
+"""The road from a checkpoint to a run folder: the order of the steps, and what each one says about itself."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from pfpcli import describe, export
+from pfpcli.calibration import Calibration, Division, open_calibration
+from pfpcli.console import Console
+from pfpcli.cost import count
+from pfpcli.cut import Cut, cut
+from pfpcli.errors import CheckFailed, InputError, TraceError
+from pfpcli.groups import Groups, group
+from pfpcli.labels import label
+from pfpcli.latency import Latency, latency
+from pfpcli.load import Source, load
+from pfpcli.outcome import Outcome, Scored, Written
+from pfpcli.plan import Plan, plan
+from pfpcli.quality import compare
+from pfpcli.rebuild import rebuild
+from pfpcli.record import FILES, Quality, Run, Verification, run_folder
+from pfpcli.score import readers, score, set_size
+from pfpcli.settings import Settings
+from pfpcli.torchscript import script_to_fx
+from pfpcli.trace import Graph, from_program, trace
+from pfpcli.verify import TOLERANCE, cut_vs_masked
+from pfpcli.warn import warnings_about
+
+
+def compress(settings: Settings, console: Console) -> tuple[Run, str]:
+    """Compress a model and write a run folder.
+
+    Returns:
+        (the record, the name of the folder).
+
+    Raises:
+        PfpError: it could not be done; nothing is left behind.
+    """
+    device = _device(settings.device)
+    with run_folder(settings.out, settings.model.stem, settings.keep) as (folder, name), _resources(settings) as scratch:
+        source, calibration = _load(settings, console)
+        groups = _trace(source, calibration.size, settings, console)
+        scored = _score(groups, calibration, settings, device, console)
+        planned = _plan(groups, scored, settings, console)
+        kept, smaller = _cut(planned, console)
+        masked = _verify(planned, smaller, scored.division, console)
+        quality = _evaluate(groups.labelled.graph, smaller, scored.division, device, console)
+        written = _export(source, kept, planned, smaller, scored.division, folder, scratch, console)
+        timed, batch = _measure(smaller, scored.division, folder, scratch, settings, console)
+        tolerances = {"cut_vs_masked": TOLERANCE, "onnx_vs_torch": export.ONNX_TOLERANCE}
+        checked = Verification(masked, written.onnx_vs_torch, written.model_pt, tolerances)
+        outcome = Outcome(
+            settings, device, source, groups, scored, planned, kept, smaller, quality, checked, written, timed, batch
+        )
+        for message in warnings_about(outcome):
+            console.warn(message)
+        run = describe.record(outcome, console)
+        (folder / FILES["run"]).write_text(run.json(), encoding="utf-8")
+    return run, name
+
+
+def _load(settings: Settings, console: Console) -> tuple[Source, Calibration]:
+    with console.step("load") as step:
+        source = load(settings.model, arch=settings.arch, arch_kwargs=settings.arch_kwargs, trust=settings.trust)
+        calibration = open_calibration(settings, source.input_size)
+        shape = "×".join(map(str, calibration.size))
+        step.summary = f"{source.name} · {source.kind.replace('_', ' ')} · input {shape} · {len(calibration.images)} images"
+    return source, calibration
+
+
+def _trace(source: Source, size: tuple[int, ...], settings: Settings, console: Console) -> Groups:
+    with console.step("trace") as step:
+        graph = _graph(source, size)
+        groups = group(label(graph), settings.freeze)
+        ops = sum(node.op == "call_function" for node in graph.nodes)
+        frozen = len(groups.groups) - len(groups.prunable)
+        step.summary = f"{ops} ops · {len(groups.groups)} groups, {len(groups.prunable)} prunable, {frozen} frozen"
+    return groups
+
+
+def _graph(source: Source, size: tuple[int, ...]) -> Graph:
+    generator = torch.Generator().manual_seed(0)
+    example = (torch.randn(_batch(source), *size, generator=generator),)
+    if source.program is not None:
+        return from_program(source.program, example)
+    if not isinstance(source.module, torch.jit.ScriptModule):
+        return trace(source.module, example)
+    try:
+        return trace(script_to_fx(source.module, example), example)
+    except TraceError:  # a script that fixes its batch is followed for one input
+        return trace(script_to_fx(source.module, (example[0][:1],)), (example[0][:1],))
+
+
+def _batch(source: Source) -> int:
+    """Two, unless the file says that it has to be another number."""
+    if source.program is None:
+        return 2
+    inputs = [n for n in source.program.graph.nodes if n.name in source.program.graph_signature.user_inputs]
+    if len(inputs) != 1:
+        names = ", ".join(node.name for node in inputs)
+        raise InputError(
+            f"{source.name}: takes {len(inputs)} inputs ({names}); calibration images feed exactly one",
+            "wrap the model in a module whose forward takes one tensor, and export that",
+        )
+    size = inputs[0].meta["val"].shape[0]
+    return size if isinstance(size, int) else 2
+
+
+def _score(
+    groups: Groups, calibration: Calibration, settings: Settings, device: torch.device, console: Console
+) -> Scored:
+    with console.step("score") as step:
+        found = readers(groups)
+        graph = groups.labelled.graph
+        division = calibration.divide(set_size(found) if found else 1, settings.samples)
+        total = len(division.scored)
+        scores = score(
+            groups,
+            found,
+            division.scoring(graph.fixed_batch),
+            reduce=settings.reduce,
+            device=device,
+            progress=lambda done: step.progress(done, total, "images"),
+        )
+        step.summary = f"{scores.samples} images · criterion {settings.criterion}, {settings.reduce} over the kernel"
+    return Scored(division, found, scores)
+
+
+def _plan(groups: Groups, scored: Scored, settings: Settings, console: Console) -> Plan:
+    with console.step("plan") as step:
+        planned = plan(
+            groups,
+            scored.scores,
+            keep=settings.keep,
+            of=settings.keep_of,
+            multiple_of=settings.multiple_of,
+            min_channels=settings.min_channels,
+        )
+        what = {"params": "parameters", "macs": "MACs"}[planned.of]
+        epsilon = f" → ε = {planned.epsilon:.3g}" if planned.epsilon is not None else ""
+        step.summary = f"keep {100 * planned.achieved:.1f} % of the {what}, asked {100 * planned.asked:g} %{epsilon}"
+    return planned
+
+
+def _cut(planned: Plan, console: Console) -> tuple[Cut, Graph]:
+    with console.step("cut") as step:
+        labelled = planned.groups.labelled
+        kept, smaller = Cut(labelled, planned.alive), cut(labelled, planned.alive)
+        rows = [row for row in describe.group_rows(planned) if not row.frozen_reason]
+        step.summary = f"{sum(row.size for row in rows)} → {sum(row.kept for row in rows)} prunable channels"
+    return kept, smaller
+
+
+def _verify(planned: Plan, smaller: Graph, division: Division, console: Console) -> float:
+    with console.step("verify") as step:
+        masked = cut_vs_masked(planned.groups.labelled, planned.alive, smaller, division.samples(smaller.batch))
+        counted = count(smaller)
+        if counted != planned.after:
+            raise CheckFailed(
+                f"the plan predicted {planned.after}, the cut network has {counted}",
+                "this is a bug in pfp: please report it with the model's architecture",
+            )
+        step.summary = f"cut ≡ masked (max {masked:.0e}) · predicted = counted"
+    return masked
+
+
+def _evaluate(whole: Graph, smaller: Graph, division: Division, device: torch.device, console: Console) -> Quality:
+    with console.step("evaluate") as step:
+        judging = division.judging(whole.fixed_batch)
+        quality = compare(whole.module, smaller.module, judging, division.source, device)
+        both = quality.metric == "accuracy"
+        shown = f"{100 * quality.before:.1f} → " if both else ""
+        step.summary = f"{quality.metric} {shown}{100 * quality.after:.1f} % · {quality.n} {quality.source}"
+    return quality
+
+
+def _export(
+    source: Source,
+    kept: Cut,
+    planned: Plan,
+    smaller: Graph,
+    division: Division,
+    folder: Path,
+    scratch: Path,
+    console: Console,
+) -> Written:
+    with console.step("export") as step:
+        whole = kept.labelled.graph
+        # a batch size it has not been exported with, where that is free
+        samples = division.samples(smaller.fixed_batch or 3)
+        named = export.names(whole)
+        original, onnx = scratch / FILES["onnx"], folder / FILES["onnx"]
+        export.save_onnx(export.program(whole), whole, named, original, samples)
+        program = export.program(smaller)
+        export.save_pt2(program, folder / FILES["pt2"])
+        difference = export.save_onnx(program, smaller, named, onnx, samples)
+        model_pt = _save_module(source, kept, smaller, folder / FILES["pt"])
+        (folder / FILES["plan"]).write_text(describe.plan_json(planned, kept), encoding="utf-8")
+        files = {kind: file if (folder / file).exists() or kind == "run" else None for kind, file in FILES.items()}
+        models = [file for kind, file in files.items() if file and kind.startswith(("onnx", "pt"))]
+        step.summary = f"{' · '.join(models)} · onnx ≡ torch (max {difference:.0e})"
+    return Written(files, (original.stat().st_size, onnx.stat().st_size), difference, model_pt)
+
+
+def _save_module(source: Source, kept: Cut, smaller: Graph, path: Path) -> str:
+    """Write model.pt where the input was a module; returns "ok" or why there is none."""
+    if source.kind not in ("module", "state_dict"):
+        return f"the input is no module: {source.kind}"
+    module, reason = rebuild(source.module, kept, smaller)
+    if module is not None:
+        torch.save(module, path)
+    return reason
+
+
+def _measure(
+    smaller: Graph, division: Division, folder: Path, scratch: Path, settings: Settings, console: Console
+) -> tuple[tuple[Latency, Latency], int]:
+    with console.step("measure") as step:
+        inputs = division.samples(smaller.fixed_batch or 1)
+        before, after = latency([scratch / FILES["onnx"], folder / FILES["onnx"]], [inputs], settings.threads)
+        step.summary = f"{before.median_ms:.3g} → {after.median_ms:.3g} ms in onnxruntime"
+    return (before, after), len(inputs)
+
+
+def _device(wanted: str) -> torch.device:
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if wanted == "auto":
+        wanted = next(name for name, there in available.items() if there)
+    if not available[wanted]:
+        raise InputError(f"--device {wanted}: torch finds no such device here", "use `--device auto` or `--device cpu`")
+    return torch.device(wanted)
+
+
+@contextmanager
+def _resources(settings: Settings) -> Iterator[Path]:
+    """A scratch folder, and torch's CPU threads as asked for, for the time of a run."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(settings.threads or before)
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            yield Path(scratch)
+    finally:
+        torch.set_num_threads(before)

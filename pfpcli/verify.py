@@ -1,0 +1,48 @@
+"""Verify: a cut network has to equal the masked original."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from pfpcli.cut import Cut
+from pfpcli.errors import CheckFailed
+from pfpcli.labels import Labelled
+from pfpcli.masked import InFloat64, Masked
+from pfpcli.trace import Graph
+
+#: What the cut network may differ from the masked original, relative to the largest output, in float64.
+TOLERANCE = 1e-9
+
+
+def cut_vs_masked(labelled: Labelled, alive: NDArray[np.bool_], smaller: Graph, samples: Tensor) -> float:
+    """Largest difference between the cut network and the masked original, relative to the largest output.
+
+    Args:
+        labelled: the original.
+        alive: bool[labels], what stays.
+        smaller: the cut network.
+        samples: float[N, ...], inputs.
+
+    Raises:
+        CheckFailed: they differ, so a rule of the engine is wrong.
+    """
+    inputs = samples.double()
+    found = tree_leaves(InFloat64(smaller.module).run(inputs))
+    expected = tree_leaves(Masked(Cut(labelled, alive)).run(inputs))
+    difference = max(relative(a, b) for a, b in zip(found, expected, strict=True))
+    if not difference <= TOLERANCE:
+        raise CheckFailed(
+            f"the cut network differs from the masked original by {difference:.1e} (at most {TOLERANCE:.0e} expected)",
+            "this is a bug in pfp: please report it with the model's architecture; `--freeze` may work around it",
+        )
+    return difference
+
+
+def relative(found: Tensor, expected: Tensor) -> float:
+    """Largest difference of two tensors, relative to the largest number in the second."""
+    largest = float(expected.abs().max()) if expected.numel() else 0.0
+    error = float((found - expected).abs().max()) if expected.numel() else 0.0
+    return error / largest if largest else error

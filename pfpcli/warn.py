@@ -1,0 +1,111 @@
+"""Warnings: what a user should know about a run that went through, each with what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pfpcli.calibration import Division
+from pfpcli.groups import Groups
+from pfpcli.latency import Latency
+from pfpcli.load import Source
+from pfpcli.outcome import Outcome, Scored
+from pfpcli.plan import Plan
+from pfpcli.record import Quality
+from pfpcli.score import set_size
+from pfpcli.trace import Graph
+
+
+def warnings_about(outcome: Outcome) -> Iterator[str]:
+    """Everything that is worth a warning."""
+    division, graph = outcome.scored.division, outcome.groups.labelled.graph
+    for message in (
+        _wrong_preprocessing(division, outcome.quality),
+        _few_samples(outcome.scored),
+        _optimistic(division),
+        _budget(outcome.planned),
+        _unknown_ops(outcome.groups),
+        _fixed_batch(graph),
+        _unused(outcome.source, graph),
+        _skipped(division),
+        _no_faster(*outcome.timed),
+    ):
+        if message:
+            yield message
+
+
+def _wrong_preprocessing(division: Division, quality: Quality) -> str:
+    classes = len(division.judges.classes or ())
+    if quality.metric != "accuracy" or classes < 2 or quality.n < 20:
+        return ""
+    # three standard deviations above guessing
+    chance = 1 / classes
+    if quality.before > chance + 3 * (chance * (1 - chance) / quality.n) ** 0.5:
+        return ""
+    return (
+        f"the original is right on {100 * quality.before:.1f} % of {quality.n} images of {classes} classes, which is "
+        "guessing: the preprocessing (--preprocess, --mean, --std, --resize) or the order of the class folders is "
+        "probably wrong"
+    )
+
+
+def _few_samples(scored: Scored) -> str:
+    needed, there = set_size(scored.readers) if scored.readers else 0, len(scored.division.scored)
+    if there >= needed:
+        return ""
+    name = scored.division.calibration.images.name
+    return f"scored on {there} images; the guarantee asks for {needed}: add images to {name}"
+
+
+def _optimistic(division: Division) -> str:
+    if "optimistic" not in division.source:
+        return ""
+    return "no images were left to judge the result, so it is judged on the ones that chose it: name others with --eval"
+
+
+def _budget(planned: Plan) -> str:
+    if planned.is_met:
+        return ""
+    return f"--keep {planned.asked:g}: the closest plan there is keeps {planned.achieved:.4f}"
+
+
+def _unknown_ops(groups: Groups) -> str:
+    names = sorted({str(node.target) for node in groups.labelled.unknown})
+    return f"no rule for {', '.join(names)}: the channels that reach them were left alone" if names else ""
+
+
+def _fixed_batch(graph: Graph) -> str:
+    return "" if graph.dynamic else f"the model fixes its batch size to {graph.batch}; so does what was written"
+
+
+def _unused(source: Source, graph: Graph) -> str:
+    if source.program is not None:
+        return ""
+    used = {name for name, _ in graph.module.named_parameters(remove_duplicate=False)}
+    own = dict(source.module.named_parameters())
+    unused = [name for name in own if name not in used]
+    numbers = sum(own[name].numel() for name in unused)
+    if not unused or len(unused) == len(own):
+        return ""
+    return (
+        f"{numbers:,} parameters ({unused[0]} and others) take no part in the forward pass as they are; "
+        "they are not counted and not exported"
+    )
+
+
+def _skipped(division: Division) -> str:
+    recorded = division.recorded()
+    parts = []
+    if recorded["skipped"]:
+        parts.append(f"{recorded['skipped']} files could not be read and were skipped")
+    if recorded["converted"]:
+        parts.append(f"{recorded['converted']} images had other channels than the model takes and were converted")
+    return "; ".join(parts)
+
+
+def _no_faster(before: Latency, after: Latency) -> str:
+    if after.median_ms < before.median_ms:
+        return ""
+    return (
+        f"not faster: {before.median_ms:.3g} → {after.median_ms:.3g} ms for one input; widths that fill the registers "
+        "may be (--multiple-of 8), and --keep-of macs spends the budget on time instead of size"
+    )
