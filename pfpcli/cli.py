@@ -48,8 +48,8 @@ EXAMPLES = {
     "compress": (
         "pfp compress model.pt --calib ./imgs --keep 0.4",
         "pfp compress weights.pth --arch torchvision:resnet18 --calib ./imgs",
-        "pfp compress model.pt --calib ./imgs --keep-of macs --freeze 'head*' --out small",
-        "pfp compress model.pt --calib ./imgs --json > run.json",
+        "pfp compress model.pt --calib ./imgs --keep-of macs --freeze 'head*'",
+        "pfp compress model.pt --calib ./imgs --out small --json > run.json",
     ),
     "report": (
         "pfp report",
@@ -140,20 +140,32 @@ def explain(error: BaseException, asked: Asked) -> int:
 
     hint: name the function that builds the network with --arch`
     """
-    if isinstance(error, OSError) or getattr(error, "exit_code", 0) == NOBODY_READS:
+    code = _exit_code(error)
+    if isinstance(error, OSError) or code == NOBODY_READS:
         _drop(sys.stdout)
-    if isinstance(error, BrokenPipeError) or getattr(error, "exit_code", 0) == NOBODY_READS:
+    try:
+        if code != NOBODY_READS:
+            _output(sys.stderr, asked.color).write(_text(error, asked.verbose))
+    except BrokenPipeError:
+        code = NOBODY_READS
+    if code == NOBODY_READS:
         _drop(sys.stderr)
+    return code
+
+
+def _exit_code(error: BaseException) -> int:
+    if isinstance(error, BrokenPipeError):
         return NOBODY_READS
-    output = _output(sys.stderr, asked.color)
+    return int(getattr(error, "exit_code", INTERRUPTED if isinstance(error, KeyboardInterrupt) else 2))
+
+
+def _text(error: BaseException, verbose: bool) -> str:
+    """All that is said about an error."""
     if isinstance(error, KeyboardInterrupt | Interrupted):
-        output.write("interrupted; nothing was written")
-        return error.exit_code if isinstance(error, Interrupted) else INTERRUPTED
-    message, hint = _explained(error, asked.verbose)
-    if asked.verbose and not isinstance(error, UsageError):
-        output.write("".join(traceback.format_exception(error)))
-    output.write(f"error: {message}" + (f"\n\nhint: {hint}" if hint else ""))
-    return int(getattr(error, "exit_code", 2))
+        return "interrupted; nothing was written"
+    message, hint = _explained(error, verbose)
+    seen = "".join(traceback.format_exception(error)) + "\n" if verbose and not isinstance(error, UsageError) else ""
+    return f"{seen}error: {message}" + (f"\n\nhint: {hint}" if hint else "")
 
 
 def _explained(error: BaseException, verbose: bool) -> tuple[str, str]:

@@ -87,8 +87,11 @@ def _largest_share(x: Tensor, weight: Tensor) -> Tensor:
             best = largest[group, rows]
             for start in range(0, samples * patches, width):
                 at = slice(start, start + width)
-                shares = weight[group, rows] @ x[group, rows, :, at]
-                shares *= inverse[group, :, at]
+                if kernel == 1:  # the weight is the same at all positions and can wait until the largest is found
+                    shares = (x[group, rows, :, at] * inverse[group, None, :, at]).amax(2) * weight[group, rows, :, 0]
+                else:
+                    shares = weight[group, rows] @ x[group, rows, :, at]
+                    shares *= inverse[group, :, at]
                 torch.maximum(best, shares.flatten(1).amax(1), out=best)
     return largest
 

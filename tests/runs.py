@@ -37,7 +37,7 @@ def run(**changes: Any) -> Run:
         achieved={"keep": after / before, "exact": True},
         before=Cost(before, 40_812_544, 4 * before, 1_090_000, 2.104, 0.052),
         after=Cost(after, 24_117_248, 4 * after, 645_120, 1.324, 0.041),
-        quality=Quality("accuracy", 0.912, 0.898, 0.953, 256, "held out of imgs"),
+        quality=Quality("accuracy", 0.912, 0.898, 0.953, 256, "held-out images"),
         verification=Verification(3.1e-15, 4.2e-6, "ok", {"cut_vs_masked": 1e-9, "onnx_vs_torch": 1e-4}),
         calibration={
             "folder": "imgs",
@@ -72,7 +72,7 @@ def run(**changes: Any) -> Run:
 def unlabelled(**changes: Any) -> Run:
     """A run without labels whose budget was not met exactly."""
     fields: dict[str, Any] = {
-        "quality": Quality("agreement", 1.0, 0.918, 0.918, 256, "held out of imgs"),
+        "quality": Quality("agreement", 1.0, 0.918, 0.918, 256, "held-out images"),
         "requested": {"keep": 0.5, "of": "params"},
         "achieved": {"keep": 0.5459, "exact": False},
     }

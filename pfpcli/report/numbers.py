@@ -30,12 +30,16 @@ def _scaled(value: float, units: tuple[str, ...]) -> str:
     return f"{value:.{2 if value < 9.995 else 1}f}{units[step]}"
 
 
-def percent(share: float) -> str:
-    """`0.4` as `40.0 %`; small shares keep two digits (`0.071 %`), and what is not quite all never reads as all."""
-    value = 100 * share
-    if 99.95 <= value < 100:
+def percent(part: float) -> str:
+    """`0.4` as `40.0 %`; a small part keeps two digits (`0.071 %`), and what is not quite all never reads as all."""
+    if 0.9995 <= part < 1:
         return "> 99.9 %"
-    return f"{value:.2g} %" if 0 < value < 0.95 else f"{value:.1f} %".replace("-", "−")
+    return f"{100 * part:.2g} %" if 0 < part < 0.0095 else share(part)
+
+
+def share(value: float) -> str:
+    """`0.1512` as `15.1 %`: always one decimal, for columns."""
+    return f"{100 * value:.1f} %".replace("-", "−")
 
 
 def change(before: float, after: float) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pfpcli.record import FILES, RUNS, Cost, GroupRow, Layer, Quality, Run
 from pfpcli.report import numbers
-from pfpcli.report.page import Page, shorten, spell
+from pfpcli.report.page import SHORTEST, Page, shorten, spell
 
 #: Rows shown before "… more, --all".
 LAYERS, REASONS, NAMES = 8, 5, 3
@@ -48,7 +48,7 @@ def render(run: Run, *, folder: str = "", width: int = 80, everything: bool = Fa
               file (onnx)  1.09 MB  437.9 kB  −59.8 %
               latency      2.10 ms   1.32 ms    1.59×  median of 50 runs, 2 threads
                                                        IQR 0.052 → 0.041 ms
-              accuracy      91.2 %    89.8 %  −1.4 pp  top-1, 256 images, held out of imgs
+              accuracy      91.2 %    89.8 %  −1.4 pp  top-1, 256 held-out images
               agreement          –    95.3 %           top-1 same as the original's
 
               cut ≡ masked  3.1e-15 (≤ 1e-9)
@@ -67,7 +67,7 @@ def render(run: Run, *, folder: str = "", width: int = 80, everything: bool = Fa
               pfp-runs/model-keep0.40/  model.onnx  model.pt  plan.json  run.json
     """
     page = Page(max(width, NARROWEST), unicode)
-    page.paragraph("", verdict(run), indent=0)
+    page.paragraph("", verdict(run, page.width), indent=0)
     _figures(page, run)
     _checks(page, run)
     _layers(page, run, everything)
@@ -91,7 +91,7 @@ def summary(run: Run, *, folder: str = "", width: int = 80, unicode: bool = True
     if run.status != "ok":
         _checks(page, run)
     page.space()
-    page.paragraph("", verdict(run), indent=0)
+    page.paragraph("", verdict(run, page.width), indent=0)
     if folder:
         known = Path(folder).parent == RUNS
         page.lines.append(
@@ -100,16 +100,26 @@ def summary(run: Run, *, folder: str = "", width: int = 80, unicode: bool = True
     return page.text()
 
 
-def verdict(run: Run) -> str:
-    """Whether it worked, in one sentence: `PASS  model.pt kept 40.0 % of its parameters (asked 40.0 %)`."""
-    name = shorten(run.model["name"], 24)
+def verdict(run: Run, width: int = 80) -> str:
+    """Whether it worked, in one line: `PASS  model.pt kept 40.0 % of its parameters (asked 40.0 %)`.
+
+    Args:
+        run: the record.
+        width: columns; a long name of a model is shortened to fit.
+    """
+    word, rest = _judgement(run)
+    return f"{word}  {shorten(run.model['name'], max(width - len(word) - 2 - len(rest), SHORTEST))}{rest}"
+
+
+def _judgement(run: Run) -> tuple[str, str]:
+    """What stands before the model's name in the verdict, and after it."""
     asked, kept = numbers.percent(run.requested["keep"]), numbers.percent(run.achieved["keep"])
     if run.status != "ok":
-        return f"FAILED  {name}: {', '.join(_failures(run)) or 'a check did not hold'} (asked {asked}, kept {kept})"
+        return "FAILED", f": {', '.join(_failures(run)) or 'a check did not hold'} (asked {asked}, kept {kept})"
     measure = _MEASURES[run.requested["of"]]
     if not run.achieved["exact"]:
-        return f"PASS  {name}: asked {asked} of the {measure}, closest feasible {kept}"
-    return f"PASS  {name} kept {kept} of its {measure} (asked {asked})"
+        return "PASS", f": asked {asked} of the {measure}, closest feasible {kept}"
+    return "PASS", f" kept {kept} of its {measure} (asked {asked})"
 
 
 def _differences(run: Run) -> list[tuple[str, str, float, float | None]]:
@@ -172,7 +182,7 @@ def _latency(before: Cost, after: Cost, run: Run) -> _Row | None:
 
 def _quality(quality: Quality) -> list[_Row]:
     """The metric and, beside an accuracy, how many decisions stayed the same."""
-    meaning, images = _METRICS[quality.metric], f"{_plural(quality.n, 'image')}, {quality.source}"
+    meaning, images = _METRICS[quality.metric], f"{quality.n} {quality.source}"
     before, after = quality.before, numbers.percent(quality.after)
     if quality.metric != "accuracy":
         return [(quality.metric, "–", after, "", f"{meaning}\n{images}")]
@@ -217,7 +227,7 @@ def _layers(page: Page, run: Run, everything: bool) -> None:
         _arrows([layer.channels_in for layer in shown], str),
         _arrows([layer.channels_out for layer in shown], str),
         _arrows([layer.params for layer in shown], numbers.count),
-        [numbers.percent(_saved(layer) / total) if total else "–" for layer in shown],
+        [numbers.share(_saved(layer) / total) if total else "–" for layer in shown],
     ]
     rows = [("layer", "op", "in", "out", "params", "saved"), *zip(*columns, strict=True)]
     page.table(rows, "<<>>>>", shrink=0, drop=(1, 2))

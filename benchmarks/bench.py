@@ -1,0 +1,126 @@
+"""Where the time and the memory of a compression go: ResNet-50 at 224 x 224, 64 random images, random weights.
+
+    python benchmarks/bench.py [--images N] [--threads N]
+
+Prints the seconds of each step, scoring as a multiple of a plain forward pass over the same images, and the largest
+memory of the process. Nothing here passes or fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from pfpcli import export
+from pfpcli.cost import count
+from pfpcli.cut import cut
+from pfpcli.groups import group
+from pfpcli.labels import label
+from pfpcli.plan import plan
+from pfpcli.score import readers, score
+from pfpcli.trace import trace
+from pfpcli.verify import cut_vs_masked
+
+#: Images scored at a time.
+BATCH = 13
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1, and a shortcut (He et al. 2016, stride in the 3x3)."""
+
+    def __init__(self, channels: int, width: int, stride: int) -> None:
+        super().__init__()
+        out = 4 * width
+        self.body = nn.Sequential(
+            nn.Conv2d(channels, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(),
+            nn.Conv2d(width, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(),
+            nn.Conv2d(width, out, 1, bias=False), nn.BatchNorm2d(out),
+        )  # fmt: skip
+        self.shortcut = nn.Identity()
+        if stride > 1 or channels != out:
+            self.shortcut = nn.Sequential(nn.Conv2d(channels, out, 1, stride, bias=False), nn.BatchNorm2d(out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """float[N, channels, H, W] -> float[N, 4 width, H / stride, W / stride]."""
+        return torch.relu(self.body(x) + self.shortcut(x))
+
+
+def resnet50() -> nn.Module:
+    """ResNet-50 with random weights."""
+    layers: list[nn.Module] = [nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU()]
+    layers.append(nn.MaxPool2d(3, 2, 1))
+    channels = 64
+    for width, depth, stride in ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2)):
+        for block in range(depth):
+            layers.append(Bottleneck(channels, width, stride if block == 0 else 1))
+            channels = 4 * width
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 1000)).eval()
+
+
+def memory() -> float:
+    """Largest resident memory of the process so far, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+
+
+@contextmanager
+def timed(name: str, seconds: dict[str, float]) -> Iterator[None]:
+    """Print and keep what a step takes."""
+    start = time.perf_counter()
+    yield
+    seconds[name] = time.perf_counter() - start
+    print(f"  {name:<24}{seconds[name]:8.1f} s    {memory():8.0f} MB", flush=True)
+
+
+def main() -> None:
+    """Run everything once."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    settings = parser.parse_args()
+    torch.set_num_threads(settings.threads)
+    torch.manual_seed(0)
+    images = torch.randn(settings.images, 3, 224, 224)
+    print(f"ResNet-50, {settings.images} images of 3×224×224, torch {torch.__version__}, {settings.threads} threads")
+    print(f"  {'step':<24}{'time':>10}    {'peak so far':>11}")
+    seconds: dict[str, float] = {}
+    module = resnet50()
+    with torch.no_grad():
+        module(images[:BATCH])  # the first pass also allocates
+        with timed("plain forward", seconds):
+            for batch in images.split(BATCH):
+                module(batch)
+    with timed("trace", seconds):
+        graph = trace(module, (images[:2],))
+    with timed("label and group", seconds):
+        groups = group(label(graph))
+    before = memory()
+    with timed("score", seconds):
+        scores = score(groups, readers(groups), images.split(BATCH))
+    above = memory() - before
+    with timed("plan (keep 0.5)", seconds):
+        planned = plan(groups, scores, keep=0.5)
+    with timed("cut", seconds):
+        smaller = cut(groups.labelled, planned.alive)
+    with timed("verify (float64)", seconds):
+        cut_vs_masked(groups.labelled, planned.alive, smaller, images[:2])
+    with tempfile.TemporaryDirectory() as folder:
+        with timed("export (.pt2 and ONNX)", seconds):
+            program = export.program(smaller)
+            export.save_pt2(program, Path(folder) / "model.pt2")
+            export.save_onnx(program, smaller, export.names(smaller), Path(folder) / "model.onnx", images[:3])
+    print(f"scoring is {seconds['score'] / seconds['plain forward']:.1f} × a plain forward pass over the same images")
+    print(f"scoring needs {above:.0f} MB above what was in use before")
+    costs = count(smaller)
+    print(f"{planned.before.params:,} → {costs.params:,} parameters, {planned.before.macs:,} → {costs.macs:,} MACs")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,318 @@
+"""The reports: what a run looks like in a terminal, and that nothing of it needs torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import pfpcli
+from pfpcli.record import Cost, GroupRow, Layer, Quality, Run, Verification
+from pfpcli.report import REPORTS, numbers
+from pfpcli.report.page import Page, shorten, spell
+from pfpcli.report.terminal import render, summary, verdict
+from runs import failed, layers, run, unlabelled
+
+REPORT = """\
+PASS  model.pt kept 54.6 % of its parameters (asked 54.6 %)
+
+                before     after   change
+  parameters   194.6 k   106.2 k  −45.4 %
+  MACs          40.8 M    24.1 M  −40.9 %
+  file (onnx)  1.09 MB  645.1 kB  −40.8 %
+  latency      2.10 ms   1.32 ms    1.59×  median of 50 runs, 2 threads
+                                           IQR 0.052 → 0.041 ms
+  accuracy      91.2 %    89.8 %  −1.4 pp  top-1, 256 held-out images
+  agreement          –    95.3 %           top-1 same as the original's
+
+  cut ≡ masked  3.1e-15 (≤ 1e-9)
+  onnx ≡ torch  4.2e-6 (≤ 1e-4)
+  model.pt      written
+
+  layer           op           in      out           params   saved
+  layer3.1.conv1  conv2d  64 → 64  64 → 30  36.9 k → 17.3 k  22.1 %
+  layer3.1.conv2  conv2d  64 → 30  64 → 64  36.9 k → 17.3 k  22.1 %
+  layer3.0.conv1  conv2d  64 → 64  64 → 37  36.9 k → 21.3 k  17.6 %
+  layer3.0.conv2  conv2d  64 → 37  64 → 64  36.9 k → 21.3 k  17.6 %
+  layer2.1.conv1  conv2d  32 → 32  32 → 19  9.22 k → 5.47 k   4.2 %
+  layer2.1.conv2  conv2d  32 → 19  32 → 32  9.22 k → 5.47 k   4.2 %
+  layer2.0.conv1  conv2d  32 → 32  32 → 20  9.22 k → 5.76 k   3.9 %
+  layer2.0.conv2  conv2d  32 → 20  32 → 32  9.22 k → 5.76 k   3.9 %
+  … 4 more, --all
+
+  not pruned
+    10 channels  output of the model: linear
+     3 channels  input of the model: input x
+
+  scored on 256 of 512 images in imgs, criterion pfp
+  pfp-runs/model-keep0.55/  model.onnx  model.pt2  model.pt  plan.json  run.json
+"""
+
+FAILED_SUMMARY = """\
+                before     after   change
+  parameters   194.6 k   106.2 k  -45.4 %
+  MACs          40.8 M    24.1 M  -40.9 %
+  file (onnx)  1.09 MB  645.1 kB  -40.8 %
+  latency      2.10 ms   1.32 ms    1.59x  median of 50 runs, 2 threads
+                                           IQR 0.052 -> 0.041 ms
+  accuracy      91.2 %    89.8 %  -1.4 pp  top-1, 256 held-out images
+  agreement          -    95.3 %           top-1 same as the original's
+
+  cut = masked  3.1e-15 (<= 1e-9)
+  onnx = torch  3.1e-2, more than 1e-4: FAILED
+  model.pt      not written: the module cannot be rebuilt
+
+FAILED  model.pt: onnx != torch (asked 54.6 %, kept 54.6 %)
+wrote my runs/small/    next: pfp report 'my runs/small'
+"""
+
+EVERYTHING = """\
+  scored on 256 of 512 images in imgs, criterion pfp
+  images    unit: /255, short side 32, centre crop 32×32
+  settings  model model.pt, calib imgs, keep 0.546, keep_of params, criterion
+            pfp, reduce sum, multiple_of 1, min_channels 1, device auto, seed 0
+  scoring   criterion pfp, reduce sum, epsilon 1.834, delta 1e-16, samples 256
+  times     load 0.2 s, trace 0.4 s, score 6.1 s, verify 2:05 min
+  machine   python 3.11.7, torch 2.13.0, platform Linux x86_64, device cpu
+  made      2026-01-02T03:04:05.678+00:00 by pfp 0.1.0
+"""
+
+
+def test_the_report_shows_the_verdict_the_figures_the_checks_the_layers_and_what_was_left_alone() -> None:
+    assert render(run(), folder="pfp-runs/model-keep0.55") == REPORT
+
+
+def test_the_terminal_report_is_in_the_table_of_reports() -> None:
+    assert REPORTS["terminal"](run(), folder="pfp-runs/model-keep0.55") == REPORT
+
+
+def test_the_report_fits_eighty_columns_and_about_thirty_lines() -> None:
+    lines = render(run(), folder="pfp-runs/model-keep0.55").splitlines()
+    assert max(map(len, lines)) <= 80
+    assert len(lines) <= 36
+    assert not any(line != line.rstrip() for line in lines)
+
+
+def test_the_summary_ends_with_the_verdict_and_the_next_command() -> None:
+    assert summary(run(), folder="pfp-runs/model-keep0.55").splitlines()[-3:] == [
+        "",
+        "PASS  model.pt kept 54.6 % of its parameters (asked 54.6 %)",
+        "wrote pfp-runs/model-keep0.55/    next: pfp report",
+    ]
+
+
+def test_a_failed_run_says_what_failed_by_how_much_and_names_a_folder_elsewhere_in_ascii() -> None:
+    assert summary(failed(), folder="my runs/small", unicode=False) == FAILED_SUMMARY
+
+
+def test_a_failed_run_is_failed_in_the_first_line_of_its_report() -> None:
+    assert render(failed()).startswith("FAILED  model.pt: onnx ≠ torch (asked 54.6 %, kept 54.6 %)\n")
+
+
+def test_a_run_without_a_rebuilt_module_fails_for_that_if_the_differences_hold() -> None:
+    good = run().verification
+    verification = Verification(good.cut_vs_masked, good.onnx_vs_torch, "other outputs", good.tolerance)
+    assert verdict(run(status="failed", verification=verification)).startswith("FAILED  model.pt: no model.pt")
+
+
+def test_a_budget_that_was_not_met_is_said_in_the_verdict() -> None:
+    expected = "PASS  model.pt: asked 50.0 % of the parameters, closest feasible 54.6 %"
+    assert verdict(unlabelled()) == expected
+
+
+def test_a_budget_of_macs_is_called_so() -> None:
+    assert verdict(run(requested={"keep": 0.546, "of": "macs"})).endswith("of its MACs (asked 54.6 %)")
+
+
+def test_a_long_name_does_not_push_the_verdict_over_a_line() -> None:
+    for made in (run(), unlabelled(), failed()):
+        made.model["name"] = "a_checkpoint_with_a_very_long_name_indeed_epoch_0123.pth"
+        assert len(verdict(made)) <= 80
+
+
+def test_without_labels_the_report_calls_it_agreement_once_and_says_of_how_many_images() -> None:
+    text = render(unlabelled())
+    assert "accuracy" not in text
+    assert text.count("agreement") == 1
+    assert "  agreement          –    91.8 %           top-1 same as the original's\n" in text
+    assert " 256 held-out images\n" in text
+
+
+def test_outputs_that_decide_nothing_are_compared_by_similarity() -> None:
+    text = render(run(quality=Quality("similarity", 1.0, 0.9712, None, 12, "images of test")))
+    assert "similarity         –    97.1 %           1 − relative L2 distance" in text
+    assert "12 images of test\n" in text
+
+
+def test_figures_that_were_not_measured_have_no_row() -> None:
+    text = render(run(before=Cost(194_624, 40_812_544, 1), after=Cost(106_232, 24_117_248, 1)))
+    assert "latency" not in text
+    assert "file (onnx)" not in text
+
+
+def test_a_network_that_got_slower_is_called_slower() -> None:
+    fast, slow = Cost(2, 2, 8, 10, 1.0, 0.1), Cost(1, 1, 4, 5, 1.25, 0.1)
+    text = render(run(before=fast, after=slow, latency={"threads": None, "runs": 50, "batch": 1}))
+    assert "0.80×  slower: median of 50 runs, all cores" in text
+
+
+def test_ascii_is_ascii_whatever_the_names_are() -> None:
+    text = render(run(layers=[Layer("größe\x1b[31m", "conv2d", (1, 1), (9, 5), (81, 45), (1, 1))]), unicode=False)
+    assert text.isascii()
+    assert "gr??e?[31m" in text
+
+
+def test_escape_sequences_in_names_do_not_reach_the_terminal() -> None:
+    text = render(run(layers=[Layer("a\x1b[2Jb\nc", "conv2d", (1, 1), (9, 5), (81, 45), (1, 1))]))
+    assert "\x1b" not in text
+    assert "a?[2Jb" in text
+
+
+def test_everything_shows_all_layers_and_how_the_run_was_made() -> None:
+    text = render(run(), everything=True)
+    assert all(layer.name in text for layer in layers())
+    assert "--all" not in text
+    assert EVERYTHING in text
+
+
+def test_wide_numbers_and_long_names_keep_the_table_aligned_and_within_the_page() -> None:
+    wide = [
+        Layer(
+            "backbone.stages.3.blocks.12.mixer.projection.conv",
+            "conv_transpose2d",
+            (1, 1),
+            (12345, 678),
+            (p, q),
+            (1, 1),
+        )
+        for p, q in ((9_876_543_210, 1_234), (999_999, 5), (81, 45))
+    ]
+    for width in (60, 80, 100):
+        lines = render(run(layers=wide, before=Cost(9_876_543_210, 40_812_544, 1)), width=width).splitlines()
+        start = next(index for index, line in enumerate(lines) if line.startswith("  layer "))
+        table = lines[start : start + 4]
+        assert max(map(len, lines)) <= width
+        assert len({len(line) for line in table}) == 1
+        assert all("  " + name in table[0] for name in ("params", "saved"))
+        assert all("backbone" in line and "conv" in line for line in table[1:])
+    assert "conv_transpose2d" not in render(run(layers=wide, before=Cost(9_876_543_210, 40_812_544, 1)), width=60)
+    assert "9.88 G" in render(run(layers=wide, before=Cost(9_876_543_210, 40_812_544, 1)), width=60)
+
+
+def test_a_run_that_dropped_nothing_says_so() -> None:
+    same = [Layer("conv", "conv2d", (3, 3), (8, 8), (216, 216), (1, 1))]
+    text = render(run(layers=same, before=Cost(216, 1, 864), after=Cost(216, 1, 864)))
+    assert "no layer lost parameters" in text
+    assert "  parameters     216     216    0.0 %\n" in text
+
+
+def test_frozen_groups_are_gathered_by_reason_with_few_names() -> None:
+    groups = [GroupRow(f"conv{n}", 8, 8, "mixed by aten.sort", "", ()) for n in range(9)]
+    groups += [GroupRow(f"odd{n}", 2, 2, f"indexed in index_{n}", "", ()) for n in range(7)]
+    text = render(run(groups=groups))
+    assert "    72 channels  mixed by aten.sort: conv0, conv1, conv2 … 6 more\n" in text
+    assert "     2 channels  indexed in index_0: odd0\n" in text
+    assert "    … 3 more reasons (6 channels), --all\n" in text
+    assert "conv8" in render(run(groups=groups), everything=True)
+
+
+def test_groups_whose_statistics_change_are_named_only_if_channels_were_dropped() -> None:
+    groups = [GroupRow("a", 8, 5, "", "layer_norm (norm)", ()), GroupRow("b", 8, 8, "", "softmax (attn)", ())]
+    text = render(run(groups=groups))
+    assert "    3 channels  layer_norm (norm): a\n" in text
+    assert "softmax" not in text
+
+
+def test_ops_without_a_rule_and_warnings_are_listed() -> None:
+    trace = {"ops": 9, "unknown": {"aten.cummax.default": 1, "aten.sort.default": 4}, "dynamic_batch": True}
+    text = render(run(trace=trace, warnings=["3 images were skipped " + "because they are broken " * 4]))
+    assert "  ops without a rule: aten.sort.default ×4, aten.cummax.default ×1\n" in text
+    assert "  warning: 3 images were skipped because" in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("spelled", "expected"),
+    [
+        (numbers.count(0), "0"),
+        (numbers.count(999), "999"),
+        (numbers.count(1000), "1.00 k"),
+        (numbers.count(9_994), "9.99 k"),
+        (numbers.count(9_996), "10.0 k"),
+        (numbers.count(272_474), "272.5 k"),
+        (numbers.count(999_949), "999.9 k"),
+        (numbers.count(999_950), "1.00 M"),
+        (numbers.count(4.1e15), "4100.0 T"),
+        (numbers.size(512), "512 B"),
+        (numbers.size(1_090_000), "1.09 MB"),
+        (numbers.percent(0.4), "40.0 %"),
+        (numbers.percent(1), "100.0 %"),
+        (numbers.percent(0.9997), "> 99.9 %"),
+        (numbers.percent(0.00071), "0.071 %"),
+        (numbers.percent(0), "0.0 %"),
+        (numbers.percent(-0.031), "−3.1 %"),
+        (numbers.share(0.00071), "0.1 %"),
+        (numbers.change(200, 80), "−60.0 %"),
+        (numbers.change(200, 210), "+5.0 %"),
+        (numbers.change(100_000, 99_999), "0.0 %"),
+        (numbers.change(0, 5), "–"),
+        (numbers.points(0.912, 0.898), "−1.4 pp"),
+        (numbers.milliseconds(0.0524), "0.052"),
+        (numbers.milliseconds(2.104), "2.10"),
+        (numbers.milliseconds(1234.5), "1234"),
+        (numbers.milliseconds(0), "0.00"),
+        (numbers.error(3.1e-15), "3.1e-15"),
+        (numbers.error(1e-9), "1e-9"),
+        (numbers.error(0), "0"),
+        (numbers.seconds(6.13), "6.1 s"),
+        (numbers.seconds(99.97), "1:40 min"),
+        (numbers.clock(3), "0:03"),
+    ],
+)
+def test_numbers_have_three_or_four_digits_and_a_unit(spelled: str, expected: str) -> None:
+    assert spelled == expected
+
+
+def test_a_shortened_name_keeps_both_ends() -> None:
+    assert shorten("layer1.block2.conv3", 10) == "layer…onv3"
+    assert shorten("short", 10) == "short"
+    assert shorten("layer1.block2.conv3", 10, "...") == "laye...nv3"
+
+
+def test_spelling_keeps_line_breaks_and_replaces_what_a_terminal_must_not_get() -> None:
+    assert spell("a\nb\tc\x07", unicode=True) == "a\nb?c?"
+    assert spell("12 → 3 · ε", unicode=False) == "12 -> 3 - eps"
+
+
+def test_columns_are_dropped_before_names_get_too_short() -> None:
+    page = Page(30, unicode=True)
+    page.table([("name", "op", "n"), ("a_name_of_20_letters", "conv2d_transposed", "1")], "<<>", drop=(1,))
+    assert page.text() == "  name                  n\n  a_name_of_20_letters  1\n"
+
+
+def test_reading_and_rendering_a_run_does_not_import_torch(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text(run().json(), encoding="utf-8")
+    code = (
+        "import sys, pathlib, pfpcli, pfpcli.cli; from pfpcli import record, report;"
+        "print(report.REPORTS['terminal'](record.read(pathlib.Path(sys.argv[1])))[:4], 'torch' in sys.modules)"
+    )
+    paths = [str(Path(pfpcli.__file__).parents[1])]
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        env={"PYTHONPATH": paths[0], "PYTHONIOENCODING": "utf-8"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "PASS False\n"
+
+
+def test_a_run_reads_back_as_it_was_written(tmp_path: Path) -> None:
+    from pfpcli.record import read
+
+    (tmp_path / "run.json").write_text(run().json(), encoding="utf-8")
+    back: Run = read(tmp_path)
+    assert back.json() == run().json()
+    assert render(back) == render(run())
