@@ -40,7 +40,7 @@ types: setup  ## check the types
 samples: setup  ## draw the sample images and train the sample network again (about 4 minutes)
 	$(BIN)/python samples/make_samples.py
 
-bench: setup  ## measure pfp against its neighbours
+bench: setup  ## time and memory of each step on ResNet-50 (about 3 minutes)
 	$(BIN)/python benchmarks/bench.py
 
 check: lint types test  ## everything that must pass before a push

@@ -43,7 +43,8 @@ def compress(settings: Settings, console: Console) -> tuple[Run, str]:
     """
     device = _device(settings.device)
     with run_folder(settings.out, settings.model.stem, settings.keep) as (folder, name), _resources(settings) as scratch:
-        source, calibration = _load(settings, console)
+        source = _load(settings, console)
+        calibration = _open(settings, source, console)
         groups = _trace(source, calibration.size, settings, console)
         scored = _score(groups, calibration, settings, device, console)
         planned = _plan(groups, scored, settings, console)
@@ -64,13 +65,20 @@ def compress(settings: Settings, console: Console) -> tuple[Run, str]:
     return run, name
 
 
-def _load(settings: Settings, console: Console) -> tuple[Source, Calibration]:
+def _load(settings: Settings, console: Console) -> Source:
     with console.step("load") as step:
         source = load(settings.model, arch=settings.arch, arch_kwargs=settings.arch_kwargs, trust=settings.trust)
+        step.summary = f"{source.name} · {source.kind.replace('_', ' ')}"
+    return source
+
+
+def _open(settings: Settings, source: Source, console: Console) -> Calibration:
+    with console.step("images") as step:
         calibration = open_calibration(settings, source.input_size)
-        shape = "×".join(map(str, calibration.size))
-        step.summary = f"{source.name} · {source.kind.replace('_', ' ')} · input {shape} · {len(calibration.images)} images"
-    return source, calibration
+        classes = f" in {len(calibration.images.classes)} classes" if calibration.images.classes else ", no labels"
+        used = calibration.preprocess.describe(calibration.size)
+        step.summary = f"{len(calibration.images)} images{classes} · {used}"
+    return calibration
 
 
 def _trace(source: Source, size: tuple[int, ...], settings: Settings, console: Console) -> Groups:

@@ -7,6 +7,7 @@ stdout carries the result, stderr everything else. Colour confirms what the word
 from __future__ import annotations
 
 import os
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -173,7 +174,12 @@ def counting(name: str, done: int, total: int, unit: str, elapsed: float, gained
 
 
 def finished(step: Step) -> str:
-    """A finished step: `  score      256 images · criterion pfp                                      6.1 s`."""
+    """A finished step; a long summary goes on below.
+
+    `  score      256 images · criterion pfp                                      6.1 s`
+    """
     taken = seconds(step.seconds)
-    text = f"  {step.name:<9}  {step.summary}"
-    return f"{text:<{STEP_WIDTH - len(taken) - 2}}  {taken}"
+    lead = f"  {step.name:<9}  "
+    first, *rest = textwrap.wrap(step.summary, STEP_WIDTH - len(lead) - len(taken) - 2) or [""]
+    text = f"{lead}{first}"
+    return "\n".join([f"{text:<{STEP_WIDTH - len(taken) - 2}}  {taken}", *(" " * len(lead) + line for line in rest)])

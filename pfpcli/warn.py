@@ -15,11 +15,16 @@ from pfpcli.score import set_size
 from pfpcli.trace import Graph
 
 
+#: A loss of accuracy or agreement that is worth a warning.
+LOSS = 0.05
+
+
 def warnings_about(outcome: Outcome) -> Iterator[str]:
     """Everything that is worth a warning."""
     division, graph = outcome.scored.division, outcome.groups.labelled.graph
     for message in (
         _wrong_preprocessing(division, outcome.quality),
+        _lost_quality(outcome.quality),
         _few_samples(outcome.scored),
         _optimistic(division),
         _budget(outcome.planned),
@@ -46,6 +51,13 @@ def _wrong_preprocessing(division: Division, quality: Quality) -> str:
         "guessing: the preprocessing (--preprocess, --mean, --std, --resize) or the order of the class folders is "
         "probably wrong"
     )
+
+
+def _lost_quality(quality: Quality) -> str:
+    lost = quality.before - quality.after
+    if lost < LOSS:
+        return ""
+    return f"{quality.metric} fell by {100 * lost:.1f} points: keep more (--keep), or train what was written"
 
 
 def _few_samples(scored: Scored) -> str:

@@ -502,7 +502,7 @@ def test_a_running_step_shows_count_rate_and_time_left(elapsed: float, gained: i
 def test_report_shows_the_newest_run(finished: Path) -> None:
     done = pfp("report", cwd=finished)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("PASS  model.pt kept 54.6 %")
+    assert done.stdout.startswith("PASS  model.pt: 54.6 %")
     assert "\n  pfp-runs/model-keep0.55/  model.onnx" in done.stdout
 
 

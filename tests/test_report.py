@@ -16,13 +16,13 @@ from pfpcli.report.terminal import render, summary, verdict
 from runs import failed, layers, run, unlabelled
 
 REPORT = """\
-PASS  model.pt kept 54.6 % of its parameters (asked 54.6 %)
+PASS  model.pt: 54.6 % of the parameters (asked 54.6 %), all checks hold
 
                 before     after   change
   parameters   194.6 k   106.2 k  −45.4 %
   MACs          40.8 M    24.1 M  −40.9 %
   file (onnx)  1.09 MB  645.1 kB  −40.8 %
-  latency      2.10 ms   1.32 ms    1.59×  median of 50 runs, 2 threads
+  latency      2.10 ms   1.32 ms    1.59×  median of 50, 2 threads
                                            IQR 0.052 → 0.041 ms
   accuracy      91.2 %    89.8 %  −1.4 pp  top-1, 256 held-out images
   agreement          –    95.3 %           top-1 same as the original's
@@ -47,6 +47,7 @@ PASS  model.pt kept 54.6 % of its parameters (asked 54.6 %)
      3 channels  input of the model: input x
 
   scored on 256 of 512 images in imgs, criterion pfp
+  unit: /255, short side 32, centre crop 32×32
   pfp-runs/model-keep0.55/  model.onnx  model.pt2  model.pt  plan.json  run.json
 """
 
@@ -55,7 +56,7 @@ FAILED_SUMMARY = """\
   parameters   194.6 k   106.2 k  -45.4 %
   MACs          40.8 M    24.1 M  -40.9 %
   file (onnx)  1.09 MB  645.1 kB  -40.8 %
-  latency      2.10 ms   1.32 ms    1.59x  median of 50 runs, 2 threads
+  latency      2.10 ms   1.32 ms    1.59x  median of 50, 2 threads
                                            IQR 0.052 -> 0.041 ms
   accuracy      91.2 %    89.8 %  -1.4 pp  top-1, 256 held-out images
   agreement          -    95.3 %           top-1 same as the original's
@@ -70,7 +71,7 @@ wrote my runs/small/    next: pfp report 'my runs/small'
 
 EVERYTHING = """\
   scored on 256 of 512 images in imgs, criterion pfp
-  images    unit: /255, short side 32, centre crop 32×32
+  unit: /255, short side 32, centre crop 32×32
   settings  model model.pt, calib imgs, keep 0.546, keep_of params, criterion
             pfp, reduce sum, multiple_of 1, min_channels 1, device auto, seed 0
   scoring   criterion pfp, reduce sum, epsilon 1.834, delta 1e-16, samples 256
@@ -98,7 +99,7 @@ def test_the_report_fits_eighty_columns_and_about_thirty_lines() -> None:
 def test_the_summary_ends_with_the_verdict_and_the_next_command() -> None:
     assert summary(run(), folder="pfp-runs/model-keep0.55").splitlines()[-3:] == [
         "",
-        "PASS  model.pt kept 54.6 % of its parameters (asked 54.6 %)",
+        "PASS  model.pt: 54.6 % of the parameters (asked 54.6 %), all checks hold",
         "wrote pfp-runs/model-keep0.55/    next: pfp report",
     ]
 
@@ -123,7 +124,7 @@ def test_a_budget_that_was_not_met_is_said_in_the_verdict() -> None:
 
 
 def test_a_budget_of_macs_is_called_so() -> None:
-    assert verdict(run(requested={"keep": 0.546, "of": "macs"})).endswith("of its MACs (asked 54.6 %)")
+    assert verdict(run(requested={"keep": 0.546, "of": "macs"})).endswith("of the MACs (asked 54.6 %), all checks hold")
 
 
 def test_a_long_name_does_not_push_the_verdict_over_a_line() -> None:
@@ -155,7 +156,8 @@ def test_figures_that_were_not_measured_have_no_row() -> None:
 def test_a_network_that_got_slower_is_called_slower() -> None:
     fast, slow = Cost(2, 2, 8, 10, 1.0, 0.1), Cost(1, 1, 4, 5, 1.25, 0.1)
     text = render(run(before=fast, after=slow, latency={"threads": None, "runs": 50, "batch": 1}))
-    assert "0.80×  slower: median of 50 runs, all cores" in text
+    assert "0.80×  median of 50, all cores" in text
+    assert "slower than before" in text
 
 
 def test_ascii_is_ascii_whatever_the_names_are() -> None:

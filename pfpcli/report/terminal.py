@@ -40,13 +40,13 @@ def render(run: Run, *, folder: str = "", width: int = 80, everything: bool = Fa
     Returns:
         Lines such as
 
-            PASS  model.pt kept 40.0 % of its parameters (asked 40.0 %)
+            PASS  model.pt: 40.0 % of the parameters (asked 40.0 %), all checks hold
 
                             before     after   change
               parameters   272.5 k   109.0 k  −60.0 %
               MACs          40.8 M    18.9 M  −53.7 %
               file (onnx)  1.09 MB  437.9 kB  −59.8 %
-              latency      2.10 ms   1.32 ms    1.59×  median of 50 runs, 2 threads
+              latency      2.10 ms   1.32 ms    1.59×  median of 50, 2 threads
                                                        IQR 0.052 → 0.041 ms
               accuracy      91.2 %    89.8 %  −1.4 pp  top-1, 256 held-out images
               agreement          –    95.3 %           top-1 same as the original's
@@ -64,6 +64,7 @@ def render(run: Run, *, folder: str = "", width: int = 80, everything: bool = Fa
                  3 channels  input of the model: input x
 
               scored on 256 of 320 images in imgs, criterion pfp
+              imagenet: /255, mean 0.485 0.456 0.406, std 0.229 0.224 0.225, …
               pfp-runs/model-keep0.40/  model.onnx  model.pt  plan.json  run.json
     """
     page = Page(max(width, NARROWEST), unicode)
@@ -83,7 +84,7 @@ def render(run: Run, *, folder: str = "", width: int = 80, everything: bool = Fa
 def summary(run: Run, *, folder: str = "", width: int = 80, unicode: bool = True) -> str:
     """What a compression ends with: the figures, the verdict and where to go from here.
 
-    `PASS  model.pt kept 40.0 % of its parameters (asked 40.0 %)
+    `PASS  model.pt: 40.0 % of the parameters (asked 40.0 %), all checks hold
     wrote pfp-runs/model-keep0.40/    next: pfp report`
     """
     page = Page(max(width, NARROWEST), unicode)
@@ -101,7 +102,7 @@ def summary(run: Run, *, folder: str = "", width: int = 80, unicode: bool = True
 
 
 def verdict(run: Run, width: int = 80) -> str:
-    """Whether it worked, in one line: `PASS  model.pt kept 40.0 % of its parameters (asked 40.0 %)`.
+    """Whether it worked, in one line: `PASS  model.pt: 40.0 % of the parameters (asked 40.0 %), all checks hold`.
 
     Args:
         run: the record.
@@ -119,7 +120,7 @@ def _judgement(run: Run) -> tuple[str, str]:
     measure = _MEASURES[run.requested["of"]]
     if not run.achieved["exact"]:
         return "PASS", f": asked {asked} of the {measure}, closest feasible {kept}"
-    return "PASS", f" kept {kept} of its {measure} (asked {asked})"
+    return "PASS", f": {kept} of the {measure} (asked {asked}), all checks hold"
 
 
 def _differences(run: Run) -> list[tuple[str, str, float, float | None]]:
@@ -167,16 +168,18 @@ def _latency(before: Cost, after: Cost, run: Run) -> _Row | None:
         return None
     ratio = before.latency_ms / after.latency_ms
     threads = run.latency.get("threads")
-    remark = f"median of {run.latency['runs']} runs, " + (_plural(threads, "thread") if threads else "all cores")
+    remark = f"median of {run.latency['runs']}, " + (_plural(threads, "thread") if threads else "all cores")
     if before.latency_iqr_ms is not None and after.latency_iqr_ms is not None:
         iqrs = (numbers.milliseconds(before.latency_iqr_ms), numbers.milliseconds(after.latency_iqr_ms))
         remark += f"\nIQR {' → '.join(iqrs)} ms"
+    if ratio < 1:
+        remark += "\nslower than before"
     return (
         "latency",
         f"{numbers.milliseconds(before.latency_ms)} ms",
         f"{numbers.milliseconds(after.latency_ms)} ms",
         f"{ratio:.2f}×",
-        ("" if ratio >= 1 else "slower: ") + remark,
+        remark,
     )
 
 
@@ -309,10 +312,10 @@ def _made(page: Page, run: Run, everything: bool) -> None:
         f"scored on {images['scored']} of {images['images']} images in {images['folder']}, "
         f"criterion {scoring['criterion']}",
     )
+    page.paragraph("", images["preprocess"].get("describe", ""))
     if not everything:
         return
     facts = {
-        "images": images["preprocess"].get("describe", ""),
         "settings": _pairs({name: value for name, value in run.settings.items() if value is not False and value != []}),
         "scoring": _pairs(scoring),
         "times": ", ".join(f"{step} {numbers.seconds(taken)}" for step, taken in run.timings.items()),
