@@ -4,7 +4,7 @@
     python samples/make_samples.py --accuracy          print the accuracy of model.pt on images/, write nothing
     python samples/make_samples.py --accuracy FILE.pt  the same for another network, say a pruned one
 
-In: a fixed seed. Out: `images/<class>/NN.jpg` (8 classes x 40) and `model.pt`, a pickled `nn.Sequential`.
+In: a fixed seed. Out: `images/<class>/NN.jpg` (8 classes x 46) and `model.pt`, a pickled `nn.Sequential`.
 The class of an image is the shape it shows. Colour, fill, place, size, angle, clutter, and noise say nothing about it.
 The network learns from images drawn for the purpose and thrown away; it never sees the ones in `images/`.
 """
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 HERE = Path(__file__).resolve().parent
 SEED = 20200426
 SIZE = 32  # pixels, both ways
-PER_CLASS = 40
+PER_CLASS = 46
 TRAIN_IMAGES = 16_000
 EPOCHS = 8
 BATCH = 64
