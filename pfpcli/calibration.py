@@ -12,7 +12,8 @@ from torch import Tensor
 
 from pfpcli.decode import batches
 from pfpcli.errors import InputError
-from pfpcli.images import ImageSet, check_fits, common_size, open_folder, split
+from pfpcli.images import TAKEN_CHANNELS, ImageSet, check_fits, common_size, open_folder, split
+from pfpcli.load import Source
 from pfpcli.preprocess import Preprocess, preprocessing
 from pfpcli.settings import Settings
 
@@ -54,7 +55,7 @@ class Calibration:
         count = len(self.images)
         if self.judges is not None:
             scored, _ = split(count, self.images.labels, min(given or needed, count), self.seed, 0)
-            return Division(self, scored, self.judges, np.arange(len(self.judges)), f"--eval {self.judges.name}")
+            return Division(self, scored, self.judges, np.arange(len(self.judges)), f"images of {self.judges.name}")
         # as the authors do: at most half of the images score, unless the user says otherwise
         wanted = min(given, count) if given else min(needed, max(1, count // 2))
         scored, rest = split(count, self.images.labels, wanted, self.seed, HELD_OUT)
@@ -115,27 +116,21 @@ class Division:
         return (pair for pair in found if batch is None or len(pair[0]) == batch or len(indices) < batch)
 
 
-def open_calibration(settings: Settings, known_size: tuple[int, ...] | None) -> Calibration:
+def open_calibration(settings: Settings, model: Source) -> Calibration:
     """Open the folders and check that they fit the model, before anything slow begins.
 
     Args:
         settings: all of them.
-        known_size: of one input, where the model's file says it.
+        model: the network; its input size counts where nobody gave one, and the images' where it has none either.
 
     Raises:
         CalibrationError: the images are missing, broken or do not fit.
         InputError: nobody says how large an input is.
     """
-    size = settings.input_size or known_size
+    size = settings.input_size or model.input_size
     images = open_folder(settings.calib, size)
     if size is None:
-        size = common_size(images)
-        if size is None:
-            raise InputError(
-                f"{settings.model.name}: the file does not say how large its input is, and the images in "
-                f"{images.name} are of different sizes",
-                "say it with --input-size C,H,W, e.g. `--input-size 3,224,224`",
-            )
+        size = _size_by_images(images, model)
         images = open_folder(settings.calib, size)
     preprocess = preprocessing(settings, arrays=images.arrays)
     judges = open_folder(settings.eval, size) if settings.eval else None
@@ -143,3 +138,18 @@ def open_calibration(settings: Settings, known_size: tuple[int, ...] | None) -> 
         if each is not None:
             check_fits(each, size, preprocess, settings.convert)
     return Calibration(images, judges, size, preprocess, settings.convert, settings.seed)
+
+
+def _size_by_images(images: ImageSet, model: Source) -> tuple[int, ...]:
+    """The images' own size; what they do not tell is how many channels the network takes, so that is tried."""
+    size = common_size(images)
+    if size is None:
+        raise InputError(
+            f"{model.name}: the file does not say how large its input is, and the images in {images.name} are of "
+            "different sizes",
+            "say it with --input-size C,H,W, e.g. `--input-size 3,224,224`",
+        )
+    if images.arrays:
+        return size
+    sizes = [(channels, *size[1:]) for channels in (size[0], *TAKEN_CHANNELS)]
+    return next(filter(model.takes, sizes), size)

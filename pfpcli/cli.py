@@ -1,7 +1,7 @@
 """Command line: flags in, settings out; results to stdout, talk to stderr, and the exit code says how it went.
 
     0    done, and every check held
-    1    done, but a check did not hold; the files are kept
+    1    done, but a check did not hold; a network that fails its verification is not kept
     2    not done: a flag, a file, a budget out of reach, or a bug in pfp
     130  interrupted (143: told to end, 141: nobody reads the output); nothing was written
 

@@ -1,8 +1,9 @@
 """Cost: parameters, multiply-adds (MACs) and bytes, of a network as it stands and of a plan before it is cut.
 
-Bytes are those of floating-point tensors: lists of positions are part of the graph, not of what it has learnt. One MAC is one multiply and one add of a convolution, a linear layer, a matrix product or attention; biases, norms and
-activations count as nothing. MACs are for one input. `predict` and `count` use the same op table but not the same
-sizes: one reads the plan, the other the tensors of the cut network, and the two have to agree exactly.
+One MAC is one multiply and one add of a convolution, a linear layer, a matrix product or attention; biases, norms and
+activations count as nothing. MACs are for one input. Bytes are those of floating-point tensors: lists of positions
+belong to the graph, not to what it has learnt. `predict` and `count` use the same op table but not the same sizes: one
+reads the plan, the other the tensors of the cut network, and the two have to agree exactly.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from torch.fx.node import Node
 
 from pfpcli import ops
 from pfpcli.labels import Axes, Labelled
-from pfpcli.trace import Graph, add_tensor, is_tensor, propagate
+from pfpcli.trace import Graph, add_tensor, fetch, is_tensor, propagate
 
 
 class Cut:
@@ -41,7 +41,7 @@ class Cut:
         """bool[size], what stays along a dimension; None if the dimension carries no labels."""
         axes = self.axes(node, result)
         vector = axes.labels.get(axes.dim(dim))
-        return None if vector is None else self.alive[vector.numpy()]  # type: ignore[no-any-return]
+        return None if vector is None else self.alive[vector.numpy()]
 
     def shape(self, node: Node, result: int | None = None) -> tuple[int, ...]:
         """The sizes that are left."""
@@ -99,10 +99,10 @@ class Cut:
             if node.op != "get_attr" or str(node.target) in seen:
                 continue
             seen.add(str(node.target))
-            value = graph.tensor(node)
-            if not is_tensor(node):
-                root.add_module(str(node.target), value)  # a submodule of a higher-order op
+            if not is_tensor(node):  # a submodule of a higher-order op
+                root.add_module(str(node.target), fetch(graph.module, str(node.target)))
                 continue
+            value = graph.tensor(node)
             if id(value) not in made:
                 sliced = self.slice(node, value.detach()).clone()
                 trained = isinstance(value, nn.Parameter)

@@ -70,9 +70,7 @@ def record(outcome: Outcome, console: Console) -> Run:
 
 
 def _cost(costs: Costs, file_bytes: int, timed: Latency) -> Cost:
-    return Cost(
-        costs.params, costs.macs, costs.bytes, file_bytes, round(timed.median_ms, 4), round(timed.iqr_ms, 4)
-    )
+    return Cost(costs.params, costs.macs, costs.bytes, file_bytes, round(timed.median_ms, 4), round(timed.iqr_ms, 4))
 
 
 def _trace(groups: Groups) -> dict[str, Any]:

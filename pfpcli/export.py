@@ -6,10 +6,7 @@ node metadata, and here they are taken out again.
 
 from __future__ import annotations
 
-import contextlib
 import io
-import logging
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +21,7 @@ from torch.export import ExportedProgram
 from torch.utils._pytree import tree_leaves
 
 from pfpcli.errors import CheckFailed
-from pfpcli.trace import Graph, export_program
+from pfpcli.trace import Graph, export_program, quiet
 
 #: What onnxruntime may differ from torch, relative to the largest output, in float32.
 ONNX_TOLERANCE = 1e-4
@@ -64,7 +61,7 @@ def program(graph: Graph) -> ExportedProgram:
 def save_pt2(exported: ExportedProgram, path: Path) -> None:
     """Write a program that `torch.export.load` opens."""
     buffer = io.BytesIO()
-    with _quiet():
+    with quiet():
         torch.export.save(exported, buffer)
     path.write_bytes(buffer.getvalue())
 
@@ -88,13 +85,13 @@ def save_onnx(exported: ExportedProgram, graph: Graph, named: Names, path: Path,
     reasons = []
     for exporter in (_export_program, _export_traced):
         try:
-            with _quiet():
+            with quiet():
                 model = exporter(exported, graph, named)
             _clean(model, graph.dynamic)
             path.write_bytes(model.SerializeToString())
             difference = _difference(path, graph, samples)
         except Exception as error:
-            reasons.append(f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}")
+            reasons.append(f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}")
         else:
             if difference <= ONNX_TOLERANCE:
                 return difference
@@ -135,7 +132,7 @@ def _export_traced(exported: ExportedProgram, graph: Graph, named: Names) -> onn
     torch.onnx.export(
         graph.module,
         graph.example,
-        buffer,
+        buffer,  # type: ignore[arg-type]  # the annotation leaves out what the exporter takes
         dynamo=False,
         input_names=list(named.inputs),
         output_names=list(named.outputs),
@@ -186,18 +183,3 @@ def _relative(found: Any, expected: Any) -> float:
     largest = float(np.abs(expected.astype(np.float64)).max(initial=0.0))
     error = float(np.abs(found.astype(np.float64) - expected).max(initial=0.0))
     return error / largest if largest else error
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporters talk on every channel there is; what matters is checked afterwards."""
-    level = logging.root.manager.disable
-    logging.disable(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)
-
-

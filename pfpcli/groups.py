@@ -68,7 +68,7 @@ class Groups:
         """bool[labels]: all but the dropped units."""
         kept = np.ones(len(self.root), dtype=bool)
         kept[dropped] = False
-        return kept[self.root]  # type: ignore[no-any-return]
+        return kept[self.root]
 
 
 def group(labelled: Labelled, freeze: Sequence[str] = ()) -> Groups:

@@ -38,7 +38,7 @@ _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF")
 # Channels an image has as stored, by Pillow's mode (3 for the rest), what to call them, and those a model may take.
 _STORED_CHANNELS = {"1": 1, "L": 1, "I": 1, "I;16": 1, "LA": 2, "RGBA": 4}
 _KINDS = {1: "greyscale", 2: "greyscale with alpha", 3: "colour", 4: "colour with alpha"}
-_TAKEN_CHANNELS = (1, 3, 4)
+TAKEN_CHANNELS = (1, 3, 4)
 
 
 @dataclass(frozen=True)
@@ -322,8 +322,8 @@ def common_size(images: ImageSet) -> tuple[int, ...] | None:
     if len(shapes) != 1:
         return None
     shape = shapes.pop()
-    if len(shape) == 3 and shape[2] in _TAKEN_CHANNELS:
-        return None if shape[0] in _TAKEN_CHANNELS else (shape[2], shape[0], shape[1])
+    if len(shape) == 3 and shape[2] in TAKEN_CHANNELS:
+        return None if shape[0] in TAKEN_CHANNELS else (shape[2], shape[0], shape[1])
     return shape
 
 
@@ -372,11 +372,11 @@ def _check_arrays(images: ImageSet, size: tuple[int, ...], preprocess: Preproces
 
 def channels_last(shape: tuple[int, ...], size: tuple[int, ...]) -> bool:
     """Whether samples of that shape are H×W×C beyond doubt."""
-    return len(size) == 3 and size[0] in _TAKEN_CHANNELS and size[0] != size[1] and shape == (*size[1:], size[0])
+    return len(size) == 3 and size[0] in TAKEN_CHANNELS and size[0] != size[1] and shape == (*size[1:], size[0])
 
 
 def _check_channels(images: ImageSet, size: tuple[int, ...], convert: bool) -> None:
-    if len(size) != 3 or size[0] not in _TAKEN_CHANNELS:
+    if len(size) != 3 or size[0] not in TAKEN_CHANNELS:
         raise CalibrationError(
             f"{images.name}: holds images, the model's input is {shape_text(size)}",
             f"save the samples as .npy files of shape N×{shape_text(size)}",

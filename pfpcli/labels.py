@@ -200,9 +200,7 @@ class Flow:
         """The constant behind a `get_attr` node."""
         return self._labelled.graph.tensor(node)
 
-    def read(
-        self, x: Node, x_axes: Axes, dim: int, weight: Node | None = None, issued: Tensor | None = None
-    ) -> None:
+    def read(self, x: Node, x_axes: Axes, dim: int, weight: Node | None = None, issued: Tensor | None = None) -> None:
         """Note that the channels of `x` along `dim` are summed away here, by `weight` if that is constant."""
         labels = x_axes.labels.get(dim, torch.zeros(x_axes.shape[dim], dtype=torch.int64))
         if weight is not None and not is_constant(weight):

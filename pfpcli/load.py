@@ -51,6 +51,15 @@ class Source:
     input_size: tuple[int, ...] | None
     sha256: str
 
+    def takes(self, size: tuple[int, ...]) -> bool:
+        """Whether the forward pass gets through with one input of that shape."""
+        try:
+            with torch.no_grad():
+                self.module(torch.zeros(1, *size))
+        except Exception:
+            return False
+        return True
+
 
 @dataclass(frozen=True)
 class Artefact:
@@ -130,7 +139,7 @@ def _load_torchscript(artefact: Artefact, request: Request) -> Source:
     with artefact.path.open("rb") as file, warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # torch.jit is deprecated; the file is what it is
         try:
-            script: torch.jit.ScriptModule = torch.jit.load(file, map_location="cpu").eval()  # type: ignore[no-untyped-call]
+            script: torch.jit.ScriptModule = torch.jit.load(file, map_location="cpu").eval()
         except Exception as error:
             raise broken(artefact.name, error) from error
     return Source(artefact.name, "torchscript", script, None, _script_input_size(script), artefact.sha256)

@@ -30,7 +30,7 @@ class InFloat64(fx.Interpreter):
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
         """The call, with float32 among its arguments widened."""
-        args, kwargs = map_aggregate((args, kwargs), _widen)  # type: ignore[misc]
+        args, kwargs = map_aggregate((args, kwargs), _widen)
         return super().call_function(target, args, kwargs)
 
     def run(self, *args: Any, **kwargs: Any) -> Any:
@@ -62,14 +62,14 @@ class Masked(InFloat64):
         rule = ops.find(n.target) if n.op == "call_function" else None
         if rule is not None and not rule.exact and any(map(self._cut.is_cut, n.all_input_nodes)):
             return self._statistic(n)
-        for x, dim in self._read.get(n, ()):
-            whole = self.env[x]
-            self.env[x] = _silence(whole, dim, self._cut.mask(x, dim))
-            try:
-                return super().run_node(n)
-            finally:
-                self.env[x] = whole
-        return super().run_node(n)
+        read = self._read.get(n, ())
+        whole = {x: self.env[x] for x, _ in read}
+        for x, dim in read:
+            self.env[x] = _silence(self.env[x], dim, self._cut.mask(x, dim))
+        try:
+            return super().run_node(n)
+        finally:
+            self.env.update(whole)
 
     def _statistic(self, node: Node) -> Any:
         """The call on what stays, its result spread out again with zeros in the place of what went."""

@@ -42,7 +42,10 @@ def compress(settings: Settings, console: Console) -> tuple[Run, str]:
         PfpError: it could not be done; nothing is left behind.
     """
     device = _device(settings.device)
-    with run_folder(settings.out, settings.model.stem, settings.keep) as (folder, name), _resources(settings) as scratch:
+    with (
+        run_folder(settings.out, settings.model.stem, settings.keep) as (folder, name),
+        _resources(settings) as scratch,
+    ):
         source = _load(settings, console)
         calibration = _open(settings, source, console)
         groups = _trace(source, calibration.size, settings, console)
@@ -74,7 +77,7 @@ def _load(settings: Settings, console: Console) -> Source:
 
 def _open(settings: Settings, source: Source, console: Console) -> Calibration:
     with console.step("images") as step:
-        calibration = open_calibration(settings, source.input_size)
+        calibration = open_calibration(settings, source)
         classes = f" in {len(calibration.images.classes)} classes" if calibration.images.classes else ", no labels"
         used = calibration.preprocess.describe(calibration.size)
         step.summary = f"{len(calibration.images)} images{classes} · {used}"

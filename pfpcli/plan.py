@@ -103,7 +103,9 @@ def plan(
         return Plan(groups, alive, everything, before, before, of, keep, None)
     choices = _choices(groups, scores, predictor, multiple_of, min_channels)
     if not choices:
-        raise UnsupportedError(_nothing_to_prune(groups), "`--freeze` and unknown ops are listed with their reasons above")
+        raise UnsupportedError(
+            _nothing_to_prune(groups), "`--freeze` and unknown ops are listed with their reasons above"
+        )
 
     def cost(counts: list[int]) -> int:
         return int(getattr(predictor.predict(_alive(groups, choices, counts)), of))
@@ -195,9 +197,7 @@ def _between(choices: list[_Choice], below: list[int], above: list[int]) -> Iter
             yield list(counts)
 
 
-def _nudged(
-    choices: list[_Choice], counts: list[int], cost: Callable[[list[int]], int], target: float
-) -> list[int]:
+def _nudged(choices: list[_Choice], counts: list[int], cost: Callable[[list[int]], int], target: float) -> list[int]:
     """The plan closest to the target with at most two groups a step away from where they are.
 
     Steps are tried alone first; the sum of two of their differences says which pairs are worth a look.

@@ -26,7 +26,8 @@ def compare(
     decisions (for an image, or for each position of a map) that are the same. Outputs that decide nothing: similarity.
 
     Args:
-        before, after: the networks.
+        before: the original.
+        after: the cut network.
         batches: (float[N, ...], labels int64[N] or None).
         source: what to call the images in the report.
         device: where to compute.

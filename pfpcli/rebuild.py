@@ -66,7 +66,9 @@ def _difference(found: list[Tensor], expected: list[Tensor]) -> float | None:
     """Relative to the largest output; None where shapes differ."""
     if [x.shape for x in found] != [x.shape for x in expected]:
         return None
-    return max(float((a - b).abs().max() / b.abs().max().clamp_min(1e-30)) for a, b in zip(found, expected, strict=True))
+    return max(
+        float((a - b).abs().max() / b.abs().max().clamp_min(1e-30)) for a, b in zip(found, expected, strict=True)
+    )
 
 
 def _conv(part: nn.Module) -> None:

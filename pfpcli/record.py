@@ -1,4 +1,4 @@
-"""Record: what one run did, as `run.json`, and the folder it lives in. The only thing reports read; imports no torch."""
+"""Record: what one run did, as `run.json`, and the folder it lives in. All that reports read; imports no torch."""
 
 from __future__ import annotations
 
@@ -175,10 +175,13 @@ def read(path: Path) -> Run:
         return Run(**data)
     except FileNotFoundError:
         raise InputError(
-            f"{path.name}: no run here (no {FILES['run']})", "name a run folder, e.g. `pfp report pfp-runs/model-keep0.40`"
+            f"{path.name}: no run here (no {FILES['run']})",
+            "name a run folder, e.g. `pfp report pfp-runs/model-keep0.40`",
         ) from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path.name}: not a run record ({error})", "name a folder that `pfp compress` wrote") from error
+        raise InputError(
+            f"{path.name}: not a run record ({error})", "name a folder that `pfp compress` wrote"
+        ) from error
 
 
 def newest(runs: Path = RUNS) -> Path:

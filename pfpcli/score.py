@@ -61,7 +61,7 @@ class Scores:
 
     def of(self, group: Group) -> NDArray[np.float64]:
         """float64[n], the scores of a group's units."""
-        return self.unit[group.units]  # type: ignore[no-any-return]
+        return self.unit[group.units]
 
 
 def readers(groups: Groups) -> list[Reader]:
@@ -114,7 +114,8 @@ def score(
     walk = _Walk(module, found, reduce, torch.device(device))
     done = 0
     for batch in batches:
-        walk.run(batch.to(device))
+        with torch.no_grad():
+            walk.run(batch.to(device))
         done += len(batch)
         progress(done)
     module.to("cpu")
@@ -137,15 +138,10 @@ class _Walk(fx.Interpreter):
         for reader in found:
             reader.largest = reader.largest.to(device)
 
-    def run(self, *inputs: Tensor) -> None:
-        """One batch."""
-        with torch.no_grad():
-            super().run(*inputs)
-
     def run_node(self, n: Node) -> object:
         """Look, then compute."""
         reader = self._readers.get(n)
-        if reader is not None:
+        if reader is not None and reader.contraction.weight is not None:
             _look(reader, self.env[reader.contraction.x], self.env[reader.contraction.weight], self._reduce)
         return super().run_node(n)
 

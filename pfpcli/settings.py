@@ -1,4 +1,4 @@
-"""Everything a compression can be told, with its defaults: the one source for the command line, the API and the record."""
+"""Everything a compression can be told, with its defaults, for the command line, the API and the record alike."""
 
 from __future__ import annotations
 
@@ -81,6 +81,13 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"--{name.replace('_', '-')} {value}: expected a whole number from 1 up")
+        if self.seed < 0:
+            raise InputError(f"--seed {self.seed}: expected a whole number from 0 up")
+        if self.input_size is not None and min(self.input_size) < 1:
+            raise InputError(
+                f"--input-size {','.join(map(str, self.input_size))}: expected sizes from 1 up",
+                "for example `--input-size 3,224,224`",
+            )
         if self.std is not None and not all(isfinite(s) and s > 0 for s in self.std):
             raise InputError("--std: expected numbers above 0, one per channel")
 
@@ -122,7 +129,8 @@ def parse_keep(text: str) -> float:
         value = float(match[1]) if match else float(text)
     except ValueError:
         raise InputError(
-            f"--keep {text}: expected a number such as 0.4 or 40%", "keep two fifths of the parameters with `--keep 0.4`"
+            f"--keep {text}: expected a number such as 0.4 or 40%",
+            "keep two fifths of the parameters with `--keep 0.4`",
         ) from None
     return value / 100 if match and match[2] else value
 
@@ -137,4 +145,6 @@ def parse_numbers(flag: str, text: str, kind: type[int] | type[float]) -> tuple[
         return tuple(kind(part) for part in text.split(","))
     except ValueError:
         example = "3,224,224" if kind is int else "0.485,0.456,0.406"
-        raise InputError(f"{flag} {text}: expected numbers separated by commas", f"for example `{flag} {example}`") from None
+        raise InputError(
+            f"{flag} {text}: expected numbers separated by commas", f"for example `{flag} {example}`"
+        ) from None

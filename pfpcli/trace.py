@@ -9,7 +9,11 @@ Refuses (TraceError) what `torch.export` cannot follow.
 
 from __future__ import annotations
 
+import contextlib
+import io
+import logging
 import operator
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -68,7 +72,8 @@ class Graph:
 
     def tensor(self, node: Node) -> Tensor:
         """The parameter, buffer or constant a `get_attr` node stands for."""
-        return fetch(self.module, str(node.target))
+        tensor: Tensor = fetch(self.module, str(node.target))
+        return tensor
 
 
 def fetch(module: nn.Module, name: str) -> Any:
@@ -77,7 +82,7 @@ def fetch(module: nn.Module, name: str) -> Any:
 
 
 def owner(node: Node) -> str:
-    """Dotted name of the module a node belongs to: of the parameter's owner, or of the module whose forward made the call."""
+    """Dotted name of the module a node belongs to: the owner of its parameter, or the one that made the call."""
     if node.op == "get_attr":
         return str(node.target).rpartition(".")[0] or str(node.target)
     for argument in node.all_input_nodes[1:]:
@@ -121,7 +126,10 @@ def from_program(program: ExportedProgram, example: Sequence[Tensor]) -> Graph:
 
     Args:
         program: as `torch.export.export` or `torch.export.load` returns it.
-        example: inputs it accepts, each float[B, ...].
+        example: inputs, each float[B, ...].
+
+    Raises:
+        TraceError: it does not accept them.
     """
     module = program.module(check_guards=False)
     if not _functionalise(module.graph):
@@ -130,7 +138,11 @@ def from_program(program: ExportedProgram, example: Sequence[Tensor]) -> Graph:
     _drop_assertions(module.graph)
     module.graph.eliminate_dead_code()
     module = _plain(module)
-    propagate(module, example)
+    try:
+        with quiet():
+            propagate(module, example)
+    except Exception as error:
+        raise _cannot_follow(example, error) from error
     _fold_constants(module)
     return Graph(_plain(module), tuple(example), _has_free_batch(program))
 
@@ -143,7 +155,9 @@ def _plain(module: fx.GraphModule) -> fx.GraphModule:
 def propagate(module: fx.GraphModule, example: Sequence[Tensor]) -> None:
     """Set `meta["val"]` of every node to a fake tensor of concrete sizes, or to the number it computes."""
     mode = FakeTensorMode(allow_non_fake_inputs=True)
-    _Sizes(module, mode).run(*[mode.from_tensor(x, static_shapes=True) for x in example])
+    fakes = [mode.from_tensor(x, static_shapes=True) for x in example]
+    with mode, torch.no_grad():
+        _Sizes(module, mode).run(*fakes, enable_io_processing=False)
 
 
 class _Sizes(fx.Interpreter):
@@ -153,11 +167,6 @@ class _Sizes(fx.Interpreter):
         super().__init__(module)
         self._mode = mode
         self._seen: dict[int, Tensor] = {}
-
-    def run(self, *args: Any) -> Any:
-        """Run the graph from its flat inputs."""
-        with self._mode, torch.no_grad():
-            return super().run(*args, enable_io_processing=False)
 
     def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
         """A fake of the tensor, one per tensor."""
@@ -190,17 +199,32 @@ def export_program(module: nn.Module, example: tuple[Tensor, ...], *, dynamic: b
     for x in example if dynamic else ():
         shapes[x] = {0: Dim.AUTO}
     try:
-        return export(module, example, dynamic_shapes=shapes if dynamic else None, strict=False)
+        with quiet():
+            return export(module, example, dynamic_shapes=shapes if dynamic else None, strict=False)  # type: ignore[arg-type]
     except Exception as error:
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise TraceError(
-            f"torch.export cannot follow the forward pass over an input of shape {_shape_text(example)}: {reason.strip()}",
-            "check the input shape (--input-size C,H,W); control flow that depends on values has to be rewritten",
-        ) from error
+        raise _cannot_follow(example, error) from error
 
 
-def _shape_text(example: Sequence[Tensor]) -> str:
-    return ", ".join("×".join(map(str, x.shape[1:])) for x in example)
+def _cannot_follow(example: Sequence[Tensor], error: Exception) -> TraceError:
+    shape = ", ".join("×".join(map(str, x.shape[1:])) for x in example)
+    reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return TraceError(
+        f"torch.export cannot follow the forward pass over an input of shape {shape}: {reason.strip()}",
+        "check the input shape (--input-size C,H,W); control flow that depends on values has to be rewritten",
+    )
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """The exporters talk on every channel there is; what matters is raised, or checked afterwards."""
+    level = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
 
 
 def _has_free_batch(program: ExportedProgram) -> bool:
@@ -227,7 +251,8 @@ def _functionalise(graph: fx.Graph) -> bool:
         if functional is None or not isinstance(written, Node) or _seen_through_views(written, node, position):
             return False
         node.target = functional
-        written.replace_all_uses_with(node, lambda user, at=position[node]: position[user] > at)
+        after = {user for user in written.users if position[user] > position[node]}
+        written.replace_all_uses_with(node, after.__contains__)
     return True
 
 
@@ -245,7 +270,12 @@ def _seen_through_views(written: Node, writer: Node, position: dict[Node, int]) 
     while queue:
         node = queue.pop()
         linked = [user for user in node.users if _is_view_of(user, node)]
-        if node.op == "call_function" and node.args and isinstance(node.args[0], Node) and _is_view_of(node, node.args[0]):
+        if (
+            node.op == "call_function"
+            and node.args
+            and isinstance(node.args[0], Node)
+            and _is_view_of(node, node.args[0])
+        ):
             linked.append(node.args[0])
         queue += [other for other in linked if other not in names]
         names.update(linked)
@@ -263,10 +293,16 @@ def _is_view_of(node: Node, base: Node) -> bool:
         return False
     alias = schema.arguments[0].alias_info
     # reshape, flatten and contiguous may return a view although their schema does not say so
-    return (alias is not None and not alias.is_write) or node.target.name() in _MAYBE_VIEWS
+    return (alias is not None and not alias.is_write) or str(node.target) in _MAYBE_VIEWS
 
 
-_MAYBE_VIEWS = {"aten::reshape", "aten::flatten.using_ints", "aten::contiguous", "aten::to.dtype", "aten::chunk"}
+_MAYBE_VIEWS = {
+    "aten.chunk.default",
+    "aten.contiguous.default",
+    "aten.flatten.using_ints",
+    "aten.reshape.default",
+    "aten.to.dtype",
+}
 
 
 def _fold_constants(module: fx.GraphModule) -> None:
@@ -294,7 +330,7 @@ def _fold_constants(module: fx.GraphModule) -> None:
 
 def _is_pure(node: Node) -> bool:
     tags = getattr(node.target, "tags", None)
-    return tags is not None and torch.Tag.nondeterministic_seeded not in tags or node.target is operator.getitem
+    return (tags is not None and torch.Tag.nondeterministic_seeded not in tags) or node.target is operator.getitem
 
 
 def _replace_by_value(module: fx.GraphModule, node: Node, values: dict[Node, Any]) -> None:

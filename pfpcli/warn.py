@@ -14,7 +14,6 @@ from pfpcli.record import Quality
 from pfpcli.score import set_size
 from pfpcli.trace import Graph
 
-
 #: A loss of accuracy or agreement that is worth a warning.
 LOSS = 0.05
 

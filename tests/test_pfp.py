@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -88,7 +89,9 @@ def test_a_convolution_is_judged_at_every_patch() -> None:  # 6
 
 
 @pytest.mark.parametrize(("reduce", "expected"), [("sum", 1 / 2), ("max", 1 / 18)])
-def test_a_channel_has_the_share_of_its_whole_kernel_or_of_its_largest_weight(reduce: str, expected: float) -> None:  # 7
+def test_a_channel_has_the_share_of_its_whole_kernel_or_of_its_largest_weight(
+    reduce: str, expected: float
+) -> None:  # 7
     columns = Columns(torch.ones(1, 1, 2, 9, 1), torch.ones(1, 1, 2, 9))
     torch.testing.assert_close(pfp.sensitivity(columns, reduce), torch.full((1, 2), expected))
 
@@ -133,7 +136,7 @@ def test_the_error_on_the_calibration_set_is_at_most_the_sum_of_what_was_dropped
     drop = s.argsort()[:3]
     whole, lost = x @ w.T, x[:, drop] @ w[:, drop].T
     assert (lost <= s[drop].sum() * whole * (1 + 1e-5)).all()
-    assert 1 * 2 / (1 * 2 + 2 * 1) == sensitivity([[1.0, 2, 3]])[0]  # row 1 loses exactly that
+    assert sensitivity([[1.0, 2, 3]])[0] == 1 * 2 / (1 * 2 + 2 * 1)  # row 1 loses exactly that
 
 
 def test_sizes_of_the_calibration_set() -> None:  # 12
@@ -150,7 +153,7 @@ def test_fewer_channels_are_kept_as_epsilon_grows() -> None:  # 13
     kept = [pfp.kept_count(s, epsilon, 240.0) for epsilon in np.logspace(-20, 15, 200)]
     assert kept[0] == 40
     assert kept[-1] == 1
-    assert all(a >= b for a, b in zip(kept, kept[1:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(kept))
 
 
 def test_channels_that_never_fire_go_before_all_others_but_not_from_a_full_budget() -> None:

@@ -105,16 +105,12 @@ def grouped() -> nn.Module:
 
 
 def se_gate() -> nn.Module:
-    gate = nn.Sequential(
-        nn.AdaptiveAvgPool2d(1), nn.Conv2d(8, 4, 1), nn.SiLU(), nn.Conv2d(4, 8, 1), nn.Hardsigmoid()
-    )
+    gate = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(8, 4, 1), nn.SiLU(), nn.Conv2d(4, 8, 1), nn.Hardsigmoid())
     return Calls(lambda m, x: m.head((y := m.stem(x)) * m.gate(y)), stem=conv(3, 8), gate=gate, head=head(8))
 
 
 def flatten_linear() -> nn.Module:
-    return nn.Sequential(
-        conv(3, 6, s=2), nn.Flatten(), nn.Linear(96, 10), nn.ReLU(), nn.Dropout(0.5), nn.Linear(10, 5)
-    )
+    return nn.Sequential(conv(3, 6, s=2), nn.Flatten(), nn.Linear(96, 10), nn.ReLU(), nn.Dropout(0.5), nn.Linear(10, 5))
 
 
 def linear_to_map() -> nn.Module:
@@ -142,9 +138,7 @@ def split_c2f() -> nn.Module:
         parts.append(m.block2(parts[-1]) + parts[-1])
         return m.head(m.last(torch.cat(parts, 1)))
 
-    return Calls(
-        forward, first=conv(3, 12), block=conv(6, 6), block2=conv(6, 6), last=conv(24, 8, k=1), head=head(8)
-    )
+    return Calls(forward, first=conv(3, 12), block=conv(6, 6), block2=conv(6, 6), last=conv(24, 8, k=1), head=head(8))
 
 
 def uneven_split() -> nn.Module:
@@ -156,9 +150,7 @@ def uneven_split() -> nn.Module:
 
 
 def shared() -> nn.Module:
-    return Calls(
-        lambda m, x: m.head(m.twice(m.twice(m.stem(x)))), stem=conv(3, 8), twice=conv(8, 8), head=head(8)
-    )
+    return Calls(lambda m, x: m.head(m.twice(m.twice(m.stem(x)))), stem=conv(3, 8), twice=conv(8, 8), head=head(8))
 
 
 def two_inputs() -> nn.Module:

@@ -90,7 +90,8 @@ def _paddings(padding: Any, span: list[int]) -> list[tuple[int, int]]:
 def _with_zeros_between(x: Tensor, stride: list[int]) -> Tensor:
     sizes = [(n - 1) * s + 1 for n, s in zip(x.shape[2:], stride, strict=True)]
     wide = x.new_zeros(*x.shape[:2], *sizes)
-    wide[(..., *[slice(None, None, s) for s in stride])] = x
+    places: tuple[Any, ...] = (..., *[slice(None, None, s) for s in stride])
+    wide[places] = x
     return wide
 
 
@@ -207,7 +208,7 @@ def _matmul_columns(node: Node, x: Tensor, weight: Tensor) -> Columns:
 
 @register("aten.matmul.default", "aten.bmm.default", "aten.mm.default", macs=_linear_macs, columns=_matmul_columns)
 def matmul(flow: Flow, a: Axes, b: Axes) -> Axes:
-    """a @ b: reads the last dimension of a and the last but one of b."""
+    """A @ b: reads the last dimension of a and the last but one of b."""
     if min(len(a.shape), len(b.shape)) < 2:
         flow.freeze(a, f"a vector product in {flow.node.name}")
         flow.freeze(b, f"a vector product in {flow.node.name}")
@@ -221,7 +222,7 @@ def _addmm_macs(sizes: Sizes, node: Node) -> int:
 
 @register("aten.addmm.default", "aten.baddbmm.default", macs=_addmm_macs, columns=_matmul_columns)
 def addmm(flow: Flow, bias: Axes, a: Axes, b: Axes, **_: Any) -> Axes:
-    """bias + a @ b."""
+    """Bias + a @ b."""
     labels = _product(flow, a, b, (flow.node.args[1], flow.node.args[2]))
     out = type(a)(flow.shape, {d: v for d, v in labels.items() if v is not None}, f"the result of {flow.node.name}")
     for dim in range(len(flow.shape)):
@@ -273,4 +274,3 @@ def embedding(flow: Flow, weight: Axes, indices: Axes, *_: Any) -> Axes:
     flow.freeze(weight, "an index of an embedding", [0])
     flow.freeze(indices, "a list of positions")
     return flow.result({len(flow.shape) - 1: weight.labels.get(1)})
-

@@ -150,7 +150,7 @@ def _resize_slice_scatter(cut: Cut, node: Node, copy: Node) -> None:
 
 @register("aten.slice_scatter.default", resize=_resize_slice_scatter)
 def slice_scatter(flow: Flow, x: Axes, source: Axes, *_: Any, **__: Any) -> Axes:
-    """x with a slice of it written over: the slice goes together with what is written."""
+    """X with a slice of it written over: the slice goes together with what is written."""
     given = bind(flow.node)
     dim, step = x.dim(given["dim"]), given["step"]
     if step != 1:
@@ -328,4 +328,3 @@ def fixed(flow: Flow, *args: Any) -> tuple[Axes, ...]:
     for value in args[0]:
         flow.freeze(value, f"spread in {flow.node.name}")
     return tuple(type(args[0][0])(shape) for shape in flow.shapes)
-

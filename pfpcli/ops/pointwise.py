@@ -9,6 +9,8 @@ from torch.utils._pytree import tree_leaves
 from pfpcli.ops.rule import register
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from pfpcli.labels import Axes, Flow
 
 
@@ -48,7 +50,7 @@ def pointwise(flow: Flow, *args: Any, **kwargs: Any) -> Axes:
     """Broadcast the operands; along each dimension of the result, those that are not broadcast are joined."""
     operands = [value for value in tree_leaves((args, kwargs)) if is_axes(value)]
     shape = flow.shape
-    labels = {}
+    labels: dict[int, Tensor | None] = {}
     for dim in range(len(shape)):
         ends = [(x, dim - len(shape) + len(x.shape)) for x in operands]
         # a broadcast dimension puts no constraint on what it meets
@@ -59,7 +61,7 @@ def pointwise(flow: Flow, *args: Any, **kwargs: Any) -> Axes:
 @register("aten.prelu.default")
 def prelu(flow: Flow, x: Axes, weight: Axes) -> Axes:
     """Slopes per channel (dimension 1), or one for all."""
-    labels = dict(x.labels)
+    labels: dict[int, Tensor | None] = dict(x.labels)
     if weight.shape and weight.shape[0] > 1:
         labels[1] = flow.join((x, 1), (weight, 0))
     return flow.result(labels)

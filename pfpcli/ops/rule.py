@@ -16,7 +16,7 @@ from torch.fx.node import Node
 
 if TYPE_CHECKING:
     from pfpcli.cut import Cut
-    from pfpcli.labels import Axes, Flow
+    from pfpcli.labels import Axes
 
 #: `flow(flow, *args, **kwargs)` gets the call's arguments with `Axes` in the place of tensors and returns the result's.
 FlowRule = Callable[..., "Axes | tuple[Axes, ...]"]
@@ -54,7 +54,7 @@ class Columns:
     out[n, g, o, p] = sum over j and r of weight[g, o, j, r] * x[n, g, j, r, p]
 
     Attributes:
-        x: float[N, G, J, R, P]: what each of the J input channels of group g shows at the R kernel positions of patch p.
+        x: float[N, G, J, R, P]: what each of J input channels of a group shows at the R kernel positions of patch p.
         weight: float[G, O, J, R].
     """
 
