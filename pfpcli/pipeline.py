@@ -183,7 +183,7 @@ def _verify(planned: Plan, smaller: Graph, division: Division, console: Console)
 def _evaluate(whole: Graph, smaller: Graph, division: Division, device: torch.device, console: Console) -> Quality:
     with console.step("evaluate") as step:
         judging = division.judging(whole.fixed_batch)
-        quality = compare(whole.module, smaller.module, judging, division.source, device)
+        quality = compare(whole, smaller, judging, division.source, device)
         both = quality.metric == "accuracy"
         shown = f"{100 * quality.before:.1f} → " if both else ""
         step.summary = f"{quality.metric} {shown}{100 * quality.after:.1f} % · {quality.n} {quality.source}"

@@ -7,15 +7,16 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from pfpcli.record import Quality
+from pfpcli.trace import Graph
 
 
 def compare(
-    before: nn.Module,
-    after: nn.Module,
+    before: Graph,
+    after: Graph,
     batches: Iterable[tuple[Tensor, NDArray[np.int64] | None]],
     source: str,
     device: torch.device | str = "cpu",
@@ -33,12 +34,14 @@ def compare(
         device: where to compute.
     """
     tally = _Tally()
-    before, after = before.to(device), after.to(device)
+    before.to(device)
+    after.to(device)
     with torch.no_grad():
         for images, labels in batches:
             x = images.to(device)
-            tally.add(_first(before(x)).cpu(), _first(after(x)).cpu(), labels)
-    before.to("cpu"), after.to("cpu")
+            tally.add(_first(before.module(x)).cpu(), _first(after.module(x)).cpu(), labels)
+    before.to("cpu")
+    after.to("cpu")
     return tally.quality(source)
 
 

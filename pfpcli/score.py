@@ -110,15 +110,18 @@ def score(
         device: where to compute.
         progress: told the number of images done.
     """
-    module = groups.labelled.graph.module
-    walk = _Walk(module, found, reduce, torch.device(device))
+    graph = groups.labelled.graph
+    graph.to(device)
+    for reader in found:
+        reader.largest = reader.largest.to(device)
+    walk = _Walk(graph.module, found, reduce)
     done = 0
     for batch in batches:
         with torch.no_grad():
             walk.run(batch.to(device))
         done += len(batch)
         progress(done)
-    module.to("cpu")
+    graph.to("cpu")
     unit = np.full(len(groups.root), np.nan)
     log = np.zeros(len(groups.root))
     for reader in found:
@@ -131,12 +134,10 @@ def score(
 class _Walk(fx.Interpreter):
     """Runs the network and looks at the inputs of its readers on the way."""
 
-    def __init__(self, module: fx.GraphModule, found: list[Reader], reduce: str, device: torch.device) -> None:
-        super().__init__(module.to(device))
+    def __init__(self, module: fx.GraphModule, found: list[Reader], reduce: str) -> None:
+        super().__init__(module)
         self._readers = {reader.contraction.node: reader for reader in found}
         self._reduce = reduce
-        for reader in found:
-            reader.largest = reader.largest.to(device)
 
     def run_node(self, n: Node) -> object:
         """Look, then compute."""

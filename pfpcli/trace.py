@@ -70,6 +70,14 @@ class Graph:
         output = next(node for node in self.nodes if node.op == "output")
         return [node for node in torch.utils._pytree.tree_leaves(output.args) if isinstance(node, Node)]
 
+    def to(self, device: torch.device | str) -> None:
+        """Move the tensors, and the ones that calls will make; the graph stays the same network."""
+        self.module.to(device)
+        for node in self.nodes:
+            if node.op == "call_function" and node.kwargs.get("device") is not None:
+                node.kwargs = {**node.kwargs, "device": torch.device(device)}
+        self.module.recompile()
+
     def tensor(self, node: Node) -> Tensor:
         """The parameter, buffer or constant a `get_attr` node stands for."""
         tensor: Tensor = fetch(self.module, str(node.target))
