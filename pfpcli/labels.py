@@ -156,8 +156,9 @@ class Flow:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The concrete sizes of the result."""
-        return tuple(self.node.meta["val"].shape)
+        """The concrete sizes of the result (of the first of several)."""
+        value = self.node.meta["val"]
+        return tuple((value if isinstance(value, Tensor) else value[0]).shape)
 
     @property
     def shapes(self) -> list[tuple[int, ...]]:
@@ -212,6 +213,12 @@ class Flow:
         if vector is not None:
             self.store.mark_inexact(vector, f"{what} ({owner(self.node)})")
 
+    def join_broadcast(self, operands: Iterable[Axes], dim: int) -> Tensor | None:
+        """Tie what meets along a dimension of the result; an operand that is broadcast there puts no constraint."""
+        rank, size = len(self.shape), self.shape[dim]
+        ends = [(x, dim - rank + len(x.shape)) for x in operands]
+        return self.join(*[(x, d) for x, d in ends if d >= 0 and x.shape[d] == size > 1])
+
     def moved(self, x: Axes, move: Callable[[Tensor], Any]) -> Any:
         """Run a data movement on the labels of `x`: the op itself, on label tensors instead of numbers."""
         many = isinstance(self.node.meta["val"], (tuple, list))
@@ -219,16 +226,17 @@ class Flow:
         labels: list[dict[int, Tensor]] = [{} for _ in shapes]
         for dim, vector in sorted(x.labels.items()):
             results = move(spread(vector, dim, x.shape))
-            for result, taken in zip(results if many else [results], labels, strict=True):
-                self.settle(result, taken)
+            for i, (result, taken) in enumerate(zip(results if many else [results], labels, strict=True)):
+                self.settle(result, taken, free_dims(self.node, i))
         found = [Axes(shape, taken, x.origin) for shape, taken in zip(shapes, labels, strict=True)]
         return tuple(found) if many else found[0]
 
-    def settle(self, result: Tensor, taken: dict[int, Tensor]) -> None:
+    def settle(self, result: Tensor, taken: dict[int, Tensor], unsized: Sequence[int] = ()) -> None:
         """Find the dimension along which a label tensor varies and add it to `taken`.
 
         Where it varies along several (a reshape split the channels), one stays free, the one with the most distinct
-        labels, and the labels along the others are tied: only whole hyperplanes can be cut out of a tensor.
+        labels, and the labels along the others are tied: only whole hyperplanes can be cut out of a tensor. A dimension
+        that channels share with the batch (`unsized`) has no fixed number of labels and is never the free one.
         """
         if result.numel() == 0:
             return
@@ -242,7 +250,11 @@ class Flow:
         if not varying:
             self.store.freeze(result.flatten(), f"picked by its position in {owner(self.node)}")
             return
-        free = max(varying, key=lambda dim: _line(result, dim).unique().numel())
+        sized = [dim for dim in varying if dim not in unsized]
+        if not sized:
+            self.store.freeze(result.flatten(), f"put into the batch in {owner(self.node)}")
+            return
+        free = max(sized, key=lambda dim: _line(result, dim).unique().numel())
         rows = result.movedim(free, -1).reshape(-1, result.shape[free])
         vector = rows[0].clone()
         if len(varying) > 1:
@@ -252,6 +264,12 @@ class Flow:
             self.store.freeze(taken.pop(free), f"flattened together with other channels in {owner(self.node)}")
         else:
             taken[free] = vector
+
+
+def free_dims(node: Node, result: int = 0) -> list[int]:
+    """The dimensions of a node's value, or of one of its results, whose size depends on the batch."""
+    noted = node.meta.get("free", [])
+    return noted[result] if result < len(noted) else []
 
 
 def _line(labels: Tensor, dim: int) -> Tensor:

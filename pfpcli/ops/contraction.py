@@ -42,7 +42,8 @@ def _conv_macs(sizes: Sizes, node: Node) -> int:
 def _resize_conv(cut: Cut, node: Node, copy: Node) -> None:
     given = bind(node)
     channels = given["input"].meta["val"].shape[1]
-    if _is_depthwise(channels, given["groups"]):
+    # as many groups as the graph computes, e.g. a batch that was put into the channels: nothing is cut there
+    if not isinstance(given["groups"], Node) and _is_depthwise(channels, given["groups"]):
         rebind(copy, groups=cut.shape(given["input"])[1])
 
 
@@ -111,9 +112,13 @@ def convolution(flow: Flow, x: Axes, weight: Axes, bias: Axes | None = None, *_:
 
     weight: [C_out, C_in/groups, *kernel], transposed: [C_in, C_out/groups, *kernel].
     """
-    given = bind(flow.node)
-    groups = given["groups"]
+    groups = bind(flow.node)["groups"]
+    groups = groups.meta["val"] if isinstance(groups, Node) else groups
     transposed = _is_transposed(flow.node)
+    if len(x.shape) < len(weight.shape):
+        for each in (x, weight, *([bias] if bias is not None else [])):
+            flow.freeze(each, f"a convolution of a single sample in {flow.node.name}")
+        return flow.result({})
     flow.freeze(weight, "a kernel position", range(2, len(weight.shape)))
     flow.freeze(x, f"convolved over in {flow.node.name}", range(2, len(x.shape)))
     if _is_depthwise(x.shape[1], groups):
@@ -181,7 +186,9 @@ def linear(flow: Flow, x: Axes, weight: Axes, bias: Axes | None = None) -> Axes:
     last = len(x.shape) - 1
     made = flow.join((weight, 0), *([(bias, 0)] if bias is not None else []))
     flow.join((x, last), (weight, 1))
-    flow.read(flow.node.args[0], x, last, flow.node.args[1], made)  # type: ignore[arg-type]
+    # a single vector has no batch: nothing to score it on
+    layer = (flow.node.args[1], made) if last > 0 else ()
+    flow.read(flow.node.args[0], x, last, *layer)  # type: ignore[arg-type]
     return flow.result({**x.labels, last: made})
 
 
@@ -191,11 +198,12 @@ def _product(flow: Flow, a: Axes, b: Axes, operands: tuple[Any, Any]) -> dict[in
     inner_a, inner_b = len(a.shape) - 1, max(len(b.shape) - 2, 0)
     flow.join((a, inner_a), (b, inner_b))
     made = b.labels.get(len(b.shape) - 1) if len(b.shape) > 1 else None
-    flow.read(operands[0], a, inner_a, operands[1], made)
+    # a stack of weights, one for each of many places, is no layer that can be scored
+    layer = (operands[1], made) if len(b.shape) == 2 else ()
+    flow.read(operands[0], a, inner_a, *layer)
     labels: dict[int, Any] = {}
     for dim in range(rank - 2):
-        ends = [(x, dim - rank + len(x.shape)) for x in (a, b)]
-        labels[dim] = flow.join(*[(x, d) for x, d in ends if d >= 0 and x.shape[d] == flow.shape[dim] > 1])
+        labels[dim] = flow.join_broadcast((a, b), dim)
     if len(a.shape) > 1 and rank > 1:
         labels[rank - 2] = a.labels.get(len(a.shape) - 2)
     labels[rank - 1] = made
@@ -216,20 +224,20 @@ def matmul(flow: Flow, a: Axes, b: Axes) -> Axes:
     return flow.result(_product(flow, a, b, (flow.node.args[0], flow.node.args[1])))
 
 
+def _addmm_columns(node: Node, x: Tensor, weight: Tensor) -> Columns:
+    return linear_columns(node, x, weight.mT * bind(node)["alpha"])
+
+
 def _addmm_macs(sizes: Sizes, node: Node) -> int:
     return math.prod(sizes(node)) * sizes(node.args[1])[-1]  # type: ignore[arg-type]
 
 
-@register("aten.addmm.default", "aten.baddbmm.default", macs=_addmm_macs, columns=_matmul_columns)
+@register("aten.addmm.default", "aten.baddbmm.default", macs=_addmm_macs, columns=_addmm_columns)
 def addmm(flow: Flow, bias: Axes, a: Axes, b: Axes, **_: Any) -> Axes:
     """Bias + a @ b."""
     labels = _product(flow, a, b, (flow.node.args[1], flow.node.args[2]))
     out = type(a)(flow.shape, {d: v for d, v in labels.items() if v is not None}, f"the result of {flow.node.name}")
-    for dim in range(len(flow.shape)):
-        at = dim - len(flow.shape) + len(bias.shape)
-        if at >= 0 and bias.shape[at] == flow.shape[dim] > 1:
-            labels[dim] = flow.join((out, dim), (bias, at))
-    return flow.result(labels)
+    return flow.result({dim: flow.join_broadcast((out, bias), dim) for dim in range(len(flow.shape))})
 
 
 # Attention -------------------------------------------------------------------------------------------------------
@@ -256,15 +264,17 @@ def attention(flow: Flow, query: Axes, key: Axes, value: Axes, mask: Axes | None
     flow.join((key, rank - 2), (value, rank - 2))
     for axes in (query, key, value):
         flow.freeze(axes, f"a position in {flow.node.name}", [rank - 2])
+    operands = [query, key, value]
     if mask is not None:
-        flow.freeze(mask, f"an attention mask in {flow.node.name}")
+        operands.append(mask)
+        flow.freeze(mask, f"an attention mask in {flow.node.name}", range(len(mask.shape))[-2:])
     flow.read(flow.node.args[0], query, rank - 1)  # type: ignore[arg-type]
-    labels: dict[int, Any] = {d: flow.join((query, d), (key, d), (value, d)) for d in range(rank - 2)}
+    for dim in range(rank - 2):
+        if {query.shape[dim], key.shape[dim], value.shape[dim]} > {flow.shape[dim]}:
+            for axes in operands:
+                flow.freeze(axes, f"shared among several heads in {flow.node.name}", [dim - rank + len(axes.shape)])
+    labels: dict[int, Any] = {dim: flow.join_broadcast(operands, dim) for dim in range(rank - 2)}
     labels[rank - 1] = value.labels.get(rank - 1)
-    if mask is not None:
-        for dim in range(len(mask.shape) - 2):
-            if mask.shape[dim] > 1 and labels.get(dim) is not None:
-                flow.store.freeze(labels[dim], f"joined to the mask in {flow.node.name}")
     return flow.result(labels)
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch.utils._pytree import tree_leaves
 
 from pfpcli.ops.rule import register
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from pfpcli.labels import Axes, Flow
 
 
@@ -31,13 +30,26 @@ def is_axes(value: Any) -> bool:
     "aten.to.device",
     "aten.to.dtype_layout",
     "aten._to_copy.default",
-    "aten.type_as.default",
     "aten.zeros_like.default",
     "aten.ones_like.default",
     "aten.full_like.default",
     "aten.empty_like.default",
     "aten.where.self",
+    "aten.where.Scalar",
+    "aten.where.ScalarOther",
+    "aten.where.ScalarSelf",
+    "aten.__and__.Tensor",
+    "aten.__or__.Tensor",
+    "aten.absolute.default",
+    "aten.divide.Tensor",
+    "aten.floor_divide.default",
+    "aten.hardswish.default",
+    "aten.log_sigmoid.default",
+    "aten.multiply.Tensor",
+    "aten.negative.default",
+    "aten.rsub.Tensor",
     "aten.softplus.default",
+    "aten.subtract.Tensor",
     "aten.masked_fill.Scalar",
     "aten.masked_fill.Tensor",
     "aten.rrelu.default",
@@ -45,31 +57,41 @@ def is_axes(value: Any) -> bool:
     "aten.fill.Scalar",
     "aten.fill.Tensor",
     "aten.copy.default",
+    "aten.broadcast_tensors.default",
 )
-def pointwise(flow: Flow, *args: Any, **kwargs: Any) -> Axes:
+def pointwise(flow: Flow, *args: Any, **kwargs: Any) -> Any:
     """Broadcast the operands; along each dimension of the result, those that are not broadcast are joined."""
     operands = [value for value in tree_leaves((args, kwargs)) if is_axes(value)]
-    shape = flow.shape
-    labels: dict[int, Tensor | None] = {}
-    for dim in range(len(shape)):
-        ends = [(x, dim - len(shape) + len(x.shape)) for x in operands]
-        # a broadcast dimension puts no constraint on what it meets
-        labels[dim] = flow.join(*[(x, d) for x, d in ends if d >= 0 and x.shape[d] == shape[dim] > 1])
-    return flow.result(labels)
+    result = flow.result({dim: flow.join_broadcast(operands, dim) for dim in range(len(flow.shape))})
+    return result if isinstance(flow.node.meta["val"], torch.Tensor) else (result,) * len(flow.shapes)
+
+
+@register("aten.type_as.default")
+def type_as(flow: Flow, x: Axes, *_: Any) -> Axes:
+    """The second operand only lends its type."""
+    return flow.result(dict(x.labels))
 
 
 @register("aten.prelu.default")
 def prelu(flow: Flow, x: Axes, weight: Axes) -> Axes:
     """Slopes per channel (dimension 1), or one for all."""
-    labels: dict[int, Tensor | None] = dict(x.labels)
+    labels: dict[int, Any] = dict(x.labels)
     if weight.shape and weight.shape[0] > 1:
         labels[1] = flow.join((x, 1), (weight, 0))
     return flow.result(labels)
 
 
-@register("aten.glu.default", "aten.cumsum.default", "aten.flip.default")
-def untouched_dims_pass(flow: Flow, x: Axes, dim: Any = -1, **_: Any) -> Axes:
-    """Elements mix along some dimensions: labels there are frozen, the others pass."""
-    dims = {x.dim(d) for d in (dim if isinstance(dim, (list, tuple)) else [dim])}
-    flow.freeze(x, f"mixed by {flow.node.target}", dims)
-    return flow.result({d: vector for d, vector in x.labels.items() if d not in dims})
+@register("aten.glu.default")
+def glu(flow: Flow, x: Axes, dim: int = -1) -> Any:
+    """One half times the sigmoid of the other: the halves go together."""
+    dim = x.dim(dim)
+    flow.tie_blocks(x.labels.get(dim), 2)
+    return flow.moved(x, lambda labels: labels.narrow(dim, 0, x.shape[dim] // 2))
+
+
+@register("aten.cumsum.default")
+def cumsum(flow: Flow, x: Axes, dim: int, **_: Any) -> Axes:
+    """Elements add up along a dimension: labels there are frozen, the others pass."""
+    dim = x.dim(dim)
+    flow.freeze(x, f"added up by {flow.node.target}", [dim])
+    return flow.result({d: vector for d, vector in x.labels.items() if d != dim})
