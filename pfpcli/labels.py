@@ -260,10 +260,11 @@ class Flow:
         if len(varying) > 1:
             self.store.tie(vector.expand_as(rows).flatten(), rows.flatten())
         if free in taken:
-            self.store.freeze(vector, f"flattened together with other channels in {owner(self.node)}")
-            self.store.freeze(taken.pop(free), f"flattened together with other channels in {owner(self.node)}")
-        else:
-            taken[free] = vector
+            # an element that belongs to two channels can follow one of them, if the other never dies
+            first = taken[free]
+            vector, fixed = (vector, first) if vector.unique().numel() > first.unique().numel() else (first, vector)
+            self.store.freeze(fixed, f"flattened together with other channels in {owner(self.node)}")
+        taken[free] = vector
 
 
 def free_dims(node: Node, result: int = 0) -> list[int]:

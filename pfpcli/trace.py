@@ -244,7 +244,8 @@ def _has_free_batch(program: ExportedProgram) -> bool:
 
 def free_sizes(value: Tensor) -> list[int]:
     """The dimensions whose size the exporter left open: they depend on the batch."""
-    return [dim for dim, size in enumerate(value.shape) if not isinstance(size, int) and size.node.maybe_as_int() is None]
+    sizes = enumerate(value.shape)
+    return [dim for dim, size in sizes if not isinstance(size, int) and size.node.maybe_as_int() is None]
 
 
 def _note_free_sizes(graph: fx.Graph) -> None:

@@ -240,6 +240,46 @@ def addmm(flow: Flow, bias: Axes, a: Axes, b: Axes, **_: Any) -> Axes:
     return flow.result({dim: flow.join_broadcast((out, bias), dim) for dim in range(len(flow.shape))})
 
 
+def _letters(equation: str) -> tuple[list[str], str]:
+    """The letters of each operand's dimensions and of the result's."""
+    terms, arrow, result = equation.replace(" ", "").partition("->")
+    once = sorted(letter for letter in set(terms) - {","} if terms.count(letter) == 1)
+    return terms.split(","), result if arrow else "".join(once)
+
+
+def _einsum_macs(sizes: Sizes, node: Node) -> int:
+    terms, _ = _letters(str(node.args[0]))
+    largest: dict[str, int] = {}
+    operands: Any = node.args[1]
+    for term, x in zip(terms, operands, strict=True):
+        for letter, size in zip(term, sizes(x), strict=False):
+            largest[letter] = max(size, largest.get(letter, 1))
+    return math.prod(largest.values()) * (len(terms) - 1)
+
+
+@register("aten.einsum.default", macs=_einsum_macs)
+def einsum(flow: Flow, equation: str, operands: list[Axes], **_: Any) -> Axes:
+    """Dimensions with the same letter go together; a letter that the result lacks is summed away."""
+    terms, result = _letters(equation)
+    if "." in equation or any(len(set(term)) < len(term) for term in terms):
+        for x in operands:
+            flow.freeze(x, f"an ellipsis or a diagonal in {flow.node.name}")
+        return flow.result({})
+    nodes: Any = flow.node.args[1]
+    labels: dict[int, Any] = {}
+    for letter in dict.fromkeys("".join(terms)):
+        at = [(i, term.index(letter)) for i, term in enumerate(terms) if letter in term]
+        size = max(operands[i].shape[dim] for i, dim in at)
+        whole = [(i, dim) for i, dim in at if operands[i].shape[dim] == size]
+        vector = flow.join(*[(operands[i], dim) for i, dim in whole])
+        if letter in result:
+            labels[result.index(letter)] = vector
+        else:
+            i, dim = whole[0]
+            flow.read(nodes[i], operands[i], dim)
+    return flow.result(labels)
+
+
 # Attention -------------------------------------------------------------------------------------------------------
 
 
