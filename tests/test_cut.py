@@ -33,9 +33,10 @@ def random_drop(groups: Groups, seed: int) -> np.ndarray:
     """Units to drop at random: a random share of each group, at least one stays."""
     rng = np.random.default_rng(seed)
     share = rng.uniform(0.1, 0.9)
-    picks = [
-        rng.choice(g.units, int(share * (len(g.units) - 1) + rng.random()), replace=False) for g in groups.prunable
-    ]
+    picks = []
+    for each in groups.prunable:
+        count = int(share * (each.steps - 1) + rng.random())
+        picks += [rng.choice(row, count, replace=False) for row in each.rows]
     return np.concatenate(picks) if picks else np.zeros(0, np.int64)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from torch.utils._pytree import tree_leaves
@@ -45,17 +46,40 @@ def is_axes(value: Any) -> bool:
     "aten.fill.Scalar",
     "aten.fill.Tensor",
     "aten.copy.default",
+    ragged=True,
 )
 def pointwise(flow: Flow, *args: Any, **kwargs: Any) -> Axes:
     """Broadcast the operands; along each dimension of the result, those that are not broadcast are joined."""
     operands = [value for value in tree_leaves((args, kwargs)) if is_axes(value)]
-    shape = flow.shape
+    ragged = _ragged(flow, operands)
+    if ragged is None:
+        operands, ragged = [flow.even(x) for x in operands], {}
     labels: dict[int, Tensor | None] = {}
-    for dim in range(len(shape)):
-        ends = [(x, dim - len(shape) + len(x.shape)) for x in operands]
-        # a broadcast dimension puts no constraint on what it meets
-        labels[dim] = flow.join(*[(x, d) for x, d in ends if d >= 0 and x.shape[d] == shape[dim] > 1])
-    return flow.result(labels)
+    for dim in range(len(flow.shape)):
+        if dim not in ragged:
+            labels[dim] = flow.join(*_meeting(flow, operands, dim))
+    return replace(flow.result(labels), ragged=ragged)
+
+
+def _meeting(flow: Flow, operands: list[Axes], dim: int) -> list[tuple[Axes, int]]:
+    """The operands that are not broadcast along a dimension of the result: those that are put no constraint on it."""
+    rank, size = len(flow.shape), flow.shape[dim]
+    ends = [(x, dim - rank + len(x.shape)) for x in operands]
+    return [(x, d) for x, d in ends if d >= 0 and x.shape[d] == size > 1]
+
+
+def _ragged(flow: Flow, operands: list[Axes]) -> dict[int, Any] | None:
+    """The ragged dimensions of the result; None where they do not fit those of all operands."""
+    found: dict[int, Any] = {}
+    for dim in range(len(flow.shape)):
+        ends = _meeting(flow, operands, dim)
+        if not any(d in x.ragged for x, d in ends):
+            continue
+        full_rank = all(len(x.shape) == len(flow.shape) for x, _ in ends)
+        if not full_rank or not flow.aligned(*ends):
+            return None
+        found[dim] = ends[0][0].ragged[dim]
+    return found
 
 
 @register("aten.prelu.default")

@@ -169,8 +169,8 @@ def rms_norm(flow: Flow, x: Axes, normalized_shape: list[int], weight: Any = Non
 
 @register("aten.group_norm.default", exact=False)
 def group_norm(flow: Flow, x: Axes, groups: int, weight: Any = None, bias: Any = None, *_: Any) -> Axes:
-    """Statistics per group of channels: every group has to lose as many, so position j of all groups is tied."""
+    """Statistics per group of channels: every group has to lose as many."""
     labels = _per_channel(flow, x, (weight, bias))
     flow.inexact(labels[1], "normalised across channels")
-    flow.tie_blocks(labels[1], groups)
+    flow.balance_blocks(labels[1], groups)
     return flow.result(labels)
