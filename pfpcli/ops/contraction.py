@@ -251,6 +251,48 @@ def addmm(flow: Flow, bias: Axes, a: Axes, b: Axes, **_: Any) -> Axes:
     return flow.result(labels)
 
 
+# Einsum ----------------------------------------------------------------------------------------------------------
+
+
+def _einsum_macs(sizes: Sizes, node: Node) -> int:
+    inputs, _ = _einsum_terms(node.args[0])
+    size = {}
+    for term, operand in zip(inputs, node.args[1], strict=True):  # type: ignore[arg-type]
+        size.update(zip(term, sizes(operand), strict=True))
+    return math.prod(size.values()) if len(inputs) > 1 else 0
+
+
+def _einsum_terms(equation: Any) -> tuple[list[str], str]:
+    """The letters of the operands and of the result."""
+    left, arrow, right = equation.replace(" ", "").partition("->")
+    terms = left.split(",")
+    if not arrow:
+        right = "".join(sorted(letter for letter in set(left) - {","} if left.count(letter) == 1))
+    return terms, right
+
+
+@register("aten.einsum.default", macs=_einsum_macs)
+def einsum(flow: Flow, equation: str, operands: list[Axes], **_: Any) -> Axes:
+    """Indices with the same letter go together; those the result lacks are summed away."""
+    terms, result = _einsum_terms(equation)
+    if "." in equation or any(len(set(term)) < len(term) for term in terms) or len(operands) > 2:
+        for x in operands:
+            flow.freeze(x, f"reaches the einsum {equation}")
+        return flow.result({})
+    labels: dict[int, Any] = {}
+    for letter in dict.fromkeys("".join(terms)):
+        ends = [(x, term.index(letter)) for x, term in zip(operands, terms, strict=True) if letter in term]
+        ends = [(x, dim) for x, dim in ends if x.shape[dim] > 1]
+        joined = flow.join(*ends)
+        if letter in result:
+            labels[result.index(letter)] = joined
+        elif ends:
+            x = next(i for i, term in enumerate(terms) if letter in term)
+            source = flow.node.args[1][x]  # type: ignore[index]
+            flow.read(source, operands[x], terms[x].index(letter))  # type: ignore[arg-type]
+    return flow.result(labels)
+
+
 # Attention -------------------------------------------------------------------------------------------------------
 
 

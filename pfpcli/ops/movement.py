@@ -5,6 +5,7 @@ What is written down here is only how the sizes among a call's arguments change 
 
 from __future__ import annotations
 
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -197,6 +198,29 @@ def roll(flow: Flow, x: Axes, shifts: list[int], dims: list[int]) -> Axes:
     """A cyclic shift; along a labelled dimension it depends on the size, so that stays."""
     flow.freeze(x, f"shifted in {flow.node.name}", [x.dim(dim) for dim in dims])
     return flow.moved(x, lambda labels: torch.roll(labels, shifts, dims))  # type: ignore[no-any-return]
+
+
+@register("aten.unfold.default")
+def windows(flow: Flow, x: Axes, dim: int, size: int, step: int) -> Axes:
+    """Overlapping windows along a dimension, whose indices are picked by position; the window is a new last one."""
+    rest = _without(flow, x, dim)
+    return flow.moved(rest, lambda labels: labels.unfold(dim, size, step))  # type: ignore[no-any-return]
+
+
+@register("aten.im2col.default")
+def im2col(flow: Flow, x: Axes, kernel_size: list[int], *_: Any, **__: Any) -> Axes:
+    """Patches of [N, C, H, W] as columns [N, C * positions, patches]: every channel with all its positions."""
+    flow.freeze(x, f"unfolded in {flow.node.name}", [2, 3])
+    channels = x.labels.get(1)
+    return flow.result({0: x.labels.get(0), 1: None if channels is None else channels.repeat_interleave(prod(kernel_size))})
+
+
+@register("aten.col2im.default")
+def col2im(flow: Flow, x: Axes, output_size: list[int], kernel_size: list[int], *_: Any, **__: Any) -> Axes:
+    """Columns [N, C * positions, patches] back to [N, C, H, W]: the positions of a channel go together."""
+    flow.freeze(x, f"folded in {flow.node.name}", [2])
+    rows = x.labels.get(1)
+    return flow.result({0: x.labels.get(0), 1: None if rows is None else flow.store.even(rows.view(-1, prod(kernel_size)).T)})
 
 
 def _resize_pieces(cut: Cut, node: Node, copy: Node) -> None:
