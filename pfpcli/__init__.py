@@ -10,6 +10,7 @@ Importing this package is cheap: torch comes with the first call.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ from pfpcli.record import Run
 from pfpcli.settings import Settings
 
 __all__ = ["PfpError", "Run", "Settings", "__version__", "compress"]
+
+# onnxruntime (1.31, for one) reports to its makers and leaves files behind, unless told not to before it is imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 def compress(model: str | Path, calib: str | Path, *, keep: float = Settings.keep, **settings: Any) -> Run:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pfpcli.decode import batches
-from pfpcli.errors import InputError
+from pfpcli.errors import CalibrationError, InputError
 from pfpcli.images import TAKEN_CHANNELS, ImageSet, check_fits, common_size, open_folder, split
 from pfpcli.load import Source
 from pfpcli.preprocess import Preprocess, preprocessing
@@ -137,7 +138,24 @@ def open_calibration(settings: Settings, model: Source) -> Calibration:
     for each in (images, judges):
         if each is not None:
             check_fits(each, size, preprocess, settings.convert)
+    if judges is not None:
+        _check_disjoint(images, judges)
     return Calibration(images, judges, size, preprocess, settings.convert, settings.seed)
+
+
+def _check_disjoint(images: ImageSet, judges: ImageSet) -> None:
+    """Refuse to judge on images that may have chosen the channels, under whatever path they are found."""
+    seen, judging = ({_identity(each.root / source.name) for source in each.sources} for each in (images, judges))
+    if seen & judging:
+        raise CalibrationError(
+            f"--eval {judges.name}: {len(seen & judging)} of its {len(judging)} files are in --calib {images.name} too",
+            f"pass other images, or leave --eval out: a part of {images.name} is held out then",
+        )
+
+
+def _identity(file: Path) -> tuple[int, int]:
+    status = file.stat()
+    return status.st_dev, status.st_ino
 
 
 def _size_by_images(images: ImageSet, model: Source) -> tuple[int, ...]:

@@ -129,8 +129,16 @@ def run(args: Sequence[str]) -> int:
         code = command.main(list(args) or ["--help"], "pfp", standalone_mode=False, obj=asked)
         sys.stdout.flush()
     except (Exception, KeyboardInterrupt, Interrupted) as error:
-        code = explain(error, asked)
+        code = explain(_interrupt_behind(error) or error, asked)
     return code or 0
+
+
+def _interrupt_behind(error: BaseException) -> BaseException | None:
+    """The interrupt an error comes from; onnxruntime, interrupted while it is imported, fails with an ImportError."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, KeyboardInterrupt | Interrupted):
+        cause = cause.__cause__
+    return cause
 
 
 def explain(error: BaseException, asked: Asked) -> int:

@@ -38,10 +38,15 @@ class Cut:
         return found if result is None else found[result]  # type: ignore[no-any-return]
 
     def mask(self, node: Node, dim: int, result: int | None = None) -> NDArray[np.bool_] | None:
-        """bool[size], what stays along a dimension; None if the dimension carries no labels."""
+        """bool[size], what stays along a dimension; None if the dimension carries no labels.
+
+        Where the labels are ragged, the op that asks has tied the parts to each other, and they keep the same.
+        """
         axes = self.axes(node, result)
-        vector = axes.labels.get(axes.dim(dim))
-        return None if vector is None else self.alive[vector.numpy()]
+        dim = axes.dim(dim)
+        if dim in axes.ragged:
+            return self.alive[axes.ragged[dim].rows[0].numpy()]
+        return None if dim not in axes.labels else self.alive[axes.labels[dim].numpy()]
 
     def shape(self, node: Node, result: int | None = None) -> tuple[int, ...]:
         """The sizes that are left."""

@@ -258,13 +258,15 @@ def places(labelled: Labelled, root: NDArray[np.int64]) -> NDArray[np.uint64]:
     random = np.random.default_rng(0)
     signature = np.zeros(len(root), dtype=np.uint64)
     seen: set[int] = set()
+    vectors = [contraction.labels for contraction in labelled.contractions]
+    vectors += [labels for labels, _ in labelled.store.inexact]
     for node, axes in labelled.axes.items():
-        if node.op != "get_attr" or id(axes) in seen:
-            continue
-        seen.add(id(axes))
-        for vector in axes.vectors:
-            place = random.integers(1, 2**63, dtype=np.uint64)
-            np.add.at(signature, root[vector.numpy()], place)
+        if node.op == "get_attr" and id(axes) not in seen:
+            seen.add(id(axes))
+            vectors += axes.vectors
+    for vector in vectors:
+        place = random.integers(1, 2**63, dtype=np.uint64)
+        np.add.at(signature, root[vector.numpy()], place)
     return signature
 
 

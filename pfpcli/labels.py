@@ -197,8 +197,9 @@ class Flow:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The concrete sizes of the result."""
-        return tuple(self.node.meta["val"].shape)
+        """The concrete sizes of the result (of the first of several)."""
+        value = self.node.meta["val"]
+        return tuple((value if isinstance(value, Tensor) else value[0]).shape)
 
     @property
     def shapes(self) -> list[tuple[int, ...]]:
@@ -274,6 +275,11 @@ class Flow:
         """Tie labels to the only dimension of a bias and the like."""
         return self.join((Axes(axes.shape, {} if vector is None else {0: vector}), 0), (axes, 0))
 
+    def tie_blocks(self, vector: Tensor | None, blocks: int) -> None:
+        """Position j of equal blocks of a vector lives and dies together."""
+        if vector is not None:
+            self.store.even(vector.view(blocks, -1))
+
     def balance_blocks(self, vector: Tensor | None, blocks: int) -> None:
         """Equal blocks of a vector have to lose as many."""
         if vector is not None and blocks > 1:
@@ -298,6 +304,16 @@ class Flow:
         if vector is not None:
             self.store.mark_inexact(vector, f"{what} ({owner(self.node)})")
 
+    def join_broadcast(self, operands: Iterable[Axes], dim: int) -> Tensor | None:
+        """Tie what meets along a dimension of the result; an operand that is broadcast there puts no constraint."""
+        return self.join(*self.meeting(operands, dim))
+
+    def meeting(self, operands: Iterable[Axes], dim: int) -> list[tuple[Axes, int]]:
+        """The operands that are not broadcast along a dimension of the result."""
+        rank, size = len(self.shape), self.shape[dim]
+        ends = [(x, dim - rank + len(x.shape)) for x in operands]
+        return [(x, d) for x, d in ends if d >= 0 and x.shape[d] == size > 1]
+
     def moved(self, x: Axes, move: Callable[[Tensor], Any]) -> Any:
         """Run a data movement on the labels of `x`: the op itself, on the places of labels instead of numbers."""
         many = isinstance(self.node.meta["val"], (tuple, list))
@@ -320,7 +336,8 @@ class Flow:
         """Follow labels along some dimensions through a movement; False if it tears parts apart."""
         places = spread(torch.arange(labels.numel()).view(labels.shape), dims, shape)
         moved = move(places)
-        settled = [_Settled.of(result, labels) for result in (moved if isinstance(moved, (tuple, list)) else [moved])]
+        results = moved if isinstance(moved, (tuple, list)) else [moved]
+        settled = [_Settled.of(result, labels, free_dims(self.node, i)) for i, result in enumerate(results)]
         if labels.dim() > 1 and not all(each.is_ordered for each in settled):
             return False
         for each, axes in zip(settled, found, strict=True):
@@ -330,7 +347,7 @@ class Flow:
     def _take(self, settled: _Settled, axes: Axes) -> None:
         """Write down the labels of a movement's result."""
         if settled.free is None:
-            self.store.freeze(settled.labels.flatten(), f"picked by its position in {owner(self.node)}")
+            self.store.freeze(settled.labels.flatten(), f"picked by its position or put into the batch in {owner(self.node)}")
             return
         if settled.free in axes.labels or settled.free in axes.ragged:
             reason = f"flattened together with other channels in {owner(self.node)}"
@@ -363,8 +380,12 @@ class _Settled:
     is_ordered: bool
 
     @staticmethod
-    def of(places: Tensor, source: Tensor) -> _Settled:
-        """Settle the places where a movement put the labels of `source`: int64[*parts, size]."""
+    def of(places: Tensor, source: Tensor, unsized: Sequence[int]) -> _Settled:
+        """Settle the places where a movement put the labels of `source`: int64[*parts, size].
+
+        A dimension that channels share with the batch (`unsized`) has no fixed number of labels: it is never the free
+        one, and its parts are not told apart.
+        """
         for dim in range(places.dim()):
             if places.shape[dim] and places.stride(dim) == 0:
                 places = places.narrow(dim, 0, 1)
@@ -378,11 +399,15 @@ class _Settled:
                 varying.append(dim)
         if not varying:
             return _Settled(None, (), labels, True)
-        free = max(varying, key=lambda dim: _line(labels, dim).unique().numel())
+        sized = [dim for dim in varying if dim not in unsized]
+        if not sized:
+            return _Settled(None, (), labels, True)
+        free = max(sized, key=lambda dim: _line(labels, dim).unique().numel())
         parts = tuple(dim for dim in varying if dim != free)
         sizes = [labels.shape[dim] for dim in (*parts, free)]
         last = [places.movedim(free, -1).reshape(sizes), labels.movedim(free, -1).reshape(sizes)]
-        return _Settled(free, parts, last[1], _in_order(last[0], source.shape[-1]))
+        is_ordered = len(sized) == len(varying) and _in_order(last[0], source.shape[-1])
+        return _Settled(free, parts, last[1], is_ordered)
 
 
 def _in_order(places: Tensor, size: int) -> bool:
@@ -392,6 +417,12 @@ def _in_order(places: Tensor, size: int) -> bool:
     inside = (before // size == after // size) & ((step == 0) | (step == 1))
     between = (before % size == size - 1) & (after % size == 0)
     return bool((inside | between).all())
+
+
+def free_dims(node: Node, result: int = 0) -> list[int]:
+    """The dimensions of a node's value, or of one of its results, whose size depends on the batch."""
+    noted = node.meta.get("free", [])
+    return noted[result] if result < len(noted) else []
 
 
 def _line(labels: Tensor, dim: int) -> Tensor:

@@ -34,9 +34,14 @@ class InFloat64(fx.Interpreter):
         return super().call_function(target, args, kwargs)
 
     def run(self, *args: Any, **kwargs: Any) -> Any:
-        """Run without gradients."""
-        with torch.no_grad():
-            return super().run(*args, **kwargs)
+        """Run without gradients; tensors that the graph makes out of nothing are wide as well."""
+        default = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float64)
+        try:
+            with torch.no_grad():
+                return super().run(*args, **kwargs)
+        finally:
+            torch.set_default_dtype(default)
 
 
 def _widen(value: Any) -> Any:

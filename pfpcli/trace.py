@@ -146,6 +146,7 @@ def from_program(program: ExportedProgram, example: Sequence[Tensor]) -> Graph:
     _drop_assertions(module.graph)
     _spell_out_sizes(module.graph)
     module.graph.eliminate_dead_code()
+    _note_free_sizes(module.graph)
     module = _plain(module)
     try:
         with quiet():
@@ -241,7 +242,20 @@ def quiet() -> Iterator[None]:
 def _has_free_batch(program: ExportedProgram) -> bool:
     inputs = set(program.graph_signature.user_inputs)
     values = [node.meta["val"] for node in program.graph.nodes if node.op == "placeholder" and node.name in inputs]
-    return all(isinstance(value, Tensor) and not isinstance(value.shape[0], int) for value in values)
+    return all(isinstance(value, Tensor) and 0 in free_sizes(value) for value in values)
+
+
+def free_sizes(value: Tensor) -> list[int]:
+    """The dimensions whose size the exporter left open: they depend on the batch."""
+    return [dim for dim, size in enumerate(value.shape) if not isinstance(size, int) and size.node.maybe_as_int() is None]
+
+
+def _note_free_sizes(graph: fx.Graph) -> None:
+    """Keep what `propagate` overwrites: `meta["free"]`, for each tensor of a node's value what `free_sizes` says."""
+    for node in graph.nodes:
+        value = node.meta.get("val")
+        parts = value if isinstance(value, (tuple, list)) else [value]
+        node.meta["free"] = [free_sizes(part) if isinstance(part, Tensor) else [] for part in parts]
 
 
 def _drop_assertions(graph: fx.Graph) -> None:

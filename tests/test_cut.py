@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from functools import cache
 
-import numpy as np
 import pytest
 import torch
-from torch.utils._pytree import tree_leaves
 
-from pfpcli.cost import Costs, Predictor, count
-from pfpcli.cut import Cut, cut
+from pfpcli.cost import Costs, count
+from pfpcli.cut import cut
 from pfpcli.groups import Groups, group
 from pfpcli.labels import label
-from pfpcli.masked import InFloat64, Masked
 from pfpcli.trace import Graph, trace
+from properties import (
+    assert_costs_are_predicted,
+    assert_cut_equals_masked,
+    assert_nothing_dropped_changes_nothing,
+    difference,
+    random_drop,
+)
 from zoo import ZOO
-
-#: float64 has 15.9 digits; sums in another order cost a few of them.
-EXACT = 1e-12
 
 every_net = pytest.mark.parametrize("name", ZOO)
 
@@ -29,57 +30,23 @@ def grouped(name: str) -> Groups:
     return group(label(trace(net.module(), net.example())))
 
 
-def random_drop(groups: Groups, seed: int) -> np.ndarray:
-    """Units to drop at random: a random share of each group, at least one stays."""
-    rng = np.random.default_rng(seed)
-    share = rng.uniform(0.1, 0.9)
-    picks = []
-    for each in groups.prunable:
-        count = int(share * (each.steps - 1) + rng.random())
-        picks += [rng.choice(row, count, replace=False) for row in each.rows]
-    return np.concatenate(picks) if picks else np.zeros(0, np.int64)
-
-
-def outputs(result: object) -> list[torch.Tensor]:
-    return tree_leaves(result)
-
-
-def difference(first: object, second: object) -> float:
-    pairs = list(zip(outputs(first), outputs(second), strict=True))
-    return max(float((a - b).abs().max() / b.abs().max().clamp_min(1e-30)) for a, b in pairs)
-
-
 @every_net
 @pytest.mark.parametrize("seed", range(6))
 def test_a_cut_network_equals_the_masked_original(name: str, seed: int) -> None:
     groups = grouped(name)
-    alive = groups.alive(random_drop(groups, seed))
-    inputs = [x.double() for x in ZOO[name].example(batch=3, seed=seed)]
-    smaller = InFloat64(cut(groups.labelled, alive).module).run(*inputs)
-    masked = Masked(Cut(groups.labelled, alive)).run(*inputs)
-    assert difference(smaller, masked) < EXACT
+    assert_cut_equals_masked(groups, random_drop(groups, seed), ZOO[name].example(batch=3, seed=seed))
 
 
 @every_net
 @pytest.mark.parametrize("seed", range(4))
 def test_the_predicted_cost_is_the_cost_counted_after_the_cut(name: str, seed: int) -> None:
     groups = grouped(name)
-    alive = groups.alive(random_drop(groups, seed))
-    assert Predictor(groups).predict(alive) == count(cut(groups.labelled, alive))
+    assert_costs_are_predicted(groups, random_drop(groups, seed))
 
 
 @every_net
 def test_dropping_nothing_leaves_every_weight_and_output_as_it_was(name: str) -> None:
-    groups = grouped(name)
-    whole = groups.labelled.graph
-    same = cut(groups.labelled, groups.alive(np.zeros(0, np.int64)))
-    before, after = whole.module.state_dict(), same.module.state_dict()
-    assert list(before) == list(after)
-    assert all(torch.equal(before[key], after[key]) for key in before)
-    inputs = ZOO[name].example(batch=3)
-    with torch.no_grad():
-        pairs = zip(outputs(whole.module(*inputs)), outputs(same.module(*inputs)), strict=True)
-    assert all(torch.equal(a, b) for a, b in pairs)
+    assert_nothing_dropped_changes_nothing(grouped(name), ZOO[name].example(batch=3))
 
 
 @every_net

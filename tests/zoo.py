@@ -41,12 +41,15 @@ def head(channels: int, classes: int = 5) -> nn.Sequential:
 
 
 class Calls(nn.Module):
-    """A module whose forward is given as a function of itself and its inputs."""
+    """A module whose forward is given as a function of itself and its inputs; plain tensors become buffers."""
 
-    def __init__(self, forward: Callable[..., Tensor], **parts: nn.Module) -> None:
+    def __init__(self, forward: Callable[..., Tensor], **parts: nn.Module | Tensor) -> None:
         super().__init__()
         for name, part in parts.items():
-            self.add_module(name, part)
+            if isinstance(part, (nn.Module, nn.Parameter)):
+                setattr(self, name, part)
+            else:
+                self.register_buffer(name, part)
         self._call = forward
 
     def forward(self, *inputs: Tensor) -> Tensor:

@@ -42,7 +42,8 @@ def _conv_macs(sizes: Sizes, node: Node) -> int:
 def _resize_conv(cut: Cut, node: Node, copy: Node) -> None:
     given = bind(node)
     channels = given["input"].meta["val"].shape[1]
-    if _is_depthwise(channels, given["groups"]):
+    # as many groups as the graph computes, e.g. a batch that was put into the channels: nothing is cut there
+    if not isinstance(given["groups"], Node) and _is_depthwise(channels, given["groups"]):
         rebind(copy, groups=cut.shape(given["input"])[1])
 
 
@@ -111,10 +112,14 @@ def convolution(flow: Flow, x: Axes, weight: Axes, bias: Axes | None = None, *_:
 
     weight: [C_out, C_in/groups, *kernel], transposed: [C_in, C_out/groups, *kernel].
     """
-    given = bind(flow.node)
-    groups = given["groups"]
+    groups = bind(flow.node)["groups"]
+    groups = groups.meta["val"] if isinstance(groups, Node) else groups
     transposed = _is_transposed(flow.node)
     x = flow.even(x)
+    if len(x.shape) < len(weight.shape):
+        for each in (x, weight, *([bias] if bias is not None else [])):
+            flow.freeze(each, f"a convolution of a single sample in {flow.node.name}")
+        return flow.result({})
     flow.freeze(weight, "a kernel position", range(2, len(weight.shape)))
     flow.freeze(x, f"convolved over in {flow.node.name}", range(2, len(x.shape)))
     if _is_depthwise(x.shape[1], groups):
@@ -215,8 +220,7 @@ def _product(flow: Flow, a: Axes, b: Axes, operands: tuple[Any, Any]) -> Axes:
     flow.read(operands[0], a, inner_a, operands[1], b.labels.get(len(b.shape) - 1))
     labels: dict[int, Any] = {rank - 2: a.labels.get(len(a.shape) - 2), rank - 1: b.labels.get(len(b.shape) - 1)}
     for dim in range(rank - 2):
-        ends = [(x, dim - rank + len(x.shape)) for x in (a, b)]
-        labels[dim] = flow.join(*[(x, d) for x, d in ends if d >= 0 and x.shape[d] == flow.shape[dim] > 1])
+        labels[dim] = flow.join_broadcast((a, b), dim)
     ragged = {rank - 1: b.ragged[rank - 1]} if rank - 1 in b.ragged else {}
     return replace(flow.result(labels), ragged=ragged)
 
@@ -242,13 +246,8 @@ def _addmm_macs(sizes: Sizes, node: Node) -> int:
 @register("aten.addmm.default", "aten.baddbmm.default", macs=_addmm_macs, columns=_matmul_columns)
 def addmm(flow: Flow, bias: Axes, a: Axes, b: Axes, **_: Any) -> Axes:
     """Bias + a @ b."""
-    out = _product(flow, a, b, (flow.node.args[1], flow.node.args[2]))
-    labels: dict[int, Any] = dict(out.labels)
-    for dim in range(len(flow.shape)):
-        at = dim - len(flow.shape) + len(bias.shape)
-        if at >= 0 and bias.shape[at] == flow.shape[dim] > 1:
-            labels[dim] = flow.join((out, dim), (bias, at))
-    return flow.result(labels)
+    out = flow.even(_product(flow, a, b, (flow.node.args[1], flow.node.args[2])))
+    return flow.result({dim: flow.join_broadcast((out, bias), dim) for dim in range(len(flow.shape))})
 
 
 # Einsum ----------------------------------------------------------------------------------------------------------
@@ -321,15 +320,17 @@ def attention(flow: Flow, query: Axes, key: Axes, value: Axes, mask: Axes | None
     flow.join((key, rank - 2), (value, rank - 2))
     for axes in (query, key, value):
         flow.freeze(axes, f"a position in {flow.node.name}", [rank - 2])
+    operands = [query, key, value]
     if mask is not None:
-        flow.freeze(mask, f"an attention mask in {flow.node.name}")
+        operands.append(mask)
+        flow.freeze(mask, f"an attention mask in {flow.node.name}", range(len(mask.shape))[-2:])
     flow.read(flow.node.args[0], query, rank - 1)  # type: ignore[arg-type]
-    labels: dict[int, Any] = {d: flow.join((query, d), (key, d), (value, d)) for d in range(rank - 2)}
+    for dim in range(rank - 2):
+        if {query.shape[dim], key.shape[dim], value.shape[dim]} > {flow.shape[dim]}:
+            for axes in operands:
+                flow.freeze(axes, f"shared among several heads in {flow.node.name}", [dim - rank + len(axes.shape)])
+    labels: dict[int, Any] = {dim: flow.join_broadcast(operands, dim) for dim in range(rank - 2)}
     labels[rank - 1] = value.labels.get(rank - 1)
-    if mask is not None:
-        for dim in range(len(mask.shape) - 2):
-            if mask.shape[dim] > 1 and labels.get(dim) is not None:
-                flow.store.freeze(labels[dim], f"joined to the mask in {flow.node.name}")
     return replace(flow.result(labels), ragged={d: r for d, r in value.ragged.items() if d == rank - 1})
 
 

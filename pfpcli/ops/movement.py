@@ -27,8 +27,8 @@ def _run_on_labels(flow: Flow, x: Axes, *args: Any, **kwargs: Any) -> Any:
 
 
 register(
-    "aten.channel_shuffle.default",
     "aten.flatten.using_ints",
+    "aten.flip.default",
     "aten.mT.default",
     "aten.movedim.int",
     "aten.movedim.intlist",
@@ -37,15 +37,37 @@ register(
     "aten.pixel_shuffle.default",
     "aten.pixel_unshuffle.default",
     "aten.repeat.default",
-    "aten.squeeze.default",
-    "aten.squeeze.dim",
-    "aten.squeeze.dims",
     "aten.swapaxes.default",
     "aten.t.default",
     "aten.transpose.int",
     "aten.unsqueeze.default",
     ragged=True,
 )(_run_on_labels)
+
+
+@register("aten.channel_shuffle.default")
+def channel_shuffle(flow: Flow, x: Axes, groups: int) -> Any:
+    """Channels are dealt out by their position in equal groups, so position j of all groups is tied."""
+    flow.tie_blocks(x.labels.get(1), groups)
+    return _run_on_labels(flow, x, groups)
+
+
+def _resize_squeeze(cut: Cut, node: Node, copy: Node) -> None:
+    """A dimension that a cut leaves at size 1 is not one of those that were squeezed."""
+    given = bind(node)
+    x = given["self"]
+    shape = x.meta["val"].shape
+    dims = given.get("dim", range(len(shape)))
+    dims = {dim % len(shape) for dim in (dims if not isinstance(dims, int) else [dims])}
+    if any(cut.shape(x)[dim] == 1 != shape[dim] for dim in dims):
+        gone = sorted(dim for dim in dims if shape[dim] == 1)
+        if gone:
+            copy.target, copy.args, copy.kwargs = aten.squeeze.dims, (copy.args[0], gone), {}
+        else:
+            copy.target, copy.args, copy.kwargs = aten.clone.default, (copy.args[0],), {}
+
+
+register("aten.squeeze.default", "aten.squeeze.dim", "aten.squeeze.dims", resize=_resize_squeeze)(_run_on_labels)
 
 
 # Sizes among the arguments ---------------------------------------------------------------------------------------
@@ -108,7 +130,7 @@ def _left(mask: NDArray[np.bool_], picked: Any) -> list[int]:
 
 def _select_indices(cut: Cut, copy: Node, dim: int, indices: list[int]) -> None:
     """Turn a call into index_select of the positions that are left."""
-    index = cut.constant(copy, torch.tensor(indices))
+    index = cut.constant(copy, torch.tensor(indices, dtype=torch.int64))
     copy.target, copy.args, copy.kwargs = aten.index_select.default, (copy.args[0], dim, index), {}
 
 
@@ -129,7 +151,8 @@ def _resize_narrow(cut: Cut, node: Node, copy: Node) -> None:
     given = bind(node)
     mask = cut.mask(given["self"], given["dim"])
     if mask is not None:
-        start, stop = given["start"], given["start"] + given["length"]
+        start = given["start"] % len(mask)
+        stop = start + given["length"]
         rebind(copy, start=int(mask[:start].sum()), length=int(mask[start:stop].sum()))
 
 
@@ -142,6 +165,7 @@ def _resize_select(cut: Cut, node: Node, copy: Node) -> None:
 
 register("aten.slice.Tensor", resize=_resize_slice)(_run_on_labels)
 register("aten.narrow.default", resize=_resize_narrow)(_run_on_labels)
+register("aten.select.int", resize=_resize_select, ragged=True)(_run_on_labels)
 
 
 def _resize_slice_scatter(cut: Cut, node: Node, copy: Node) -> None:
@@ -179,13 +203,6 @@ def _without(flow: Flow, x: Axes, dim: int) -> Axes:
     return type(x)(x.shape, labels, x.origin, {d: r for d, r in x.ragged.items() if d != x.dim(dim)})
 
 
-@register("aten.select.int", resize=_resize_select, ragged=True)
-def select(flow: Flow, x: Axes, dim: int, index: int) -> Axes:
-    """One index of a dimension: what is picked by position stays."""
-    rest = _without(flow, x, dim)
-    return flow.moved(rest, lambda labels: labels.select(dim, index))  # type: ignore[no-any-return]
-
-
 @register("aten.unbind.int", ragged=True)
 def unbind(flow: Flow, x: Axes, dim: int = 0) -> tuple[Axes, ...]:
     """Every index of a dimension on its own: there have to be as many of them."""
@@ -194,10 +211,11 @@ def unbind(flow: Flow, x: Axes, dim: int = 0) -> tuple[Axes, ...]:
 
 
 @register("aten.roll.default")
-def roll(flow: Flow, x: Axes, shifts: list[int], dims: list[int]) -> Axes:
+def roll(flow: Flow, x: Axes, shifts: list[int], dims: list[int] | None = None) -> Axes:
     """A cyclic shift; along a labelled dimension it depends on the size, so that stays."""
-    flow.freeze(x, f"shifted in {flow.node.name}", [x.dim(dim) for dim in dims])
-    return flow.moved(x, lambda labels: torch.roll(labels, shifts, dims))  # type: ignore[no-any-return]
+    shifted = [x.dim(dim) for dim in dims] if dims else list(x.labels)
+    flow.freeze(x, f"shifted in {flow.node.name}", shifted)
+    return flow.result({d: vector for d, vector in x.labels.items() if d not in shifted})
 
 
 @register("aten.unfold.default")
@@ -245,7 +263,7 @@ register(
 
 
 def _constant_index(cut: Cut, index: Node) -> Any:
-    return cut.tensor(index).flatten().numpy()
+    return cut.tensor(index).flatten().cpu().numpy()
 
 
 def _resize_index_select(cut: Cut, node: Node, copy: Node) -> None:
@@ -266,8 +284,8 @@ def _pick(flow: Flow, x: Axes, dim: int, index: Axes, source: Any) -> Axes:
     if source.op != "get_attr":
         flow.freeze(x, f"picked by computed positions in {flow.node.name}", [dim])
         return flow.result({d: v for d, v in x.labels.items() if d != dim})
-    positions = flow.tensor(source)
-    return flow.moved(x, lambda labels: labels.index_select(dim, positions.flatten()).view(flow.shape))  # type: ignore
+    positions = flow.tensor(source).flatten().cpu() % x.shape[dim]
+    return flow.moved(x, lambda labels: labels.index_select(dim, positions))  # type: ignore[no-any-return]
 
 
 def _resize_index(cut: Cut, node: Node, copy: Node) -> None:
@@ -327,7 +345,7 @@ def _padding(node: Node, pad: list[int]) -> dict[int, tuple[int, int]]:
 
 
 def _resize_pad(cut: Cut, node: Node, copy: Node) -> None:
-    pad = list(bind(node)["pad"])
+    pad = list(bind(copy)["pad"])
     for dim, (before, after) in _padding(node, pad).items():
         mask = cut.mask(node, dim)
         if mask is not None:
@@ -352,8 +370,8 @@ def pad(flow: Flow, x: Axes, pad: list[int], *args: Any, **kwargs: Any) -> Axes:
     return flow.result(labels)
 
 
-@register("aten.meshgrid.default", "aten.broadcast_tensors.default")
-def fixed(flow: Flow, *args: Any) -> tuple[Axes, ...]:
+@register("aten.meshgrid.default", "aten.meshgrid.indexing")
+def fixed(flow: Flow, *args: Any, **_: Any) -> tuple[Axes, ...]:
     """Grids of positions: fixed sizes."""
     for value in args[0]:
         flow.freeze(value, f"spread in {flow.node.name}")

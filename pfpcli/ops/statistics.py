@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from torch import Tensor
 from torch.fx.node import Node
 
 from pfpcli.ops.rule import bind, rebind, register
@@ -30,10 +31,11 @@ def batch_norm(flow: Flow, x: Axes, weight: Any, bias: Any, mean: Any, var: Any,
 
 @register("aten._native_batch_norm_legit_no_training.default", "aten.native_batch_norm.default")
 def native_batch_norm(flow: Flow, x: Axes, weight: Any, bias: Any, mean: Any, var: Any, *_: Any) -> tuple[Axes, ...]:
-    """As batch_norm; the saved statistics are not used in eval mode."""
+    """As batch_norm; the saved statistics have one entry per channel, or none."""
     labels = _per_channel(flow, x, (weight, bias, mean, var))
     first = type(x)(x.shape, {d: v for d, v in labels.items() if v is not None}, f"the result of {flow.node.name}")
-    return (first, *[type(x)(shape) for shape in flow.shapes[1:]])
+    saved = {0: first.labels[1]} if 1 in first.labels else {}
+    return (first, *[type(x)(shape, saved if shape == x.shape[1:2] else {}) for shape in flow.shapes[1:]])
 
 
 def _pool(spatial: int) -> Any:
@@ -53,12 +55,13 @@ def _pool(spatial: int) -> Any:
 for _n in (1, 2, 3):
     register(
         f"aten.adaptive_avg_pool{_n}d.default",
-        f"aten._adaptive_avg_pool{_n}d.default",
         f"aten.adaptive_max_pool{_n}d.default",
         f"aten.avg_pool{_n}d.default",
         f"aten.max_pool{_n}d.default",
         f"aten.max_pool{_n}d_with_indices.default",
     )(_pool(_n))
+register("aten._adaptive_avg_pool2d.default")(_pool(2))
+register("aten._adaptive_avg_pool3d.default")(_pool(3))
 register("aten.upsample_linear1d.vec", "aten.upsample_nearest1d.vec", "aten.upsample_nearest1d.default")(_pool(1))
 register(
     "aten.upsample_bicubic2d.default",
@@ -89,9 +92,8 @@ def _reduced(x: Axes, dim: Any) -> set[int]:
 def _after_reduction(flow: Flow, x: Axes, dims: set[int], keepdim: bool) -> Any:
     left = [dim for dim in range(len(x.shape)) if keepdim or dim not in dims]
     labels = {i: x.labels[dim] for i, dim in enumerate(left) if dim in x.labels and dim not in dims}
-    if isinstance(flow.node.meta["val"], tuple):
-        return tuple(type(x)(shape, labels, x.origin) for shape in flow.shapes)
-    return flow.result(labels)  # type: ignore[arg-type]
+    result = flow.result(labels)  # type: ignore[arg-type]
+    return result if isinstance(flow.node.meta["val"], Tensor) else (result,) * len(flow.shapes)
 
 
 @register("aten.sum.dim_IntList", "aten.sum.default")
@@ -126,9 +128,18 @@ def statistic(flow: Flow, x: Axes, *_: Any, **__: Any) -> Any:
     """Over positions: per channel. Across channels: the statistic of those that are left."""
     given = bind(flow.node)
     dims = _reduced(x, given.get("dim"))
+    if _tells_positions(flow.node):
+        flow.freeze(x, f"numbered by {flow.node.target}", dims)
     for each in dims:
         flow.inexact(x.labels.get(each), f"{flow.node.target} across channels")
     return _after_reduction(flow, x, dims, bool(given.get("keepdim", False)))
+
+
+def _tells_positions(node: Node) -> bool:
+    """Whether the place of an extreme is asked for: a channel is then known by its number."""
+    if "arg" in str(node.target):
+        return True
+    return str(node.target) in ("aten.max.dim", "aten.min.dim") and any(user.args[1] == 1 for user in node.users)
 
 
 @register("aten.softmax.int", "aten._softmax.default", "aten.log_softmax.int", "aten._log_softmax.default", exact=False)
