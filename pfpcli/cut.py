@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 from torch.fx.node import Node
 
 from pfpcli import ops
-from pfpcli.labels import Axes, Labelled, spread
+from pfpcli.labels import Axes, Labelled, Ragged, spread
 from pfpcli.trace import Graph, add_tensor, fetch, is_tensor, propagate
 
 
@@ -44,9 +44,8 @@ class Cut:
         """
         axes = self.axes(node, result)
         dim = axes.dim(dim)
-        if dim in axes.ragged:
-            return self.alive[axes.ragged[dim].rows[0].numpy()]
-        return None if dim not in axes.labels else self.alive[axes.labels[dim].numpy()]
+        vector = axes.ragged[dim].rows[0] if dim in axes.ragged else axes.labels.get(dim)
+        return None if vector is None else self.alive[vector.numpy()]
 
     def shape(self, node: Node, result: int | None = None) -> tuple[int, ...]:
         """The sizes that are left."""
@@ -61,18 +60,15 @@ class Cut:
     def keep(self, node: Node, dim: int) -> Tensor | None:
         """What stays along a dimension, ragged or not, broadcastable to the shape: bool; None if all of it does."""
         axes = self.axes(node)
-        if dim in axes.labels:
-            parts, labels, span = (), axes.labels[dim], 1
-        elif dim in axes.ragged:
-            parts, labels, span = axes.ragged[dim].parts, axes.ragged[dim].labels, axes.ragged[dim].span
-        else:
+        ragged = axes.ragged.get(dim) or (Ragged((), axes.labels[dim]) if dim in axes.labels else None)
+        if ragged is None:
             return None
-        alive = torch.from_numpy(self.alive)[labels]
+        alive = torch.from_numpy(self.alive)[ragged.labels]
         if alive.all():
             return None
-        if span > 1:
-            alive = alive.repeat_interleave(span, 0)
-        return spread(alive, (*parts, dim), axes.shape, full=False)
+        if ragged.span > 1:
+            alive = alive.repeat_interleave(ragged.span, 0)
+        return spread(alive, (*ragged.parts, dim), axes.shape, full=False)
 
     def is_cut(self, node: Node) -> bool:
         """Whether the node's tensor gets smaller."""

@@ -223,18 +223,18 @@ class Flow:
         """The same without ragged dimensions (or without one): position j of all parts is tied."""
         return even(self.store, axes, dim)
 
-    def split_parameter(self, node: Node, channels: Tensor | None, groups: int) -> Tensor:
+    def split_parameter(self, node: Node, axes: Axes, channels: Tensor | None, groups: int) -> Tensor:
         """Give dimension 1 of a parameter other labels in each of equal blocks along dimension 0.
 
         Args:
             node: the parameter.
+            axes: its labels.
             channels: int64[groups * size], or None if it is split already.
             groups: number of blocks.
 
         Returns:
             int64[groups * size], the labels it has now; tied, if it is no parameter or has been split before.
         """
-        axes = self._labelled.axes[node]
         if 1 in axes.ragged:
             held = axes.ragged[1].labels.flatten()
             if channels is not None:
@@ -253,7 +253,9 @@ class Flow:
         """Tie ragged dimensions that go together part by part; False if that cannot be done."""
         found = [axes.ragged.get(dim) for axes, dim in ends]
         first = found[0]
-        if first is None or any(r is None or r.parts != first.parts or r.labels.shape != first.labels.shape for r in found):
+        if first is None:
+            return False
+        if any(r is None or r.parts != first.parts or r.labels.shape != first.labels.shape for r in found):
             return False
         for other in found[1:]:
             if other is not None:
@@ -318,7 +320,7 @@ class Flow:
         """Run a data movement on the labels of `x`: the op itself, on the places of labels instead of numbers."""
         many = isinstance(self.node.meta["val"], (tuple, list))
         found = [Axes(shape, {}, x.origin) for shape in (self.shapes if many else [self.shape])]
-        sources = [((dim,), vector) for dim, vector in x.labels.items()]
+        sources: list[tuple[tuple[int, ...], Tensor]] = [((dim,), vector) for dim, vector in x.labels.items()]
         sources += [((*ragged.parts, dim), ragged.labels) for dim, ragged in x.ragged.items()]
         for dims, labels in sorted(sources, key=lambda source: source[0][-1]):
             if not self._follow(found, move, x.shape, dims, labels):
@@ -347,12 +349,18 @@ class Flow:
     def _take(self, settled: _Settled, axes: Axes) -> None:
         """Write down the labels of a movement's result."""
         if settled.free is None:
-            self.store.freeze(settled.labels.flatten(), f"picked by its position or put into the batch in {owner(self.node)}")
+            reason = f"picked by its position, or put into the batch, in {owner(self.node)}"
+            self.store.freeze(settled.labels.flatten(), reason)
             return
         if settled.free in axes.labels or settled.free in axes.ragged:
+            # an element that belongs to two channels can follow one of them, if the other never dies
             reason = f"flattened together with other channels in {owner(self.node)}"
-            self.store.freeze(settled.labels.flatten(), reason)
-            self.freeze(axes, reason, [settled.free])
+            first = axes.labels.get(settled.free)
+            if first is None or settled.parts or settled.labels.unique().numel() <= first.unique().numel():
+                self.store.freeze(settled.labels.flatten(), reason)
+            else:
+                self.store.freeze(first, reason)
+                axes.labels[settled.free] = settled.labels
         elif settled.parts and settled.is_ordered:
             ragged = axes.ragged[settled.free] = Ragged(settled.parts, settled.labels)
             self.store.balance(ragged.rows)

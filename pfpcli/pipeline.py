@@ -20,7 +20,7 @@ from pfpcli.labels import label
 from pfpcli.latency import Latency, latency
 from pfpcli.load import Source, load
 from pfpcli.outcome import Outcome, Scored, Written
-from pfpcli.plan import Plan, plan
+from pfpcli.plan import Plan, nothing_to_prune, plan
 from pfpcli.quality import compare
 from pfpcli.rebuild import rebuild
 from pfpcli.record import FILES, Quality, Run, Verification, run_folder
@@ -127,8 +127,10 @@ def _score(
 ) -> Scored:
     with console.step("score") as step:
         found = readers(groups)
+        if not found:
+            raise nothing_to_prune(groups)
         graph = groups.labelled.graph
-        division = calibration.divide(set_size(found) if found else 1, settings.samples)
+        division = calibration.divide(set_size(found), settings.samples)
         total = len(division.scored)
         scores = score(
             groups,

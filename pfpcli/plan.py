@@ -113,9 +113,7 @@ def plan(
         return Plan(groups, alive, everything, before, before, of, keep, None)
     choices = _choices(groups, scores, predictor, multiple_of, min_channels)
     if not choices:
-        raise UnsupportedError(
-            _nothing_to_prune(groups), "`--freeze` and unknown ops are listed with their reasons above"
-        )
+        raise nothing_to_prune(groups)
 
     def cost(counts: list[int]) -> int:
         return int(getattr(predictor.predict(_alive(groups, choices, counts)), of))
@@ -127,7 +125,7 @@ def plan(
     counts, epsilon = _search(choices, counts_at, cost, target)
     smallest = cost([choice.rounded(0) for choice in choices])
     if cost(counts) > target * (1 + TOLERANCE) and smallest > target * (1 + TOLERANCE):
-        raise _unreachable(groups, keep, of, smallest / getattr(before, of))
+        raise _unreachable(choices, groups, keep, of, smallest / getattr(before, of))
     alive = _alive(groups, choices, counts)
     kept = {id(choice.group): count for choice, count in zip(choices, counts, strict=True)}
     per_group = tuple(kept.get(id(group), group.steps) for group in groups.groups)
@@ -230,17 +228,23 @@ def _nudged(choices: list[_Choice], counts: list[int], cost: Callable[[list[int]
     return min(plans, key=lambda plan: abs(cost(plan) - target))
 
 
-def _nothing_to_prune(groups: Groups) -> str:
+def nothing_to_prune(groups: Groups) -> UnsupportedError:
+    """The refusal of a network in which every channel is frozen."""
     reasons = sorted({group.frozen for group in groups.groups if group.frozen})
-    return f"nothing can be pruned: {'; '.join(reasons) or 'no layer with weights reads channels of another one'}"
+    return UnsupportedError(
+        f"nothing can be pruned: {'; '.join(reasons) or 'no layer with weights reads channels of another one'}",
+        "name fewer layers with --freeze; an op without a rule is worth an issue",
+    )
 
 
-def _unreachable(groups: Groups, keep: float, of: str, smallest: float) -> BudgetError:
+def _unreachable(choices: list[_Choice], groups: Groups, keep: float, of: str, smallest: float) -> BudgetError:
     what = "parameters" if of == "params" else "MACs"
     frozen = sum(bool(group.frozen) for group in groups.groups)
     reachable = math.ceil(smallest * 1000) / 1000
+    least = min(choice.rounded(0) * choice.group.width for choice in choices)
+    rounding = "; --multiple-of is large for this network" if any(choice.step > 1 for choice in choices) else ""
     return BudgetError(
         f"--keep {keep:g}: not reachable; the smallest valid network keeps {reachable:.3f} of the {what} "
-        f"(every group keeps at least one channel; {frozen} groups are frozen)",
-        f"use `--keep {reachable:.3f}` or more",
+        f"(every group keeps at least {least} channel{'s' * (least > 1)}; {frozen} groups are frozen{rounding})",
+        f"use `--keep {reachable:.3f}` or more" + (", or a smaller --multiple-of" if rounding else ""),
     )

@@ -144,7 +144,6 @@ def from_program(program: ExportedProgram, example: Sequence[Tensor]) -> Graph:
         # Writes through views need alias analysis; torch has it, at the price of a second tracing.
         module = program.run_decompositions({}).module(check_guards=False)
     _drop_assertions(module.graph)
-    _spell_out_sizes(module.graph)
     module.graph.eliminate_dead_code()
     _note_free_sizes(module.graph)
     module = _plain(module)
@@ -247,7 +246,8 @@ def _has_free_batch(program: ExportedProgram) -> bool:
 
 def free_sizes(value: Tensor) -> list[int]:
     """The dimensions whose size the exporter left open: they depend on the batch."""
-    return [dim for dim, size in enumerate(value.shape) if not isinstance(size, int) and size.node.maybe_as_int() is None]
+    sizes = enumerate(value.shape)
+    return [dim for dim, size in sizes if not isinstance(size, int) and size.node.maybe_as_int() is None]
 
 
 def _note_free_sizes(graph: fx.Graph) -> None:
@@ -262,27 +262,6 @@ def _drop_assertions(graph: fx.Graph) -> None:
     for node in reversed(list(graph.nodes)):
         if node.op == "call_function" and str(node.target).startswith(_ASSERTIONS) and not node.users:
             graph.erase_node(node)
-
-
-#: Calls that take their sizes from another tensor, and those that take them as numbers.
-_LIKE_ANOTHER = {
-    "aten.expand_as.default": torch.ops.aten.expand.default,
-    "aten.reshape_as.default": torch.ops.aten.reshape.default,
-    "aten.view_as.default": torch.ops.aten.view.default,
-}
-
-
-def _spell_out_sizes(graph: fx.Graph) -> None:
-    """Write sizes that a call takes from another tensor as a list: what the other one loses is no business of the call."""
-    for node in list(graph.nodes):
-        if node.op == "call_function" and str(node.target) in _LIKE_ANOTHER:
-            x, other = node.args
-            sizes: list[Any] = list(node.meta["val"].shape)
-            with graph.inserting_before(node):
-                for dim, size in enumerate(sizes):
-                    if not isinstance(size, int):
-                        sizes[dim] = graph.call_function(torch.ops.aten.sym_size.int, (other, dim))
-            node.target, node.args, node.kwargs = _LIKE_ANOTHER[str(node.target)], (x, sizes), {}
 
 
 def _functionalise(graph: fx.Graph) -> bool:

@@ -60,7 +60,7 @@ def _lost_quality(quality: Quality) -> str:
 
 
 def _few_samples(scored: Scored) -> str:
-    needed, there = set_size(scored.readers) if scored.readers else 0, len(scored.division.scored)
+    needed, there = set_size(scored.readers), len(scored.division.scored)
     if there >= needed:
         return ""
     name = scored.division.calibration.images.name

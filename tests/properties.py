@@ -13,6 +13,7 @@ from pfpcli.cost import Predictor, count
 from pfpcli.cut import Cut, cut
 from pfpcli.groups import Groups
 from pfpcli.masked import InFloat64, Masked
+from pfpcli.trace import Graph
 
 #: float64 has 15.9 digits; sums in another order cost a few of them.
 EXACT = 1e-12
@@ -45,17 +46,13 @@ def difference(first: object, second: object) -> float:
     return max(float((a - b).abs().max() / b.abs().max().clamp_min(1e-30)) for a, b in pairs)
 
 
-def assert_cut_equals_masked(groups: Groups, dropped: np.ndarray, inputs: Sequence[Tensor]) -> None:
-    alive = groups.alive(dropped)
+def assert_equals_masked(groups: Groups, alive: np.ndarray, smaller: Graph, inputs: Sequence[Tensor]) -> None:
     wide = [x.double() for x in inputs]
-    smaller = InFloat64(cut(groups.labelled, alive).module).run(*wide)
-    masked = Masked(Cut(groups.labelled, alive)).run(*wide)
-    assert difference(smaller, masked) < EXACT
+    assert difference(InFloat64(smaller.module).run(*wide), Masked(Cut(groups.labelled, alive)).run(*wide)) < EXACT
 
 
-def assert_costs_are_predicted(groups: Groups, dropped: np.ndarray) -> None:
-    alive = groups.alive(dropped)
-    assert Predictor(groups).predict(alive) == count(cut(groups.labelled, alive))
+def assert_costs_as_predicted(groups: Groups, alive: np.ndarray, smaller: Graph) -> None:
+    assert Predictor(groups).predict(alive) == count(smaller)
 
 
 def assert_nothing_dropped_changes_nothing(groups: Groups, inputs: Sequence[Tensor]) -> None:

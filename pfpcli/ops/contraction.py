@@ -106,7 +106,9 @@ def _patches(x: Tensor, kernel: list[int], stride: list[int], dilation: list[int
     return x.permute(0, 1, *offsets, *spatial).flatten(2, 1 + dims).flatten(3)
 
 
-@register(*_CONVOLUTIONS, *_TRANSPOSED, *_GENERAL, resize=_resize_conv, macs=_conv_macs, columns=conv_columns, ragged=True)
+@register(
+    *_CONVOLUTIONS, *_TRANSPOSED, *_GENERAL, resize=_resize_conv, macs=_conv_macs, columns=conv_columns, ragged=True
+)
 def convolution(flow: Flow, x: Axes, weight: Axes, bias: Axes | None = None, *_: Any, **__: Any) -> Axes:
     """Reads dimension 1 of x, makes channels; depthwise ones pass through.
 
@@ -116,6 +118,8 @@ def convolution(flow: Flow, x: Axes, weight: Axes, bias: Axes | None = None, *_:
     groups = groups.meta["val"] if isinstance(groups, Node) else groups
     transposed = _is_transposed(flow.node)
     x = flow.even(x)
+    if flow.node.args[1].op != "get_attr":  # type: ignore[union-attr]
+        weight = flow.even(weight)  # only a parameter can hold other channels in each group
     if len(x.shape) < len(weight.shape):
         for each in (x, weight, *([bias] if bias is not None else [])):
             flow.freeze(each, f"a convolution of a single sample in {flow.node.name}")
@@ -171,7 +175,7 @@ def _among_groups(flow: Flow, x: Axes, weight: Axes, groups: int, transposed: bo
         if channels is None:
             flow.freeze(weight, f"joined to {x.origin}", [1])
             return weight.labels.get(0)
-    held = flow.split_parameter(flow.node.args[1], channels, groups)  # type: ignore[arg-type]
+    held = flow.split_parameter(flow.node.args[1], weight, channels, groups)  # type: ignore[arg-type]
     return held if transposed else weight.labels.get(0)
 
 
@@ -200,12 +204,14 @@ def linear(flow: Flow, x: Axes, weight: Axes, bias: Axes | None = None) -> Axes:
     last = len(x.shape) - 1
     made = flow.join((weight, 0), *([(bias, 0)] if bias is not None else []))
     flow.join((x, last), (weight, 1))
-    flow.read(flow.node.args[0], x, last, flow.node.args[1], made)  # type: ignore[arg-type]
+    # a single vector has no batch: nothing to score it on
+    layer = (flow.node.args[1], made) if last > 0 else ()
+    flow.read(flow.node.args[0], x, last, *layer)  # type: ignore[arg-type]
     return flow.result({**x.labels, last: made})
 
 
 def _product(flow: Flow, a: Axes, b: Axes, operands: tuple[Any, Any]) -> Axes:
-    """a @ b with batch dimensions broadcast; what is contracted goes together."""
+    """A @ b with batch dimensions broadcast; what is contracted goes together."""
     rank = len(flow.shape)
     if not len(a.shape) == len(b.shape) == rank:
         a, b = flow.even(a), flow.even(b)
@@ -217,8 +223,11 @@ def _product(flow: Flow, a: Axes, b: Axes, operands: tuple[Any, Any]) -> Axes:
         b = flow.even(b)
     if rank - 2 in a.ragged:
         a = flow.even(a)
-    flow.read(operands[0], a, inner_a, operands[1], b.labels.get(len(b.shape) - 1))
-    labels: dict[int, Any] = {rank - 2: a.labels.get(len(a.shape) - 2), rank - 1: b.labels.get(len(b.shape) - 1)}
+    made = b.labels.get(len(b.shape) - 1)
+    # a stack of weights, one for each of many places, is no layer that can be scored
+    layer = (operands[1], made) if len(b.shape) == 2 else ()
+    flow.read(operands[0], a, inner_a, *layer)
+    labels: dict[int, Any] = {rank - 2: a.labels.get(len(a.shape) - 2), rank - 1: made}
     for dim in range(rank - 2):
         labels[dim] = flow.join_broadcast((a, b), dim)
     ragged = {rank - 1: b.ragged[rank - 1]} if rank - 1 in b.ragged else {}
@@ -229,7 +238,14 @@ def _matmul_columns(node: Node, x: Tensor, weight: Tensor) -> Columns:
     return linear_columns(node, x, weight.mT)
 
 
-@register("aten.matmul.default", "aten.bmm.default", "aten.mm.default", macs=_linear_macs, columns=_matmul_columns, ragged=True)
+@register(
+    "aten.matmul.default",
+    "aten.bmm.default",
+    "aten.mm.default",
+    macs=_linear_macs,
+    columns=_matmul_columns,
+    ragged=True,
+)
 def matmul(flow: Flow, a: Axes, b: Axes) -> Axes:
     """A @ b: reads the last dimension of a and the last but one of b."""
     if min(len(a.shape), len(b.shape)) < 2:
@@ -239,56 +255,58 @@ def matmul(flow: Flow, a: Axes, b: Axes) -> Axes:
     return _product(flow, a, b, (flow.node.args[0], flow.node.args[1]))
 
 
+def _addmm_columns(node: Node, x: Tensor, weight: Tensor) -> Columns:
+    return linear_columns(node, x, weight.mT * bind(node)["alpha"])
+
+
 def _addmm_macs(sizes: Sizes, node: Node) -> int:
     return math.prod(sizes(node)) * sizes(node.args[1])[-1]  # type: ignore[arg-type]
 
 
-@register("aten.addmm.default", "aten.baddbmm.default", macs=_addmm_macs, columns=_matmul_columns)
+@register("aten.addmm.default", "aten.baddbmm.default", macs=_addmm_macs, columns=_addmm_columns)
 def addmm(flow: Flow, bias: Axes, a: Axes, b: Axes, **_: Any) -> Axes:
     """Bias + a @ b."""
     out = flow.even(_product(flow, a, b, (flow.node.args[1], flow.node.args[2])))
     return flow.result({dim: flow.join_broadcast((out, bias), dim) for dim in range(len(flow.shape))})
 
 
-# Einsum ----------------------------------------------------------------------------------------------------------
+def _letters(equation: str) -> tuple[list[str], str]:
+    """The letters of each operand's dimensions and of the result's."""
+    terms, arrow, result = equation.replace(" ", "").partition("->")
+    once = sorted(letter for letter in set(terms) - {","} if terms.count(letter) == 1)
+    return terms.split(","), result if arrow else "".join(once)
 
 
 def _einsum_macs(sizes: Sizes, node: Node) -> int:
-    inputs, _ = _einsum_terms(node.args[0])
-    size = {}
-    for term, operand in zip(inputs, node.args[1], strict=True):  # type: ignore[arg-type]
-        size.update(zip(term, sizes(operand), strict=True))
-    return math.prod(size.values()) if len(inputs) > 1 else 0
-
-
-def _einsum_terms(equation: Any) -> tuple[list[str], str]:
-    """The letters of the operands and of the result."""
-    left, arrow, right = equation.replace(" ", "").partition("->")
-    terms = left.split(",")
-    if not arrow:
-        right = "".join(sorted(letter for letter in set(left) - {","} if left.count(letter) == 1))
-    return terms, right
+    terms, _ = _letters(str(node.args[0]))
+    largest: dict[str, int] = {}
+    operands: Any = node.args[1]
+    for term, x in zip(terms, operands, strict=True):
+        for letter, size in zip(term, sizes(x), strict=False):
+            largest[letter] = max(size, largest.get(letter, 1))
+    return math.prod(largest.values()) * (len(terms) - 1)
 
 
 @register("aten.einsum.default", macs=_einsum_macs)
 def einsum(flow: Flow, equation: str, operands: list[Axes], **_: Any) -> Axes:
-    """Indices with the same letter go together; those the result lacks are summed away."""
-    terms, result = _einsum_terms(equation)
-    if "." in equation or any(len(set(term)) < len(term) for term in terms) or len(operands) > 2:
+    """Dimensions with the same letter go together; a letter that the result lacks is summed away."""
+    terms, result = _letters(equation)
+    if "." in equation or any(len(set(term)) < len(term) for term in terms):
         for x in operands:
-            flow.freeze(x, f"reaches the einsum {equation}")
+            flow.freeze(x, f"an ellipsis or a diagonal in {flow.node.name}")
         return flow.result({})
+    nodes: Any = flow.node.args[1]
     labels: dict[int, Any] = {}
     for letter in dict.fromkeys("".join(terms)):
-        ends = [(x, term.index(letter)) for x, term in zip(operands, terms, strict=True) if letter in term]
-        ends = [(x, dim) for x, dim in ends if x.shape[dim] > 1]
-        joined = flow.join(*ends)
+        at = [(i, term.index(letter)) for i, term in enumerate(terms) if letter in term]
+        size = max(operands[i].shape[dim] for i, dim in at)
+        whole = [(i, dim) for i, dim in at if operands[i].shape[dim] == size]
+        vector = flow.join(*[(operands[i], dim) for i, dim in whole])
         if letter in result:
-            labels[result.index(letter)] = joined
-        elif ends:
-            x = next(i for i, term in enumerate(terms) if letter in term)
-            source = flow.node.args[1][x]  # type: ignore[index]
-            flow.read(source, operands[x], terms[x].index(letter))  # type: ignore[arg-type]
+            labels[result.index(letter)] = vector
+        else:
+            i, dim = whole[0]
+            flow.read(nodes[i], operands[i], dim)
     return flow.result(labels)
 
 

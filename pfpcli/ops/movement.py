@@ -5,12 +5,13 @@ What is written down here is only how the sizes among a call's arguments change 
 
 from __future__ import annotations
 
-from math import prod
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.fx.node import Node
 
 from pfpcli.ops.rule import bind, rebind, register
@@ -30,6 +31,7 @@ register(
     "aten.flatten.using_ints",
     "aten.flip.default",
     "aten.mT.default",
+    "aten.moveaxis.int",
     "aten.movedim.int",
     "aten.movedim.intlist",
     "aten.numpy_T.default",
@@ -38,7 +40,9 @@ register(
     "aten.pixel_unshuffle.default",
     "aten.repeat.default",
     "aten.swapaxes.default",
+    "aten.swapdims.default",
     "aten.t.default",
+    "aten.tile.default",
     "aten.transpose.int",
     "aten.unsqueeze.default",
     ragged=True,
@@ -97,10 +101,25 @@ def view(flow: Flow, x: Axes, size: list[int]) -> Axes:
 
 
 register("aten.expand.default", resize=_resize_sizes, ragged=True)(_run_on_labels)
-register(
-    "aten.reshape.default", resize=lambda cut, node, copy: _resize_sizes(cut, node, copy, "shape"), ragged=True
-)(_run_on_labels)
+register("aten.reshape.default", resize=lambda cut, node, copy: _resize_sizes(cut, node, copy, "shape"), ragged=True)(
+    _run_on_labels
+)
 register("aten.unflatten.int", resize=_resize_unflatten, ragged=True)(_run_on_labels)
+
+
+@register("aten.reshape_as.default", "aten.view_as.default")
+def reshape_as(flow: Flow, x: Axes, other: Axes) -> Axes:
+    """A reshape to the sizes of another tensor, which have to shrink alike."""
+    moved = flow.moved(x, lambda labels: labels.reshape(flow.shape))
+    return flow.result({dim: flow.join((moved, dim), (other, dim)) for dim in range(len(flow.shape))})
+
+
+def _resize_repeated(cut: Cut, node: Node, copy: Node) -> None:
+    if bind(node)["output_size"] is not None:
+        rebind(copy, output_size=None)
+
+
+register("aten.repeat_interleave.self_int", resize=_resize_repeated)(_run_on_labels)
 
 
 @register(
@@ -219,26 +238,40 @@ def roll(flow: Flow, x: Axes, shifts: list[int], dims: list[int] | None = None) 
 
 
 @register("aten.unfold.default")
-def windows(flow: Flow, x: Axes, dim: int, size: int, step: int) -> Axes:
-    """Overlapping windows along a dimension, whose indices are picked by position; the window is a new last one."""
-    rest = _without(flow, x, dim)
+def unfold(flow: Flow, x: Axes, dim: int, size: int, step: int) -> Axes:
+    """Windows over one dimension, which keeps its size."""
+    flow.freeze(x, f"windows in {flow.node.name}", [x.dim(dim)])
+    rest = type(x)(x.shape, {d: v for d, v in x.labels.items() if d != x.dim(dim)}, x.origin)
     return flow.moved(rest, lambda labels: labels.unfold(dim, size, step))  # type: ignore[no-any-return]
 
 
 @register("aten.im2col.default")
-def im2col(flow: Flow, x: Axes, kernel_size: list[int], *_: Any, **__: Any) -> Axes:
-    """Patches of [N, C, H, W] as columns [N, C * positions, patches]: every channel with all its positions."""
-    flow.freeze(x, f"unfolded in {flow.node.name}", [2, 3])
+def im2col(flow: Flow, x: Axes, kernel: list[int], *_: Any) -> Axes:
+    """[N, C, H, W] to [N, C * kernel positions, windows]."""
+    if len(x.shape) < 4:
+        flow.freeze(x, f"windows of a single sample in {flow.node.name}")
+        return flow.result({})
+    flow.freeze(x, f"windows in {flow.node.name}", (2, 3))
     channels = x.labels.get(1)
-    return flow.result({0: x.labels.get(0), 1: None if channels is None else channels.repeat_interleave(prod(kernel_size))})
+    return flow.result({0: x.labels.get(0), 1: None if channels is None else _each(channels, math.prod(kernel))})
 
 
 @register("aten.col2im.default")
-def col2im(flow: Flow, x: Axes, output_size: list[int], kernel_size: list[int], *_: Any, **__: Any) -> Axes:
-    """Columns [N, C * positions, patches] back to [N, C, H, W]: the positions of a channel go together."""
-    flow.freeze(x, f"folded in {flow.node.name}", [2])
-    rows = x.labels.get(1)
-    return flow.result({0: x.labels.get(0), 1: None if rows is None else flow.store.even(rows.view(-1, prod(kernel_size)).T)})
+def col2im(flow: Flow, x: Axes, size: list[int], kernel: list[int], *_: Any) -> Axes:
+    """[N, C * kernel positions, windows] to [N, C, H, W]: the kernel positions of a channel go together."""
+    if len(x.shape) < 3:
+        flow.freeze(x, f"windows of a single sample in {flow.node.name}")
+        return flow.result({})
+    flow.freeze(x, f"windows in {flow.node.name}", [2])
+    channels = x.labels.get(1)
+    if channels is not None:
+        channels = channels[:: math.prod(kernel)]
+        flow.store.tie(x.labels[1], _each(channels, math.prod(kernel)))
+    return flow.result({0: x.labels.get(0), 1: channels})
+
+
+def _each(vector: Tensor, times: int) -> Tensor:
+    return vector.repeat_interleave(times)
 
 
 def _resize_pieces(cut: Cut, node: Node, copy: Node) -> None:
@@ -256,6 +289,7 @@ register(
     "aten.split.Tensor",
     "aten.split.sizes",
     "aten.split_with_sizes.default",
+    "aten.tensor_split.indices",
     "aten.tensor_split.sections",
     resize=_resize_pieces,
     ragged=True,
@@ -318,7 +352,7 @@ def index(flow: Flow, x: Axes, indices: list[Axes | None]) -> Axes:
 # Joining and padding ---------------------------------------------------------------------------------------------
 
 
-@register("aten.cat.default", "aten.concat.default")
+@register("aten.cat.default", "aten.concat.default", "aten.concatenate.default")
 def cat(flow: Flow, tensors: list[Axes], dim: int = 0) -> Axes:
     """Along `dim` the labels follow each other; along every other dimension the operands go together."""
     tensors = [x for x in tensors if x.shape != (0,)]
@@ -370,7 +404,7 @@ def pad(flow: Flow, x: Axes, pad: list[int], *args: Any, **kwargs: Any) -> Axes:
     return flow.result(labels)
 
 
-@register("aten.meshgrid.default", "aten.meshgrid.indexing")
+@register("aten.meshgrid.indexing")
 def fixed(flow: Flow, *args: Any, **_: Any) -> tuple[Axes, ...]:
     """Grids of positions: fixed sizes."""
     for value in args[0]:

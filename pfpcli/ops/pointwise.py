@@ -42,7 +42,9 @@ def is_axes(value: Any) -> bool:
     "aten.__and__.Tensor",
     "aten.__or__.Tensor",
     "aten.absolute.default",
+    "aten.alpha_dropout.default",
     "aten.divide.Tensor",
+    "aten.feature_alpha_dropout.default",
     "aten.floor_divide.default",
     "aten.hardswish.default",
     "aten.log_sigmoid.default",
@@ -58,9 +60,7 @@ def is_axes(value: Any) -> bool:
     "aten.fill.Tensor",
     "aten.copy.default",
     "aten.broadcast_tensors.default",
-    "aten.to.other",
-    "aten.tril.default",
-    "aten.triu.default",
+    "aten.expand_as.default",
     ragged=True,
 )
 def pointwise(flow: Flow, *args: Any, **kwargs: Any) -> Any:

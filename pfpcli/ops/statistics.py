@@ -52,6 +52,13 @@ def _pool(spatial: int) -> Any:
     return flow_pool
 
 
+@register("aten.grid_sampler.default")
+def grid_sampler(flow: Flow, x: Axes, grid: Axes, *_: Any) -> Any:
+    """Each channel sampled at the same places."""
+    flow.freeze(grid, f"places to look at in {flow.node.name}")
+    return _pool(len(x.shape) - 2)(flow, x)
+
+
 for _n in (1, 2, 3):
     register(
         f"aten.adaptive_avg_pool{_n}d.default",
@@ -59,25 +66,25 @@ for _n in (1, 2, 3):
         f"aten.avg_pool{_n}d.default",
         f"aten.max_pool{_n}d.default",
         f"aten.max_pool{_n}d_with_indices.default",
+        f"aten.reflection_pad{_n}d.default",
+        f"aten.replication_pad{_n}d.default",
+        f"aten.upsample_nearest{_n}d.default",
+        f"aten.upsample_nearest{_n}d.vec",
+        f"aten._upsample_nearest_exact{_n}d.vec",
     )(_pool(_n))
-register("aten._adaptive_avg_pool2d.default")(_pool(2))
-register("aten._adaptive_avg_pool3d.default")(_pool(3))
-register("aten.upsample_linear1d.vec", "aten.upsample_nearest1d.vec", "aten.upsample_nearest1d.default")(_pool(1))
+register("aten.upsample_linear1d.vec")(_pool(1))
 register(
+    "aten._adaptive_avg_pool2d.default",
     "aten.upsample_bicubic2d.default",
     "aten.upsample_bicubic2d.vec",
     "aten.upsample_bilinear2d.default",
     "aten.upsample_bilinear2d.vec",
     "aten._upsample_bilinear2d_aa.default",
     "aten._upsample_bilinear2d_aa.vec",
+    "aten._upsample_bicubic2d_aa.default",
     "aten._upsample_bicubic2d_aa.vec",
-    "aten.upsample_nearest2d.default",
-    "aten.upsample_nearest2d.vec",
-    "aten._upsample_nearest_exact2d.vec",
-    "aten.reflection_pad2d.default",
-    "aten.replication_pad2d.default",
 )(_pool(2))
-register("aten.upsample_nearest3d.vec", "aten.upsample_trilinear3d.vec")(_pool(3))
+register("aten._adaptive_avg_pool3d.default", "aten.upsample_trilinear3d.vec")(_pool(3))
 
 
 # Reductions ------------------------------------------------------------------------------------------------------
@@ -113,14 +120,21 @@ def total(flow: Flow, x: Axes, dim: Any = None, keepdim: bool = False, **_: Any)
     "aten.argmax.default",
     "aten.argmin.default",
     "aten.logsumexp.default",
+    "aten.all.dim",
+    "aten.any.dim",
+    "aten.max.default",
     "aten.max.dim",
+    "aten.min.default",
     "aten.min.dim",
     "aten.linalg_vector_norm.default",
     "aten.std.correction",
     "aten.std.dim",
+    "aten.std_mean.correction",
+    "aten.std_mean.dim",
     "aten.var.correction",
     "aten.var.dim",
     "aten.var_mean.correction",
+    "aten.var_mean.dim",
     "aten.norm.ScalarOpt_dim",
     exact=False,
 )
@@ -153,8 +167,8 @@ def softmax(flow: Flow, x: Axes, dim: int, *_: Any) -> Axes:
 
 
 def _resize_normalized_shape(cut: Cut, node: Node, copy: Node) -> None:
-    count = len(bind(node)["normalized_shape"])
-    rebind(copy, normalized_shape=list(cut.shape(node)[-count:]))
+    given = bind(node)
+    rebind(copy, normalized_shape=list(cut.shape(given["input"])[-len(given["normalized_shape"]) :]))
 
 
 def _normalized(flow: Flow, x: Axes, count: int, parameters: tuple[Any, ...]) -> Axes:
@@ -172,6 +186,16 @@ def layer_norm(flow: Flow, x: Axes, normalized_shape: list[int], weight: Any = N
     return _normalized(flow, x, len(normalized_shape), (weight, bias))
 
 
+@register("aten.native_layer_norm.default", resize=_resize_normalized_shape, exact=False)
+def native_layer_norm(
+    flow: Flow, x: Axes, normalized_shape: list[int], weight: Any, bias: Any, *_: Any
+) -> tuple[Axes, ...]:
+    """As layer_norm; the saved statistics have size 1 along the normalised dimensions."""
+    first = _normalized(flow, x, len(normalized_shape), (weight, bias))
+    rest = {dim: vector for dim, vector in first.labels.items() if dim < len(x.shape) - len(normalized_shape)}
+    return (first, *[type(x)(shape, rest) for shape in flow.shapes[1:]])
+
+
 @register("aten.rms_norm.default", resize=_resize_normalized_shape, exact=False)
 def rms_norm(flow: Flow, x: Axes, normalized_shape: list[int], weight: Any = None, *_: Any) -> Axes:
     """Root mean square over the last dimensions of those channels that are left."""
@@ -181,7 +205,24 @@ def rms_norm(flow: Flow, x: Axes, normalized_shape: list[int], weight: Any = Non
 @register("aten.group_norm.default", exact=False)
 def group_norm(flow: Flow, x: Axes, groups: int, weight: Any = None, bias: Any = None, *_: Any) -> Axes:
     """Statistics per group of channels: every group has to lose as many."""
-    labels = _per_channel(flow, x, (weight, bias))
+    return _normalized_in_groups(flow, x, groups, (weight, bias))
+
+
+def _normalized_in_groups(flow: Flow, x: Axes, groups: int, parameters: tuple[Any, ...]) -> Axes:
+    labels = _per_channel(flow, x, parameters)
     flow.inexact(labels[1], "normalised across channels")
     flow.balance_blocks(labels[1], groups)
     return flow.result(labels)
+
+
+def _resize_group_norm(cut: Cut, node: Node, copy: Node) -> None:
+    rebind(copy, C=cut.shape(bind(node)["input"])[1])
+
+
+@register("aten.native_group_norm.default", resize=_resize_group_norm, exact=False)
+def native_group_norm(
+    flow: Flow, x: Axes, weight: Any, bias: Any, n: int, c: int, positions: int, groups: int, *_: Any
+) -> tuple[Axes, ...]:
+    """As group_norm; the saved statistics have one entry per sample and group."""
+    first = _normalized_in_groups(flow, x, groups, (weight, bias))
+    return (first, *[type(x)(shape) for shape in flow.shapes[1:]])
