@@ -76,6 +76,8 @@ class Predictor:
             for axes in found if isinstance(found, tuple) else (found,):
                 if isinstance(axes, Axes):
                     dims = [(dim, self._index(vector.numpy())) for dim, vector in axes.labels.items()]
+                    # as many stay in every part
+                    dims += [(dim, self._index(ragged.rows[0].numpy())) for dim, ragged in axes.ragged.items()]
                     self._dims.setdefault(node, dims)
         self._costly = list(node_macs(self._graph, self._full))
         self._tensors = self._stored()

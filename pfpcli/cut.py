@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 from torch.fx.node import Node
 
 from pfpcli import ops
-from pfpcli.labels import Axes, Labelled
+from pfpcli.labels import Axes, Labelled, Ragged, spread
 from pfpcli.trace import Graph, add_tensor, fetch, is_tensor, propagate
 
 
@@ -38,16 +38,37 @@ class Cut:
         return found if result is None else found[result]  # type: ignore[no-any-return]
 
     def mask(self, node: Node, dim: int, result: int | None = None) -> NDArray[np.bool_] | None:
-        """bool[size], what stays along a dimension; None if the dimension carries no labels."""
+        """bool[size], what stays along a dimension; None if the dimension carries no labels.
+
+        Where the labels are ragged, the op that asks has tied the parts to each other, and they keep the same.
+        """
         axes = self.axes(node, result)
-        vector = axes.labels.get(axes.dim(dim))
+        dim = axes.dim(dim)
+        vector = axes.ragged[dim].rows[0] if dim in axes.ragged else axes.labels.get(dim)
         return None if vector is None else self.alive[vector.numpy()]
 
     def shape(self, node: Node, result: int | None = None) -> tuple[int, ...]:
         """The sizes that are left."""
         axes = self.axes(node, result)
-        masks = [self.mask(node, dim, result) for dim in range(len(axes.shape))]
-        return tuple(n if m is None else int(m.sum()) for n, m in zip(axes.shape, masks, strict=True))
+        sizes = list(axes.shape)
+        for dim, vector in axes.labels.items():
+            sizes[dim] = int(self.alive[vector.numpy()].sum())
+        for dim, ragged in axes.ragged.items():
+            sizes[dim] = int(self.alive[ragged.rows[0].numpy()].sum())
+        return tuple(sizes)
+
+    def keep(self, node: Node, dim: int) -> Tensor | None:
+        """What stays along a dimension, ragged or not, broadcastable to the shape: bool; None if all of it does."""
+        axes = self.axes(node)
+        ragged = axes.ragged.get(dim) or (Ragged((), axes.labels[dim]) if dim in axes.labels else None)
+        if ragged is None:
+            return None
+        alive = torch.from_numpy(self.alive)[ragged.labels]
+        if alive.all():
+            return None
+        if ragged.span > 1:
+            alive = alive.repeat_interleave(ragged.span, 0)
+        return spread(alive, (*ragged.parts, dim), axes.shape, full=False)
 
     def is_cut(self, node: Node) -> bool:
         """Whether the node's tensor gets smaller."""
@@ -60,6 +81,13 @@ class Cut:
 
     def slice(self, node: Node, tensor: Tensor) -> Tensor:
         """What is left of a tensor that has the node's labels."""
+        for dim in self.axes(node).ragged:  # first: the parts lie along dimensions that get smaller below
+            keep = self.keep(node, dim)
+            if keep is not None:
+                left = self.shape(node)[dim]
+                # a stable sort puts what stays first, in its order
+                order = torch.sort((~keep).to(torch.int8), dim=dim, stable=True).indices
+                tensor = torch.take_along_dim(tensor, order.narrow(dim, 0, left).to(tensor.device), dim)
         for dim in self.axes(node).labels:
             mask = self.mask(node, dim)
             if mask is not None and not mask.all():
@@ -85,6 +113,7 @@ class Cut:
             rule = ops.find(node.target) if node.op == "call_function" else None
             if rule is not None and rule.resize is not None and node in self.labelled.axes:
                 rule.resize(self, node, made)
+        new.eliminate_dead_code()  # a list of positions that was replaced
         new.set_codegen(copy.copy(graph.module.graph._codegen))
         module = fx.GraphModule(self._module, new)
         propagate(module, graph.example)

@@ -132,17 +132,13 @@ def group_rows(plan: Plan) -> list[GroupRow]:
 def plan_json(plan: Plan, cut: Cut) -> str:
     """The plan as text: what every tensor keeps, enough to cut the original checkpoint again.
 
-    `tensors` maps the dotted name of a tensor to the indices kept along each dimension that got smaller.
+    `tensors` maps the dotted name of a tensor to the indices kept along each dimension that got smaller (a list for
+    each group of a grouped convolution where the groups keep others).
     """
     tensors: dict[str, dict[str, list[int]]] = {}
     for node in cut.labelled.graph.nodes:
         if node.op == "get_attr" and is_tensor(node) and cut.is_cut(node):
-            masks = {dim: cut.mask(node, dim) for dim in cut.axes(node).labels}
-            tensors[str(node.target)] = {
-                str(dim): np.flatnonzero(mask).tolist()
-                for dim, mask in masks.items()
-                if mask is not None and not mask.all()
-            }
+            tensors[str(node.target)] = _kept(cut, node)
     content: dict[str, Any] = {
         "schema_version": PLAN_VERSION,
         "keep": plan.asked,
@@ -152,6 +148,20 @@ def plan_json(plan: Plan, cut: Cut) -> str:
         "tensors": tensors,
     }
     return json.dumps(content, ensure_ascii=False) + "\n"
+
+
+def _kept(cut: Cut, node: Node) -> dict[str, Any]:
+    """Dimension -> the indices kept, or a list of them for each part where the parts keep others."""
+    kept: dict[str, Any] = {}
+    for dim in cut.axes(node).labels:
+        mask = cut.mask(node, dim)
+        if mask is not None and not mask.all():
+            kept[str(dim)] = np.flatnonzero(mask).tolist()
+    for dim, ragged in cut.axes(node).ragged.items():
+        rows = cut.alive[ragged.rows.numpy()]
+        if not rows.all():
+            kept[str(dim)] = [np.flatnonzero(row).tolist() for row in rows]
+    return kept
 
 
 def _whole(node: Node) -> tuple[int, ...]:

@@ -21,28 +21,38 @@ from pfpcli.trace import owner
 
 @dataclass(frozen=True)
 class Group:
-    """Units that sit in the same places.
+    """Units that sit in the same places; or rows of units of which each has to keep as many (heads, groups).
 
     Attributes:
         name: the layer that makes the channels, or the input that brings them.
-        units: int64[n], the root label of each unit, in the order of the channels.
-        width: channels that go with one unit in the layer it is named for.
+        rows: int64[parts, n], the root label of each unit, in the order of the channels; mostly there is one part.
+        width: channels that one unit of every part stands for, in the layer the group is named for.
         frozen: why nothing here may be dropped; empty if it may.
         inexact: the statistic across channels that dropping changes; empty if there is none.
         readers: names of the layers that read the channels.
     """
 
     name: str
-    units: NDArray[np.int64]
+    rows: NDArray[np.int64]
     width: int
     frozen: str
     inexact: str
     readers: tuple[str, ...]
 
     @property
+    def units(self) -> NDArray[np.int64]:
+        """int64[parts * n]: all units."""
+        return self.rows.reshape(-1)
+
+    @property
+    def steps(self) -> int:
+        """Units of a part: how often one of every part can be dropped."""
+        return int(self.rows.shape[1])
+
+    @property
     def size(self) -> int:
         """Channels in the layer the group is named for."""
-        return len(self.units) * self.width
+        return self.steps * self.width
 
 
 @dataclass(frozen=True)
@@ -82,21 +92,34 @@ def group(labelled: Labelled, freeze: Sequence[str] = ()) -> Groups:
         InputError: a pattern matches no layer.
     """
     _freeze_layers(labelled, freeze)
-    root, frozen = labelled.store.resolve()
+    root, frozen, balanced = balance(labelled)
     inexact = _inexact(labelled, root)
     named = _named_units(labelled, root)
-    signature = _places(labelled, root)
+    signature = places(labelled, root)
     readers = _readers(labelled, root)
     produced = _produced(labelled, root)
-    gathered: dict[tuple[str, int, str, str, int], list[int]] = {}
+    row_of = {unit: i for i, rows in enumerate(balanced) for unit in rows.flatten().tolist()}
+    gathered: dict[tuple[object, ...], list[int]] = {}
     for unit, (name, width) in named.items():
         reason = frozen.get(unit, "") or ("" if unit in produced else "no layer makes these channels")
-        gathered.setdefault((name, int(signature[unit]), reason, inexact.get(unit, ""), width), []).append(unit)
-    groups = tuple(
-        Group(name, np.asarray(units), width, reason, statistic, tuple(readers.get(units[0], ())))
-        for (name, _, reason, statistic, width), units in gathered.items()
-    )
-    return Groups(labelled, root, groups)
+        key = (name, int(signature[unit]), reason, inexact.get(unit, ""), width)
+        gathered.setdefault((row_of[unit],) if unit in row_of else key, []).append(unit)
+    groups = []
+    for units in gathered.values():
+        rows = balanced[row_of[units[0]]] if units[0] in row_of else np.asarray([units])
+        first = [int(unit) for unit in rows[:, 0]]
+        unmade = [unit for unit in rows.flatten().tolist() if unit not in produced]
+        groups.append(
+            Group(
+                named[units[0]][0],
+                rows,
+                sum(named[unit][1] for unit in first if unit in named and named[unit][0] == named[units[0]][0]),
+                frozen.get(units[0], "") or ("no layer makes these channels" if unmade else ""),
+                inexact.get(units[0], ""),
+                tuple(dict.fromkeys(name for unit in first for name in readers.get(unit, ()))),
+            )
+        )
+    return Groups(labelled, root, tuple(groups))
 
 
 def layers(labelled: Labelled) -> list[str]:
@@ -115,8 +138,88 @@ def _freeze_layers(labelled: Labelled, patterns: Sequence[str]) -> None:
             )
         for node, axes in labelled.axes.items():
             if node.op == "get_attr" and owner(node) in matched:
-                for vector in axes.labels.values():
+                for vector in axes.vectors:
                     labelled.store.freeze(vector, f"--freeze {pattern}")
+
+
+def balance(
+    labelled: Labelled,
+) -> tuple[NDArray[np.int64], dict[int, str], list[NDArray[np.int64]]]:
+    """Resolve ties and balances.
+
+    Rows that have to lose as many each stay free in which units they lose, where no unit is in two rows and no row is
+    part of another balance's row. Otherwise position j of the rows is tied, which is always right.
+
+    Returns:
+        root: int64[labels], the unit of each label.
+        frozen: unit -> why.
+        balanced: int64[parts, n] each, rows of units that keep as many each; no unit is in two of them.
+    """
+    while True:
+        root, frozen = labelled.store.resolve()
+        rows_of: dict[int, tuple[int, ...]] = {}
+        linked: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
+        evened = False
+        signature = places(labelled, root)
+        for labels in sorted(labelled.store.balances, key=lambda rows: rows.shape[1]):
+            rows = list(dict.fromkeys(map(tuple, root[labels.numpy()].tolist())))
+            if len(rows) == 1 or _is_coarser(rows, rows_of) or all(u in frozen or u == 0 for row in rows for u in row):
+                continue
+            if not _is_free(rows, rows_of, frozen, signature):
+                labelled.store.even(labels)
+                evened = True
+                continue
+            for row in rows:
+                rows_of.update(dict.fromkeys(row, row))
+                linked.setdefault(row, []).extend(other for other in rows if other != row)
+        if not evened:
+            return root, frozen, _components(linked)
+
+
+def _is_coarser(rows: list[tuple[int, ...]], rows_of: dict[int, tuple[int, ...]]) -> bool:
+    """Whether rows are made of whole rows that are balanced already, as many in each: then they are balanced, too."""
+    parts = []
+    for row in rows:
+        if not all(unit in rows_of for unit in row):
+            return False
+        inner = {rows_of[unit] for unit in row}
+        if sorted(unit for part in inner for unit in part) != sorted(row):
+            return False
+        parts.append(len(inner))
+    return len(set(parts)) == 1 and parts[0] > 0
+
+
+def _is_free(
+    rows: list[tuple[int, ...]],
+    rows_of: dict[int, tuple[int, ...]],
+    frozen: dict[int, str],
+    signature: NDArray[np.uint64],
+) -> bool:
+    """Whether each row may choose what it loses."""
+    units = [unit for row in rows for unit in row]
+    if len(set(units)) != len(units) or any(unit == 0 or unit in frozen for unit in units):
+        return False
+    if any(rows_of.get(unit, row) != row for row in rows for unit in row):
+        return False
+    return all(len({int(signature[unit]) for unit in row}) == 1 for row in rows)
+
+
+def _components(linked: dict[tuple[int, ...], list[tuple[int, ...]]]) -> list[NDArray[np.int64]]:
+    """Rows that are linked, directly or not, one array each."""
+    found, seen = [], set()
+    for start in linked:
+        if start in seen:
+            continue
+        rows, queue = [], [start]
+        seen.add(start)
+        while queue:
+            row = queue.pop(0)
+            rows.append(row)
+            fresh = [other for other in linked[row] if other not in seen]
+            seen.update(fresh)
+            queue += dict.fromkeys(fresh)
+        found.append(np.asarray(rows))
+    return found
 
 
 def _inexact(labelled: Labelled, root: NDArray[np.int64]) -> dict[int, str]:
@@ -150,7 +253,7 @@ def _source(labelled: Labelled, x: Node) -> str:
     return axes.origin if x.op == "placeholder" and isinstance(axes, Axes) else owner(x)
 
 
-def _places(labelled: Labelled, root: NDArray[np.int64]) -> NDArray[np.uint64]:
+def places(labelled: Labelled, root: NDArray[np.int64]) -> NDArray[np.uint64]:
     """A number per label that is equal for units that sit in the same dimensions of the same tensors as often."""
     random = np.random.default_rng(0)
     signature = np.zeros(len(root), dtype=np.uint64)
@@ -160,7 +263,7 @@ def _places(labelled: Labelled, root: NDArray[np.int64]) -> NDArray[np.uint64]:
     for node, axes in labelled.axes.items():
         if node.op == "get_attr" and id(axes) not in seen:
             seen.add(id(axes))
-            vectors += axes.labels.values()
+            vectors += axes.vectors
     for vector in vectors:
         place = random.integers(1, 2**63, dtype=np.uint64)
         np.add.at(signature, root[vector.numpy()], place)

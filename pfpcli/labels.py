@@ -25,6 +25,28 @@ from pfpcli.trace import Graph, is_constant, owner
 
 
 @dataclass(frozen=True)
+class Ragged:
+    """Labels along a dimension that are others for each index of some other dimensions, the parts.
+
+    Heads of an attention: the width of each head has channels of its own. What stays is as many in each part.
+
+    Attributes:
+        parts: the other dimensions.
+        labels: int64[*parts, size].
+        span: consecutive indices of the (only) part dimension that share their labels.
+    """
+
+    parts: tuple[int, ...]
+    labels: Tensor
+    span: int = 1
+
+    @property
+    def rows(self) -> Tensor:
+        """int64[parts, size]: the labels of each part."""
+        return self.labels.reshape(-1, self.labels.shape[-1])
+
+
+@dataclass(frozen=True)
 class Axes:
     """The labels of one tensor.
 
@@ -32,15 +54,22 @@ class Axes:
         shape: its concrete sizes.
         labels: dimension -> int64[shape[dimension]], the label of each index; dimensions that never shrink are absent.
         origin: where it comes from, for the reason given when it freezes what it meets.
+        ragged: dimension -> the labels along it where they depend on the index of other dimensions.
     """
 
     shape: tuple[int, ...]
     labels: dict[int, Tensor] = field(default_factory=dict)
     origin: str = "a tensor of fixed size"
+    ragged: dict[int, Ragged] = field(default_factory=dict)
 
     def dim(self, dim: int) -> int:
         """A dimension counted from the front."""
         return dim % len(self.shape)
+
+    @property
+    def vectors(self) -> list[Tensor]:
+        """int64[n] each: the labels of every labelled dimension, those of all parts in one."""
+        return [*self.labels.values(), *(ragged.labels.flatten() for ragged in self.ragged.values())]
 
 
 class Store:
@@ -49,6 +78,7 @@ class Store:
     def __init__(self) -> None:
         self.count = 1
         self.inexact: list[tuple[Tensor, str]] = []
+        self.balances: list[Tensor] = []
         self._ties: list[Tensor] = []
         self._frozen: list[tuple[Tensor, str]] = []
 
@@ -67,6 +97,17 @@ class Store:
             self.freeze(pairs[:, immortal].flatten(), "joined to something of fixed size")
             pairs = pairs[:, ~immortal]
         self._ties.append(pairs)
+
+    def balance(self, rows: Tensor) -> None:
+        """Each row of labels has to lose as many; rows: int64[parts, size]."""
+        if len(rows) > 1:
+            self.balances.append(rows)
+
+    def even(self, rows: Tensor) -> Tensor:
+        """Tie the rows to each other, position by position; returns one of them."""
+        if len(rows) > 1:
+            self.tie(rows[0].expand_as(rows).flatten(), rows.flatten())
+        return rows[0].clone()
 
     def freeze(self, labels: Tensor, reason: str) -> None:
         """These labels never die."""
@@ -172,9 +213,54 @@ class Flow:
 
     def freeze(self, axes: Axes, reason: str, dims: Iterable[int] | None = None) -> None:
         """Freeze the labels along some dimensions (all of them by default)."""
-        for dim in axes.labels if dims is None else dims:
+        for dim in (*axes.labels, *axes.ragged) if dims is None else dims:
             if dim in axes.labels:
                 self.store.freeze(axes.labels[dim], reason)
+            if dim in axes.ragged:
+                self.store.freeze(axes.ragged[dim].labels.flatten(), reason)
+
+    def even(self, axes: Axes, dim: int | None = None) -> Axes:
+        """The same without ragged dimensions (or without one): position j of all parts is tied."""
+        return even(self.store, axes, dim)
+
+    def split_parameter(self, node: Node, axes: Axes, channels: Tensor | None, groups: int) -> Tensor:
+        """Give dimension 1 of a parameter other labels in each of equal blocks along dimension 0.
+
+        Args:
+            node: the parameter.
+            axes: its labels.
+            channels: int64[groups * size], or None if it is split already.
+            groups: number of blocks.
+
+        Returns:
+            int64[groups * size], the labels it has now; tied, if it is no parameter or has been split before.
+        """
+        if 1 in axes.ragged:
+            held = axes.ragged[1].labels.flatten()
+            if channels is not None:
+                self.store.tie(held, channels)
+            return held
+        assert channels is not None
+        rows = channels.view(groups, -1)
+        if node.op == "get_attr":
+            axes.labels.pop(1, None)
+            axes.ragged[1] = Ragged((0,), rows, axes.shape[0] // groups)
+        elif 1 in axes.labels:
+            self.store.tie(self.store.even(rows), axes.labels[1])
+        return channels
+
+    def aligned(self, *ends: tuple[Axes, int]) -> bool:
+        """Tie ragged dimensions that go together part by part; False if that cannot be done."""
+        found = [axes.ragged.get(dim) for axes, dim in ends]
+        first = found[0]
+        if first is None:
+            return False
+        if any(r is None or r.parts != first.parts or r.labels.shape != first.labels.shape for r in found):
+            return False
+        for other in found[1:]:
+            if other is not None:
+                self.store.tie(first.labels.flatten(), other.labels.flatten())
+        return True
 
     def join(self, *ends: tuple[Axes, int]) -> Tensor | None:
         """Tie the labels along dimensions that go together; returns the labels they share, None if they are fixed."""
@@ -192,10 +278,14 @@ class Flow:
         return self.join((Axes(axes.shape, {} if vector is None else {0: vector}), 0), (axes, 0))
 
     def tie_blocks(self, vector: Tensor | None, blocks: int) -> None:
-        """Tie position j of equal blocks, so that the blocks lose as many."""
+        """Position j of equal blocks of a vector lives and dies together."""
+        if vector is not None:
+            self.store.even(vector.view(blocks, -1))
+
+    def balance_blocks(self, vector: Tensor | None, blocks: int) -> None:
+        """Equal blocks of a vector have to lose as many."""
         if vector is not None and blocks > 1:
-            rows = vector.view(blocks, -1)
-            self.store.tie(rows[0].expand_as(rows).flatten(), rows.flatten())
+            self.store.balance(vector.view(blocks, -1))
 
     def tensor(self, node: Node) -> Tensor:
         """The constant behind a `get_attr` node."""
@@ -203,7 +293,10 @@ class Flow:
 
     def read(self, x: Node, x_axes: Axes, dim: int, weight: Node | None = None, issued: Tensor | None = None) -> None:
         """Note that the channels of `x` along `dim` are summed away here, by `weight` if that is constant."""
-        labels = x_axes.labels.get(dim, torch.zeros(x_axes.shape[dim], dtype=torch.int64))
+        if dim in x_axes.ragged:
+            labels = x_axes.ragged[dim].labels.flatten()
+        else:
+            labels = x_axes.labels.get(dim, torch.zeros(x_axes.shape[dim], dtype=torch.int64))
         if weight is not None and not is_constant(weight):
             weight = issued = None
         self._labelled.contractions.append(Contraction(self.node, x, dim, labels, weight, issued))
@@ -215,56 +308,123 @@ class Flow:
 
     def join_broadcast(self, operands: Iterable[Axes], dim: int) -> Tensor | None:
         """Tie what meets along a dimension of the result; an operand that is broadcast there puts no constraint."""
+        return self.join(*self.meeting(operands, dim))
+
+    def meeting(self, operands: Iterable[Axes], dim: int) -> list[tuple[Axes, int]]:
+        """The operands that are not broadcast along a dimension of the result."""
         rank, size = len(self.shape), self.shape[dim]
         ends = [(x, dim - rank + len(x.shape)) for x in operands]
-        return self.join(*[(x, d) for x, d in ends if d >= 0 and x.shape[d] == size > 1])
+        return [(x, d) for x, d in ends if d >= 0 and x.shape[d] == size > 1]
 
     def moved(self, x: Axes, move: Callable[[Tensor], Any]) -> Any:
-        """Run a data movement on the labels of `x`: the op itself, on label tensors instead of numbers."""
+        """Run a data movement on the labels of `x`: the op itself, on the places of labels instead of numbers."""
         many = isinstance(self.node.meta["val"], (tuple, list))
-        shapes = self.shapes if many else [self.shape]
-        labels: list[dict[int, Tensor]] = [{} for _ in shapes]
-        for dim, vector in sorted(x.labels.items()):
-            results = move(spread(vector, dim, x.shape))
-            for i, (result, taken) in enumerate(zip(results if many else [results], labels, strict=True)):
-                self.settle(result, taken, free_dims(self.node, i))
-        found = [Axes(shape, taken, x.origin) for shape, taken in zip(shapes, labels, strict=True)]
+        found = [Axes(shape, {}, x.origin) for shape in (self.shapes if many else [self.shape])]
+        sources: list[tuple[tuple[int, ...], Tensor]] = [((dim,), vector) for dim, vector in x.labels.items()]
+        sources += [((*ragged.parts, dim), ragged.labels) for dim, ragged in x.ragged.items()]
+        for dims, labels in sorted(sources, key=lambda source: source[0][-1]):
+            if not self._follow(found, move, x.shape, dims, labels):
+                self._follow(found, move, x.shape, dims[-1:], self.store.even(labels.reshape(-1, labels.shape[-1])))
         return tuple(found) if many else found[0]
 
-    def settle(self, result: Tensor, taken: dict[int, Tensor], unsized: Sequence[int] = ()) -> None:
-        """Find the dimension along which a label tensor varies and add it to `taken`.
+    def _follow(
+        self,
+        found: list[Axes],
+        move: Callable[[Tensor], Any],
+        shape: tuple[int, ...],
+        dims: tuple[int, ...],
+        labels: Tensor,
+    ) -> bool:
+        """Follow labels along some dimensions through a movement; False if it tears parts apart."""
+        places = spread(torch.arange(labels.numel()).view(labels.shape), dims, shape)
+        moved = move(places)
+        results = moved if isinstance(moved, (tuple, list)) else [moved]
+        settled = [_Settled.of(result, labels, free_dims(self.node, i)) for i, result in enumerate(results)]
+        if labels.dim() > 1 and not all(each.is_ordered for each in settled):
+            return False
+        for each, axes in zip(settled, found, strict=True):
+            self._take(each, axes)
+        return True
 
-        Where it varies along several (a reshape split the channels), one stays free, the one with the most distinct
-        labels, and the labels along the others are tied: only whole hyperplanes can be cut out of a tensor. A dimension
-        that channels share with the batch (`unsized`) has no fixed number of labels and is never the free one.
-        """
-        if result.numel() == 0:
+    def _take(self, settled: _Settled, axes: Axes) -> None:
+        """Write down the labels of a movement's result."""
+        if settled.free is None:
+            reason = f"picked by its position, or put into the batch, in {owner(self.node)}"
+            self.store.freeze(settled.labels.flatten(), reason)
             return
+        if settled.free in axes.labels or settled.free in axes.ragged:
+            # an element that belongs to two channels can follow one of them, if the other never dies
+            reason = f"flattened together with other channels in {owner(self.node)}"
+            first = axes.labels.get(settled.free)
+            if first is None or settled.parts or settled.labels.unique().numel() <= first.unique().numel():
+                self.store.freeze(settled.labels.flatten(), reason)
+            else:
+                self.store.freeze(first, reason)
+                axes.labels[settled.free] = settled.labels
+        elif settled.parts and settled.is_ordered:
+            ragged = axes.ragged[settled.free] = Ragged(settled.parts, settled.labels)
+            self.store.balance(ragged.rows)
+        else:
+            # only whole hyperplanes can be cut out of a tensor
+            axes.labels[settled.free] = self.store.even(settled.labels.reshape(-1, settled.labels.shape[-1]))
+
+
+@dataclass(frozen=True)
+class _Settled:
+    """Where labels went in a movement.
+
+    Attributes:
+        free: the dimension they vary along, None if it is the same label everywhere. Of several, the one with the most
+            distinct labels.
+        parts: the other dimensions they vary along.
+        labels: int64[*parts, size of free].
+        is_ordered: whether what is left of each part, in order, is what the movement makes of what is left: neighbours
+            stay neighbours, and a part ends before another one begins.
+    """
+
+    free: int | None
+    parts: tuple[int, ...]
+    labels: Tensor
+    is_ordered: bool
+
+    @staticmethod
+    def of(places: Tensor, source: Tensor, unsized: Sequence[int]) -> _Settled:
+        """Settle the places where a movement put the labels of `source`: int64[*parts, size].
+
+        A dimension that channels share with the batch (`unsized`) has no fixed number of labels: it is never the free
+        one, and its parts are not told apart.
+        """
+        for dim in range(places.dim()):
+            if places.shape[dim] and places.stride(dim) == 0:
+                places = places.narrow(dim, 0, 1)
+        labels = source.flatten()[places]
         varying = []
-        for dim in range(result.dim()):
-            first = result.narrow(dim, 0, 1)
-            if result.shape[dim] == 1 or result.stride(dim) == 0 or bool((result == first).all()):
-                result = first
+        for dim in range(labels.dim()):
+            first = labels.narrow(dim, 0, 1) if labels.shape[dim] else labels
+            if labels.shape[dim] < 2 or bool((labels == first).all()):
+                labels, places = first, places.narrow(dim, 0, min(1, places.shape[dim]))
             else:
                 varying.append(dim)
         if not varying:
-            self.store.freeze(result.flatten(), f"picked by its position in {owner(self.node)}")
-            return
+            return _Settled(None, (), labels, True)
         sized = [dim for dim in varying if dim not in unsized]
         if not sized:
-            self.store.freeze(result.flatten(), f"put into the batch in {owner(self.node)}")
-            return
-        free = max(sized, key=lambda dim: _line(result, dim).unique().numel())
-        rows = result.movedim(free, -1).reshape(-1, result.shape[free])
-        vector = rows[0].clone()
-        if len(varying) > 1:
-            self.store.tie(vector.expand_as(rows).flatten(), rows.flatten())
-        if free in taken:
-            # an element that belongs to two channels can follow one of them, if the other never dies
-            first = taken[free]
-            vector, fixed = (vector, first) if vector.unique().numel() > first.unique().numel() else (first, vector)
-            self.store.freeze(fixed, f"flattened together with other channels in {owner(self.node)}")
-        taken[free] = vector
+            return _Settled(None, (), labels, True)
+        free = max(sized, key=lambda dim: _line(labels, dim).unique().numel())
+        parts = tuple(dim for dim in varying if dim != free)
+        sizes = [labels.shape[dim] for dim in (*parts, free)]
+        last = [places.movedim(free, -1).reshape(sizes), labels.movedim(free, -1).reshape(sizes)]
+        is_ordered = len(sized) == len(varying) and _in_order(last[0], source.shape[-1])
+        return _Settled(free, parts, last[1], is_ordered)
+
+
+def _in_order(places: Tensor, size: int) -> bool:
+    """Whether lines of places run through parts of some size without leaving one early; places: int64[..., n]."""
+    before, after = places[..., :-1], places[..., 1:]
+    step = after - before
+    inside = (before // size == after // size) & ((step == 0) | (step == 1))
+    between = (before % size == size - 1) & (after % size == 0)
+    return bool((inside | between).all())
 
 
 def free_dims(node: Node, result: int = 0) -> list[int]:
@@ -277,11 +437,28 @@ def _line(labels: Tensor, dim: int) -> Tensor:
     return labels.movedim(dim, -1).reshape(-1, labels.shape[dim])[0]
 
 
-def spread(vector: Tensor, dim: int, shape: Sequence[int]) -> Tensor:
-    """A label vector as a tensor of the full shape, without copies: int64[shape], constant along all other dims."""
+def spread(labels: Tensor, dims: Sequence[int], shape: Sequence[int], *, full: bool = True) -> Tensor:
+    """Values along some dimensions as a tensor of the full shape, without copies.
+
+    Args:
+        labels: [sizes of dims].
+        dims: the dimensions, in the order of those of `labels`.
+        shape: the full shape.
+        full: expand the other dimensions; otherwise they have size 1.
+    """
+    order = sorted(range(len(dims)), key=lambda i: dims[i])
     sizes = [1] * len(shape)
-    sizes[dim] = -1
-    return vector.view(sizes).expand(*shape)
+    for dim in dims:
+        sizes[dim] = shape[dim]
+    wide = labels.permute(order).reshape(sizes)
+    return wide.expand(*shape) if full else wide
+
+
+def even(store: Store, axes: Axes, only: int | None = None) -> Axes:
+    """Axes without ragged dimensions (or without one of them): position j of all parts is tied."""
+    evened = {d: store.even(r.rows) for d, r in axes.ragged.items() if only is None or d == only}
+    ragged = {d: r for d, r in axes.ragged.items() if d not in evened}
+    return Axes(axes.shape, axes.labels | evened, axes.origin, ragged)
 
 
 def label(graph: Graph) -> Labelled:
@@ -333,13 +510,14 @@ def _call(labelled: Labelled, node: Node) -> None:
         labelled.unknown.append(node)
         labelled.axes[node] = _fixed(value, f"the result of {node.target}, which has no rule")
         return
-    args, kwargs = map_arg((node.args, node.kwargs), lambda n: operand(labelled, n))
+    args, kwargs = map_arg((node.args, node.kwargs), lambda n: operand(labelled, n, rule.ragged))
     labelled.axes[node] = rule.flow(Flow(labelled, node), *args, **kwargs)
 
 
-def operand(labelled: Labelled, node: Node) -> Any:
+def operand(labelled: Labelled, node: Node, ragged: bool) -> Any:
     """What a rule sees of an argument: its labels if it is a tensor, the number if it is one."""
-    return labelled.axes.get(node, node.meta.get("val"))
+    found = labelled.axes.get(node, node.meta.get("val"))
+    return even(labelled.store, found) if isinstance(found, Axes) and found.ragged and not ragged else found
 
 
 def _holds_tensors(value: Any) -> bool:
@@ -356,5 +534,5 @@ def _freeze_all(labelled: Labelled, node: Node, reason: str) -> None:
     found = labelled.axes.get(node)
     for axes in found if isinstance(found, tuple) else [found]:
         if isinstance(axes, Axes):
-            for vector in axes.labels.values():
+            for vector in axes.vectors:
                 labelled.store.freeze(vector, reason)

@@ -70,7 +70,7 @@ class Masked(InFloat64):
         read = self._read.get(n, ())
         whole = {x: self.env[x] for x, _ in read}
         for x, dim in read:
-            self.env[x] = _silence(self.env[x], dim, self._cut.mask(x, dim))
+            self.env[x] = _silence(self.env[x], self._cut.keep(x, dim))
         try:
             return super().run_node(n)
         finally:
@@ -105,9 +105,5 @@ class Masked(InFloat64):
         return part
 
 
-def _silence(x: Tensor, dim: int, mask: Any) -> Tensor:
-    if mask is None or mask.all():
-        return x
-    sizes = [1] * x.dim()
-    sizes[dim] = -1
-    return x * torch.from_numpy(mask).to(x).view(sizes)
+def _silence(x: Tensor, keep: Tensor | None) -> Tensor:
+    return x if keep is None else x * keep.to(x)

@@ -30,7 +30,7 @@ class Plan:
     Attributes:
         groups: the graph's units.
         alive: bool[labels], what stays.
-        kept: units kept of each group, in the order of `groups.groups`.
+        kept: steps kept of each group (units of each part), in the order of `groups.groups`.
         before, after: costs, predicted.
         of: what the budget measures, "params" or "macs".
         asked: fraction asked for.
@@ -59,12 +59,22 @@ class Plan:
 
 @dataclass(frozen=True)
 class _Choice:
-    """A prunable group: its units from the one to keep first to the one to drop first, and how few may stay."""
+    """A prunable group: its units from the ones to keep first to the ones to drop first, and how few may stay.
+
+    Attributes:
+        order: int64[steps, parts], one unit of every part to a step.
+        least: steps that stay at least.
+        step: steps that go together.
+    """
 
     group: Group
     order: NDArray[np.int64]
     least: int
     step: int
+
+    def ranked(self, scores: Scores) -> NDArray[np.float64]:
+        """float64[steps]: the score of each step, the largest of its parts."""
+        return scores.unit[self.order].max(1)  # type: ignore[no-any-return]
 
     def rounded(self, count: int) -> int:
         """At least so many, in whole steps; all of them where a step goes beyond."""
@@ -97,7 +107,7 @@ def plan(
     """
     predictor = Predictor(groups)
     before = predictor.predict(groups.alive(np.zeros(0, np.int64)))
-    everything = tuple(len(group.units) for group in groups.groups)
+    everything = tuple(group.steps for group in groups.groups)
     if keep == 1:
         alive = groups.alive(np.zeros(0, np.int64))
         return Plan(groups, alive, everything, before, before, of, keep, None)
@@ -109,7 +119,7 @@ def plan(
         return int(getattr(predictor.predict(_alive(groups, choices, counts)), of))
 
     def counts_at(epsilon: float) -> list[int]:
-        return [c.rounded(pfp.kept_count(scores.of(c.group), epsilon, _log(scores, c.group))) for c in choices]
+        return [c.rounded(pfp.kept_count(c.ranked(scores), epsilon, _log(scores, c.group))) for c in choices]
 
     target = keep * getattr(before, of)
     counts, epsilon = _search(choices, counts_at, cost, target)
@@ -118,7 +128,7 @@ def plan(
         raise _unreachable(choices, groups, keep, of, smallest / getattr(before, of))
     alive = _alive(groups, choices, counts)
     kept = {id(choice.group): count for choice, count in zip(choices, counts, strict=True)}
-    per_group = tuple(kept.get(id(group), len(group.units)) for group in groups.groups)
+    per_group = tuple(kept.get(id(group), group.steps) for group in groups.groups)
     return Plan(groups, alive, per_group, before, predictor.predict(alive), of, keep, epsilon)
 
 
@@ -133,11 +143,12 @@ def _choices(
     protected = _protected(scored, scores, predictor)
     choices = []
     for group in scored:
-        must = np.isin(group.units, protected)
+        must = np.isin(group.rows, protected)
         # the protected first, then by score; equal ones by their index
-        order = group.units[np.lexsort((-scores.of(group), ~must))]
+        ranks = np.lexsort((-scores.unit[group.rows], ~must), axis=1)
+        order = np.take_along_axis(group.rows, ranks, 1).T
         step = multiple_of // math.gcd(multiple_of, group.width)
-        least = max(1, int(must.sum()), math.ceil(min_channels / group.width))
+        least = max(1, int(must.sum(1).max()), math.ceil(min_channels / group.width))
         choices.append(_Choice(group, order, least, step))
     return choices
 
@@ -156,7 +167,7 @@ def _protected(scored: list[Group], scores: Scores, predictor: Predictor) -> NDA
 
 
 def _alive(groups: Groups, choices: list[_Choice], counts: list[int]) -> NDArray[np.bool_]:
-    dropped = [choice.order[count:] for choice, count in zip(choices, counts, strict=True)]
+    dropped = [choice.order[count:].reshape(-1) for choice, count in zip(choices, counts, strict=True)]
     return groups.alive(np.concatenate(dropped))
 
 

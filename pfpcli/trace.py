@@ -153,6 +153,8 @@ def from_program(program: ExportedProgram, example: Sequence[Tensor]) -> Graph:
     except Exception as error:
         raise _cannot_follow(example, error) from error
     _fold_constants(module)
+    if _gather_shuffles(module):
+        propagate(module, example)
     return Graph(_plain(module), tuple(example), _has_free_batch(program))
 
 
@@ -384,6 +386,82 @@ def _sources(node: Node) -> Iterator[Node]:
             yield argument
         else:
             yield from _sources(argument)
+
+
+#: What a channel shuffle is written with.
+_SHUFFLING = {
+    "aten.clone.default",
+    "aten.contiguous.default",
+    "aten.flatten.using_ints",
+    "aten.permute.default",
+    "aten.reshape.default",
+    "aten.transpose.int",
+    "aten.unflatten.int",
+    "aten.view.default",
+}
+
+
+def _gather_shuffles(module: fx.GraphModule) -> bool:
+    """Replace chains of views and transposes that only reorder one dimension by one index_select.
+
+    Written as views, a channel shuffle ties channels to each other through their places; as a list of positions it can
+    lose any of them.
+    """
+    graph, found = module.graph, False
+    for first in list(graph.nodes):
+        chain = _shuffle_from(first)
+        if not chain:
+            continue
+        x, last = first.args[0], chain[-1]
+        dim, order = _reordering(chain, x.meta["val"].shape) or (0, None)
+        if order is None:
+            continue
+        path = f"{owner(last)}.{last.name}_order" if _has_module(module, owner(last)) else f"{last.name}_order"
+        add_tensor(module, path, order)
+        with graph.inserting_before(last):
+            positions = graph.get_attr(path)
+            made = graph.call_function(torch.ops.aten.index_select.default, (x, dim, positions))
+        made.meta = dict(last.meta)
+        last.replace_all_uses_with(made)
+        found = True
+    graph.eliminate_dead_code()
+    return found
+
+
+def _shuffle_from(first: Node) -> list[Node]:
+    """The shortest chain of movements from a node on that ends with the shape it began with; empty if there is none."""
+    chain: list[Node] = []
+    node = first
+    while node.op == "call_function" and str(node.target) in _SHUFFLING and is_tensor(node):
+        chain.append(node)
+        if len(chain) > 2 and node.meta["val"].shape == first.all_input_nodes[0].meta["val"].shape:
+            return chain
+        if len(node.users) != 1:
+            return []
+        node = next(iter(node.users))
+        if not node.args or node.args[0] is not chain[-1]:
+            return []
+    return []
+
+
+def _reordering(chain: list[Node], shape: Sequence[int]) -> tuple[int, Tensor] | None:
+    """The one dimension a chain of movements reorders, and how: int64[size]; None if it does anything else."""
+    found = None
+    for dim, size in enumerate(shape):
+        sizes = [1] * len(shape)
+        sizes[dim] = -1
+        places = torch.arange(size).view(sizes).expand(*shape)
+        for node in chain:
+            args, kwargs = fx.map_arg((node.args[1:], node.kwargs), lambda n: n.meta["val"])
+            places = places.reshape(*args) if "view" in str(node.target) else node.target(places, *args, **kwargs)  # type: ignore
+        order = places.movedim(dim, -1).reshape(-1, size)
+        if not bool((order == order[0]).all()):
+            return None
+        if not bool((order[0] == torch.arange(size)).all()):
+            if found is not None:
+                return None
+            found = (dim, order[0].clone())
+    return found
 
 
 def _has_module(module: nn.Module, path: str) -> bool:

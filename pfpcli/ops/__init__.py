@@ -15,7 +15,7 @@ from pfpcli.ops.rule import RULES, Columns, Rule, bind, is_pointwise
 
 __all__ = ["RULES", "Columns", "Rule", "bind", "contraction", "find", "movement", "pointwise", "statistics"]
 
-_POINTWISE = Rule(pointwise.pointwise)
+_POINTWISE = Rule(pointwise.pointwise, ragged=True)
 
 
 def find(target: Any) -> Rule | None:
@@ -33,4 +33,4 @@ def _getitem(flow: Any, values: Any, index: int) -> Any:
     return values[index]
 
 
-_GETITEM = Rule(_getitem)
+_GETITEM = Rule(_getitem, ragged=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch.nn.functional as F
@@ -10,7 +11,6 @@ from torch import Tensor
 from torch.fx.node import Node
 
 from pfpcli.ops.rule import Columns, Sizes, bind, rebind, register
-from pfpcli.trace import owner
 
 if TYPE_CHECKING:
     from pfpcli.cut import Cut
@@ -106,7 +106,9 @@ def _patches(x: Tensor, kernel: list[int], stride: list[int], dilation: list[int
     return x.permute(0, 1, *offsets, *spatial).flatten(2, 1 + dims).flatten(3)
 
 
-@register(*_CONVOLUTIONS, *_TRANSPOSED, *_GENERAL, resize=_resize_conv, macs=_conv_macs, columns=conv_columns)
+@register(
+    *_CONVOLUTIONS, *_TRANSPOSED, *_GENERAL, resize=_resize_conv, macs=_conv_macs, columns=conv_columns, ragged=True
+)
 def convolution(flow: Flow, x: Axes, weight: Axes, bias: Axes | None = None, *_: Any, **__: Any) -> Axes:
     """Reads dimension 1 of x, makes channels; depthwise ones pass through.
 
@@ -115,6 +117,9 @@ def convolution(flow: Flow, x: Axes, weight: Axes, bias: Axes | None = None, *_:
     groups = bind(flow.node)["groups"]
     groups = groups.meta["val"] if isinstance(groups, Node) else groups
     transposed = _is_transposed(flow.node)
+    x = flow.even(x)
+    if flow.node.args[1].op != "get_attr":  # type: ignore[union-attr]
+        weight = flow.even(weight)  # only a parameter can hold other channels in each group
     if len(x.shape) < len(weight.shape):
         for each in (x, weight, *([bias] if bias is not None else [])):
             flow.freeze(each, f"a convolution of a single sample in {flow.node.name}")
@@ -144,21 +149,34 @@ def _depthwise(flow: Flow, x: Axes, weight: Axes, groups: int, transposed: bool)
 
 
 def _grouped(flow: Flow, x: Axes, weight: Axes, groups: int, transposed: bool) -> Tensor | None:
-    """Ordinary and grouped: position j of all groups is tied, on both sides, so that the groups stay equal."""
+    """Ordinary and grouped: the groups have to stay equally wide, on both sides."""
     into, out = (0, 1) if transposed else (1, 0)
-    made, read = weight.labels.get(out), weight.labels.get(into)
-    if groups > 1:
-        # the dimension that the weight holds once for all groups
-        made, read = (_tile(made, groups), read) if transposed else (made, _tile(read, groups))
-        flow.tie_blocks(made, groups)
-        flow.tie_blocks(x.labels.get(1), groups)
-    flow.join((x, 1), (type(x)((x.shape[1],), {} if read is None else {0: read}, owner(flow.node)), 0))
+    if groups == 1:
+        flow.join((x, 1), (weight, into))
+        made = weight.labels.get(out)
+    else:
+        made = _among_groups(flow, x, weight, groups, transposed)
+        flow.balance_blocks(made, groups)
+        flow.balance_blocks(x.labels.get(1), groups)
     flow.read(flow.node.args[0], x, 1, flow.node.args[1], made)  # type: ignore[arg-type]
     return made
 
 
-def _tile(vector: Tensor | None, times: int) -> Tensor | None:
-    return None if vector is None else vector.repeat(times)
+def _among_groups(flow: Flow, x: Axes, weight: Axes, groups: int, transposed: bool) -> Tensor | None:
+    """Dimension 1 of the weight stands for other channels in each group; returns the labels of what is made.
+
+    Ordinarily it is what is read, transposed it is what is made; its parts lie along dimension 0.
+    """
+    if transposed:
+        flow.join((x, 1), (weight, 0))
+        channels = flow.store.fresh(groups * weight.shape[1]) if 1 not in weight.ragged else None
+    else:
+        channels = x.labels.get(1)
+        if channels is None:
+            flow.freeze(weight, f"joined to {x.origin}", [1])
+            return weight.labels.get(0)
+    held = flow.split_parameter(flow.node.args[1], weight, channels, groups)  # type: ignore[arg-type]
+    return held if transposed else weight.labels.get(0)
 
 
 # Linear layers and matrix products -------------------------------------------------------------------------------
@@ -192,36 +210,49 @@ def linear(flow: Flow, x: Axes, weight: Axes, bias: Axes | None = None) -> Axes:
     return flow.result({**x.labels, last: made})
 
 
-def _product(flow: Flow, a: Axes, b: Axes, operands: tuple[Any, Any]) -> dict[int, Any]:
-    """Labels of a @ b with batch dimensions broadcast; what is contracted goes together."""
+def _product(flow: Flow, a: Axes, b: Axes, operands: tuple[Any, Any]) -> Axes:
+    """A @ b with batch dimensions broadcast; what is contracted goes together."""
     rank = len(flow.shape)
-    inner_a, inner_b = len(a.shape) - 1, max(len(b.shape) - 2, 0)
-    flow.join((a, inner_a), (b, inner_b))
-    made = b.labels.get(len(b.shape) - 1) if len(b.shape) > 1 else None
+    if not len(a.shape) == len(b.shape) == rank:
+        a, b = flow.even(a), flow.even(b)
+    inner_a, inner_b = len(a.shape) - 1, len(b.shape) - 2
+    if not flow.aligned((a, inner_a), (b, inner_b)):
+        a, b = flow.even(a, inner_a), flow.even(b, inner_b)
+        flow.join((a, inner_a), (b, inner_b))
+    if rank - 1 in b.ragged and inner_b in b.ragged[rank - 1].parts:
+        b = flow.even(b)
+    if rank - 2 in a.ragged:
+        a = flow.even(a)
+    made = b.labels.get(len(b.shape) - 1)
     # a stack of weights, one for each of many places, is no layer that can be scored
     layer = (operands[1], made) if len(b.shape) == 2 else ()
     flow.read(operands[0], a, inner_a, *layer)
-    labels: dict[int, Any] = {}
+    labels: dict[int, Any] = {rank - 2: a.labels.get(len(a.shape) - 2), rank - 1: made}
     for dim in range(rank - 2):
         labels[dim] = flow.join_broadcast((a, b), dim)
-    if len(a.shape) > 1 and rank > 1:
-        labels[rank - 2] = a.labels.get(len(a.shape) - 2)
-    labels[rank - 1] = made
-    return labels
+    ragged = {rank - 1: b.ragged[rank - 1]} if rank - 1 in b.ragged else {}
+    return replace(flow.result(labels), ragged=ragged)
 
 
 def _matmul_columns(node: Node, x: Tensor, weight: Tensor) -> Columns:
     return linear_columns(node, x, weight.mT)
 
 
-@register("aten.matmul.default", "aten.bmm.default", "aten.mm.default", macs=_linear_macs, columns=_matmul_columns)
+@register(
+    "aten.matmul.default",
+    "aten.bmm.default",
+    "aten.mm.default",
+    macs=_linear_macs,
+    columns=_matmul_columns,
+    ragged=True,
+)
 def matmul(flow: Flow, a: Axes, b: Axes) -> Axes:
     """A @ b: reads the last dimension of a and the last but one of b."""
     if min(len(a.shape), len(b.shape)) < 2:
         flow.freeze(a, f"a vector product in {flow.node.name}")
         flow.freeze(b, f"a vector product in {flow.node.name}")
         return flow.result({})
-    return flow.result(_product(flow, a, b, (flow.node.args[0], flow.node.args[1])))
+    return _product(flow, a, b, (flow.node.args[0], flow.node.args[1]))
 
 
 def _addmm_columns(node: Node, x: Tensor, weight: Tensor) -> Columns:
@@ -235,8 +266,7 @@ def _addmm_macs(sizes: Sizes, node: Node) -> int:
 @register("aten.addmm.default", "aten.baddbmm.default", macs=_addmm_macs, columns=_addmm_columns)
 def addmm(flow: Flow, bias: Axes, a: Axes, b: Axes, **_: Any) -> Axes:
     """Bias + a @ b."""
-    labels = _product(flow, a, b, (flow.node.args[1], flow.node.args[2]))
-    out = type(a)(flow.shape, {d: v for d, v in labels.items() if v is not None}, f"the result of {flow.node.name}")
+    out = flow.even(_product(flow, a, b, (flow.node.args[1], flow.node.args[2])))
     return flow.result({dim: flow.join_broadcast((out, bias), dim) for dim in range(len(flow.shape))})
 
 
@@ -296,11 +326,15 @@ def _resize_attention(cut: Cut, node: Node, copy: Node) -> None:
         rebind(copy, scale=width**-0.5)
 
 
-@register("aten.scaled_dot_product_attention.default", resize=_resize_attention, macs=_attention_macs)
+@register("aten.scaled_dot_product_attention.default", resize=_resize_attention, macs=_attention_macs, ragged=True)
 def attention(flow: Flow, query: Axes, key: Axes, value: Axes, mask: Axes | None = None, *_: Any, **__: Any) -> Axes:
     """softmax(q k^T) v: widths of q and k are contracted, the width of v passes, heads go together."""
     rank = len(query.shape)
-    flow.join((query, rank - 1), (key, rank - 1))
+    if not flow.aligned((query, rank - 1), (key, rank - 1)):
+        query, key = flow.even(query), flow.even(key)
+        flow.join((query, rank - 1), (key, rank - 1))
+    if rank - 1 in value.ragged and rank - 2 in value.ragged[rank - 1].parts:
+        value = flow.even(value)
     flow.join((key, rank - 2), (value, rank - 2))
     for axes in (query, key, value):
         flow.freeze(axes, f"a position in {flow.node.name}", [rank - 2])
@@ -315,7 +349,7 @@ def attention(flow: Flow, query: Axes, key: Axes, value: Axes, mask: Axes | None
                 flow.freeze(axes, f"shared among several heads in {flow.node.name}", [dim - rank + len(axes.shape)])
     labels: dict[int, Any] = {dim: flow.join_broadcast(operands, dim) for dim in range(rank - 2)}
     labels[rank - 1] = value.labels.get(rank - 1)
-    return flow.result(labels)
+    return replace(flow.result(labels), ragged={d: r for d, r in value.ragged.items() if d == rank - 1})
 
 
 @register("aten.embedding.default")

@@ -45,6 +45,7 @@ register(
     "aten.tile.default",
     "aten.transpose.int",
     "aten.unsqueeze.default",
+    ragged=True,
 )(_run_on_labels)
 
 
@@ -80,11 +81,11 @@ def _resize_sizes(cut: Cut, node: Node, copy: Node, name: str = "size", first: i
     """A list of sizes, one per dimension of the result from `first` on, becomes the sizes that are left."""
     sizes = list(bind(copy)[name])
     for i, size in enumerate(sizes):
-        mask = cut.mask(node, first + i)
-        if mask is None or mask.all() or size == -1:
+        left = cut.shape(node)[first + i]
+        if left == cut.axes(node).shape[first + i] or size == -1:
             continue
         # a size that the graph computes cannot be edited: torch works it out
-        sizes[i] = -1 if isinstance(size, Node) else int(mask.sum())
+        sizes[i] = -1 if isinstance(size, Node) else left
     rebind(copy, **{name: sizes})
 
 
@@ -93,15 +94,17 @@ def _resize_unflatten(cut: Cut, node: Node, copy: Node) -> None:
     _resize_sizes(cut, node, copy, "sizes", given["dim"] % given["self"].meta["val"].dim())
 
 
-@register("aten.view.default", "aten._unsafe_view.default", resize=_resize_sizes)
+@register("aten.view.default", "aten._unsafe_view.default", resize=_resize_sizes, ragged=True)
 def view(flow: Flow, x: Axes, size: list[int]) -> Axes:
     """As reshape: labels are spread without copies, so a view of the tensor may not be a view of its labels."""
     return flow.moved(x, lambda labels: labels.reshape(size))  # type: ignore[no-any-return]
 
 
-register("aten.expand.default", resize=_resize_sizes)(_run_on_labels)
-register("aten.reshape.default", resize=lambda cut, node, copy: _resize_sizes(cut, node, copy, "shape"))(_run_on_labels)
-register("aten.unflatten.int", resize=_resize_unflatten)(_run_on_labels)
+register("aten.expand.default", resize=_resize_sizes, ragged=True)(_run_on_labels)
+register("aten.reshape.default", resize=lambda cut, node, copy: _resize_sizes(cut, node, copy, "shape"), ragged=True)(
+    _run_on_labels
+)
+register("aten.unflatten.int", resize=_resize_unflatten, ragged=True)(_run_on_labels)
 
 
 @register("aten.reshape_as.default", "aten.view_as.default")
@@ -181,7 +184,7 @@ def _resize_select(cut: Cut, node: Node, copy: Node) -> None:
 
 register("aten.slice.Tensor", resize=_resize_slice)(_run_on_labels)
 register("aten.narrow.default", resize=_resize_narrow)(_run_on_labels)
-register("aten.select.int", resize=_resize_select)(_run_on_labels)
+register("aten.select.int", resize=_resize_select, ragged=True)(_run_on_labels)
 
 
 def _resize_slice_scatter(cut: Cut, node: Node, copy: Node) -> None:
@@ -212,11 +215,17 @@ def _only(x: Axes, dim: int) -> dict[int, Any]:
     return {0: x.labels[dim]} if dim in x.labels else {}
 
 
-@register("aten.unbind.int")
+def _without(flow: Flow, x: Axes, dim: int) -> Axes:
+    """Freeze the labels along a dimension whose indices are picked by position; the other labels."""
+    flow.freeze(x, f"picked by its position in {flow.node.name}", [x.dim(dim)])
+    labels = {d: v for d, v in x.labels.items() if d != x.dim(dim)}
+    return type(x)(x.shape, labels, x.origin, {d: r for d, r in x.ragged.items() if d != x.dim(dim)})
+
+
+@register("aten.unbind.int", ragged=True)
 def unbind(flow: Flow, x: Axes, dim: int = 0) -> tuple[Axes, ...]:
     """Every index of a dimension on its own: there have to be as many of them."""
-    flow.freeze(x, f"picked by its position in {flow.node.name}", [x.dim(dim)])
-    rest = type(x)(x.shape, {d: v for d, v in x.labels.items() if d != x.dim(dim)}, x.origin)
+    rest = _without(flow, x, dim)
     return flow.moved(rest, lambda labels: labels.unbind(dim))  # type: ignore[no-any-return]
 
 
@@ -267,7 +276,8 @@ def _each(vector: Tensor, times: int) -> Tensor:
 
 def _resize_pieces(cut: Cut, node: Node, copy: Node) -> None:
     given = bind(node)
-    if cut.mask(given["self"], given["dim"]) is None:
+    whole = given["self"]
+    if cut.shape(whole)[given["dim"]] == cut.axes(whole).shape[given["dim"]]:
         return
     count = len(node.meta["val"])
     sizes = [cut.shape(node, piece)[given["dim"]] for piece in range(count)]
@@ -282,6 +292,7 @@ register(
     "aten.tensor_split.indices",
     "aten.tensor_split.sections",
     resize=_resize_pieces,
+    ragged=True,
 )(_run_on_labels)
 
 

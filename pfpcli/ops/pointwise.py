@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -55,17 +56,36 @@ def is_axes(value: Any) -> bool:
     "aten.masked_fill.Scalar",
     "aten.masked_fill.Tensor",
     "aten.rrelu.default",
-    "aten.expand_as.default",
     "aten.fill.Scalar",
     "aten.fill.Tensor",
     "aten.copy.default",
     "aten.broadcast_tensors.default",
+    "aten.expand_as.default",
+    ragged=True,
 )
 def pointwise(flow: Flow, *args: Any, **kwargs: Any) -> Any:
     """Broadcast the operands; along each dimension of the result, those that are not broadcast are joined."""
     operands = [value for value in tree_leaves((args, kwargs)) if is_axes(value)]
-    result = flow.result({dim: flow.join_broadcast(operands, dim) for dim in range(len(flow.shape))})
+    ragged = _ragged(flow, operands)
+    if ragged is None:
+        operands, ragged = [flow.even(x) for x in operands], {}
+    dims = [dim for dim in range(len(flow.shape)) if dim not in ragged]
+    result = replace(flow.result({dim: flow.join_broadcast(operands, dim) for dim in dims}), ragged=ragged)
     return result if isinstance(flow.node.meta["val"], torch.Tensor) else (result,) * len(flow.shapes)
+
+
+def _ragged(flow: Flow, operands: list[Axes]) -> dict[int, Any] | None:
+    """The ragged dimensions of the result; None where they do not fit those of all operands."""
+    found: dict[int, Any] = {}
+    for dim in range(len(flow.shape)):
+        ends = flow.meeting(operands, dim)
+        if not any(d in x.ragged for x, d in ends):
+            continue
+        full_rank = all(len(x.shape) == len(flow.shape) for x, _ in ends)
+        if not full_rank or not flow.aligned(*ends):
+            return None
+        found[dim] = ends[0][0].ragged[dim]
+    return found
 
 
 @register("aten.type_as.default")

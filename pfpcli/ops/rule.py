@@ -38,6 +38,7 @@ class Rule:
         macs: multiply-adds of the call from the sizes of its operands and results; None counts as 0.
         columns: the call as a matrix product, see `Columns`; None where it has no weights.
         exact: False where statistics are taken across channels, so that cutting changes them.
+        ragged: whether `flow` can handle ragged dimensions; otherwise it sees them evened out.
     """
 
     flow: FlowRule
@@ -45,6 +46,7 @@ class Rule:
     macs: Callable[[Sizes, Node], int] | None = None
     columns: Callable[[Node, Tensor, Tensor], Columns] | None = None
     exact: bool = True
+    ragged: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,11 +73,12 @@ def register(
     macs: Callable[[Sizes, Node], int] | None = None,
     columns: Callable[[Node, Tensor, Tensor], Columns] | None = None,
     exact: bool = True,
+    ragged: bool = False,
 ) -> Callable[[FlowRule], FlowRule]:
     """Make a function the `flow` of the named overloads, e.g. "aten.linear.default"."""
 
     def add(flow: FlowRule) -> FlowRule:
-        rule = Rule(flow, resize, macs, columns, exact)
+        rule = Rule(flow, resize, macs, columns, exact, ragged)
         for name in names:
             if name in RULES:
                 raise ValueError(f"{name} has a rule already")

@@ -204,14 +204,14 @@ def rms_norm(flow: Flow, x: Axes, normalized_shape: list[int], weight: Any = Non
 
 @register("aten.group_norm.default", exact=False)
 def group_norm(flow: Flow, x: Axes, groups: int, weight: Any = None, bias: Any = None, *_: Any) -> Axes:
-    """Statistics per group of channels: every group has to lose as many, so position j of all groups is tied."""
+    """Statistics per group of channels: every group has to lose as many."""
     return _normalized_in_groups(flow, x, groups, (weight, bias))
 
 
 def _normalized_in_groups(flow: Flow, x: Axes, groups: int, parameters: tuple[Any, ...]) -> Axes:
     labels = _per_channel(flow, x, parameters)
     flow.inexact(labels[1], "normalised across channels")
-    flow.tie_blocks(labels[1], groups)
+    flow.balance_blocks(labels[1], groups)
     return flow.result(labels)
 
 
