@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from pfpcli import export
 from pfpcli.cost import count
 from pfpcli.cut import cut
+from pfpcli.flow import label
 from pfpcli.groups import group
-from pfpcli.labels import label
 from pfpcli.plan import plan
 from pfpcli.score import readers, score
 from pfpcli.trace import trace

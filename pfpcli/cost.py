@@ -18,9 +18,9 @@ from torch import nn
 from torch.fx.node import Node
 
 from pfpcli import ops
+from pfpcli.graph import Graph, is_tensor
 from pfpcli.groups import Groups
 from pfpcli.labels import Axes
-from pfpcli.trace import Graph, is_tensor
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,10 @@ from torch import Tensor, fx, nn
 from torch.fx.node import Node
 
 from pfpcli import ops
-from pfpcli.labels import Axes, Labelled, Ragged, spread
-from pfpcli.trace import Graph, add_tensor, fetch, is_tensor, propagate
+from pfpcli.flow import Labelled
+from pfpcli.graph import Graph, add_tensor, fetch, is_tensor
+from pfpcli.labels import Axes, Ragged, spread
+from pfpcli.trace import propagate
 
 
 class Cut:

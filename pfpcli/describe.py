@@ -19,12 +19,12 @@ from pfpcli._version import __version__
 from pfpcli.console import Console
 from pfpcli.cost import Costs, node_macs
 from pfpcli.cut import Cut
+from pfpcli.graph import Graph, is_constant, is_tensor, owner
 from pfpcli.groups import Groups
 from pfpcli.latency import Latency
 from pfpcli.outcome import Outcome
 from pfpcli.plan import Plan
 from pfpcli.record import Cost, GroupRow, Layer, Run
-from pfpcli.trace import Graph, is_constant, is_tensor, owner
 
 #: Version of plan.json. 1: the first one.
 PLAN_VERSION = 1

@@ -21,7 +21,8 @@ from torch.export import ExportedProgram
 from torch.utils._pytree import tree_leaves
 
 from pfpcli.errors import CheckFailed
-from pfpcli.trace import Graph, export_program, quiet
+from pfpcli.graph import Graph
+from pfpcli.trace import export_program, quiet
 
 #: What onnxruntime may differ from torch, relative to the largest output, in float32.
 ONNX_TOLERANCE = 1e-4

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from torch.fx.node import Node
 
 from pfpcli.errors import InputError
-from pfpcli.labels import Axes, Labelled
-from pfpcli.trace import owner
+from pfpcli.flow import Labelled
+from pfpcli.graph import owner
+from pfpcli.labels import Axes
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import torch
 
 from pfpcli.calibration import Division
 from pfpcli.cut import Cut
+from pfpcli.graph import Graph
 from pfpcli.groups import Groups
 from pfpcli.latency import Latency
 from pfpcli.load import Source
@@ -15,7 +16,6 @@ from pfpcli.plan import Plan
 from pfpcli.record import Quality, Verification
 from pfpcli.score import Reader, Scores
 from pfpcli.settings import Settings
-from pfpcli.trace import Graph
 
 
 @dataclass(frozen=True)

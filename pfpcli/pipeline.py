@@ -15,8 +15,9 @@ from pfpcli.console import Console
 from pfpcli.cost import count
 from pfpcli.cut import Cut, cut
 from pfpcli.errors import CheckFailed, InputError, TraceError
+from pfpcli.flow import label
+from pfpcli.graph import Graph
 from pfpcli.groups import Groups, group
-from pfpcli.labels import label
 from pfpcli.latency import Latency, latency
 from pfpcli.load import Source, load
 from pfpcli.outcome import Outcome, Scored, Written
@@ -27,7 +28,7 @@ from pfpcli.record import FILES, Quality, Run, Verification, run_folder
 from pfpcli.score import readers, score, set_size
 from pfpcli.settings import Settings
 from pfpcli.torchscript import script_to_fx
-from pfpcli.trace import Graph, from_program, trace
+from pfpcli.trace import from_program, trace
 from pfpcli.verify import TOLERANCE, cut_vs_masked
 from pfpcli.warn import warnings_about
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from pfpcli.graph import Graph
 from pfpcli.record import Quality
-from pfpcli.trace import Graph
 
 
 def compare(

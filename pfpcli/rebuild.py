@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from pfpcli.cut import Cut
-from pfpcli.trace import Graph
+from pfpcli.graph import Graph
 
 #: What the module may differ from the graph, relative to the largest output, in float32.
 TOLERANCE = 1e-4

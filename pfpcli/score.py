@@ -16,8 +16,8 @@ from torch import Tensor, fx
 from torch.fx.node import Node
 
 from pfpcli import ops, pfp
+from pfpcli.flow import Contraction
 from pfpcli.groups import Group, Groups
-from pfpcli.labels import Contraction
 from pfpcli.ops import Columns
 
 #: Numbers of unfolded input that a layer is scored on at a time.

@@ -9,9 +9,9 @@ from torch.utils._pytree import tree_leaves
 
 from pfpcli.cut import Cut
 from pfpcli.errors import CheckFailed
-from pfpcli.labels import Labelled
+from pfpcli.flow import Labelled
+from pfpcli.graph import Graph
 from pfpcli.masked import InFloat64, Masked
-from pfpcli.trace import Graph
 
 #: What the cut network may differ from the masked original, relative to the largest output, in float64.
 TOLERANCE = 1e-9

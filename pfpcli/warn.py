@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pfpcli.calibration import Division
+from pfpcli.graph import Graph
 from pfpcli.groups import Groups
 from pfpcli.latency import Latency
 from pfpcli.load import Source
@@ -12,7 +13,6 @@ from pfpcli.outcome import Outcome, Scored
 from pfpcli.plan import Plan
 from pfpcli.record import Quality
 from pfpcli.score import set_size
-from pfpcli.trace import Graph
 
 #: A loss of accuracy or agreement that is worth a warning.
 LOSS = 0.05

@@ -9,9 +9,10 @@ import torch
 
 from pfpcli.cost import Costs, count
 from pfpcli.cut import cut
+from pfpcli.flow import label
+from pfpcli.graph import Graph
 from pfpcli.groups import Groups, group
-from pfpcli.labels import label
-from pfpcli.trace import Graph, trace
+from pfpcli.trace import trace
 from properties import (
     assert_costs_as_predicted,
     assert_equals_masked,

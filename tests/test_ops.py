@@ -20,8 +20,8 @@ from torch.fx.node import Node
 
 from pfpcli import ops
 from pfpcli.cut import cut
+from pfpcli.flow import Labelled, label
 from pfpcli.groups import Groups, group
-from pfpcli.labels import Labelled, label
 from pfpcli.masked import InFloat64
 from pfpcli.score import readers
 from pfpcli.trace import trace

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from pfpcli import ops, pfp
-from pfpcli.labels import label
-from pfpcli.trace import Graph, from_program, owner, trace
+from pfpcli.flow import label
+from pfpcli.graph import Graph, owner
+from pfpcli.trace import from_program, trace
 
 SHARED = Path(__file__).parents[1].parent / "shared"
 ORACLE = SHARED / "oracle"

@@ -10,8 +10,8 @@ import torch
 
 from pfpcli.cost import Predictor
 from pfpcli.errors import BudgetError, UnsupportedError
+from pfpcli.flow import label
 from pfpcli.groups import Groups, group
-from pfpcli.labels import label
 from pfpcli.plan import Plan, plan
 from pfpcli.score import Scores, readers, score
 from pfpcli.trace import trace

@@ -14,7 +14,8 @@ from pfpcli.ops.rule import Columns, Sizes, bind, rebind, register
 
 if TYPE_CHECKING:
     from pfpcli.cut import Cut
-    from pfpcli.labels import Axes, Flow
+    from pfpcli.flow import Flow
+    from pfpcli.labels import Axes
 
 
 # Convolutions ----------------------------------------------------------------------------------------------------

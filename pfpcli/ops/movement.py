@@ -18,7 +18,8 @@ from pfpcli.ops.rule import bind, rebind, register
 
 if TYPE_CHECKING:
     from pfpcli.cut import Cut
-    from pfpcli.labels import Axes, Flow
+    from pfpcli.flow import Flow
+    from pfpcli.labels import Axes
 
 aten = torch.ops.aten
 

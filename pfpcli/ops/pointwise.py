@@ -11,7 +11,8 @@ from torch.utils._pytree import tree_leaves
 from pfpcli.ops.rule import register
 
 if TYPE_CHECKING:
-    from pfpcli.labels import Axes, Flow
+    from pfpcli.flow import Flow
+    from pfpcli.labels import Axes
 
 
 def is_axes(value: Any) -> bool:
