@@ -4,7 +4,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format types samples bench check clean
+.PHONY: help setup demo test lint format types samples bench zoo check clean
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-9s %s\n", $$1, $$2 }'
@@ -42,6 +42,9 @@ samples: setup  ## draw the sample images and train the sample network again (ab
 
 bench: setup  ## time and memory of each step on ResNet-50 (about 3 minutes)
 	$(BIN)/python benchmarks/bench.py
+
+zoo: setup  ## networks of torchvision and timm through the engine (about an hour; continues where it stopped)
+	$(BIN)/python benchmarks/zoo.py
 
 check: lint types test  ## everything that must pass before a push
 

@@ -1,0 +1,236 @@
+"""Every network of a list through the engine: trace, label, random plans, cut, and the four properties.
+
+    python benchmarks/zoo.py [--only PATTERN] [--workers N] [--fresh] [--limit SECONDS]
+
+One process per network, with a time limit; what is done is kept in build/zoo/ and not done again (--fresh forgets it).
+Writes docs/zoo.md. Needs torchvision and timm; weights are random, nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import resource
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "build" / "zoo"
+PAGE = ROOT / "docs" / "zoo.md"
+
+#: Fractions of the parameters that the random plans keep.
+KEEPS = (0.3, 0.5, 0.7)
+#: Relative differences that count as none: float64, and float32 through another runtime.
+EXACT, SINGLE = 1e-9, 1e-3
+
+
+def listed() -> list[str]:
+    """The networks, as library:name."""
+    lines = (ROOT / "benchmarks" / "zoo.txt").read_text(encoding="utf-8").splitlines()
+    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+
+
+def build(name: str) -> tuple[Any, tuple[tuple[int, ...], ...]]:
+    """A network with random weights in eval mode, and the sizes of its inputs without the batch."""
+    import torch
+
+    library, _, model = name.partition(":")
+    torch.manual_seed(0)
+    if library == "timm":
+        import timm
+
+        module = timm.create_model(model, pretrained=False)
+        size = tuple(module.pretrained_cfg.get("input_size", (3, 224, 224)))
+        sizes: tuple[tuple[int, ...], ...] = (size,)
+    else:
+        import torchvision
+
+        module = torchvision.models.get_model(model, weights=None, **_arguments(model))
+        sizes = (_torchvision_size(model),)
+    module.eval()
+    for part in module.modules():
+        if isinstance(part, torch.nn.modules.batchnorm._BatchNorm):
+            for tensor in (part.weight, part.bias, part.running_mean, part.running_var):
+                if tensor is not None:
+                    torch.nn.init.uniform_(tensor, 0.5, 1.5)
+    return module, sizes
+
+
+def _arguments(model: str) -> dict[str, Any]:
+    if model.startswith(("fcn", "deeplab", "lraspp", "fasterrcnn", "maskrcnn", "keypoint", "retinanet", "fcos", "ssd")):
+        return {"weights_backbone": None}
+    return {"init_weights": False} if model in ("googlenet", "inception_v3") else {}
+
+
+def _torchvision_size(model: str) -> tuple[int, ...]:
+    if model in ("r3d_18", "mc3_18", "r2plus1d_18", "s3d") or model.startswith(("mvit", "swin3d")):
+        return (3, 16, 224, 224) if model.startswith("mvit") else (3, 16, 112, 112)
+    return (3, 299, 299) if model == "inception_v3" else (3, 224, 224)
+
+
+def examine(name: str) -> dict[str, Any]:
+    """Everything about one network; raises where something does not hold."""
+    import numpy as np
+    import torch
+    from torch.utils._pytree import tree_leaves
+
+    from pfpcli.cost import Predictor, count
+    from pfpcli.cut import Cut, cut
+    from pfpcli.errors import BudgetError
+    from pfpcli.flow import label
+    from pfpcli.groups import group
+    from pfpcli.masked import InFloat64, Masked
+    from pfpcli.plan import plan
+    from pfpcli.score import Scores
+    from pfpcli.trace import trace
+    from pfpcli.verify import relative
+
+    torch.set_num_threads(1)
+    module, sizes = build(name)
+    example = tuple(torch.randn(2, *size) for size in sizes)
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = time.perf_counter()
+    graph = trace(module, example)
+    traced = time.perf_counter()
+    groups = group(label(graph))
+    labelled = time.perf_counter()
+    alive = groups.alive(np.zeros(0, np.int64))
+    same = cut(groups.labelled, alive)
+    done = time.perf_counter()
+    found: dict[str, Any] = {
+        "params": count(graph).params,
+        "macs": count(graph).macs,
+        "seconds": {"trace": traced - start, "label": labelled - traced, "cut": done - labelled},
+        "megabytes": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory) / 1000,
+        "dynamic": graph.dynamic,
+        "unknown": sorted({str(node.target) for node in groups.labelled.unknown}),
+        "groups": len(groups.groups),
+        "prunable": len(groups.prunable),
+        "inexact": sum(bool(g.inexact) for g in groups.prunable),
+        "frozen": sorted({f"{g.name}: {g.frozen}" for g in groups.groups if g.frozen}),
+    }
+    state = graph.module.state_dict()
+    if not all(torch.equal(state[key], value) for key, value in same.module.state_dict().items()):
+        raise AssertionError("keep = 1 changed a tensor")
+    predictor = Predictor(groups)
+    nothing = predictor.predict(groups.alive(np.concatenate([g.units for g in groups.prunable] or [np.zeros(0, int)])))
+    found["share"] = {
+        "params": 1 - nothing.params / max(1, found["params"]),
+        "macs": 1 - nothing.macs / max(1, found["macs"]),
+    }
+    found["kept"], found["difference"] = [], 0.0
+    inputs = [torch.randn(graph.batch, *size, dtype=torch.float64) for size in sizes]
+    for seed, keep in enumerate(KEEPS):
+        rng = np.random.default_rng(seed)
+        scores = Scores(rng.random(len(groups.root)), np.full(len(groups.root), 240.0), 0)
+        try:
+            planned = plan(groups, scores, keep=keep)
+        except BudgetError:
+            found["kept"].append(None)
+            continue
+        smaller = cut(groups.labelled, planned.alive)
+        if count(smaller) != planned.after:
+            raise AssertionError(f"predicted {planned.after}, counted {count(smaller)}")
+        first = tree_leaves(InFloat64(smaller.module).run(*inputs))
+        second = tree_leaves(Masked(Cut(groups.labelled, planned.alive)).run(*inputs))
+        difference = max(relative(a, b) for a, b in zip(first, second, strict=True))
+        found["kept"].append(planned.achieved)
+        found["difference"] = max(found["difference"], difference)
+        if not difference <= EXACT:
+            raise AssertionError(f"cut and masked differ by {difference:.1e} at keep {keep}")
+    return found
+
+
+def worker(name: str) -> None:
+    """One network in this process; prints a JSON object as its last line."""
+    try:
+        result = {"name": name, "status": "ok", **examine(name)}
+    except Exception as error:
+        text = re.sub(r"\s+", " ", f"{type(error).__name__}: {error}")[:400]
+        result = {"name": name, "status": "failed", "why": text}
+    print("\n" + json.dumps(result))
+
+
+def run(name: str, limit: float) -> dict[str, Any]:
+    """One network in a process of its own."""
+    start = time.perf_counter()
+    command = [sys.executable, __file__, "--worker", name]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=False)
+        lines = done.stdout.strip().splitlines()
+        result = json.loads(lines[-1]) if lines else {"name": name, "status": "failed", "why": done.stderr[-400:]}
+    except subprocess.TimeoutExpired:
+        result = {"name": name, "status": "failed", "why": f"took more than {limit:.0f} s"}
+    except json.JSONDecodeError:
+        result = {"name": name, "status": "failed", "why": done.stderr[-400:]}
+    result["wall"] = time.perf_counter() - start
+    return result
+
+
+def main() -> None:
+    """Run what has not been run and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="*", help="a pattern of names, e.g. 'timm:res*'")
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--limit", type=float, default=300, help="seconds for one network")
+    parser.add_argument("--fresh", action="store_true", help="forget earlier results")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    settings = parser.parse_args()
+    if settings.worker:
+        sys.path.insert(0, str(ROOT / "tests"))
+        import conftest  # noqa: F401  (lets torchvision be imported next to a torch it was not built for)
+
+        worker(settings.worker)
+        return
+    RESULTS.mkdir(parents=True, exist_ok=True)
+
+    def one(name: str) -> None:
+        file = RESULTS / f"{name.replace(':', '.')}.json"
+        if settings.fresh or not file.exists():
+            result = run(name, settings.limit)
+            file.write_text(json.dumps(result), encoding="utf-8")
+            print(f"{result['status']:<7}{name:<44}{result['wall']:6.1f} s  {result.get('why', '')}", flush=True)
+
+    with ThreadPoolExecutor(settings.workers) as pool:
+        list(pool.map(one, [name for name in listed() if fnmatch(name, settings.only)]))
+    found = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(RESULTS.glob("*.json"))]
+    PAGE.write_text(page(found), encoding="utf-8")
+    print(f"wrote {PAGE.relative_to(ROOT)}")
+
+
+def page(found: list[dict[str, Any]]) -> str:
+    """All results as a Markdown page."""
+    good = [result for result in found if result["status"] == "ok"]
+    lines = [
+        "# Networks through the engine",
+        "",
+        "Made by `make zoo`: random weights, random plans that keep 30, 50 and 70 % of the parameters; cut ≡ masked in",
+        "float64, predicted = counted, keep = 1 identical. Seconds are of tracing, labelling and cutting on one core.",
+        "",
+        f"{len(good)} of {len(found)} networks.",
+        "",
+        "| network | parameters | prunable parameters | prunable MACs | groups | inexact | difference | seconds |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for result in good:
+        share, seconds = result["share"], sum(result["seconds"].values())
+        lines.append(
+            f"| {result['name']} | {result['params'] / 1e6:.1f} M | {share['params']:.0%} | {share['macs']:.0%} "
+            f"| {result['prunable']} of {result['groups']} | {result['inexact']} | {result['difference']:.0e} "
+            f"| {seconds:.1f} |"
+        )
+    failed = [f"- {result['name']}: {result['why']}" for result in found if result["status"] != "ok"]
+    ops = [f"- {result['name']}: {', '.join(result['unknown'])}" for result in good if result["unknown"]]
+    lines += ["", "## What fails, and why", "", *(failed or ["Nothing."])]
+    lines += ["", "## Ops without a rule", "", *(ops or ["None."]), ""]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
