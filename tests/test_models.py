@@ -11,7 +11,11 @@ import torch
 from PIL import Image
 
 import pfpcli
+from pfpcli.cut import cut
+from pfpcli.flow import label
+from pfpcli.groups import group
 from pfpcli.record import FILES, Run
+from pfpcli.trace import trace
 
 torchvision = pytest.importorskip("torchvision")
 
@@ -59,6 +63,18 @@ def test_a_model_of_torchvision_is_halved(name: str, images: Path, tmp_path: Pat
     assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
     assert run.after.file_bytes == (tmp_path / "run" / FILES["onnx"]).stat().st_size
     assert run.after.file_bytes < 0.6 * run.before.file_bytes
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_keeping_everything_leaves_a_model_of_torchvision_bit_for_bit(name: str) -> None:
+    module = torchvision.models.get_model(name, weights=None).eval()
+    x = torch.randn(2, 3, 64, 64)
+    groups = group(label(trace(module, (x,))))
+    same = cut(groups.labelled, groups.alive(np.zeros(0, np.int64)))
+    state = module.state_dict()
+    assert all(torch.equal(state[key], value) for key, value in same.module.state_dict().items() if key in state)
+    with torch.no_grad():
+        assert torch.equal(same.module(x), groups.labelled.graph.module(x))
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v2"])
