@@ -114,7 +114,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, timed("export (.pt2 and ONNX)", seconds):
         program = export.program(smaller)
         export.save_pt2(program, Path(folder) / "model.pt2")
-        export.save_onnx(program, smaller, export.names(smaller), Path(folder) / "model.onnx", images[:3])
+        export.save_onnx(program, smaller, export.names(smaller), Path(folder) / "model.onnx", [images[:3]])
     print(f"scoring is {seconds['score'] / seconds['plain forward']:.1f} × a plain forward pass over the same images")
     print(f"scoring needs {above:.0f} MB above what was in use before")
     costs = count(smaller)

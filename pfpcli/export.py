@@ -7,6 +7,7 @@ node metadata, and here they are taken out again.
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +68,7 @@ def save_pt2(exported: ExportedProgram, path: Path) -> None:
     path.write_bytes(buffer.getvalue())
 
 
-def save_onnx(exported: ExportedProgram, graph: Graph, named: Names, path: Path, samples: Tensor) -> float:
+def save_onnx(exported: ExportedProgram, graph: Graph, named: Names, path: Path, samples: Sequence[Tensor]) -> float:
     """Write an ONNX file and run it against torch; a second exporter is tried if the first one fails.
 
     Args:
@@ -75,7 +76,7 @@ def save_onnx(exported: ExportedProgram, graph: Graph, named: Names, path: Path,
         graph: the same network in torch.
         named: names of its inputs and outputs.
         path: the file.
-        samples: float[N, ...], inputs to compare on, in a batch size it has not been exported with where that is free.
+        samples: float[N, ...] each, inputs to compare on, in a batch size it was not exported with where that is free.
 
     Returns:
         the largest difference, relative to the largest output.
@@ -92,7 +93,9 @@ def save_onnx(exported: ExportedProgram, graph: Graph, named: Names, path: Path,
             path.write_bytes(model.SerializeToString())
             difference = _difference(path, graph, samples)
         except Exception as error:
-            reasons.append(f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}")
+            # the exporters colour their messages
+            said = re.sub(r"\x1b\[\d+m", "", str(error)).strip()
+            reasons.append(f"{type(error).__name__}: {said.partition(chr(10))[0]}")
         else:
             if difference <= ONNX_TOLERANCE:
                 return difference
@@ -170,11 +173,11 @@ def _graphs(graph: Any) -> Iterator[Any]:
                 yield from _graphs(attribute.g)
 
 
-def _difference(path: Path, graph: Graph, samples: Tensor) -> float:
+def _difference(path: Path, graph: Graph, samples: Sequence[Tensor]) -> float:
     onnx.checker.check_model(path)
     with torch.no_grad():
-        expected = [x for x in tree_leaves(graph.module(samples)) if isinstance(x, Tensor)]
-    found = run_onnx(session(path), [samples])
+        expected = [x for x in tree_leaves(graph.module(*samples)) if isinstance(x, Tensor)]
+    found = run_onnx(session(path), samples)
     return max(_relative(a, b.numpy()) for a, b in zip(found, expected, strict=True))
 
 

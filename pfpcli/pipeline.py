@@ -206,7 +206,7 @@ def _export(
     with console.step("export") as step:
         whole = kept.labelled.graph
         # a batch size it has not been exported with, where that is free
-        samples = division.samples(smaller.fixed_batch or 3)
+        samples = [division.samples(smaller.fixed_batch or 3)]
         named = export.names(whole)
         original, onnx = scratch / FILES["onnx"], folder / FILES["onnx"]
         export.save_onnx(export.program(whole), whole, named, original, samples)
