@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -104,10 +104,6 @@ class Settings:
                 value = Path(value).name
             out[field.name] = value
         return out
-
-    def with_(self, **changes: Any) -> Settings:
-        """A copy with some values changed."""
-        return replace(self, **changes)
 
 
 CHOICES: dict[str, tuple[str, ...]] = {
