@@ -30,10 +30,10 @@ KEEPS = (0.3, 0.5, 0.7)
 EXACT, SINGLE = 1e-9, 1e-3
 
 
-def listed() -> list[str]:
-    """The networks, as library:name."""
+def listed() -> dict[str, str]:
+    """The networks: library:name -> what else its line says."""
     lines = (ROOT / "benchmarks" / "zoo.txt").read_text(encoding="utf-8").splitlines()
-    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    return dict(line.split(maxsplit=1) for line in lines if line.strip() and not line.startswith("#"))
 
 
 def build(name: str) -> tuple[Any, tuple[tuple[int, ...], ...]]:
@@ -41,18 +41,18 @@ def build(name: str) -> tuple[Any, tuple[tuple[int, ...], ...]]:
     import torch
 
     library, _, model = name.partition(":")
+    words = listed()[name].split()
+    sizes = tuple(tuple(map(int, word.split("x"))) for word in words if "=" not in word)
+    arguments = {key: json.loads(value) for key, value in (word.split("=") for word in words if "=" in word)}
     torch.manual_seed(0)
     if library == "timm":
         import timm
 
-        module = timm.create_model(model, pretrained=False)
-        size = tuple(module.pretrained_cfg.get("input_size", (3, 224, 224)))
-        sizes: tuple[tuple[int, ...], ...] = (size,)
+        module = timm.create_model(model, pretrained=False, **arguments)
     else:
         import torchvision
 
-        module = torchvision.models.get_model(model, weights=None, **_arguments(model))
-        sizes = (_torchvision_size(model),)
+        module = torchvision.models.get_model(model, weights=None, **arguments)
     module.eval()
     for part in module.modules():
         if isinstance(part, torch.nn.modules.batchnorm._BatchNorm):
@@ -60,18 +60,6 @@ def build(name: str) -> tuple[Any, tuple[tuple[int, ...], ...]]:
                 if tensor is not None:
                     torch.nn.init.uniform_(tensor, 0.5, 1.5)
     return module, sizes
-
-
-def _arguments(model: str) -> dict[str, Any]:
-    if model.startswith(("fcn", "deeplab", "lraspp", "fasterrcnn", "maskrcnn", "keypoint", "retinanet", "fcos", "ssd")):
-        return {"weights_backbone": None}
-    return {"init_weights": False} if model in ("googlenet", "inception_v3") else {}
-
-
-def _torchvision_size(model: str) -> tuple[int, ...]:
-    if model in ("r3d_18", "mc3_18", "r2plus1d_18", "s3d") or model.startswith(("mvit", "swin3d")):
-        return (3, 16, 224, 224) if model.startswith("mvit") else (3, 16, 112, 112)
-    return (3, 299, 299) if model == "inception_v3" else (3, 224, 224)
 
 
 def examine(name: str) -> dict[str, Any]:
@@ -125,7 +113,7 @@ def examine(name: str) -> dict[str, Any]:
         "macs": 1 - nothing.macs / max(1, found["macs"]),
     }
     found["kept"], found["difference"] = [], 0.0
-    inputs = [torch.randn(graph.batch, *size, dtype=torch.float64) for size in sizes]
+    inputs = [torch.randn(graph.fixed_batch or 1, *size, dtype=torch.float64) for size in sizes]
     for seed, keep in enumerate(KEEPS):
         rng = np.random.default_rng(seed)
         scores = Scores(rng.random(len(groups.root)), np.full(len(groups.root), 240.0), 0)

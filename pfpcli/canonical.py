@@ -1,6 +1,6 @@
 """Canonical: rewrites that give every graph the same form, whoever wrote the network.
 
-Calls that write in place become calls that return, what depends on parameters alone is computed once, and channel
+Regions become part of the graph around them, calls that write in place become calls that return, what depends on parameters alone is computed once, and channel
 shuffles become lists of positions. None of them changes what the network computes.
 """
 
@@ -18,6 +18,38 @@ from pfpcli.graph import add_tensor, fetch, is_tensor, owner
 
 #: ATen calls that only check something; the graph is traced once, and what they check is checked by then.
 _ASSERTIONS = ("aten._assert_async", "aten._assert_scalar", "aten._assert_tensor_metadata", "aten.sym_constrain_range")
+
+
+#: Regions that export puts into a graph of their own: (call, position of that graph among the arguments).
+_REGIONS = {
+    torch.ops.higher_order.wrap_with_autocast: 4,
+    torch.ops.higher_order.wrap_with_set_grad_enabled: 1,
+}
+
+
+def inline_regions(module: fx.GraphModule) -> None:
+    """Put regions with a precision or a gradient mode of their own where they are called: neither matters here."""
+    graph = module.graph
+    while regions := [node for node in graph.nodes if node.target in _REGIONS]:
+        for node in regions:
+            _inline(module, node, _REGIONS[node.target])
+
+
+def _inline(module: fx.GraphModule, node: Node, position: int) -> None:
+    inner, *operands = node.args[position:]
+    assert isinstance(inner, Node)
+    region = fetch(module, str(inner.target)).graph
+    placeholders = [each for each in region.nodes if each.op == "placeholder"]
+    copies: dict[Node, Any] = dict(zip(placeholders, operands, strict=True))
+    with module.graph.inserting_before(node):
+        results = module.graph.graph_copy(region, copies)
+    for each, made in copies.items():
+        if each.op == "get_attr":
+            made.target = f"{inner.target}.{each.target}"
+    for user in list(node.users):
+        user.replace_all_uses_with(results[user.args[1]])
+        module.graph.erase_node(user)
+    module.graph.erase_node(node)
 
 
 def drop_assertions(graph: fx.Graph) -> None:
@@ -57,12 +89,12 @@ def _seen_through_views(written: Node, writer: Node, position: dict[Node, int]) 
     names, queue = {written}, [written]
     while queue:
         node = queue.pop()
-        linked = [user for user in node.users if _is_view_of(user, node)]
+        linked = [user for user in node.users if is_view_of(user, node)]
         if (
             node.op == "call_function"
             and node.args
             and isinstance(node.args[0], Node)
-            and _is_view_of(node, node.args[0])
+            and is_view_of(node, node.args[0])
         ):
             linked.append(node.args[0])
         queue += [other for other in linked if other not in names]
@@ -73,7 +105,8 @@ def _seen_through_views(written: Node, writer: Node, position: dict[Node, int]) 
     )
 
 
-def _is_view_of(node: Node, base: Node) -> bool:
+def is_view_of(node: Node, base: Node) -> bool:
+    """Whether a node may show the memory of another one."""
     if node.target is operator.getitem:
         return node.args[0] is base
     schema = getattr(node.target, "_schema", None)
@@ -107,7 +140,7 @@ def fold_constants(module: fx.GraphModule) -> None:
         elif node.op == "call_function" and _is_pure(node) and all(i in constant for i in node.all_input_nodes):
             constant.add(node)
             sources = node.all_input_nodes
-            if not (sources and _is_view_of(node, sources[0])) or any(i in computed for i in sources):
+            if not (sources and is_view_of(node, sources[0])) or any(i in computed for i in sources):
                 computed.add(node)
     values: dict[Node, Any] = {}
     for node in list(graph.nodes):

@@ -7,6 +7,7 @@ the arguments of the calls.
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -150,4 +151,4 @@ def cut(labelled: Labelled, alive: NDArray[np.bool_]) -> Graph:
         alive: bool[labels] as in `Cut`.
     """
     graph = labelled.graph
-    return Graph(Cut(labelled, alive).module(), graph.example, graph.dynamic)
+    return replace(graph, module=Cut(labelled, alive).module())

@@ -29,6 +29,7 @@ class Contraction:
         dim: the dimension of `x` that is read.
         labels: int64[x.shape[dim]], the labels read.
         weight: the operand that holds the weights, or None (a plain sum, a product of activations).
+        factor: the other operand of a product of activations, e.g. the keys of an attention, or None.
         issued: int64[C_out], the labels of the channels it makes, or None.
     """
 
@@ -37,6 +38,7 @@ class Contraction:
     dim: int
     labels: Tensor
     weight: Node | None = None
+    factor: Node | None = None
     issued: Tensor | None = None
 
 
@@ -164,14 +166,16 @@ class Flow:
         return self._labelled.graph.tensor(node)
 
     def read(self, x: Node, x_axes: Axes, dim: int, weight: Node | None = None, issued: Tensor | None = None) -> None:
-        """Note that the channels of `x` along `dim` are summed away here, by `weight` if that is constant."""
+        """Note that the channels of `x` along `dim` are summed away here, together with those of `weight`."""
         if dim in x_axes.ragged:
             labels = x_axes.ragged[dim].labels.flatten()
         else:
             labels = x_axes.labels.get(dim, torch.zeros(x_axes.shape[dim], dtype=torch.int64))
-        if weight is not None and not is_constant(weight):
-            weight = issued = None
-        self._labelled.contractions.append(Contraction(self.node, x, dim, labels, weight, issued))
+        if weight is None or is_constant(weight):
+            found = Contraction(self.node, x, dim, labels, weight, None, issued)
+        else:
+            found = Contraction(self.node, x, dim, labels, None, weight)
+        self._labelled.contractions.append(found)
 
     def inexact(self, vector: Tensor | None, what: str) -> None:
         """Mark labels as feeding a statistic across channels."""

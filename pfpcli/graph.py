@@ -20,11 +20,13 @@ class Graph:
         module: the graph and its tensors; calling it runs the network.
         example: the inputs it was traced with, each float[B, ...].
         dynamic: whether the batch size is free; otherwise it is the example's.
+        stops: the ops it stops in front of, because the sizes of their results depend on values; mostly there are none.
     """
 
     module: fx.GraphModule
     example: tuple[Tensor, ...]
     dynamic: bool
+    stops: tuple[str, ...] = ()
 
     @property
     def nodes(self) -> Iterator[Node]:

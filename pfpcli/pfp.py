@@ -81,18 +81,20 @@ def _largest_share(x: Tensor, weight: Tensor) -> Tensor:
     block = _BLOCK.get(x.device.type, _BLOCK_ELSEWHERE)
     width = max(1, min(samples * patches, block // outputs))
     count = max(1, block // (outputs * width))
-    for group in range(groups):
+    some = max(1, count // channels)  # groups at a time, where they are small
+    for lowest in range(0, groups, some):
+        of = slice(lowest, lowest + some)
         for first in range(0, channels, count):
             rows = slice(first, first + count)
-            best = largest[group, rows]
+            best = largest[of, rows]
             for start in range(0, samples * patches, width):
                 at = slice(start, start + width)
                 if kernel == 1:  # the weight is the same at all positions and can wait until the largest is found
-                    shares = (x[group, rows, :, at] * inverse[group, None, :, at]).amax(2) * weight[group, rows, :, 0]
+                    shares = (x[of, rows, :, at] * inverse[of, None, :, at]).amax(3) * weight[of, rows, :, 0]
                 else:
-                    shares = weight[group, rows] @ x[group, rows, :, at]
-                    shares *= inverse[group, :, at]
-                torch.maximum(best, shares.flatten(1).amax(1), out=best)
+                    shares = weight[of, rows] @ x[of, rows, :, at]
+                    shares *= inverse[of, None, :, at]
+                torch.maximum(best, shares.flatten(2).amax(2), out=best)
     return largest
 
 

@@ -1,5 +1,8 @@
 """Score: one pass over the calibration images, and every unit has a number that says how much it matters.
 
+A product of activations (queries and keys of an attention) is read as a layer whose weights are the other operand, as
+they are for each sample; the guarantee for layers with weights of their own does not cover it.
+
 The pass streams: each layer that reads prunable channels is looked at while its input is there, and only running maxima
 stay. The order of the images, the batch size and the device do not matter beyond rounding.
 """
@@ -8,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import repeat
 
 import numpy as np
 import torch
@@ -30,6 +34,7 @@ class Reader:
 
     Attributes:
         contraction: where it is in the graph.
+        weight: the operand its channels are multiplied with: weights, or other activations.
         units: int64[C_in], the unit of each channel it reads, 0 where that cannot go.
         patches: positions it is applied at, P.
         kernel: positions of its kernel.
@@ -38,6 +43,7 @@ class Reader:
     """
 
     contraction: Contraction
+    weight: Node
     units: NDArray[np.int64]
     patches: int
     kernel: int
@@ -65,7 +71,7 @@ class Scores:
 
 
 def readers(groups: Groups) -> list[Reader]:
-    """The layers with weights that read channels of a prunable group."""
+    """The layers with weights, and the products of activations, that read channels of a prunable group."""
     prunable = np.zeros(len(groups.root), dtype=bool)
     for group in groups.prunable:
         prunable[group.units] = True
@@ -74,16 +80,30 @@ def readers(groups: Groups) -> list[Reader]:
         units = groups.root[contraction.labels.numpy()]
         units = np.where(prunable[units], units, 0)
         rule = ops.find(contraction.node.target)
-        if contraction.weight is None or rule is None or rule.columns is None or not units.any():
+        weight = contraction.weight or (contraction.factor if _is_stack(groups, contraction) else None)
+        if weight is None or rule is None or rule.columns is None or not units.any():
             continue
-        x = contraction.x.meta["val"][:1]
+        x, w = contraction.x.meta["val"][:1], weight.meta["val"]
         with x.fake_mode:
-            columns = rule.columns(contraction.node, x, contraction.weight.meta["val"])
-        _, _, _, kernel, patches = columns.x.shape
-        neurons = contraction.node.meta["val"][0].numel()
+            columns = rule.columns(contraction.node, x, w if contraction.weight else w[:1])
+        kernel, patches = columns.x.shape[3:]
+        neurons = columns.weight.shape[:2].numel() * patches
         largest = torch.zeros(len(groups.root))
-        found.append(Reader(contraction, units, patches, kernel, neurons, largest))
+        found.append(Reader(contraction, weight, units, patches, kernel, neurons, largest))
     return found
+
+
+def _is_stack(groups: Groups, contraction: Contraction) -> bool:
+    """Whether a product of activations is one of each sample, its parts, if any, the last of the stack."""
+    x, factor = contraction.x, contraction.factor
+    if factor is None or x.meta["val"].dim() < 3 or x.meta["val"].shape[:-2] != factor.meta["val"].shape[:-2]:
+        return False
+    rank = x.meta["val"].dim()
+    if contraction.dim != rank - 1:
+        return False
+    axes = groups.labelled.axes[x]
+    parts = axes.ragged[rank - 1].parts if rank - 1 in axes.ragged else ()
+    return parts == tuple(range(rank - 2 - len(parts), rank - 2))
 
 
 def set_size(found: list[Reader]) -> int:
@@ -142,8 +162,8 @@ class _Walk(fx.Interpreter):
     def run_node(self, n: Node) -> object:
         """Look, then compute."""
         reader = self._readers.get(n)
-        if reader is not None and reader.contraction.weight is not None:
-            _look(reader, self.env[reader.contraction.x], self.env[reader.contraction.weight], self._reduce)
+        if reader is not None:
+            _look(reader, self.env[reader.contraction.x], self.env[reader.weight], self._reduce)
         return super().run_node(n)
 
 
@@ -153,17 +173,31 @@ def _look(reader: Reader, x: Tensor, weight: Tensor, reduce: str) -> None:
     assert rule is not None
     assert rule.columns is not None
     step = max(1, _CHUNK // max(1, x[0].numel() * reader.kernel))
-    for part in x.split(step):
-        columns = rule.columns(reader.contraction.node, part.float(), weight.float())
-        groups = columns.x.shape[1]
-        units = torch.from_numpy(reader.units).view(groups, -1)
+    per_sample = weight.split(step) if reader.contraction.factor is not None else repeat(weight)
+    for part, weights in zip(x.split(step), per_sample, strict=False):
+        columns = rule.columns(reader.contraction.node, part.float(), weights.float())
+        groups, channels = columns.x.shape[1:3]
+        units = torch.from_numpy(reader.units).view(-1, channels)
+        units = units.repeat(groups // len(units), 1)
+        if _is_distinct(units):
+            _raise(reader, units.flatten(), pfp.sensitivity(columns, reduce).flatten())
+            continue
         for group in range(groups):
             of_group = Columns(columns.x[:, group : group + 1], columns.weight[group : group + 1])
             members, gathered = by_unit(of_group, units[group])
-            shares = pfp.sensitivity(gathered, reduce)[0]
-            members = members.to(x.device)
-            reader.largest[members] = torch.maximum(reader.largest[members], shares)
+            _raise(reader, members, pfp.sensitivity(gathered, reduce)[0])
     reader.largest[0] = 0
+
+
+def _raise(reader: Reader, units: Tensor, shares: Tensor) -> None:
+    """The largest share of each unit so far."""
+    reader.largest.scatter_reduce_(0, units.to(shares.device), shares, "amax")
+
+
+def _is_distinct(units: Tensor) -> bool:
+    """Whether no unit is twice in a row; what cannot go does not count."""
+    ordered = units.sort(1).values
+    return not bool(((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] > 0)).any())
 
 
 def by_unit(columns: Columns, units: Tensor) -> tuple[Tensor, Columns]:

@@ -14,6 +14,7 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -22,9 +23,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import Dim, ExportedProgram, ShapesCollection, export
 from torch.fx.node import Node
 
-from pfpcli.canonical import drop_assertions, fold_constants, functionalise, gather_shuffles
+from pfpcli.canonical import drop_assertions, fold_constants, functionalise, gather_shuffles, inline_regions
 from pfpcli.errors import TraceError
 from pfpcli.graph import Graph
+from pfpcli.static_part import static_part
 
 
 def trace(module: nn.Module, example: Sequence[Tensor]) -> Graph:
@@ -38,9 +40,18 @@ def trace(module: nn.Module, example: Sequence[Tensor]) -> Graph:
         TraceError: `torch.export` cannot follow the forward pass.
     """
     example = tuple(example)
-    program = export_program(module, example, dynamic=True)
+    single = tuple(x[:1] for x in example)
+    try:
+        program = export_program(module, example, dynamic=True)
+    except TraceError as error:
+        try:
+            with quiet():
+                part, stops = static_part(module, single)
+        except Exception:
+            raise error from None
+        return replace(from_program(export_program(part, single, dynamic=False), single), stops=tuple(stops))
     if not _has_free_batch(program):
-        example = tuple(x[:1] for x in example)
+        example = single
         program = export_program(module, example, dynamic=False)
     return from_program(program, example)
 
@@ -56,9 +67,11 @@ def from_program(program: ExportedProgram, example: Sequence[Tensor]) -> Graph:
         TraceError: it does not accept them.
     """
     module = program.module(check_guards=False)
+    inline_regions(module)
     if not functionalise(module.graph):
         # Writes through views need alias analysis; torch has it, at the price of a second tracing.
         module = program.run_decompositions({}).module(check_guards=False)
+        inline_regions(module)
     drop_assertions(module.graph)
     module.graph.eliminate_dead_code()
     _note_free_sizes(module.graph)
@@ -147,7 +160,8 @@ def quiet() -> Iterator[None]:
     level = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        said = io.StringIO()
+        with warnings.catch_warnings(), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -42,7 +42,8 @@ def cut_vs_masked(labelled: Labelled, alive: NDArray[np.bool_], smaller: Graph, 
 
 
 def relative(found: Tensor, expected: Tensor) -> float:
-    """Largest difference of two tensors, relative to the largest number in the second."""
+    """Largest difference of two tensors, relative to the largest number in the second; true is 1."""
+    found, expected = found.double(), expected.double()
     largest = float(expected.abs().max()) if expected.numel() else 0.0
     error = float((found - expected).abs().max()) if expected.numel() else 0.0
     return error / largest if largest else error

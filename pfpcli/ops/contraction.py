@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.fx.node import Node
 
+from pfpcli.graph import is_constant
 from pfpcli.ops.rule import Columns, Sizes, bind, rebind, register
 
 if TYPE_CHECKING:
@@ -226,7 +227,7 @@ def _product(flow: Flow, a: Axes, b: Axes, operands: tuple[Any, Any]) -> Axes:
         a = flow.even(a)
     made = b.labels.get(len(b.shape) - 1)
     # a stack of weights, one for each of many places, is no layer that can be scored
-    layer = (operands[1], made) if len(b.shape) == 2 else ()
+    layer = (operands[1], made) if len(b.shape) == 2 or not is_constant(operands[1]) else ()
     flow.read(operands[0], a, inner_a, *layer)
     labels: dict[int, Any] = {rank - 2: a.labels.get(len(a.shape) - 2), rank - 1: made}
     for dim in range(rank - 2):
@@ -235,8 +236,20 @@ def _product(flow: Flow, a: Axes, b: Axes, operands: tuple[Any, Any]) -> Axes:
     return replace(flow.result(labels), ragged=ragged)
 
 
+def _product_columns(node: Node, x: Tensor, factor: Tensor) -> Columns:
+    """A stack of products of activations, each a group of its own.
+
+    Args:
+        node: the call.
+        x: float[..., P, C].
+        factor: float[..., O, C].
+    """
+    x, factor = x.flatten(0, -3), factor.flatten(0, -3)
+    return Columns(x.mT[None, :, :, None, :], factor[..., None])
+
+
 def _matmul_columns(node: Node, x: Tensor, weight: Tensor) -> Columns:
-    return linear_columns(node, x, weight.mT)
+    return linear_columns(node, x, weight.mT) if weight.dim() == 2 else _product_columns(node, x, weight.mT)
 
 
 @register(
@@ -327,7 +340,13 @@ def _resize_attention(cut: Cut, node: Node, copy: Node) -> None:
         rebind(copy, scale=width**-0.5)
 
 
-@register("aten.scaled_dot_product_attention.default", resize=_resize_attention, macs=_attention_macs, ragged=True)
+@register(
+    "aten.scaled_dot_product_attention.default",
+    resize=_resize_attention,
+    macs=_attention_macs,
+    columns=_product_columns,
+    ragged=True,
+)
 def attention(flow: Flow, query: Axes, key: Axes, value: Axes, mask: Axes | None = None, *_: Any, **__: Any) -> Axes:
     """softmax(q k^T) v: widths of q and k are contracted, the width of v passes, heads go together."""
     rank = len(query.shape)
@@ -343,7 +362,7 @@ def attention(flow: Flow, query: Axes, key: Axes, value: Axes, mask: Axes | None
     if mask is not None:
         operands.append(mask)
         flow.freeze(mask, f"an attention mask in {flow.node.name}", range(len(mask.shape))[-2:])
-    flow.read(flow.node.args[0], query, rank - 1)  # type: ignore[arg-type]
+    flow.read(flow.node.args[0], query, rank - 1, flow.node.args[1])  # type: ignore[arg-type]
     for dim in range(rank - 2):
         if {query.shape[dim], key.shape[dim], value.shape[dim]} > {flow.shape[dim]}:
             for axes in operands:

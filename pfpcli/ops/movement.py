@@ -212,6 +212,15 @@ def slice_scatter(flow: Flow, x: Axes, source: Axes, *_: Any, **__: Any) -> Axes
     return flow.result(labels)
 
 
+@register("aten.select_scatter.default")
+def select_scatter(flow: Flow, x: Axes, source: Axes, dim: int, index: int) -> Axes:
+    """X with one index of a dimension written over."""
+    dim = x.dim(dim)
+    flow.freeze(x, f"written over at a position in {flow.node.name}", [dim])
+    rest = [d for d in range(len(x.shape)) if d != dim]
+    return flow.result({d: flow.join((x, d), (source, i)) for i, d in enumerate(rest)})
+
+
 def _only(x: Axes, dim: int) -> dict[int, Any]:
     return {0: x.labels[dim]} if dim in x.labels else {}
 

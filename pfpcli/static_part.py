@@ -1,0 +1,125 @@
+"""Static part: what a network computes before sizes begin to depend on values.
+
+Detectors end in code that picks boxes by their scores; how many there are is known only when they are there, and no
+exporter follows that. The network in front of it is recorded on an example input; the tensors that reach the picking
+are its outputs. Nothing behind them is lost: what reads an output sees it unchanged in size.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+    UnsupportedOperatorException,
+)
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.node import Node, map_arg
+
+from pfpcli.canonical import is_view_of
+from pfpcli.ops import is_pointwise
+
+
+def static_part(module: nn.Module, example: Sequence[Tensor]) -> tuple[fx.GraphModule, list[str]]:
+    """Record a network on an example, up to where sizes depend on values.
+
+    Args:
+        module: in eval mode; it is left unchanged.
+        example: the inputs; the recording is for their sizes alone.
+
+    Returns:
+        (the network with the module's own tensors under their own names, the calls it stops at: those whose result has
+        no size that could be known in advance; none where it goes to the end).
+
+    Raises:
+        Exception: what the forward pass, or torch's recorder, raises; e.g. where Python branches on a value.
+    """
+    tensors = dict(module.named_parameters()) | dict(module.named_buffers())
+
+    def call(values: list[Tensor], *inputs: Tensor) -> Any:
+        return torch.func.functional_call(module, dict(zip(tensors, values, strict=True)), inputs)
+
+    with torch.no_grad():
+        recorded = make_fx(call, tracing_mode="real", pre_dispatch=True)(list(tensors.values()), *example)
+    graph = recorded.graph
+    placeholders = [node for node in graph.nodes if node.op == "placeholder"]
+    held, inputs = placeholders[: len(tensors)], placeholders[len(tensors) :]
+    stops, behind = _dynamic(recorded, [*tensors.values(), *example])
+    computed = {*inputs}
+    for node in graph.nodes:
+        if computed.intersection(node.all_input_nodes):
+            computed |= {node, *_written(node)}
+    ends = [
+        node
+        for node in graph.nodes
+        if node in computed - behind and any(user in behind or user.op == "output" for user in node.users)
+    ]
+    outputs = tuple(dict.fromkeys(_source(node, computed) for node in ends))
+
+    constants = {str(node.target): getattr(recorded, str(node.target)) for node in graph.nodes if node.op == "get_attr"}
+    for name, placeholder in zip(tensors, held, strict=True):
+        with graph.inserting_before(placeholder):
+            placeholder.replace_all_uses_with(graph.get_attr(name))
+        graph.erase_node(placeholder)
+    next(node for node in graph.nodes if node.op == "output").args = (outputs,)
+    graph.set_codegen(fx.graph.CodeGen())
+    for node in reversed(list(graph.nodes)):
+        if node in behind:
+            graph.erase_node(node)
+    part = fx.GraphModule({**constants, **tensors}, graph)
+    part.graph.eliminate_dead_code()
+    return part, stops
+
+
+def _dynamic(recorded: fx.GraphModule, values: Sequence[Tensor]) -> tuple[list[str], set[Node]]:
+    """The ops that torch cannot tell the sizes of without their values, and all nodes that are or follow one."""
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    known: dict[Node, Any] = {}
+    stops: list[str] = []
+    behind: set[Node] = set()
+    overwritten: set[Node] = set()
+    fakes = iter(values)
+    for node in recorded.graph.nodes:
+        if node.op == "output":
+            break
+        if (behind | overwritten).intersection(node.all_input_nodes):
+            behind.add(node)
+            overwritten.update(_written(node))
+        elif node.op in ("placeholder", "get_attr"):
+            value = next(fakes) if node.op == "placeholder" else getattr(recorded, str(node.target))
+            known[node] = mode.from_tensor(value, static_shapes=True)
+        elif node.op == "call_function":
+            args, kwargs = map_arg((node.args, node.kwargs), known.__getitem__)
+            try:
+                with mode, torch.no_grad():
+                    known[node] = node.target(*args, **kwargs)
+            except (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException):
+                stops.append(str(node.target))
+                behind.add(node)
+    return stops, behind
+
+
+def _written(node: Node) -> Iterator[Node]:
+    """What a call writes to: whoever reads it from then on comes after the call."""
+    schema = getattr(node.target, "_schema", None)
+    written = node.args[0] if schema is not None and schema.is_mutable and node.args else None
+    while isinstance(written, Node):
+        yield written
+        base = written.args[0] if written.args else None
+        written = base if isinstance(base, Node) and is_view_of(written, base) else None
+
+
+def _source(node: Node, computed: set[Node]) -> Node:
+    """Where a chain of views and pointwise ops began: one whole tensor rather than its pieces."""
+    while node.target is operator.getitem or is_pointwise(node.target) or (node.args and isinstance(node.args[0], Node) and is_view_of(node, node.args[0])):
+        sources = [each for each in node.all_input_nodes if each in computed]
+        if len(sources) != 1 or sources[0].op == "placeholder":
+            break
+        node = sources[0]
+    return node
