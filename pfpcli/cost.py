@@ -63,28 +63,28 @@ class Predictor:
         groups: the graph's units.
 
     Attributes:
-        vectors: int64[n] each: the units along every labelled dimension in the graph, no vector twice.
+        vectors: int64[n] or [parts, n] each: the units along every labelled dimension in the graph, no vector twice.
     """
 
     def __init__(self, groups: Groups) -> None:
         self._graph = groups.labelled.graph
         self._root = groups.root
         self.vectors: list[NDArray[np.int64]] = []
-        self._at: dict[bytes, int] = {}
+        self._at: dict[tuple[tuple[int, ...], bytes], int] = {}
         self._dims: dict[Node, list[tuple[int, int]]] = {}
         for node, found in groups.labelled.axes.items():
             for axes in found if isinstance(found, tuple) else (found,):
                 if isinstance(axes, Axes):
                     dims = [(dim, self._index(vector.numpy())) for dim, vector in axes.labels.items()]
-                    # as many stay in every part
-                    dims += [(dim, self._index(ragged.rows[0].numpy())) for dim, ragged in axes.ragged.items()]
+                    dims += [(dim, self._index(ragged.rows.numpy())) for dim, ragged in axes.ragged.items()]
                     self._dims.setdefault(node, dims)
         self._costly = list(node_macs(self._graph, self._full))
         self._tensors = self._stored()
 
     def predict(self, alive: NDArray[np.bool_]) -> Costs:
         """What the graph costs once the labels that are not alive are cut; alive: bool[labels]."""
-        counts = [int(alive[vector].sum()) for vector in self.vectors]
+        # as many stay in every part that stays
+        counts = [int(alive[vector].sum(-1).max()) for vector in self.vectors]
 
         def sizes(node: Node) -> tuple[int, ...]:
             shape = list(self._full(node))
@@ -107,7 +107,7 @@ class Predictor:
 
     def _index(self, labels: NDArray[np.int64]) -> int:
         units = self._root[labels]
-        key = units.tobytes()
+        key = (units.shape, units.tobytes())
         if key not in self._at:
             self._at[key] = len(self.vectors)
             self.vectors.append(units)

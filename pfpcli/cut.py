@@ -57,7 +57,7 @@ class Cut:
         for dim, vector in axes.labels.items():
             sizes[dim] = int(self.alive[vector.numpy()].sum())
         for dim, ragged in axes.ragged.items():
-            sizes[dim] = int(self.alive[ragged.rows[0].numpy()].sum())
+            sizes[dim] = int(self.alive[ragged.rows.numpy()].sum(1).max())
         return tuple(sizes)
 
     def keep(self, node: Node, dim: int) -> Tensor | None:

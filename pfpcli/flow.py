@@ -145,6 +145,7 @@ class Flow:
         if labelled and len(labelled) < len(vectors):
             fixed = next(axes for (axes, _), vector in zip(ends, vectors, strict=True) if vector is None)
             self.store.freeze(labelled[0], f"joined to {fixed.origin}")
+            return None
         return labelled[0] if labelled else None
 
     def join_vector(self, vector: Tensor | None, axes: Axes) -> Tensor | None:
@@ -201,6 +202,8 @@ class Flow:
         for dims, labels in sorted(sources, key=lambda source: source[0][-1]):
             if not self._follow(found, move, x.shape, dims, labels):
                 self._follow(found, move, x.shape, dims[-1:], self.store.even(labels.reshape(-1, labels.shape[-1])))
+        for axes in found:
+            self._label_parts(axes)
         return tuple(found) if many else found[0]
 
     def _follow(
@@ -222,11 +225,24 @@ class Flow:
             self._take(each, axes)
         return True
 
+    def _label_parts(self, axes: Axes) -> None:
+        """Give the indices that tell parts apart labels of their own: a whole part may go."""
+        for ragged in axes.ragged.values():
+            for i, dim in enumerate(ragged.parts):
+                if dim not in axes.labels and dim not in axes.ragged:
+                    axes.labels[dim] = self.store.part_labels(axes.shape[dim])
+                if dim in axes.labels and self.store.are_parts(axes.labels[dim]):
+                    self.store.own(axes.labels[dim], ragged.labels.movedim(i, -1))
+                else:
+                    self.store.balance(ragged.rows)
+
     def _take(self, settled: Settled, axes: Axes) -> None:
         """Write down the labels of a movement's result."""
         if settled.free is None:
             reason = f"picked by its position, or put into the batch, in {owner(self.node)}"
             self.store.freeze(settled.labels.flatten(), reason)
+            return
+        if self._is_owner(settled, axes):
             return
         if settled.free in axes.labels or settled.free in axes.ragged:
             # an element that belongs to two channels can follow one of them, if the other never dies
@@ -239,10 +255,30 @@ class Flow:
                 axes.labels[settled.free] = settled.labels
         elif settled.parts and settled.is_ordered:
             ragged = axes.ragged[settled.free] = Ragged(settled.parts, settled.labels)
-            self.store.balance(ragged.rows)
+            self.store.balance(ragged.rows, fixed=False)
         else:
             # only whole hyperplanes can be cut out of a tensor
             axes.labels[settled.free] = self.store.even(settled.labels.reshape(-1, settled.labels.shape[-1]))
+
+
+    def _is_owner(self, settled: Settled, axes: Axes) -> bool:
+        """Whether these are parts that are flattened together with what they own; if it is there first, they make room.
+
+        What is left of both, in one dimension, is what is left of what they own.
+        """
+        assert settled.free is not None
+        there = axes.labels.get(settled.free)
+        if settled.free in axes.ragged:
+            there = axes.ragged[settled.free].labels
+        if there is None:
+            return False
+        if not settled.parts and self.store.are_parts(settled.labels):
+            self.store.own(settled.labels, there)
+            return True
+        if there.dim() == 1 and self.store.are_parts(there):
+            self.store.own(there, settled.labels)
+            del axes.labels[settled.free]
+        return False
 
 
 def free_dims(node: Node, result: int = 0) -> list[int]:

@@ -17,6 +17,7 @@ from torch.fx.node import Node
 from pfpcli.errors import InputError
 from pfpcli.flow import Labelled
 from pfpcli.graph import owner
+from pfpcli.heads import droppable, families, owned_units, tie_parts
 from pfpcli.labels import Axes
 
 
@@ -64,11 +65,13 @@ class Groups:
         labelled: the graph and its labels.
         root: int64[labels], the unit of each label.
         groups: in the order in which their first channels are made.
+        owned: unit of a part -> int64[n], the units that go when it goes; only of parts that may go.
     """
 
     labelled: Labelled
     root: NDArray[np.int64]
     groups: tuple[Group, ...]
+    owned: dict[int, NDArray[np.int64]]
 
     @property
     def prunable(self) -> list[Group]:
@@ -79,6 +82,9 @@ class Groups:
         """bool[labels]: all but the dropped units."""
         kept = np.ones(len(self.root), dtype=bool)
         kept[dropped] = False
+        for part, units in self.owned.items():
+            if not kept[part]:
+                kept[units] = False
         return kept[self.root]
 
 
@@ -120,7 +126,21 @@ def group(labelled: Labelled, freeze: Sequence[str] = ()) -> Groups:
                 tuple(dict.fromkeys(name for unit in first for name in readers.get(unit, ()))),
             )
         )
-    return Groups(labelled, root, tuple(groups))
+    owned = owned_units(labelled.store, root)
+    droppable_parts = droppable(labelled.store, root, owned, {0, *frozen}, produced)
+    for units in families(labelled.store, root, droppable_parts.keys() - named.keys()):
+        channels = [unit for part in units for unit in droppable_parts[part].tolist()]
+        groups.append(
+            Group(
+                f"{next(named[unit][0] for unit in channels if unit in named)} (heads)",
+                np.asarray([units]),
+                1,
+                "",
+                next((inexact[unit] for unit in [*units, *channels] if unit in inexact), ""),
+                tuple(dict.fromkeys(name for unit in channels for name in readers.get(unit, ()))),
+            )
+        )
+    return Groups(labelled, root, tuple(groups), droppable_parts)
 
 
 def layers(labelled: Labelled) -> list[str]:
@@ -158,11 +178,13 @@ def balance(
     """
     while True:
         root, frozen = labelled.store.resolve()
+        if tie_parts(labelled.store, owned_units(labelled.store, root)):
+            continue
         rows_of: dict[int, tuple[int, ...]] = {}
         linked: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
         evened = False
         signature = places(labelled, root)
-        for labels in sorted(labelled.store.balances, key=lambda rows: rows.shape[1]):
+        for labels, _ in sorted(labelled.store.balances, key=lambda balance: balance[0].shape[1]):
             rows = list(dict.fromkeys(map(tuple, root[labels.numpy()].tolist())))
             if len(rows) == 1 or _is_coarser(rows, rows_of) or all(u in frozen or u == 0 for row in rows for u in row):
                 continue

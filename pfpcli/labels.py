@@ -2,7 +2,8 @@
 
 Every dimension of every tensor in the graph either carries a *label vector*, one label per index, or it does not and
 then never gets smaller. Labels are numbers handed out by a `Store`; 0 never dies. Rules (pfpcli/ops) *tie* labels that
-must live and die together, *balance* rows of labels of which as many must stay, and *freeze* labels that must not die.
+must live and die together, *balance* rows of labels of which as many must stay, let a label *own* others that go when
+it goes, and *freeze* labels that must not die.
 """
 
 from __future__ import annotations
@@ -70,7 +71,10 @@ class Store:
     def __init__(self) -> None:
         self.count = 1
         self.inexact: list[tuple[Tensor, str]] = []
-        self.balances: list[Tensor] = []
+        self.balances: list[tuple[Tensor, bool]] = []
+        self.owned: list[tuple[int, Tensor]] = []
+        self.part_vectors: list[Tensor] = []
+        self._parts: set[int] = {0}
         self._ties: list[Tensor] = []
         self._frozen: list[tuple[Tensor, str]] = []
 
@@ -90,10 +94,35 @@ class Store:
             pairs = pairs[:, ~immortal]
         self._ties.append(pairs)
 
-    def balance(self, rows: Tensor) -> None:
-        """Each row of labels has to lose as many; rows: int64[parts, size]."""
+    def balance(self, rows: Tensor, *, fixed: bool = True) -> None:
+        """Each row of labels has to lose as many; rows: int64[parts, size].
+
+        Where their number is not fixed, a row may go as a whole, if a part label owns it.
+        """
         if len(rows) > 1:
-            self.balances.append(rows)
+            self.balances.append((rows, fixed))
+
+    def part_labels(self, count: int) -> Tensor:
+        """Labels for the indices of a dimension that tells parts apart, e.g. heads: int64[count]."""
+        labels = self.fresh(count)
+        self.part_vectors.append(labels)
+        self._parts.update(labels.tolist())
+        return labels
+
+    def are_parts(self, labels: Tensor) -> bool:
+        """Whether all labels came from `part_labels`."""
+        return self._parts.issuperset(labels.unique().tolist())
+
+    def own(self, parts: Tensor, labels: Tensor) -> None:
+        """What goes when a part goes.
+
+        Args:
+            parts: int64[n].
+            labels: int64[..., n], at each place what belongs to the part at that place.
+        """
+        for part in parts.unique().tolist():
+            if part:
+                self.owned.append((part, labels[..., parts == part].unique()))
 
     def even(self, rows: Tensor) -> Tensor:
         """Tie the rows to each other, position by position; returns one of them."""

@@ -159,7 +159,7 @@ def _protected(scored: list[Group], scores: Scores, predictor: Predictor) -> NDA
     for group in scored:
         may_go[group.units] = True
     protected: set[int] = set()
-    for vector in sorted(predictor.vectors, key=len):
+    for vector in sorted(predictor.vectors, key=np.size):
         units = np.unique(vector)
         if may_go[units].all() and protected.isdisjoint(units.tolist()):
             protected.add(int(units[np.argmax(scores.unit[units])]))

@@ -36,6 +36,7 @@ class Reader:
         contraction: where it is in the graph.
         weight: the operand its channels are multiplied with: weights, or other activations.
         units: int64[C_in], the unit of each channel it reads, 0 where that cannot go.
+        heads: int64[C_in], the unit of the head a channel belongs to, 0 where that cannot go as a whole.
         patches: positions it is applied at, P.
         kernel: positions of its kernel.
         neurons: numbers it puts out for one input.
@@ -45,6 +46,7 @@ class Reader:
     contraction: Contraction
     weight: Node
     units: NDArray[np.int64]
+    heads: NDArray[np.int64]
     patches: int
     kernel: int
     neurons: int
@@ -75,6 +77,9 @@ def readers(groups: Groups) -> list[Reader]:
     prunable = np.zeros(len(groups.root), dtype=bool)
     for group in groups.prunable:
         prunable[group.units] = True
+    head = np.zeros(len(groups.root), dtype=np.int64)
+    for part, owned in groups.owned.items():
+        head[owned] = part
     found = []
     for contraction in groups.labelled.contractions:
         units = groups.root[contraction.labels.numpy()]
@@ -89,7 +94,9 @@ def readers(groups: Groups) -> list[Reader]:
         kernel, patches = columns.x.shape[3:]
         neurons = columns.weight.shape[:2].numel() * patches
         largest = torch.zeros(len(groups.root))
-        found.append(Reader(contraction, weight, units, patches, kernel, neurons, largest))
+        # in a product of activations a head is all there is: its share says nothing
+        heads = head[units] if contraction.weight is not None else np.zeros_like(units)
+        found.append(Reader(contraction, weight, units, heads, patches, kernel, neurons, largest))
     return found
 
 
@@ -145,7 +152,7 @@ def score(
     unit = np.full(len(groups.root), np.nan)
     log = np.zeros(len(groups.root))
     for reader in found:
-        seen = np.unique(reader.units[reader.units > 0])
+        seen = np.unique([*reader.units[reader.units > 0], *reader.heads[reader.heads > 0]])
         unit[seen] = np.fmax(unit[seen], reader.largest[seen].double().cpu().numpy())
         log[seen] = np.maximum(log[seen], pfp.log_term(reader.patches, reader.kernel))
     return Scores(unit, log, done)
@@ -179,19 +186,24 @@ def _look(reader: Reader, x: Tensor, weight: Tensor, reduce: str) -> None:
         groups, channels = columns.x.shape[1:3]
         units = torch.from_numpy(reader.units).view(-1, channels)
         units = units.repeat(groups // len(units), 1)
-        if _is_distinct(units):
-            _raise(reader, units.flatten(), pfp.sensitivity(columns, reduce).flatten())
-            continue
-        for group in range(groups):
-            of_group = Columns(columns.x[:, group : group + 1], columns.weight[group : group + 1])
-            members, gathered = by_unit(of_group, units[group])
-            _raise(reader, members, pfp.sensitivity(gathered, reduce)[0])
+        _raise(reader, columns, units, reduce)
+        if reader.heads.any():
+            _raise(reader, columns, torch.from_numpy(reader.heads).view(-1, channels), reduce)
     reader.largest[0] = 0
 
 
-def _raise(reader: Reader, units: Tensor, shares: Tensor) -> None:
-    """The largest share of each unit so far."""
-    reader.largest.scatter_reduce_(0, units.to(shares.device), shares, "amax")
+def _raise(reader: Reader, columns: Columns, units: Tensor, reduce: str) -> None:
+    """The largest share of each unit so far; units: int64[G, J]."""
+    if _is_distinct(units):
+        found = [(units.flatten(), pfp.sensitivity(columns, reduce).flatten())]
+    else:
+        found = []
+        for group in range(len(units)):
+            of_group = Columns(columns.x[:, group : group + 1], columns.weight[group : group + 1])
+            members, gathered = by_unit(of_group, units[group])
+            found.append((members, pfp.sensitivity(gathered, reduce)[0]))
+    for members, shares in found:
+        reader.largest.scatter_reduce_(0, members.to(shares.device), shares, "amax")
 
 
 def _is_distinct(units: Tensor) -> bool:

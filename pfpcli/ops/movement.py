@@ -239,6 +239,16 @@ def unbind(flow: Flow, x: Axes, dim: int = 0) -> tuple[Axes, ...]:
     return flow.moved(rest, lambda labels: labels.unbind(dim))  # type: ignore[no-any-return]
 
 
+@register("aten.argsort.default", "aten.sort.default", "aten.sort.stable", "aten.topk.default")
+def ordered(flow: Flow, x: Axes, *_: Any, **__: Any) -> Any:
+    """Elements in the order of their size along one dimension, and where they were."""
+    given = bind(flow.node)
+    dim = x.dim(given["dim"])
+    flow.freeze(x, f"put in order by {flow.node.target}", [dim])
+    result = flow.result({d: vector for d, vector in x.labels.items() if d != dim})
+    return result if isinstance(flow.node.meta["val"], Tensor) else (result,) * len(flow.shapes)
+
+
 @register("aten.roll.default")
 def roll(flow: Flow, x: Axes, shifts: list[int], dims: list[int] | None = None) -> Axes:
     """A cyclic shift; along a labelled dimension it depends on the size, so that stays."""
