@@ -6,6 +6,7 @@ shuffles become lists of positions. None of them changes what the network comput
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -197,13 +198,13 @@ _SHUFFLING = {
 }
 
 
-def gather_shuffles(module: fx.GraphModule) -> bool:
+def gather_shuffles(module: fx.GraphModule) -> None:
     """Replace chains of views and transposes that only reorder one dimension by one index_select.
 
     Written as views, a channel shuffle ties channels to each other through their places; as a list of positions it can
     lose any of them.
     """
-    graph, found = module.graph, False
+    graph = module.graph
     for first in list(graph.nodes):
         chain = _shuffle_from(first)
         if not chain:
@@ -219,9 +220,7 @@ def gather_shuffles(module: fx.GraphModule) -> bool:
             made = graph.call_function(torch.ops.aten.index_select.default, (x, dim, positions))
         made.meta = dict(last.meta)
         last.replace_all_uses_with(made)
-        found = True
     graph.eliminate_dead_code()
-    return found
 
 
 def _shuffle_from(first: Node) -> list[Node]:
@@ -258,6 +257,75 @@ def _reordering(chain: list[Node], shape: Sequence[int]) -> tuple[int, Tensor] |
                 return None
             found = (dim, order[0].clone())
     return found
+
+
+def leave_batch(module: fx.GraphModule) -> None:
+    """Replace chains of views and transposes that put channels into the batch and take them out again.
+
+    Heads that were in the batch on the way have lost their labels; a split and a permutation keep them.
+    """
+    graph = module.graph
+    for first in list(graph.nodes):
+        if first.op != "call_function" or not first.args or not isinstance(first.args[0], Node):
+            continue
+        x = first.args[0]
+        if not is_tensor(x) or len(x.meta.get("free", [[]])[0]) != 1 or 1 in x.meta["val"].shape:
+            continue
+        left = _left_batch(first)
+        if left is None:
+            continue
+        last, splits, order = left
+        made = x
+        with graph.inserting_before(last):
+            for dim in reversed(range(len(splits))):
+                if len(splits[dim]) > 1:
+                    made = graph.call_function(torch.ops.aten.unflatten.int, (made, dim, splits[dim]))
+            made = graph.call_function(torch.ops.aten.permute.default, (made, order))
+        last.replace_all_uses_with(made)
+    graph.eliminate_dead_code()
+
+
+def _left_batch(first: Node) -> tuple[Node, list[list[int]], list[int]] | None:
+    """Where a chain of movements has left the batch again, and the splits and the permutation it comes to."""
+    x, (batch,) = first.all_input_nodes[0], first.all_input_nodes[0].meta["free"][0]
+    shape = x.meta["val"].shape
+    moved, node, entered = torch.empty(shape, device="meta"), first, False
+    while str(node.target) in _SHUFFLING and is_tensor(node):
+        args, kwargs = fx.map_arg((node.args[1:], node.kwargs), lambda n: n.meta["val"])
+        moved = node.target(moved, *args, **kwargs)  # type: ignore[operator]
+        if not moved._is_view():
+            return None
+        found = _splits(shape, moved)
+        if found is None:
+            entered = True
+        elif entered and len(found[0][batch]) == 1:
+            return (node, *found)
+        if len(node.users) != 1:
+            return None
+        previous, node = node, next(iter(node.users))
+        if not node.args or node.args[0] is not previous:
+            return None
+    return None
+
+
+def _splits(shape: Sequence[int], moved: Tensor) -> tuple[list[list[int]], list[int]] | None:
+    """A view of a tensor of some shape as pieces of each dimension and their order; None if it joins dimensions."""
+    strides = torch.empty(shape, device="meta").stride()
+    pieces: list[list[tuple[int, int, int]]] = [[] for _ in shape]
+    for place, (size, stride) in enumerate(zip(moved.shape, moved.stride(), strict=True)):
+        inside = [d for d, s in enumerate(strides) if stride % s == 0 and s <= stride and stride * size <= s * shape[d]]
+        if size == 1 or len(inside) != 1:
+            return None
+        pieces[inside[0]].append((stride, size, place))
+    for each, size in zip(pieces, shape, strict=True):
+        each.sort(reverse=True)
+        if math.prod(piece[1] for piece in each) != size:
+            return None
+    return [[size for _, size, _ in each] for each in pieces], _inverse([at for each in pieces for _, _, at in each])
+
+
+def _inverse(order: list[int]) -> list[int]:
+    return sorted(range(len(order)), key=order.__getitem__)
 
 
 def _has_module(module: nn.Module, path: str) -> bool:

@@ -79,7 +79,13 @@ def _trace(groups: Groups) -> dict[str, Any]:
     for node in groups.labelled.unknown:
         unknown[str(node.target)] = unknown.get(str(node.target), 0) + 1
     ops = sum(node.op == "call_function" for node in graph.nodes)
-    return {"ops": ops, "unknown": unknown, "dynamic_batch": graph.dynamic}
+    return {
+        "ops": ops,
+        "unknown": unknown,
+        "dynamic_batch": graph.dynamic,
+        "dynamic_size": graph.spatial,
+        "stops": list(graph.stops),
+    }
 
 
 def _machine(device: torch.device) -> dict[str, Any]:

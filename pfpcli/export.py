@@ -21,9 +21,9 @@ from torch import Tensor
 from torch.export import ExportedProgram
 from torch.utils._pytree import tree_leaves
 
-from pfpcli.errors import CheckFailed
+from pfpcli.errors import CheckFailed, TraceError
 from pfpcli.graph import Graph
-from pfpcli.trace import export_program, quiet
+from pfpcli.trace import export_program, free_dims, larger, open_dims, quiet
 
 #: What onnxruntime may differ from torch, relative to the largest output, in float32.
 ONNX_TOLERANCE = 1e-4
@@ -52,12 +52,29 @@ def names(graph: Graph) -> Names:
 
 def program(graph: Graph) -> ExportedProgram:
     """The graph as an exported program without traces of where it was made."""
-    exported = export_program(graph.module, graph.example, dynamic=graph.dynamic)
+    exported = _with_open_dims(graph)
     for module in exported.graph_module.modules():
         for node in getattr(getattr(module, "graph", None), "nodes", ()):
             for key in _ORIGINS:
                 node.meta.pop(key, None)
     return exported
+
+
+def _with_open_dims(graph: Graph) -> ExportedProgram:
+    if not graph.dynamic:
+        return export_program(graph.module, graph.example)
+    try:
+        exported = export_program(graph.module, graph.example, free_dims(graph.example, spatial=graph.spatial))
+    except TraceError:
+        exported = None
+    if exported is None or not all(0 in dims for dims in open_dims(exported)):
+        exported = export_program(graph.module, graph.example, free_dims(graph.example, spatial=False))
+    return exported
+
+
+def is_spatial(exported: ExportedProgram) -> bool:
+    """Whether a program takes images of any height and width."""
+    return any({2, 3} <= set(dims) for dims in open_dims(exported))
 
 
 def save_pt2(exported: ExportedProgram, path: Path) -> None:
@@ -89,9 +106,11 @@ def save_onnx(exported: ExportedProgram, graph: Graph, named: Names, path: Path,
         try:
             with quiet():
                 model = exporter(exported, graph, named)
-            _clean(model, graph.dynamic)
+            _clean(model, open_dims(exported))
             path.write_bytes(model.SerializeToString())
             difference = _difference(path, graph, samples)
+            if is_spatial(exported):
+                difference = max(difference, _difference(path, graph, larger(samples)))
         except Exception as error:
             # the exporters colour their messages
             said = re.sub(r"\x1b\[\d+m", "", str(error)).strip()
@@ -131,7 +150,9 @@ def _export_program(exported: ExportedProgram, graph: Graph, named: Names) -> on
 
 def _export_traced(exported: ExportedProgram, graph: Graph, named: Names) -> onnx.ModelProto:
     """The older exporter, which traces; it has rules of its own for many ops."""
-    axes = {name: {0: "batch"} for name in (*named.inputs, *named.outputs)} if graph.dynamic else None
+    axes: dict[str, dict[int, str]] = {name: {0: "batch"} for name in named.outputs} if graph.dynamic else {}
+    for name, dims in zip(named.inputs, open_dims(exported), strict=True):
+        axes[name] = {dim: _DIMS.get(dim, f"size_{dim}") for dim in dims}
     buffer = io.BytesIO()
     torch.onnx.export(
         graph.module,
@@ -140,14 +161,22 @@ def _export_traced(exported: ExportedProgram, graph: Graph, named: Names) -> onn
         dynamo=False,
         input_names=list(named.inputs),
         output_names=list(named.outputs),
-        dynamic_axes=axes,
+        dynamic_axes=axes or None,
     )
     return onnx.load_from_string(buffer.getvalue())
 
 
-def _clean(model: onnx.ModelProto, dynamic: bool) -> None:
-    """Take out metadata and call the free dimension `batch`."""
-    symbol = next((dim.dim_param for dim in _dims(model.graph.input[:1])), "") if dynamic else ""
+#: What the open dimensions of an input are called.
+_DIMS = {0: "batch", 2: "height", 3: "width"}
+
+
+def _clean(model: onnx.ModelProto, free: list[list[int]]) -> None:
+    """Take out metadata and call the open dimensions what they are."""
+    symbols: dict[str, str] = {}
+    for value, dims in zip(model.graph.input, free, strict=True):
+        sizes = list(_dims([value]))
+        for dim in dims:
+            symbols.setdefault(sizes[dim].dim_param, _DIMS.get(dim, f"size_{dim}"))
     model.producer_name, model.producer_version, model.doc_string = "pfp", "", ""
     del model.metadata_props[:]
     for graph in _graphs(model.graph):
@@ -156,8 +185,8 @@ def _clean(model: onnx.ModelProto, dynamic: bool) -> None:
             if hasattr(part, "metadata_props"):
                 del part.metadata_props[:]
         for dim in _dims([*graph.input, *graph.output, *graph.value_info]):
-            if symbol and dim.dim_param == symbol:
-                dim.dim_param = "batch"
+            if dim.dim_param in symbols:
+                dim.dim_param = symbols[dim.dim_param]
 
 
 def _dims(values: Sequence[Any]) -> Iterator[Any]:

@@ -260,7 +260,6 @@ class Flow:
             # only whole hyperplanes can be cut out of a tensor
             axes.labels[settled.free] = self.store.even(settled.labels.reshape(-1, settled.labels.shape[-1]))
 
-
     def _is_owner(self, settled: Settled, axes: Axes) -> bool:
         """Whether these are parts that are flattened together with what they own; if it is there first, they make room.
 

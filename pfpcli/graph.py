@@ -20,12 +20,14 @@ class Graph:
         module: the graph and its tensors; calling it runs the network.
         example: the inputs it was traced with, each float[B, ...].
         dynamic: whether the batch size is free; otherwise it is the example's.
+        spatial: whether the network also takes images of other heights and widths.
         stops: the ops it stops in front of, because the sizes of their results depend on values; mostly there are none.
     """
 
     module: fx.GraphModule
     example: tuple[Tensor, ...]
     dynamic: bool
+    spatial: bool = False
     stops: tuple[str, ...] = ()
 
     @property

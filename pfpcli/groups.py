@@ -186,7 +186,13 @@ def balance(
         signature = places(labelled, root)
         for labels, _ in sorted(labelled.store.balances, key=lambda balance: balance[0].shape[1]):
             rows = list(dict.fromkeys(map(tuple, root[labels.numpy()].tolist())))
-            if len(rows) == 1 or _is_coarser(rows, rows_of) or all(u in frozen or u == 0 for row in rows for u in row):
+            if len(rows) == 1 or all(u in frozen or u == 0 for row in rows for u in row):
+                continue
+            inner = _inner_rows(rows, rows_of)
+            if inner:
+                for other in inner[1:]:
+                    linked[inner[0]].append(other)
+                    linked[other].append(inner[0])
                 continue
             if not _is_free(rows, rows_of, frozen, signature):
                 labelled.store.even(labels)
@@ -199,17 +205,21 @@ def balance(
             return root, frozen, _components(linked)
 
 
-def _is_coarser(rows: list[tuple[int, ...]], rows_of: dict[int, tuple[int, ...]]) -> bool:
-    """Whether rows are made of whole rows that are balanced already, as many in each: then they are balanced, too."""
-    parts = []
+def _inner_rows(rows: list[tuple[int, ...]], rows_of: dict[int, tuple[int, ...]]) -> list[tuple[int, ...]]:
+    """The balanced rows that rows are made of; empty if they are not made of whole ones, as many in each.
+
+    Once all of these lose as many, the rows do, too.
+    """
+    parts, found = [], []
     for row in rows:
         if not all(unit in rows_of for unit in row):
-            return False
-        inner = {rows_of[unit] for unit in row}
+            return []
+        inner = list(dict.fromkeys(rows_of[unit] for unit in row))
         if sorted(unit for part in inner for unit in part) != sorted(row):
-            return False
+            return []
         parts.append(len(inner))
-    return len(set(parts)) == 1 and parts[0] > 0
+        found += inner
+    return found if len(set(parts)) == 1 else []
 
 
 def _is_free(

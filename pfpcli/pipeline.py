@@ -103,9 +103,9 @@ def _graph(source: Source, size: tuple[int, ...]) -> Graph:
     if not isinstance(source.module, torch.jit.ScriptModule):
         return trace(source.module, example)
     try:
-        return trace(script_to_fx(source.module, example), example)
+        return trace(script_to_fx(source.module, example), example, source.module)
     except TraceError:  # a script that fixes its batch is followed for one input
-        return trace(script_to_fx(source.module, (example[0][:1],)), (example[0][:1],))
+        return trace(script_to_fx(source.module, (example[0][:1],)), (example[0][:1],), source.module)
 
 
 def _batch(source: Source) -> int:

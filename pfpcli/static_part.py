@@ -117,7 +117,11 @@ def _written(node: Node) -> Iterator[Node]:
 
 def _source(node: Node, computed: set[Node]) -> Node:
     """Where a chain of views and pointwise ops began: one whole tensor rather than its pieces."""
-    while node.target is operator.getitem or is_pointwise(node.target) or (node.args and isinstance(node.args[0], Node) and is_view_of(node, node.args[0])):
+    while (
+        node.target is operator.getitem
+        or is_pointwise(node.target)
+        or (node.args and isinstance(node.args[0], Node) and is_view_of(node, node.args[0]))
+    ):
         sources = [each for each in node.all_input_nodes if each in computed]
         if len(sources) != 1 or sources[0].op == "placeholder":
             break

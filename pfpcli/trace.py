@@ -22,19 +22,34 @@ from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import Dim, ExportedProgram, ShapesCollection, export
 from torch.fx.node import Node
+from torch.utils._pytree import tree_leaves
 
-from pfpcli.canonical import drop_assertions, fold_constants, functionalise, gather_shuffles, inline_regions
+from pfpcli.canonical import (
+    drop_assertions,
+    fold_constants,
+    functionalise,
+    gather_shuffles,
+    inline_regions,
+    leave_batch,
+)
 from pfpcli.errors import TraceError
 from pfpcli.graph import Graph
 from pfpcli.static_part import static_part
 
 
-def trace(module: nn.Module, example: Sequence[Tensor]) -> Graph:
-    """Trace a module over example inputs, with a free batch size where the module allows one.
+#: Calls with sizes among their arguments that are worth following with free sizes; more than that takes minutes.
+_MOST_SIZED_CALLS = 64
+#: What may differ between a network and its graph on an image of another size, relative to the largest output.
+_SAME = 1e-3
+
+
+def trace(module: nn.Module, example: Sequence[Tensor], original: nn.Module | None = None) -> Graph:
+    """Trace a module over example inputs, with a free batch size, height and width where the module allows them.
 
     Args:
         module: in eval mode; it is left unchanged.
         example: the inputs, each float[B, ...] with B >= 2 so that the batch is not taken for a constant.
+        original: the network `module` was recorded from, if it is a recording: only that knows about other sizes.
 
     Raises:
         TraceError: `torch.export` cannot follow the forward pass.
@@ -42,18 +57,70 @@ def trace(module: nn.Module, example: Sequence[Tensor]) -> Graph:
     example = tuple(example)
     single = tuple(x[:1] for x in example)
     try:
-        program = export_program(module, example, dynamic=True)
+        program = export_program(module, example, free_dims(example, spatial=False))
     except TraceError as error:
         try:
             with quiet():
                 part, stops = static_part(module, single)
         except Exception:
             raise error from None
-        return replace(from_program(export_program(part, single, dynamic=False), single), stops=tuple(stops))
+        return replace(from_program(export_program(part, single), single), stops=tuple(stops))
     if not _has_free_batch(program):
         example = single
-        program = export_program(module, example, dynamic=False)
-    return from_program(program, example)
+        program = export_program(module, example)
+    graph = from_program(program, example)
+    return _with_free_sizes(module, original or module, graph) if graph.dynamic else graph
+
+
+def _with_free_sizes(module: nn.Module, original: nn.Module, graph: Graph) -> Graph:
+    """The graph, with free heights and widths if the network takes images of other sizes."""
+    other = larger(graph.example)
+    try:
+        with torch.no_grad(), quiet():
+            expected = tree_leaves(original(*other))
+    except Exception:  # it has one size
+        return graph
+    if _gives(graph, other, expected):  # no size in it depends on the image's
+        return replace(graph, spatial=True)
+    sized = sum(any(isinstance(arg, (list, tuple)) for arg in node.args[1:]) for node in graph.nodes)
+    if module is not original or sized > _MOST_SIZED_CALLS:
+        return graph
+    try:
+        free = from_program(
+            export_program(module, graph.example, free_dims(graph.example, spatial=True)), graph.example
+        )
+    except TraceError:
+        return graph
+    return replace(free, spatial=True) if free.dynamic and _gives(free, other, expected) else graph
+
+
+def _gives(graph: Graph, inputs: Sequence[Tensor], expected: list[Any]) -> bool:
+    """Whether a graph computes what is expected of these inputs."""
+    try:
+        with torch.no_grad():
+            found = tree_leaves(graph.module(*inputs))
+    except Exception:
+        return False
+    return all(
+        a.shape == b.shape and bool((a - b).abs().max() <= _SAME * b.abs().max())
+        for a, b in zip(found, expected, strict=True)
+        if isinstance(b, Tensor)
+    )
+
+
+def larger(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """One sample of each input, tiled to images of another height and width."""
+    return tuple(_tiled(x[:1]) if x.dim() == 4 else x[:1] for x in inputs)
+
+
+def _tiled(x: Tensor) -> Tensor:
+    height, width = x.shape[2] + 32, x.shape[3] + 64
+    return x.repeat(1, 1, -(-height // x.shape[2]), -(-width // x.shape[3]))[:, :, :height, :width].clone()
+
+
+def free_dims(example: Sequence[Tensor], *, spatial: bool) -> list[tuple[int, ...]]:
+    """The dimensions of each input that may be left open: the batch, and the height and width of images."""
+    return [(0, 2, 3) if spatial and x.dim() == 4 else (0,) for x in example]
 
 
 def from_program(program: ExportedProgram, example: Sequence[Tensor]) -> Graph:
@@ -82,9 +149,14 @@ def from_program(program: ExportedProgram, example: Sequence[Tensor]) -> Graph:
     except Exception as error:
         raise _cannot_follow(example, error) from error
     fold_constants(module)
-    if gather_shuffles(module):
-        propagate(module, example)
-    return Graph(_plain(module), tuple(example), _has_free_batch(program))
+    leave_batch(module)
+    gather_shuffles(module)
+    propagate(module, example)
+    dims = open_dims(program)
+    spatial = all({2, 3} <= set(free) for x, free in zip(example, dims, strict=True) if x.dim() == 4)
+    return Graph(
+        _plain(module), tuple(example), all(0 in free for free in dims), spatial and any(x.dim() == 4 for x in example)
+    )
 
 
 def _plain(module: fx.GraphModule) -> fx.GraphModule:
@@ -124,23 +196,25 @@ class _Sizes(fx.Interpreter):
         return value
 
 
-def export_program(module: nn.Module, example: tuple[Tensor, ...], *, dynamic: bool) -> ExportedProgram:
+def export_program(
+    module: nn.Module, example: tuple[Tensor, ...], free: Sequence[tuple[int, ...]] = ()
+) -> ExportedProgram:
     """Export a module.
 
     Args:
         module: in eval mode.
         example: the inputs.
-        dynamic: leave the batch size free as far as the module allows it.
+        free: the dimensions of each input to leave open as far as the module allows it; all are fixed if there are none.
 
     Raises:
         TraceError: `torch.export` cannot follow the forward pass.
     """
     shapes = ShapesCollection()
-    for x in example if dynamic else ():
-        shapes[x] = {0: Dim.AUTO}
+    for x, dims in zip(example, free, strict=False):
+        shapes[x] = dict.fromkeys(dims, Dim.AUTO)
     try:
         with quiet():
-            return export(module, example, dynamic_shapes=shapes if dynamic else None, strict=False)  # type: ignore[arg-type]
+            return export(module, example, dynamic_shapes=shapes if free else None, strict=False)  # type: ignore[arg-type]
     except Exception as error:
         raise _cannot_follow(example, error) from error
 
@@ -169,9 +243,14 @@ def quiet() -> Iterator[None]:
 
 
 def _has_free_batch(program: ExportedProgram) -> bool:
+    return all(0 in dims for dims in open_dims(program))
+
+
+def open_dims(program: ExportedProgram) -> list[list[int]]:
+    """The dimensions of each input that a program leaves open."""
     inputs = set(program.graph_signature.user_inputs)
     values = [node.meta["val"] for node in program.graph.nodes if node.op == "placeholder" and node.name in inputs]
-    return all(isinstance(value, Tensor) and 0 in free_sizes(value) for value in values)
+    return [free_sizes(value) if isinstance(value, Tensor) else [] for value in values]
 
 
 def free_sizes(value: Tensor) -> list[int]:

@@ -88,6 +88,16 @@ def _fixed_batch(graph: Graph) -> str:
     return "" if graph.dynamic else f"the model fixes its batch size to {graph.batch}; so does what was written"
 
 
+def _stops(graph: Graph) -> str:
+    if not graph.stops:
+        return ""
+    ops = ", ".join(dict.fromkeys(graph.stops))
+    return (
+        f"the forward pass ends in steps whose sizes depend on values ({ops}), which no ONNX of a fixed form can hold: "
+        f"model.onnx ends in front of them, with {len(graph.outputs)} outputs; model.pt has all of it"
+    )
+
+
 def _unused(source: Source, graph: Graph) -> str:
     if source.program is not None:
         return ""

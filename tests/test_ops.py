@@ -271,7 +271,7 @@ row("aten.channel_shuffle.default", lambda x: aten.channel_shuffle.default(x, 4)
 row("aten.flatten.using_ints", lambda x: x.flatten(1))
 row("aten.flatten.using_ints", lambda x: x.flatten(2))
 row("aten.flatten.using_ints", lambda x: x.transpose(1, 3).flatten(-2).transpose(1, 2))
-row("aten.flatten.using_ints", lambda x: x.flatten(0, 1).view(-1, 8, 6, 6), 0)
+row("aten.flatten.using_ints", lambda x: x.flatten(0, 1).relu().view(-1, 8, 6, 6), 0)
 row("aten.mT.default", lambda x: x.mT)
 row("aten.mT.default", lambda x: x.mT.mT, start="tokens")
 row("aten.numpy_T.default", lambda x, m: x + m.w.T, start="tokens", parts=p(8, 4))
@@ -575,9 +575,10 @@ def with_letters(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 ALL = {"first": 8, "qkv": 24, "out": 8}
-for _count in (2, 8):
-    row("aten.scaled_dot_product_attention.default", lambda x, m, n=_count: heads(x, m, n), ALL,
-        start="tokens", parts=attention())
+HEADS = {**ALL, "qkv (heads)": 2}
+row("aten.scaled_dot_product_attention.default", lambda x, m: heads(x, m, 2), HEADS, start="tokens", parts=attention())
+# heads as wide as one channel: the heads are what may go
+row("aten.scaled_dot_product_attention.default", lambda x, m: heads(x, m, 8), ALL, start="tokens", parts=attention())
 row("aten.scaled_dot_product_attention.default", lambda x: attend(x, x, x), start="tokens")
 row("aten.scaled_dot_product_attention.default", lambda x: attend(x, x * 2, x, is_causal=True, scale=0.3),
     start="tokens")
@@ -591,9 +592,9 @@ row("aten.scaled_dot_product_attention.default",
     lambda x, m: attend(m.q(x).view(-1, 4, 4, 2).transpose(1, 2), kv := m.kv(x).view(-1, 4, 2, 2).transpose(1, 2), kv,
                         enable_gqa=True).transpose(1, 2).flatten(2),
     8, start="tokens", parts=lambda: {"q": nn.Linear(8, 8), "kv": nn.Linear(8, 4)})
-row("aten.softmax.int", lambda x, m: heads(x, m, 2, by_hand), ALL, start="tokens", parts=attention())
-# a table of biases has one row for each head: the heads stay, their widths need not
-row("aten.softmax.int", lambda x, m: heads(x, m, 2, lambda *qkv: by_hand(*qkv, m.bias)), ALL, start="tokens",
+row("aten.softmax.int", lambda x, m: heads(x, m, 2, by_hand), HEADS, start="tokens", parts=attention())
+# a table of biases has one row for each head, which goes with it
+row("aten.softmax.int", lambda x, m: heads(x, m, 2, lambda *qkv: by_hand(*qkv, m.bias)), HEADS, start="tokens",
     parts=attention(bias=(2, 4, 4)))
 row("aten.bmm.default", lambda x, m: heads(x, m, 2, in_the_batch), ALL, start="tokens", parts=attention())
 # more heads than each is wide: the heads could go, but not out of the batch
@@ -813,9 +814,11 @@ def test_dropping_nothing_leaves_every_weight_and_output_as_it_was(index: int) -
 class MatrixProducts(InFloat64):
     """Compares, on the way, what layers compute of their input with their `Columns`."""
 
-    def __init__(self, labelled: Labelled) -> None:
+    def __init__(self, groups: Groups) -> None:
+        labelled = groups.labelled
         super().__init__(labelled.graph.module)
-        self._layers = {each.node: each for each in labelled.contractions if each.weight is not None}
+        self._scored = {reader.contraction.node for reader in readers(groups)}
+        self._layers = {each.node: each for each in labelled.contractions if each.weight or each.factor}
         self.compared: set[Node] = set()
 
     def run_node(self, n: Node) -> Any:
@@ -824,6 +827,10 @@ class MatrixProducts(InFloat64):
         if layer is None or rule is None or rule.columns is None:
             return whole
         x = self.env[layer.x]
+        if layer.factor is not None:
+            if n in self._scored:
+                self._compare_stack(n, x, self.env[layer.factor])
+            return whole
         columns = rule.columns(n, x, self.env[layer.weight])
         product = torch.einsum("ngjrp,gojr->ngop", columns.x, columns.weight)
         self.env[layer.x] = torch.zeros_like(x)
@@ -835,10 +842,16 @@ class MatrixProducts(InFloat64):
         self.compared.add(n)
         return whole
 
+    def _compare_stack(self, n: Node, x: Tensor, factor: Tensor) -> None:
+        columns = ops.RULES[str(n.target)].columns(n, x, factor)
+        product = torch.einsum("ngjrp,gojr->gpo", columns.x, columns.weight)
+        expected = x @ (factor.mT if "attention" in str(n.target) else factor)
+        torch.testing.assert_close(product, expected.flatten(0, -3))
+        self.compared.add(n)
+
 
 @pytest.mark.parametrize("index", LAYERS, ids=[IDS[index] for index in LAYERS])
 def test_a_layer_is_scored_on_the_matrix_product_that_it_computes(index: int) -> None:
-    labelled = grouped(index).labelled
-    products = MatrixProducts(labelled)
+    products = MatrixProducts(grouped(index))
     products.run(*[x.double() for x in inputs(index)])
     assert {reader.contraction.node for reader in readers(grouped(index))} <= products.compared

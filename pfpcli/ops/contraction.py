@@ -270,7 +270,7 @@ def matmul(flow: Flow, a: Axes, b: Axes) -> Axes:
 
 
 def _addmm_columns(node: Node, x: Tensor, weight: Tensor) -> Columns:
-    return linear_columns(node, x, weight.mT * bind(node)["alpha"])
+    return _matmul_columns(node, x, weight * bind(node)["alpha"])
 
 
 def _addmm_macs(sizes: Sizes, node: Node) -> int:

@@ -72,7 +72,9 @@ def _resize_squeeze(cut: Cut, node: Node, copy: Node) -> None:
             copy.target, copy.args, copy.kwargs = aten.clone.default, (copy.args[0],), {}
 
 
-register("aten.squeeze.default", "aten.squeeze.dim", "aten.squeeze.dims", resize=_resize_squeeze)(_run_on_labels)
+register("aten.squeeze.default", "aten.squeeze.dim", "aten.squeeze.dims", resize=_resize_squeeze, ragged=True)(
+    _run_on_labels
+)
 
 
 # Sizes among the arguments ---------------------------------------------------------------------------------------
