@@ -47,5 +47,5 @@ def compress(model: str | Path, calib: str | Path, *, keep: float = Settings.kee
         if settings.get(name) is not None:
             settings[name] = Path(settings[name])
     settings = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
-    run, _ = compress(Settings(Path(model), Path(calib), keep, **settings), Console())
+    run, _ = compress(Settings(model=Path(model), calib=Path(calib), keep=keep, **settings), Console())
     return run

@@ -1,7 +1,8 @@
 """Canonical: rewrites that give every graph the same form, whoever wrote the network.
 
-Regions become part of the graph around them, calls that write in place become calls that return, what depends on parameters alone is computed once, and channel
-shuffles become lists of positions. None of them changes what the network computes.
+Regions become part of the graph around them, calls that write in place become calls that return, what depends on
+parameters alone is computed once, channel shuffles become lists of positions, and heads do not go through the batch.
+None of them changes what the network computes.
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ def _inline(module: fx.GraphModule, node: Node, position: int) -> None:
     for each, made in copies.items():
         if each.op == "get_attr":
             made.target = f"{inner.target}.{each.target}"
-    for user in list(node.users):
-        user.replace_all_uses_with(results[user.args[1]])
+    for user in list(node.users):  # the region gives a tuple
+        user.replace_all_uses_with(results[user.args[1]])  # type: ignore[index,arg-type]
         module.graph.erase_node(user)
     module.graph.erase_node(node)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,11 +18,13 @@ from torch.fx.node import Node
 from pfpcli import pfp
 from pfpcli._version import __version__
 from pfpcli.console import Console
-from pfpcli.cost import Costs, node_macs
+from pfpcli.cost import Costs, Predictor, node_macs
 from pfpcli.cut import Cut
 from pfpcli.graph import Graph, is_constant, is_tensor, owner
 from pfpcli.groups import Groups
+from pfpcli.inspection import GroupSeen, Inspection
 from pfpcli.latency import Latency
+from pfpcli.load import Source
 from pfpcli.outcome import Outcome
 from pfpcli.plan import Plan
 from pfpcli.record import Cost, GroupRow, Layer, Run
@@ -75,17 +78,70 @@ def _cost(costs: Costs, file_bytes: int, timed: Latency) -> Cost:
 
 def _trace(groups: Groups) -> dict[str, Any]:
     graph = groups.labelled.graph
-    unknown: dict[str, int] = {}
-    for node in groups.labelled.unknown:
-        unknown[str(node.target)] = unknown.get(str(node.target), 0) + 1
     ops = sum(node.op == "call_function" for node in graph.nodes)
     return {
         "ops": ops,
-        "unknown": unknown,
+        "unknown": unknown_ops(groups),
         "dynamic_batch": graph.dynamic,
         "dynamic_size": graph.spatial,
         "stops": list(graph.stops),
     }
+
+
+def unknown_ops(groups: Groups) -> dict[str, int]:
+    """Op without a rule -> how often it is called."""
+    return dict(Counter(str(node.target) for node in groups.labelled.unknown))
+
+
+def inspection(source: Source, size: tuple[int, ...], groups: Groups) -> Inspection:
+    """What there is to see in a network of some input size."""
+    graph = groups.labelled.graph
+    predictor = Predictor(groups)
+    whole = predictor.predict(groups.alive(np.zeros(0, np.int64)))
+    # one channel of each group stays
+    gone = [row[1:] for each in groups.prunable for row in each.rows]
+    least = predictor.predict(groups.alive(np.concatenate(gone or [np.zeros(0, np.int64)])))
+    members = _members(groups)
+    seen = [
+        GroupSeen(
+            each.name,
+            each.size,
+            tuple(dict.fromkeys(name for unit in each.units.tolist() for name in members.get(unit, ()))),
+            each.readers,
+            whole.params - predictor.predict(groups.alive(each.units)).params,
+            each.frozen,
+            each.inexact,
+        )
+        for each in groups.groups
+    ]
+    free = ["batch"] * graph.dynamic + ["height", "width"] * graph.spatial
+    return Inspection(
+        pfp_version=__version__,
+        model={"name": source.name, "kind": source.kind, "sha256": source.sha256, "input_size": list(size)},
+        params=whole.params,
+        macs=whole.macs,
+        open=tuple(free),
+        stops=tuple(dict.fromkeys(graph.stops)),
+        ops=dict(Counter(str(node.target) for node in graph.nodes if node.op == "call_function")),
+        unknown=unknown_ops(groups),
+        prunable={"params": 1 - least.params / max(1, whole.params), "macs": 1 - least.macs / max(1, whole.macs)},
+        groups=seen,
+    )
+
+
+def _members(groups: Groups) -> dict[int, list[str]]:
+    """Unit -> the layers in whose tensors it sits."""
+    members: dict[int, list[str]] = {}
+    for node, axes in groups.labelled.axes.items():
+        if node.op != "get_attr":
+            continue
+        units = {unit for vector in axes.vectors for unit in np.unique(groups.root[vector.numpy()]).tolist()}
+        for unit in units:
+            if owner(node) not in members.setdefault(unit, []):
+                members[unit].append(owner(node))
+    for part, owned in groups.owned.items():
+        members[part] = list(dict.fromkeys(name for unit in owned.tolist() for name in members.get(unit, ())))
+    return members
 
 
 def _machine(device: torch.device) -> dict[str, Any]:

@@ -55,3 +55,15 @@ class CheckFailed(PfpError):
     """The work was done, but a check on the result did not hold."""
 
     exit_code = 1
+
+
+#: Exit codes of programs that a signal ended: 128 + SIGINT, 128 + SIGPIPE.
+INTERRUPTED, NOBODY_READS = 130, 141
+
+
+class Interrupted(BaseException):
+    """The user, or the system, wants pfp to end; no `except Exception` on the way gets hold of it."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__()
+        self.exit_code = exit_code

@@ -23,7 +23,8 @@ from torch.utils._pytree import tree_leaves
 
 from pfpcli.errors import CheckFailed, TraceError
 from pfpcli.graph import Graph
-from pfpcli.trace import export_program, free_dims, larger, open_dims, quiet
+from pfpcli.quiet import quiet
+from pfpcli.trace import export_program, free_dims, larger, open_dims
 
 #: What onnxruntime may differ from torch, relative to the largest output, in float32.
 ONNX_TOLERANCE = 1e-4
@@ -86,7 +87,7 @@ def save_pt2(exported: ExportedProgram, path: Path) -> None:
 
 
 def save_onnx(exported: ExportedProgram, graph: Graph, named: Names, path: Path, samples: Sequence[Tensor]) -> float:
-    """Write an ONNX file and run it against torch; a second exporter is tried if the first one fails.
+    """Write an ONNX file and run it against torch; another exporter is tried if the first one fails.
 
     Args:
         exported: the program to write.
@@ -99,10 +100,10 @@ def save_onnx(exported: ExportedProgram, graph: Graph, named: Names, path: Path,
         the largest difference, relative to the largest output.
 
     Raises:
-        CheckFailed: neither exporter gives a file that agrees with torch; no file is left.
+        CheckFailed: no exporter gives a file that agrees with torch; no file is left.
     """
     reasons = []
-    for exporter in (_export_program, _export_traced):
+    for exporter in (_export_program, _export_unoptimised, _export_traced):
         try:
             with quiet():
                 model = exporter(exported, graph, named)
@@ -141,11 +142,36 @@ def session(path: Path, threads: int | None = None) -> onnxruntime.InferenceSess
 
 
 def _export_program(exported: ExportedProgram, graph: Graph, named: Names) -> onnx.ModelProto:
-    made = torch.onnx.export(
-        exported, dynamo=True, verbose=False, input_names=list(named.inputs), output_names=list(named.outputs)
-    )
+    return _export_dynamo(exported, named, optimize=True)
+
+
+def _export_unoptimised(exported: ExportedProgram, graph: Graph, named: Names) -> onnx.ModelProto:
+    """Without folding constants, which fails on some ops; onnxruntime folds them when it loads the file."""
+    return _export_dynamo(exported, named, optimize=False)
+
+
+def _export_dynamo(exported: ExportedProgram, named: Names, *, optimize: bool) -> onnx.ModelProto:
+    made = torch.onnx.export(exported, dynamo=True, verbose=False, optimize=optimize)
     assert made is not None
+    _rename(made.model_proto.graph, named)
     return made.model_proto
+
+
+def _rename(graph: onnx.GraphProto, named: Names) -> None:
+    """Call inputs and outputs what they are to be called; a value inside that has such a name gets another one."""
+    ends = [*graph.input, *graph.output]
+    wanted = dict(zip([end.name for end in ends], [*named.inputs, *named.outputs], strict=True))
+    taken = set(wanted.values())
+
+    def renamed(name: str) -> str:
+        return wanted.get(name) or (f"{name}.inside" if name in taken else name)
+
+    for part in _graphs(graph):
+        for value in (*part.input, *part.output, *part.value_info, *part.initializer):
+            value.name = renamed(value.name)
+        for node in part.node:
+            node.input[:] = [renamed(name) for name in node.input]
+            node.output[:] = [renamed(name) for name in node.output]
 
 
 def _export_traced(exported: ExportedProgram, graph: Graph, named: Names) -> onnx.ModelProto:

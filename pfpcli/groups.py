@@ -7,7 +7,7 @@ places form a `Group`, e.g. the output of a convolution, its batch norm and the 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 import numpy as np
@@ -88,12 +88,13 @@ class Groups:
         return kept[self.root]
 
 
-def group(labelled: Labelled, freeze: Sequence[str] = ()) -> Groups:
+def group(labelled: Labelled, freeze: Sequence[str] = (), *, exact_only: bool = False) -> Groups:
     """Gather labels into units and units into groups.
 
     Args:
         labelled: as `label` returns it.
         freeze: dotted-name globs; the tensors of layers that match stay as they are.
+        exact_only: freeze the groups that a statistic is taken across.
 
     Raises:
         InputError: a pattern matches no layer.
@@ -140,6 +141,8 @@ def group(labelled: Labelled, freeze: Sequence[str] = ()) -> Groups:
                 tuple(dict.fromkeys(name for unit in channels for name in readers.get(unit, ()))),
             )
         )
+    if exact_only:
+        groups = [replace(g, frozen=f"--exact-only: {g.inexact}") if g.inexact and not g.frozen else g for g in groups]
     return Groups(labelled, root, tuple(groups), droppable_parts)
 
 

@@ -1,4 +1,4 @@
-"""The road from a checkpoint to a run folder: the order of the steps, and what each one says about itself."""
+"""The roads from a checkpoint to a run folder, or to a look at it: the order of the steps, and what each one says."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from pfpcli.errors import CheckFailed, InputError, TraceError
 from pfpcli.flow import label
 from pfpcli.graph import Graph
 from pfpcli.groups import Groups, group
+from pfpcli.inspection import Inspection
 from pfpcli.latency import Latency, latency
 from pfpcli.load import Source, load
 from pfpcli.outcome import Outcome, Scored, Written
@@ -26,7 +27,7 @@ from pfpcli.quality import compare
 from pfpcli.rebuild import rebuild
 from pfpcli.record import FILES, Quality, Run, Verification, run_folder
 from pfpcli.score import readers, score, set_size
-from pfpcli.settings import Settings
+from pfpcli.settings import Network, Settings
 from pfpcli.torchscript import script_to_fx
 from pfpcli.trace import from_program, trace
 from pfpcli.verify import TOLERANCE, cut_vs_masked
@@ -50,6 +51,8 @@ def compress(settings: Settings, console: Console) -> tuple[Run, str]:
         source = _load(settings, console)
         calibration = _open(settings, source, console)
         groups = _trace(source, calibration.size, settings, console)
+        if settings.strict:
+            refuse_unknown_ops(groups)
         scored = _score(groups, calibration, settings, device, console)
         planned = _plan(groups, scored, settings, console)
         kept, smaller = _cut(planned, console)
@@ -69,7 +72,23 @@ def compress(settings: Settings, console: Console) -> tuple[Run, str]:
     return run, name
 
 
-def _load(settings: Settings, console: Console) -> Source:
+def inspect(settings: Network, console: Console) -> Inspection:
+    """Look at a model: what can be cut, what cannot, and why.
+
+    Raises:
+        PfpError: it could not be loaded or followed.
+    """
+    source = _load(settings, console)
+    size = settings.input_size or source.input_size
+    if size is None:
+        raise InputError(
+            f"{source.name}: the file does not say how large its input is",
+            "say it with --input-size C,H,W, e.g. `--input-size 3,224,224`",
+        )
+    return describe.inspection(source, size, _trace(source, size, settings, console))
+
+
+def _load(settings: Network, console: Console) -> Source:
     with console.step("load") as step:
         source = load(settings.model, arch=settings.arch, arch_kwargs=settings.arch_kwargs, trust=settings.trust)
         step.summary = f"{source.name} · {source.kind.replace('_', ' ')}"
@@ -85,14 +104,26 @@ def _open(settings: Settings, source: Source, console: Console) -> Calibration:
     return calibration
 
 
-def _trace(source: Source, size: tuple[int, ...], settings: Settings, console: Console) -> Groups:
+def _trace(source: Source, size: tuple[int, ...], settings: Network, console: Console) -> Groups:
     with console.step("trace") as step:
         graph = _graph(source, size)
-        groups = group(label(graph), settings.freeze)
+        groups = group(label(graph), settings.freeze, exact_only=settings.exact_only)
         ops = sum(node.op == "call_function" for node in graph.nodes)
         frozen = len(groups.groups) - len(groups.prunable)
         step.summary = f"{ops} ops · {len(groups.groups)} groups, {len(groups.prunable)} prunable, {frozen} frozen"
     return groups
+
+
+def refuse_unknown_ops(groups: Groups) -> None:
+    """Do what --strict asks for.
+
+    Raises:
+        CheckFailed: there are ops without a rule.
+    """
+    unknown = describe.unknown_ops(groups)
+    if unknown:
+        names = ", ".join(f"{op} ×{count}" for op, count in unknown.items())
+        raise CheckFailed(f"--strict: no rule for {names}", "what they hold back: `pfp inspect MODEL`")
 
 
 def _graph(source: Source, size: tuple[int, ...]) -> Graph:

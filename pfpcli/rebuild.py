@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 from pfpcli.cut import Cut
 from pfpcli.graph import Graph
+from pfpcli.static_part import static_part
 
 #: What the module may differ from the graph, relative to the largest output, in float32.
 TOLERANCE = 1e-4
@@ -38,8 +39,9 @@ def rebuild(module: nn.Module, cut: Cut, smaller: Graph) -> tuple[nn.Module | No
             if isinstance(part, kind):
                 set_widths(part)
     try:
+        part = static_part(twin, smaller.example)[0] if smaller.stops else twin
         with torch.no_grad():
-            found, expected = twin(*smaller.example), smaller.module(*smaller.example)
+            found, expected = part(*smaller.example), smaller.module(*smaller.example)
     except Exception as error:
         return None, f"its own forward fails on the smaller tensors ({str(error).strip().splitlines()[0]})"
     difference = _difference(tree_leaves(found), tree_leaves(expected))

@@ -11,25 +11,52 @@ from typing import Any
 from pfpcli.errors import InputError
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What to compress and how.
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """What to load, and what of it may be cut.
 
     Attributes:
         model: path of the checkpoint.
+        arch: who builds the network of a state dict, e.g. "torchvision:resnet18".
+        arch_kwargs: keyword arguments for `arch`.
+        trust: load pickles that name classes outside the allow-list.
+        input_size: (C, H, W) (or any shape without the batch) where the file does not say.
+        freeze: dotted-name globs; layers that match are left as they are.
+        exact_only: leave channels alone that a statistic is taken across.
+        strict: refuse networks with ops that have no rule.
+    """
+
+    model: Path
+    arch: str | None = None
+    arch_kwargs: dict[str, Any] | None = None
+    trust: bool = False
+    input_size: tuple[int, ...] | None = None
+    freeze: tuple[str, ...] = ()
+    exact_only: bool = False
+    strict: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse values that no step could use, before anything is loaded."""
+        if self.input_size is not None and min(self.input_size) < 1:
+            raise InputError(
+                f"--input-size {','.join(map(str, self.input_size))}: expected sizes from 1 up",
+                "for example `--input-size 3,224,224`",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(Network):
+    """What to compress and how.
+
+    Attributes:
         calib: folder of calibration images (or arrays).
         keep: fraction of `keep_of` to keep, 0 < keep <= 1.
         keep_of: what `keep` measures, "params" or "macs".
         criterion: how channels are scored; "pfp" is the sensitivity of Provable Filter Pruning.
         reduce: sensitivity over kernel positions, "sum" (the share of the whole channel) or "max" (torchprune).
         samples: calibration images used for scoring; None takes |S| from the formula.
-        freeze: dotted-name globs; layers that match are left as they are.
         multiple_of: kept channels are rounded up to a multiple of this.
         min_channels: smallest number of channels a group keeps.
-        arch: who builds the network of a state dict, e.g. "torchvision:resnet18".
-        arch_kwargs: keyword arguments for `arch`.
-        trust: load pickles that name classes outside the allow-list.
-        input_size: (C, H, W) (or any shape without the batch) where the file does not say.
         preprocess: preset name or path of a TOML file; None chooses "imagenet" for images and "none" for arrays.
         mean, std: per channel, override the preset.
         resize: "S" (short side, then centre crop) or "HxW" (stretch); None means the short side of the input.
@@ -41,20 +68,14 @@ class Settings:
         seed: of every random choice.
     """
 
-    model: Path
     calib: Path
     keep: float = 0.5
     keep_of: str = "params"
     criterion: str = "pfp"
     reduce: str = "sum"
     samples: int | None = None
-    freeze: tuple[str, ...] = ()
     multiple_of: int = 1
     min_channels: int = 1
-    arch: str | None = None
-    arch_kwargs: dict[str, Any] | None = None
-    trust: bool = False
-    input_size: tuple[int, ...] | None = None
     preprocess: str | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
@@ -67,7 +88,8 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse values that no step could use, before anything is loaded."""
+        """As for the network."""
+        super().__post_init__()
         if not (isfinite(self.keep) and 0 < self.keep <= 1):
             raise InputError(
                 f"--keep {self.keep:g}: expected a fraction above 0 and at most 1",
@@ -83,11 +105,6 @@ class Settings:
                 raise InputError(f"--{name.replace('_', '-')} {value}: expected a whole number from 1 up")
         if self.seed < 0:
             raise InputError(f"--seed {self.seed}: expected a whole number from 0 up")
-        if self.input_size is not None and min(self.input_size) < 1:
-            raise InputError(
-                f"--input-size {','.join(map(str, self.input_size))}: expected sizes from 1 up",
-                "for example `--input-size 3,224,224`",
-            )
         if self.std is not None and not all(isfinite(s) and s > 0 for s in self.std):
             raise InputError("--std: expected numbers above 0, one per channel")
 

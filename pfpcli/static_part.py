@@ -19,11 +19,17 @@ from torch._subclasses.fake_tensor import (
     FakeTensorMode,
     UnsupportedOperatorException,
 )
-from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing, make_fx
 from torch.fx.node import Node, map_arg
+from torch.overrides import TorchFunctionMode
 
 from pfpcli.canonical import is_view_of
-from pfpcli.ops import is_pointwise
+from pfpcli.errors import TraceError
+from pfpcli.ops.rule import is_pointwise
+from pfpcli.quiet import quiet
+
+#: Ops that put elements in the order of their values.
+_ORDERS = {"aten.argsort.default", "aten.sort.default", "aten.sort.stable", "aten.topk.default"}
 
 
 def static_part(module: nn.Module, example: Sequence[Tensor]) -> tuple[fx.GraphModule, list[str]]:
@@ -38,36 +44,49 @@ def static_part(module: nn.Module, example: Sequence[Tensor]) -> tuple[fx.GraphM
         no size that could be known in advance; none where it goes to the end).
 
     Raises:
-        Exception: what the forward pass, or torch's recorder, raises; e.g. where Python branches on a value.
+        TraceError: what is computed depends on values, not just how many of them there are.
+        Exception: what the forward pass, or torch's recorder, raises.
     """
     tensors = dict(module.named_parameters()) | dict(module.named_buffers())
 
-    def call(values: list[Tensor], *inputs: Tensor) -> Any:
-        return torch.func.functional_call(module, dict(zip(tensors, values, strict=True)), inputs)
+    reads = _Reads()
 
-    with torch.no_grad():
+    def call(values: list[Tensor], *inputs: Tensor) -> Any:
+        with reads:
+            result = torch.func.functional_call(module, dict(zip(tensors, values, strict=True)), inputs)
+        return reads.tensors, result
+
+    with torch.no_grad(), quiet():
         recorded = make_fx(call, tracing_mode="real", pre_dispatch=True)(list(tensors.values()), *example)
     graph = recorded.graph
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
     held, inputs = placeholders[: len(tensors)], placeholders[len(tensors) :]
     stops, behind = _dynamic(recorded, [*tensors.values(), *example])
+    if stops:  # an order by value is part of the picking, and rounding changes it
+        for node in graph.nodes:
+            if str(node.target) in _ORDERS or (behind.intersection(node.all_input_nodes) and node.op != "output"):
+                behind.add(node)
     computed = {*inputs}
     for node in graph.nodes:
-        if computed.intersection(node.all_input_nodes):
+        if node not in behind and computed.intersection(node.all_input_nodes):
             computed |= {node, *_written(node)}
+    output = next(node for node in graph.nodes if node.op == "output")
+    if any(node in computed - behind for node in output.args[0][: len(reads.tensors)]):
+        raise TraceError("Python reads a value that the network computes", "branches on values have to be rewritten")
     ends = [
         node
         for node in graph.nodes
         if node in computed - behind and any(user in behind or user.op == "output" for user in node.users)
     ]
-    outputs = tuple(dict.fromkeys(_source(node, computed) for node in ends))
+    # an image that is looked at again behind the picking is no output
+    outputs = tuple(each for each in dict.fromkeys(_source(node, computed) for node in ends) if each not in inputs)
 
     constants = {str(node.target): getattr(recorded, str(node.target)) for node in graph.nodes if node.op == "get_attr"}
     for name, placeholder in zip(tensors, held, strict=True):
         with graph.inserting_before(placeholder):
-            placeholder.replace_all_uses_with(graph.get_attr(name))
+            placeholder.replace_all_uses_with(graph.create_node("get_attr", name))
         graph.erase_node(placeholder)
-    next(node for node in graph.nodes if node.op == "output").args = (outputs,)
+    output.args = (outputs,)
     graph.set_codegen(fx.graph.CodeGen())
     for node in reversed(list(graph.nodes)):
         if node in behind:
@@ -75,6 +94,39 @@ def static_part(module: nn.Module, example: Sequence[Tensor]) -> tuple[fx.GraphM
     part = fx.GraphModule({**constants, **tensors}, graph)
     part.graph.eliminate_dead_code()
     return part, stops
+
+
+class _Reads(TorchFunctionMode):
+    """Lets Python read values while a network is recorded, and remembers the tensors it read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tensors: list[Tensor] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Read outside the recording what it could not hold."""
+        if func in _READS:
+            return self._read(func, *args, **(kwargs or {}))
+        if func in (Tensor.__getitem__, Tensor.__setitem__):
+            x, index, *rest = args
+            args = (x, tuple(map(self._number, index)) if isinstance(index, tuple) else self._number(index), *rest)
+        return func(*args, **(kwargs or {}))
+
+    def _read(self, func: Any, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        self.tensors.append(x)
+        with disable_proxy_modes_tracing():
+            return func(x, *args, **kwargs)
+
+    def _number(self, index: Any) -> Any:
+        """A slice between numbers, where one between tensors was asked for."""
+        if not isinstance(index, slice):
+            return index
+        ends = (index.start, index.stop, index.step)
+        return slice(*(self._read(Tensor.item, end) if isinstance(end, Tensor) else end for end in ends))
+
+
+#: How Python gets at the values of a tensor.
+_READS = {Tensor.__bool__, Tensor.__float__, Tensor.__index__, Tensor.__int__, Tensor.item, Tensor.tolist}
 
 
 def _dynamic(recorded: fx.GraphModule, values: Sequence[Tensor]) -> tuple[list[str], set[Node]]:
@@ -123,7 +175,7 @@ def _source(node: Node, computed: set[Node]) -> Node:
         or (node.args and isinstance(node.args[0], Node) and is_view_of(node, node.args[0]))
     ):
         sources = [each for each in node.all_input_nodes if each in computed]
-        if len(sources) != 1 or sources[0].op == "placeholder":
+        if len(sources) != 1:
             break
         node = sources[0]
     return node

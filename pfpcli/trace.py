@@ -9,11 +9,7 @@ Refuses (TraceError) what `torch.export` cannot follow.
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -34,8 +30,8 @@ from pfpcli.canonical import (
 )
 from pfpcli.errors import TraceError
 from pfpcli.graph import Graph
+from pfpcli.quiet import quiet
 from pfpcli.static_part import static_part
-
 
 #: Calls with sizes among their arguments that are worth following with free sizes; more than that takes minutes.
 _MOST_SIZED_CALLS = 64
@@ -58,17 +54,16 @@ def trace(module: nn.Module, example: Sequence[Tensor], original: nn.Module | No
     single = tuple(x[:1] for x in example)
     try:
         program = export_program(module, example, free_dims(example, spatial=False))
+        if not _has_free_batch(program):
+            example = single
+            program = export_program(module, example)
+        graph = from_program(program, example)
     except TraceError as error:
         try:
-            with quiet():
-                part, stops = static_part(module, single)
+            part, stops = static_part(module, single)
         except Exception:
             raise error from None
         return replace(from_program(export_program(part, single), single), stops=tuple(stops))
-    if not _has_free_batch(program):
-        example = single
-        program = export_program(module, example)
-    graph = from_program(program, example)
     return _with_free_sizes(module, original or module, graph) if graph.dynamic else graph
 
 
@@ -204,7 +199,7 @@ def export_program(
     Args:
         module: in eval mode.
         example: the inputs.
-        free: the dimensions of each input to leave open as far as the module allows it; all are fixed if there are none.
+        free: the dimensions of each input to leave open as far as the module allows it; without it all are fixed.
 
     Raises:
         TraceError: `torch.export` cannot follow the forward pass.
@@ -226,20 +221,6 @@ def _cannot_follow(example: Sequence[Tensor], error: Exception) -> TraceError:
         f"torch.export cannot follow the forward pass over an input of shape {shape}: {reason.strip()}",
         "check the input shape (--input-size C,H,W); control flow that depends on values has to be rewritten",
     )
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """The exporters talk on every channel there is; what matters is raised, or checked afterwards."""
-    level = logging.root.manager.disable
-    logging.disable(logging.ERROR)
-    try:
-        said = io.StringIO()
-        with warnings.catch_warnings(), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)
 
 
 def _has_free_batch(program: ExportedProgram) -> bool:

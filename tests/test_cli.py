@@ -168,7 +168,7 @@ def test_choices_are_completed(tmp_path: Path) -> None:
     ("args", "message", "hint"),
     [
         (["reprot"], "reprot: no such command", "did you mean `pfp report`?"),
-        (["sing"], "sing: no such command", "use one of compress, report; see `pfp --help`"),
+        (["sing"], "sing: no such command", "use one of compress, inspect, report; see `pfp --help`"),
         (["--vers"], "--vers: no such option of pfp", "did you mean `--version`?"),
         ([*COMPRESS, "--kep", "1"], "--kep: no such option of pfp compress", "did you mean `--keep`?"),
         ([*COMPRESS, "--keep_of", "macs"], "--keep_of: no such option of pfp compress", "did you mean `--keep-of`?"),
@@ -255,7 +255,7 @@ def test_counts_are_whole_numbers(
 def test_without_flags_everything_is_the_default_of_the_settings(pipeline: Callable[[Any], list[Settings]]) -> None:
     seen = pipeline(run())
     assert cli.run(COMPRESS) == 0
-    assert seen == [Settings(Path("model.pt"), Path("imgs"))]
+    assert seen == [Settings(model=Path("model.pt"), calib=Path("imgs"))]
 
 
 def test_every_setting_has_a_flag(pipeline: Callable[[Any], list[Settings]]) -> None:
@@ -296,6 +296,8 @@ def test_every_setting_has_a_flag(pipeline: Callable[[Any], list[Settings]]) -> 
         arch="torchvision:resnet18",
         arch_kwargs={"num_classes": 10},
         trust=True,
+        exact_only=True,
+        strict=True,
         input_size=(3, 32, 64),
         preprocess="unit",
         mean=(-0.5, 0.1, 0.0),
@@ -308,9 +310,11 @@ def test_every_setting_has_a_flag(pipeline: Callable[[Any], list[Settings]]) -> 
         threads=1,
         seed=3,
     )
-    assert set(given) | {"model", "calib", "trust", "convert"} == set(Settings.__dataclass_fields__)
+    assert set(given) | {"model", "calib", "trust", "convert", "exact_only", "strict"} == set(
+        Settings.__dataclass_fields__
+    )
     seen = pipeline(run())
-    assert cli.run([*COMPRESS, *flags, "--freeze", "stem", "--trust", "--convert"]) == 0
+    assert cli.run([*COMPRESS, *flags, "--freeze", "stem", "--trust", "--convert", "--exact-only", "--strict"]) == 0
     assert seen == [expected]
 
 
@@ -318,7 +322,9 @@ def test_the_library_call_takes_the_same_settings(pipeline: Callable[[Any], list
     made = run()
     seen = pipeline(made)
     assert pfpcli.compress("model.pt", "imgs", keep=0.3, mean=[0.5], out="small", seed=2) is made
-    assert seen == [Settings(Path("model.pt"), Path("imgs"), 0.3, mean=(0.5,), out=Path("small"), seed=2)]
+    assert seen == [
+        Settings(model=Path("model.pt"), calib=Path("imgs"), keep=0.3, mean=(0.5,), out=Path("small"), seed=2)
+    ]
 
 
 # --- exit codes and errors -----------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from torch.fx.node import Node
 
 from pfpcli import ops
 from pfpcli.cut import cut
-from pfpcli.flow import Labelled, label
+from pfpcli.flow import label
 from pfpcli.groups import Groups, group
 from pfpcli.masked import InFloat64
 from pfpcli.score import readers

@@ -1,4 +1,7 @@
-"""Reports: each format is a module with a pure `render(run) -> str`; none of them imports torch."""
+"""Reports: each format is a module with a pure `render(run) -> str`; none of them imports torch.
+
+`inspection` renders what `pfp inspect` saw instead of a run.
+"""
 
 from __future__ import annotations
 
