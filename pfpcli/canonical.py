@@ -270,7 +270,7 @@ def leave_batch(module: fx.GraphModule) -> None:
         if first.op != "call_function" or not first.args or not isinstance(first.args[0], Node):
             continue
         x = first.args[0]
-        if not is_tensor(x) or len(x.meta.get("free", [[]])[0]) != 1 or 1 in x.meta["val"].shape:
+        if not is_tensor(x) or not x.meta.get("free", [[]])[0] or 1 in x.meta["val"].shape:
             continue
         left = _left_batch(first)
         if left is None:
@@ -288,8 +288,8 @@ def leave_batch(module: fx.GraphModule) -> None:
 
 def _left_batch(first: Node) -> tuple[Node, list[list[int]], list[int]] | None:
     """Where a chain of movements has left the batch again, and the splits and the permutation it comes to."""
-    x, (batch,) = first.all_input_nodes[0], first.all_input_nodes[0].meta["free"][0]
-    shape = x.meta["val"].shape
+    x = first.all_input_nodes[0]
+    shape, free = x.meta["val"].shape, x.meta["free"][0]
     moved, node, entered = torch.empty(shape, device="meta"), first, False
     while str(node.target) in _SHUFFLING and is_tensor(node):
         args, kwargs = fx.map_arg((node.args[1:], node.kwargs), lambda n: n.meta["val"])
@@ -299,7 +299,7 @@ def _left_batch(first: Node) -> tuple[Node, list[list[int]], list[int]] | None:
         found = _splits(shape, moved)
         if found is None:
             entered = True
-        elif entered and len(found[0][batch]) == 1:
+        elif entered and all(len(found[0][dim]) == 1 for dim in free):
             return (node, *found)
         if len(node.users) != 1:
             return None

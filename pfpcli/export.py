@@ -6,10 +6,11 @@ node metadata, and here they are taken out again.
 
 from __future__ import annotations
 
+import copy
 import io
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 from torch.export import ExportedProgram
 from torch.utils._pytree import tree_leaves
 
@@ -53,12 +54,36 @@ def names(graph: Graph) -> Names:
 
 def program(graph: Graph) -> ExportedProgram:
     """The graph as an exported program without traces of where it was made."""
-    exported = _with_open_dims(graph)
+    exported = _with_open_dims(replace(graph, module=_with_attention_in_four(graph.module)))
     for module in exported.graph_module.modules():
         for node in getattr(getattr(module, "graph", None), "nodes", ()):
             for key in _ORIGINS:
                 node.meta.pop(key, None)
     return exported
+
+
+def _with_attention_in_four(module: fx.GraphModule) -> fx.GraphModule:
+    """A copy in which attention has four dimensions: the exporters know no other; further ones join the batch."""
+    aten = torch.ops.aten
+    copied = fx.GraphModule(module, copy.deepcopy(module.graph))
+    for node in copied.graph.find_nodes(op="call_function", target=aten.scaled_dot_product_attention.default):
+        shapes = [tuple(operand.meta["val"].shape) for operand in node.args[:3]]
+        extra = len(shapes[0]) - 4
+        if (
+            extra < 1
+            or len({shape[: extra + 1] for shape in shapes}) > 1
+            or len(node.args) > 3
+            or node.kwargs.get("attn_mask")
+        ):
+            continue
+        sizes = [-1, *shapes[0][1 : extra + 1]]
+        with copied.graph.inserting_before(node):
+            node.args = tuple(copied.graph.call_function(aten.flatten.using_ints, (x, 0, extra)) for x in node.args)
+        with copied.graph.inserting_after(node):
+            whole = copied.graph.call_function(aten.unflatten.int, (node, 0, sizes))
+        node.replace_all_uses_with(whole, lambda user, whole=whole: user is not whole)
+    copied.recompile()
+    return copied
 
 
 def _with_open_dims(graph: Graph) -> ExportedProgram:
@@ -71,11 +96,6 @@ def _with_open_dims(graph: Graph) -> ExportedProgram:
     if exported is None or not all(0 in dims for dims in open_dims(exported)):
         exported = export_program(graph.module, graph.example, free_dims(graph.example, spatial=False))
     return exported
-
-
-def is_spatial(exported: ExportedProgram) -> bool:
-    """Whether a program takes images of any height and width."""
-    return any({2, 3} <= set(dims) for dims in open_dims(exported))
 
 
 def save_pt2(exported: ExportedProgram, path: Path) -> None:
@@ -110,7 +130,7 @@ def save_onnx(exported: ExportedProgram, graph: Graph, named: Names, path: Path,
             _clean(model, open_dims(exported))
             path.write_bytes(model.SerializeToString())
             difference = _difference(path, graph, samples)
-            if is_spatial(exported):
+            if {"height", "width"} <= {dim.dim_param for dim in _dims(model.graph.input)}:
                 difference = max(difference, _difference(path, graph, larger(samples)))
         except Exception as error:
             # the exporters colour their messages
@@ -153,8 +173,9 @@ def _export_unoptimised(exported: ExportedProgram, graph: Graph, named: Names) -
 def _export_dynamo(exported: ExportedProgram, named: Names, *, optimize: bool) -> onnx.ModelProto:
     made = torch.onnx.export(exported, dynamo=True, verbose=False, optimize=optimize)
     assert made is not None
-    _rename(made.model_proto.graph, named)
-    return made.model_proto
+    model: onnx.ModelProto = made.model_proto
+    _rename(model.graph, named)
+    return model
 
 
 def _rename(graph: onnx.GraphProto, named: Names) -> None:

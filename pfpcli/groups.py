@@ -166,6 +166,10 @@ def _freeze_layers(labelled: Labelled, patterns: Sequence[str]) -> None:
                     labelled.store.freeze(vector, f"--freeze {pattern}")
 
 
+#: Units that keep as many as those of other rows.
+_Row = tuple[int, ...]
+
+
 def balance(
     labelled: Labelled,
 ) -> tuple[NDArray[np.int64], dict[int, str], list[NDArray[np.int64]]]:
@@ -183,8 +187,8 @@ def balance(
         root, frozen = labelled.store.resolve()
         if tie_parts(labelled.store, owned_units(labelled.store, root)):
             continue
-        rows_of: dict[int, tuple[int, ...]] = {}
-        linked: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
+        rows_of: dict[int, _Row] = {}
+        linked: dict[_Row, list[_Row]] = {}
         evened = False
         signature = places(labelled, root)
         for labels, _ in sorted(labelled.store.balances, key=lambda balance: balance[0].shape[1]):
@@ -192,10 +196,10 @@ def balance(
             if len(rows) == 1 or all(u in frozen or u == 0 for row in rows for u in row):
                 continue
             inner = _inner_rows(rows, rows_of)
-            if inner:
-                for other in inner[1:]:
-                    linked[inner[0]].append(other)
-                    linked[other].append(inner[0])
+            if inner and _is_balanced(inner, linked):
+                continue
+            if inner and len({len(row) for part in inner for row in part}) == 1:
+                _link([row for part in inner for row in part], linked)
                 continue
             if not _is_free(rows, rows_of, frozen, signature):
                 labelled.store.even(labels)
@@ -203,31 +207,38 @@ def balance(
                 continue
             for row in rows:
                 rows_of.update(dict.fromkeys(row, row))
-                linked.setdefault(row, []).extend(other for other in rows if other != row)
+            _link(rows, linked)
         if not evened:
             return root, frozen, _components(linked)
 
 
-def _inner_rows(rows: list[tuple[int, ...]], rows_of: dict[int, tuple[int, ...]]) -> list[tuple[int, ...]]:
-    """The balanced rows that rows are made of; empty if they are not made of whole ones, as many in each.
-
-    Once all of these lose as many, the rows do, too.
-    """
-    parts, found = [], []
+def _inner_rows(rows: list[_Row], rows_of: dict[int, _Row]) -> list[list[_Row]]:
+    """For each row the balanced rows it is made of; empty if one is not made of whole ones."""
+    found = []
     for row in rows:
-        if not all(unit in rows_of for unit in row):
-            return []
-        inner = list(dict.fromkeys(rows_of[unit] for unit in row))
+        inner = list(dict.fromkeys(rows_of[unit] for unit in row if unit in rows_of))
         if sorted(unit for part in inner for unit in part) != sorted(row):
             return []
-        parts.append(len(inner))
-        found += inner
-    return found if len(set(parts)) == 1 else []
+        found.append(inner)
+    return found
+
+
+def _is_balanced(inner: list[list[_Row]], linked: dict[_Row, list[_Row]]) -> bool:
+    """Whether rows made of these lose as many as it is: each has as many rows out of every component."""
+    component = {tuple(row): i for i, rows in enumerate(_components(linked)) for row in rows.tolist()}
+    return len({tuple(sorted(component[row] for row in part)) for part in inner}) == 1
+
+
+def _link(rows: list[_Row], linked: dict[_Row, list[_Row]]) -> None:
+    """Let rows lose as many as each other."""
+    for row in rows:
+        linked.setdefault(row, []).extend(other for other in (rows[0], rows[-1]) if other != row)
+    linked[rows[0]].extend(rows[1:])
 
 
 def _is_free(
-    rows: list[tuple[int, ...]],
-    rows_of: dict[int, tuple[int, ...]],
+    rows: list[_Row],
+    rows_of: dict[int, _Row],
     frozen: dict[int, str],
     signature: NDArray[np.uint64],
 ) -> bool:
@@ -240,7 +251,7 @@ def _is_free(
     return all(len({int(signature[unit]) for unit in row}) == 1 for row in rows)
 
 
-def _components(linked: dict[tuple[int, ...], list[tuple[int, ...]]]) -> list[NDArray[np.int64]]:
+def _components(linked: dict[_Row, list[_Row]]) -> list[NDArray[np.int64]]:
     """Rows that are linked, directly or not, one array each."""
     found, seen = [], set()
     for start in linked:

@@ -1,12 +1,15 @@
-"""Lets torchvision be imported next to a torch that its compiled ops were not built for."""
+"""Lets torchvision be imported next to a torch that its compiled ops were not built for; how many nets are drawn."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import torch
+import torch.nn.functional as F
+from hypothesis import HealthCheck, settings
 from torch import Tensor
 
 
@@ -39,12 +42,32 @@ def _roi_align(x: Tensor, boxes: Tensor, scale: float, height: int, width: int, 
     return x[boxes[:, 0].long()].mean((2, 3), keepdim=True).expand(-1, -1, height, width).clone()
 
 
+def _deform_conv2d(x: Tensor, weight: Tensor, offset: Tensor, mask: Tensor, bias: Tensor, *rest: Any) -> Tensor:
+    """One group of offsets, no mask: each position of the kernel samples the map where its offset says."""
+    stride, padding, dilation = rest[0:2], rest[2:4], rest[4:6]
+    n, _, height, width = x.shape
+    rows, columns = offset.shape[2:]
+    made = bias.view(1, -1, 1, 1)
+    for i in range(weight.shape[2]):
+        for j in range(weight.shape[3]):
+            moved = offset.view(n, -1, 2, rows, columns)[:, i * weight.shape[3] + j]
+            y = (torch.arange(rows) * stride[0] - padding[0] + i * dilation[0]).to(x)[:, None] + moved[:, 0]
+            z = (torch.arange(columns) * stride[1] - padding[1] + j * dilation[1]).to(x) + moved[:, 1]
+            places = torch.stack([2 * z / (width - 1) - 1, 2 * y / (height - 1) - 1], 3)
+            seen = F.grid_sample(x, places, align_corners=True)
+            made = made + torch.einsum("nchw,oc->nohw", seen, weight[:, :, i, j])
+    return made
+
+
 #: What torchvision calls of its compiled ops in the networks of the tests.
 _OPS = {
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor": _nms,
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor": None,
     "roi_align(Tensor input, Tensor rois, float spatial_scale, SymInt pooled_height, SymInt pooled_width, "
     "int sampling_ratio, bool aligned) -> Tensor": _roi_align,
+    "deform_conv2d(Tensor input, Tensor weight, Tensor offset, Tensor mask, Tensor bias, SymInt stride_h, "
+    "SymInt stride_w, SymInt pad_h, SymInt pad_w, SymInt dilation_h, SymInt dilation_w, SymInt groups, "
+    "SymInt offset_groups, bool use_mask) -> Tensor": _deform_conv2d,
 }
 
 if _torchvision_lacks_its_ops():
@@ -54,5 +77,12 @@ if _torchvision_lacks_its_ops():
         LIBRARY.define(schema)
         if kernel is not None:
             LIBRARY.impl(schema.partition("(")[0], kernel, "CPU")
-    for module in ("extension", "ops.boxes", "ops.roi_align"):
+    LIBRARY.impl("deform_conv2d", lambda x, w, offset, *rest: x.new_empty(x.shape[0], w.shape[0], *offset.shape[2:]), "Meta")
+    for module in ("extension", "ops.boxes", "ops.deform_conv", "ops.roi_align"):
         importlib.import_module(f"torchvision.{module}")._has_ops = lambda: True
+
+# Random networks: the same few in every run of the tests, or thousands of new ones when asked for.
+_DRAWN = {"deadline": None, "derandomize": True, "suppress_health_check": list(HealthCheck), "database": None}
+settings.register_profile("few", max_examples=40, **_DRAWN)
+settings.register_profile("thousands", max_examples=3000, **{**_DRAWN, "derandomize": False}, print_blob=True)
+settings.load_profile("few")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from functools import cache
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from pfpcli.cost import Costs, count
 from pfpcli.cut import cut
@@ -20,14 +22,14 @@ from properties import (
     difference,
     random_drop,
 )
-from zoo import ZOO
+from zoo_blocks import NETS
 
-every_net = pytest.mark.parametrize("name", ZOO)
+every_net = pytest.mark.parametrize("name", NETS)
 
 
 @cache
 def grouped(name: str) -> Groups:
-    net = ZOO[name]
+    net = NETS[name]
     return group(label(trace(net.module(), net.example())))
 
 
@@ -36,7 +38,7 @@ def grouped(name: str) -> Groups:
 def test_a_cut_network_equals_the_masked_original(name: str, seed: int) -> None:
     groups = grouped(name)
     alive = groups.alive(random_drop(groups, seed))
-    assert_equals_masked(groups, alive, cut(groups.labelled, alive), ZOO[name].example(batch=3, seed=seed))
+    assert_equals_masked(groups, alive, cut(groups.labelled, alive), NETS[name].example(batch=3, seed=seed))
 
 
 @every_net
@@ -49,12 +51,12 @@ def test_the_predicted_cost_is_the_cost_counted_after_the_cut(name: str, seed: i
 
 @every_net
 def test_dropping_nothing_leaves_every_weight_and_output_as_it_was(name: str) -> None:
-    assert_nothing_dropped_changes_nothing(grouped(name), ZOO[name].example(batch=3))
+    assert_nothing_dropped_changes_nothing(grouped(name), NETS[name].example(batch=3))
 
 
 @every_net
 def test_tracing_keeps_what_the_module_computes(name: str) -> None:
-    net = ZOO[name]
+    net = NETS[name]
     inputs = net.example(batch=4, seed=1)
     with torch.no_grad():
         expected, found = net.module()(*inputs), grouped(name).labelled.graph.module(*inputs)
@@ -62,12 +64,12 @@ def test_tracing_keeps_what_the_module_computes(name: str) -> None:
 
 
 def test_something_can_be_pruned_in_every_net_that_has_known_ops_between_its_layers() -> None:
-    assert [name for name in ZOO if not grouped(name).prunable] == []
+    assert [name for name in NETS if not grouped(name).prunable] == []
 
 
 def test_exact_nets_do_not_depend_on_the_reading_of_statistics() -> None:
-    inexact = {name for name in ZOO if any(g.inexact for g in grouped(name).prunable)}
-    assert inexact == {"spatial_gate", "norms", "attention"}
+    inexact = {name for name in NETS if any(g.inexact for g in grouped(name).prunable)}
+    assert inexact == {"spatial_gate", "norms", "attention", "cbam", "transformer"}
 
 
 @every_net
@@ -77,8 +79,8 @@ def test_macs_agree_with_the_counter_of_torch(name: str) -> None:
     graph = grouped(name).labelled.graph
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         graph.module(*graph.example)
-    # torch's counter does not see attention on the CPU: 2 heads, 5 by 5 positions, 4 wide, twice
-    unseen = {"attention": 2 * 25 * 4 * 2}.get(name, 0)
+    # torch's counter does not see attention on the CPU: heads, positions by positions, width, twice (and two layers)
+    unseen = {"attention": 2 * 25 * 4 * 2, "transformer": 3 * 16 * 4 * 2 * 2}.get(name, 0)
     assert count(graph).macs == counter.get_total_flops() // 2 // graph.batch + unseen
 
 
@@ -133,14 +135,59 @@ def test_an_unknown_op_freezes_what_touches_it_and_nothing_else() -> None:
 
 
 def test_frozen_layers_stay_as_they_are() -> None:
-    net = ZOO["plain"]
+    net = NETS["plain"]
     groups = group(label(trace(net.module(), net.example())), freeze=["1.*"])
     assert [g.name for g in groups.prunable] == ["3.0"]
 
 
 def test_the_batch_size_stays_free() -> None:
-    fixed = {name for name in ZOO if not grouped(name).labelled.graph.dynamic}
+    fixed = {name for name in NETS if not grouped(name).labelled.graph.dynamic}
     assert fixed == set()
+
+
+def test_a_head_goes_with_its_queries_keys_values_and_its_row_of_the_bias() -> None:
+    class Biased(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.q, self.k, self.v, self.out = (nn.Linear(8, 12) for _ in range(4))
+            self.bias, self.last = nn.Parameter(torch.randn(3, 5, 5)), nn.Linear(12, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            q, k, v = (y(x).view(x.shape[0], 5, 3, 4).transpose(1, 2) for y in (self.q, self.k, self.v))
+            seen = (q @ k.mT + self.bias).softmax(-1) @ v
+            return self.last(seen.transpose(1, 2).flatten(2))
+
+    groups = group(label(trace(Biased().eval(), (torch.randn(2, 5, 8),))))
+    heads = next(g for g in groups.prunable if g.name.endswith("(heads)"))
+    assert heads.size == 3
+    alive = groups.alive(heads.units[1:2])
+    smaller = cut(groups.labelled, alive)
+    shapes = state(smaller)
+    assert shapes["q.weight"] == shapes["k.weight"] == shapes["v.weight"] == (8, 8)
+    assert (shapes["bias"], shapes["last.weight"]) == ((2, 5, 5), (2, 8))
+    whole = groups.labelled.graph.module.state_dict()
+    assert torch.equal(smaller.module.state_dict()["last.weight"], whole["last.weight"][:, [*range(4), *range(8, 12)]])
+    assert_equals_masked(groups, alive, smaller, (torch.randn(3, 5, 8),))
+
+
+def test_heads_and_the_width_of_what_is_left_of_them_are_chosen_apart() -> None:
+    groups = grouped("attention")
+    width = next(g for g in groups.prunable if g.name == "qkv")
+    heads = next(g for g in groups.prunable if g.name == "qkv (heads)")
+    dropped = np.concatenate([heads.units[:1], width.rows[:, :2].flatten()])
+    smaller = cut(groups.labelled, groups.alive(dropped))
+    assert state(smaller)["qkv.weight"] == (3 * 1 * 2, 8)
+
+
+def test_heads_that_went_through_the_batch_are_heads() -> None:
+    names = {g.name for g in grouped("transformer").prunable}
+    assert {"encoder.layers.0.self_attn (heads)", "encoder.layers.1.self_attn (heads)"} <= names
+
+
+def test_images_of_any_size_go_through_what_is_left_where_they_went_through_the_whole() -> None:
+    fixed = {name for name, net in NETS.items() if len(net.inputs[0]) == 3 and not grouped(name).labelled.graph.spatial}
+    # a classifier on a flattened map, and one column of text: these have one size
+    assert fixed == {"flatten_linear", "crnn"}
 
 
 def test_the_original_graph_is_left_as_it_was() -> None:

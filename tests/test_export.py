@@ -17,21 +17,21 @@ from pfpcli.graph import Graph
 from pfpcli.groups import group
 from pfpcli.trace import trace
 from properties import random_drop
-from zoo import ZOO
+from zoo_blocks import NETS
 
 
 @cache
 def smaller(name: str) -> tuple[Graph, Graph]:
-    net = ZOO[name]
+    net = NETS[name]
     groups = group(label(trace(net.module(), net.example())))
     return groups.labelled.graph, cut(groups.labelled, groups.alive(random_drop(groups, 1)))
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", NETS)
 def test_the_onnx_file_of_a_cut_net_computes_what_torch_computes(name: str, tmp_path: Path) -> None:
     whole, graph = smaller(name)
     named = export.names(whole)
-    samples = ZOO[name].example(batch=3, seed=5)
+    samples = NETS[name].example(batch=3, seed=5)
     path = tmp_path / "model.onnx"
     assert export.save_onnx(export.program(graph), graph, named, path, samples) < 1e-5
     model = onnx.load(path)
@@ -45,7 +45,7 @@ def test_the_program_file_of_a_cut_net_computes_what_torch_computes(name: str, t
     _, graph = smaller(name)
     export.save_pt2(export.program(graph), tmp_path / "model.pt2")
     loaded = torch.export.load(tmp_path / "model.pt2").module(check_guards=False)
-    samples = ZOO[name].example(batch=5, seed=5)
+    samples = NETS[name].example(batch=5, seed=5)
     with torch.no_grad():
         pairs = zip(tree_leaves(loaded(*samples)), tree_leaves(graph.module(*samples)), strict=True)
     for found, expected in pairs:
