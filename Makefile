@@ -43,7 +43,7 @@ samples: setup  ## draw the sample images and train the sample network again (ab
 bench: setup  ## time and memory of each step on ResNet-50 (about 3 minutes)
 	$(BIN)/python benchmarks/bench.py
 
-zoo: setup  ## networks of torchvision and timm through the engine (about an hour; continues where it stopped)
+zoo: setup  ## networks of torchvision and timm through the engine (hours; continues where it stopped)
 	$(BIN)/python benchmarks/zoo.py
 
 check: lint types test  ## everything that must pass before a push

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import resource
 import statistics
@@ -29,6 +30,19 @@ PAGE = ROOT / "docs" / "zoo.md"
 
 #: Fractions of the parameters that the random plans keep.
 KEEPS = (0.3, 0.5, 0.7)
+PAGE_BEGINS = """# Networks through the engine
+
+Made by `make zoo`: the networks of `benchmarks/zoo.txt` with random weights, each in a process of its own, on one
+thread. Each is traced, labelled, cut by random plans that keep 30, 50 and 70 % of the parameters, and counts as done if
+cut ≡ masked in float64 (≤ 1e-9 of the largest output), predicted = counted, keep = 1 leaves every tensor as it was, and, at
+50 %, torch ≡ onnxruntime (≤ 1e-4) in a batch size, and an image size where that is open, that the export has not seen.
+"""
+PAGE_EXPLAINS = """
+`prunable`: what goes if every group that may be cut loses all it can. `inexact`: groups that a norm or another
+statistic is taken across, of all that may be cut. `cut ≡ masked` and `onnx ≡ torch`: largest difference, relative to
+the largest output. `open`: the sizes of the input that are not fixed in the ONNX (N batch, H, W). `CPU s`: tracing,
+labelling and cutting. `MB`: what these added to the memory of the process.
+"""
 #: Of the table of results.
 COLUMNS = (
     *("network", "input", "params", "prunable params", "prunable MACs", "groups", "inexact"),
@@ -186,7 +200,7 @@ def main() -> None:
     """Run what has not been run and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="*", help="a pattern of names, e.g. 'timm:res*'")
-    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="networks at a time; one for each core")
     parser.add_argument("--limit", type=float, default=300, help="seconds for one network")
     parser.add_argument("--fresh", action="store_true", help="forget earlier results")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
@@ -218,21 +232,9 @@ def page(found: list[dict[str, Any]]) -> str:
     """All results as a Markdown page."""
     good = [result for result in found if result["status"] == "ok"]
     lines = [
-        "# Networks through the engine",
-        "",
-        "Made by `make zoo`: the networks of `benchmarks/zoo.txt` with random weights, each in a process of its own on one",
-        "thread. Each is traced, labelled, cut by random plans that keep 30, 50 and 70 % of the parameters, and counts as",
-        "done if cut ≡ masked in float64 (≤ 1e-9 of the largest output), predicted = counted, keep = 1 leaves every tensor",
-        "as it was, and, at 50 %, torch ≡ onnxruntime (≤ 1e-4) in a batch size, and an image size where that is open, that",
-        "the export has not seen.",
-        "",
+        PAGE_BEGINS,
         *_summary(found, good),
-        "",
-        "`prunable`: what goes if every group that may be cut loses all it can. `inexact`: groups that a norm or another",
-        "statistic is taken across, of all that may be cut. `cut ≡ masked` and `onnx ≡ torch`: largest difference, relative",
-        "to the largest output. `open`: the sizes of the input that are not fixed in the ONNX (N batch, H, W). `CPU s`:",
-        "tracing, labelling and cutting. `MB`: what these added to the memory of the process.",
-        "",
+        PAGE_EXPLAINS,
         f"| {' | '.join(COLUMNS)} |",
         "|---|---" + "|--:" * 7 + "|---|--:|--:|",
     ]

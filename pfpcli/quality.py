@@ -25,6 +25,8 @@ def compare(
 
     With class labels and one vector of scores for an image: accuracy. Without labels: agreement, the fraction of
     decisions (for an image, or for each position of a map) that are the same. Outputs that decide nothing: similarity.
+    A network that was followed up to where something is picked by its outputs has decided nothing yet: similarity, of
+    all of them.
 
     Args:
         before: the original.
@@ -39,7 +41,10 @@ def compare(
     with torch.no_grad():
         for images, labels in batches:
             x = images.to(device)
-            tally.add(_first(before.module(x)).cpu(), _first(after.module(x)).cpu(), labels)
+            if before.stops:
+                tally.add_undecided(_all(before.module(x)).cpu(), _all(after.module(x)).cpu())
+            else:
+                tally.add(_first(before.module(x)).cpu(), _first(after.module(x)).cpu(), labels)
     before.to("cpu")
     after.to("cpu")
     return tally.quality(source)
@@ -49,6 +54,11 @@ def _first(outputs: object) -> Tensor:
     return next(x for x in tree_leaves(outputs) if isinstance(x, Tensor) and x.is_floating_point())
 
 
+def _all(outputs: object) -> Tensor:
+    """float[N, n], for a batch of N = 1: everything the network gives out."""
+    return torch.cat([x.reshape(1, -1) for x in tree_leaves(outputs) if x.is_floating_point()], 1)
+
+
 class _Tally:
     """Counts that grow batch by batch."""
 
@@ -56,10 +66,13 @@ class _Tally:
         self.images = self.decisions = self.same = self.labelled = self.right_before = self.right_after = 0
         self.squares = self.squared_error = 0.0
 
-    def add(self, before: Tensor, after: Tensor, labels: NDArray[np.int64] | None) -> None:
+    def add_undecided(self, before: Tensor, after: Tensor) -> None:
         self.images += len(before)
         self.squares += float(before.double().square().sum())
         self.squared_error += float((after.double() - before.double()).square().sum())
+
+    def add(self, before: Tensor, after: Tensor, labels: NDArray[np.int64] | None) -> None:
+        self.add_undecided(before, after)
         if before.dim() < 2 or before.shape[1] < 2:
             return
         first, second = before.argmax(1), after.argmax(1)

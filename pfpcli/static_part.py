@@ -61,7 +61,7 @@ def static_part(module: nn.Module, example: Sequence[Tensor]) -> tuple[fx.GraphM
     graph = recorded.graph
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
     held, inputs = placeholders[: len(tensors)], placeholders[len(tensors) :]
-    stops, behind = _dynamic(recorded, [*tensors.values(), *example])
+    stops, behind = _picking(recorded, [*tensors.values(), *example])
     if stops:  # an order by value is part of the picking, and rounding changes it
         for node in graph.nodes:
             if str(node.target) in _ORDERS or (behind.intersection(node.all_input_nodes) and node.op != "output"):
@@ -129,36 +129,31 @@ class _Reads(TorchFunctionMode):
 _READS = {Tensor.__bool__, Tensor.__float__, Tensor.__index__, Tensor.__int__, Tensor.item, Tensor.tolist}
 
 
-def _dynamic(recorded: fx.GraphModule, values: Sequence[Tensor]) -> tuple[list[str], set[Node]]:
-    """The ops that torch cannot tell the sizes of without their values, and all nodes that are or follow one."""
+def _picking(recorded: fx.GraphModule, values: Sequence[Tensor]) -> tuple[list[str], set[Node]]:
+    """The first op that torch cannot tell the size of without values, if any, and all nodes that come after it.
+
+    What is computed later need not read it to depend on it: Python may have looked at its size.
+    """
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     known: dict[Node, Any] = {}
-    stops: list[str] = []
-    behind: set[Node] = set()
-    overwritten: set[Node] = set()
     fakes = iter(values)
-    for node in recorded.graph.nodes:
-        if node.op == "output":
-            break
-        if (behind | overwritten).intersection(node.all_input_nodes):
-            behind.add(node)
-            overwritten.update(_written(node))
-        elif node.op in ("placeholder", "get_attr"):
-            value = next(fakes) if node.op == "placeholder" else getattr(recorded, str(node.target))
-            known[node] = mode.from_tensor(value, static_shapes=True)
-        elif node.op == "call_function":
+    nodes = [node for node in recorded.graph.nodes if node.op != "output"]
+    for i, node in enumerate(nodes):
+        if node.op == "call_function":
             args, kwargs = map_arg((node.args, node.kwargs), known.__getitem__)
             try:
                 with mode, torch.no_grad():
                     known[node] = node.target(*args, **kwargs)
             except (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException):
-                stops.append(str(node.target))
-                behind.add(node)
-    return stops, behind
+                return [str(node.target)], set(nodes[i:])
+        else:
+            value = next(fakes) if node.op == "placeholder" else getattr(recorded, str(node.target))
+            known[node] = mode.from_tensor(value, static_shapes=True)
+    return [], set()
 
 
 def _written(node: Node) -> Iterator[Node]:
-    """What a call writes to: whoever reads it from then on comes after the call."""
+    """What a call writes to: whoever reads it from then on reads what was computed."""
     schema = getattr(node.target, "_schema", None)
     written = node.args[0] if schema is not None and schema.is_mutable and node.args else None
     while isinstance(written, Node):

@@ -28,6 +28,7 @@ def warnings_about(outcome: Outcome) -> Iterator[str]:
         _optimistic(division),
         _budget(outcome.planned),
         _unknown_ops(outcome.groups),
+        _stops(graph),
         _fixed_batch(graph),
         _unused(outcome.source, graph),
         _skipped(division),
@@ -94,7 +95,7 @@ def _stops(graph: Graph) -> str:
     ops = ", ".join(dict.fromkeys(graph.stops))
     return (
         f"the forward pass ends in steps whose sizes depend on values ({ops}), which no ONNX of a fixed form can hold: "
-        f"model.onnx ends in front of them, with {len(graph.outputs)} outputs; model.pt has all of it"
+        f"model.onnx ends in front of them, with {len(graph.outputs)} outputs; model.pt, where it was written, has all of it"
     )
 
 

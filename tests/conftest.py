@@ -77,7 +77,8 @@ if _torchvision_lacks_its_ops():
         LIBRARY.define(schema)
         if kernel is not None:
             LIBRARY.impl(schema.partition("(")[0], kernel, "CPU")
-    LIBRARY.impl("deform_conv2d", lambda x, w, offset, *rest: x.new_empty(x.shape[0], w.shape[0], *offset.shape[2:]), "Meta")
+    sizes = lambda x, w, offset, *rest: x.new_empty(x.shape[0], w.shape[0], *offset.shape[2:])  # noqa: E731
+    LIBRARY.impl("deform_conv2d", sizes, "Meta")
     for module in ("extension", "ops.boxes", "ops.deform_conv", "ops.roi_align"):
         importlib.import_module(f"torchvision.{module}")._has_ops = lambda: True
 

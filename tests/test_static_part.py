@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+import pfpcli
 from pfpcli.cut import Cut, cut
 from pfpcli.errors import TraceError
 from pfpcli.flow import label
@@ -113,6 +117,37 @@ def test_a_network_that_chooses_its_layers_by_a_value_is_refused() -> None:
         static_part(build(Branching), (image()[:1],))
     with pytest.raises(TraceError, match=r"torch\.export cannot follow"):
         trace(build(Branching), (image(),))
+
+
+def test_what_is_computed_with_a_size_that_depends_on_values_is_behind_the_picking() -> None:
+    class Sliced(Detector):
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.backbone(x)
+            count = torch.where(y > 0.5)[0].shape[0]
+            return self.tower(y)[:, :, : 1 + count % 4]
+
+    module = build(Sliced)
+    part, _ = static_part(module, (image()[:1],))
+    with torch.no_grad():
+        (found,) = part(image()[:1])
+        torch.testing.assert_close(found.relu(), module.backbone(image()[:1]))
+
+
+def test_a_detector_goes_through_compress_and_comes_out_whole(tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for i in range(12):
+        np.save(folder / f"{i}.npy", torch.randn(3, 8, 8).numpy())
+    torch.save(build(Detector), tmp_path / "detector.pt")
+    run = pfpcli.compress(
+        tmp_path / "detector.pt", folder, keep=0.5, input_size=[3, 8, 8], trust=True, out=tmp_path / "run"
+    )
+    assert run.verification.model_pt == "ok"
+    assert run.quality.metric == "similarity"
+    assert run.trace["stops"] == ["aten.where.default"]
+    assert any("model.onnx ends in front of them" in warning for warning in run.warnings)
+    smaller = torch.load(tmp_path / "run" / "model.pt", weights_only=False)
+    assert set(smaller(image()[:1])) == {"scores", "boxes"}
 
 
 def test_what_is_written_to_after_the_picking_is_given_out_as_it_was_before() -> None:
