@@ -34,8 +34,9 @@ PAGE_BEGINS = """# Networks through the engine
 
 Made by `make zoo`: the networks of `benchmarks/zoo.txt` with random weights, each in a process of its own, on one
 thread. Each is traced, labelled, cut by random plans that keep 30, 50 and 70 % of the parameters, and counts as done if
-cut ≡ masked in float64 (≤ 1e-9 of the largest output), predicted = counted, keep = 1 leaves every tensor as it was, and, at
-50 %, torch ≡ onnxruntime (≤ 1e-4) in a batch size, and an image size where that is open, that the export has not seen.
+cut ≡ masked in float64 (≤ 1e-9 of the largest output), predicted = counted, keep = 1 leaves every tensor as it was,
+and, at 50 %, torch ≡ onnxruntime (≤ 1e-4) in a batch size, and an image size where that is open, that the export has
+not seen.
 """
 PAGE_EXPLAINS = """
 `prunable`: what goes if every group that may be cut loses all it can. `inexact`: groups that a norm or another

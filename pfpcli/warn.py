@@ -95,7 +95,8 @@ def _stops(graph: Graph) -> str:
     ops = ", ".join(dict.fromkeys(graph.stops))
     return (
         f"the forward pass ends in steps whose sizes depend on values ({ops}), which no ONNX of a fixed form can hold: "
-        f"model.onnx ends in front of them, with {len(graph.outputs)} outputs; model.pt, where it was written, has all of it"
+        f"model.onnx ends in front of them, with {len(graph.outputs)} outputs; model.pt, where it was written, has all "
+        "of it"
     )
 
 
