@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 import pfpcli
-from pfpcli import cli, export
+from pfpcli import cli, commands, export
 from pfpcli.errors import CalibrationError, InputError
 from pfpcli.preprocess import PRESETS
 from pfpcli.record import FILES, Run
@@ -908,6 +908,6 @@ def test_an_interrupt_that_an_import_turned_into_an_error_is_an_interrupt(
     def interrupted(*_: object, **__: object) -> None:
         raise ImportError("initialization failed") from KeyboardInterrupt()
 
-    monkeypatch.setattr(cli, "_compress", interrupted)
+    monkeypatch.setattr(commands, "_run", interrupted)
     assert cli.run(["compress", "model.pt", "--calib", "imgs"]) == 130
     assert capsys.readouterr().err == "interrupted; nothing was written\n"
