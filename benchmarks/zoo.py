@@ -105,7 +105,7 @@ def examine(name: str) -> dict[str, Any]:
     from pfpcli.masked import InFloat64, Masked
     from pfpcli.plan import plan
     from pfpcli.score import Scores
-    from pfpcli.trace import open_dims, trace
+    from pfpcli.trace import trace
     from pfpcli.verify import relative
 
     torch.set_num_threads(1)
@@ -167,7 +167,7 @@ def examine(name: str) -> dict[str, Any]:
                 path = Path(folder) / "model.onnx"
                 exported = export.program(smaller)
                 found["onnx"] = export.save_onnx(exported, smaller, export.names(smaller), path, samples)
-                found["open"] = open_dims(exported)
+                found["open"] = export.open_sizes(path)
     return found
 
 
@@ -243,7 +243,7 @@ def page(found: list[dict[str, Any]]) -> str:
     for result in good:
         share = result["share"]
         sizes = " ".join(word for word in described[result["name"]].split() if "=" not in word)
-        free = "".join("NCHW"[dim] for dim in result["open"][0] if dim < 4)
+        free = "".join({"batch": "N", "height": "H", "width": "W"}.get(name, "") for name in result["open"])
         lines.append(
             f"| {result['name']} | {sizes} | {result['params'] / 1e6:.1f} M "
             f"| {share['params']:.1%} | {share['macs']:.1%} "

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -123,11 +123,11 @@ def save_onnx(exported: ExportedProgram, graph: Graph, named: Names, path: Path,
         CheckFailed: no exporter gives a file that agrees with torch; no file is left.
     """
     reasons = []
-    for exporter in (_export_program, _export_unoptimised, _export_traced):
+    for exporter, source in _ways(exported, graph):
         try:
             with quiet():
-                model = exporter(exported, graph, named)
-            _clean(model, open_dims(exported))
+                model = exporter(source, graph, named)
+            _clean(model, open_dims(source))
             path.write_bytes(model.SerializeToString())
             difference = _difference(path, graph, samples)
             if {"height", "width"} <= {dim.dim_param for dim in _dims(model.graph.input)}:
@@ -145,6 +145,25 @@ def save_onnx(exported: ExportedProgram, graph: Graph, named: Names, path: Path,
         f"model.onnx: torch's exporters give no file that agrees with torch: {'; '.join(reasons)}",
         "a newer onnxscript may help: pip install --upgrade onnxscript",
     )
+
+
+_Exporter = Callable[[ExportedProgram, Graph, Names], onnx.ModelProto]
+
+
+def _ways(exported: ExportedProgram, graph: Graph) -> Iterator[tuple[_Exporter, ExportedProgram]]:
+    """Exporters and what to give them, the best first: what cannot be said for any size is said for one."""
+    yield _export_program, exported
+    if graph.spatial:  # e.g. adaptive pooling to more than one place has no ONNX for any size
+        exported = program(replace(graph, spatial=False))
+        yield _export_program, exported
+    yield _export_unoptimised, exported
+    yield _export_traced, exported
+
+
+def open_sizes(path: Path) -> tuple[str, ...]:
+    """The sizes of an ONNX file's inputs that are not fixed, e.g. ("batch", "height", "width")."""
+    model = onnx.load(path)
+    return tuple(dict.fromkeys(dim.dim_param for dim in _dims(model.graph.input) if dim.dim_param))
 
 
 def run_onnx(session: onnxruntime.InferenceSession, inputs: Sequence[Tensor]) -> list[Any]:

@@ -248,7 +248,8 @@ def _export(
         (folder / FILES["plan"]).write_text(describe.plan_json(planned, kept), encoding="utf-8")
         files = {kind: file if (folder / file).exists() or kind == "run" else None for kind, file in FILES.items()}
         models = [file for kind, file in files.items() if file and kind.startswith(("onnx", "pt"))]
-        step.summary = f"{' · '.join(models)} · onnx ≡ torch (max {difference:.0e})"
+        free = ", ".join(export.open_sizes(onnx)) or "no size"
+        step.summary = f"{' · '.join(models)} · {free} open · onnx ≡ torch (max {difference:.0e})"
     return Written(files, (original.stat().st_size, onnx.stat().st_size), difference, model_pt)
 
 
