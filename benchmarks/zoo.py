@@ -42,7 +42,8 @@ PAGE_EXPLAINS = """
 `prunable`: what goes if every group that may be cut loses all it can. `inexact`: groups that a norm or another
 statistic is taken across, of all that may be cut. `cut ≡ masked` and `onnx ≡ torch`: largest difference, relative to
 the largest output. `open`: the sizes of the input that are not fixed in the ONNX (N batch, H, W). `CPU s`: tracing,
-labelling and cutting. `MB`: what these added to the memory of the process.
+labelling and cutting. `MB`: what these added to the memory of the process. Budgets that cannot be reached, because too
+much is frozen, are left out; then there is no ONNX to compare (–).
 """
 #: Of the table of results.
 COLUMNS = (
@@ -243,12 +244,13 @@ def page(found: list[dict[str, Any]]) -> str:
     for result in good:
         share = result["share"]
         sizes = " ".join(word for word in described[result["name"]].split() if "=" not in word)
-        free = "".join({"batch": "N", "height": "H", "width": "W"}.get(name, "") for name in result["open"])
+        free = "".join({"batch": "N", "height": "H", "width": "W"}.get(name, "") for name in result.get("open", ()))
+        onnx = f"{result['onnx']:.0e}" if "onnx" in result else "–"
         lines.append(
             f"| {result['name']} | {sizes} | {result['params'] / 1e6:.1f} M "
             f"| {share['params']:.1%} | {share['macs']:.1%} "
             f"| {result['prunable']} of {result['groups']} | {result['inexact']} | {result['difference']:.0e} "
-            f"| {result['onnx']:.0e} | {free} | {_seconds(result):.1f} | {result['megabytes']:.0f} |"
+            f"| {onnx} | {free} | {_seconds(result):.1f} | {result['megabytes']:.0f} |"
         )
     failed = [f"- {result['name']}: {result['why']}" for result in found if result["status"] != "ok"]
     ops = [f"- {result['name']}: {', '.join(result['unknown'])}" for result in good if result["unknown"]]
