@@ -54,7 +54,7 @@ def names(graph: Graph) -> Names:
 
 def program(graph: Graph) -> ExportedProgram:
     """The graph as an exported program without traces of where it was made."""
-    exported = _with_open_dims(replace(graph, module=_with_attention_in_four(graph.module)))
+    exported = _with_open_dims(replace(graph, module=_with_plain_attention(graph.module)))
     for module in exported.graph_module.modules():
         for node in getattr(getattr(module, "graph", None), "nodes", ()):
             for key in _ORIGINS:
@@ -62,28 +62,44 @@ def program(graph: Graph) -> ExportedProgram:
     return exported
 
 
-def _with_attention_in_four(module: fx.GraphModule) -> fx.GraphModule:
-    """A copy in which attention has four dimensions: the exporters know no other; further ones join the batch."""
-    aten = torch.ops.aten
+def _with_plain_attention(module: fx.GraphModule) -> fx.GraphModule:
+    """A copy in which attention is as the exporters know it."""
+    attention = torch.ops.aten.scaled_dot_product_attention.default
     copied = fx.GraphModule(module, copy.deepcopy(module.graph))
-    for node in copied.graph.find_nodes(op="call_function", target=aten.scaled_dot_product_attention.default):
-        shapes = [tuple(operand.meta["val"].shape) for operand in node.args[:3]]
-        extra = len(shapes[0]) - 4
-        if (
-            extra < 1
-            or len({shape[: extra + 1] for shape in shapes}) > 1
-            or len(node.args) > 3
-            or node.kwargs.get("attn_mask")
-        ):
-            continue
-        sizes = [-1, *shapes[0][1 : extra + 1]]
-        with copied.graph.inserting_before(node):
-            node.args = tuple(copied.graph.call_function(aten.flatten.using_ints, (x, 0, extra)) for x in node.args)
-        with copied.graph.inserting_after(node):
-            whole = copied.graph.call_function(aten.unflatten.int, (node, 0, sizes))
-        node.replace_all_uses_with(whole, lambda user, whole=whole: user is not whole)
+    for node in copied.graph.find_nodes(op="call_function", target=attention):
+        _join_batch(node)
+    for node in copied.graph.find_nodes(op="call_function", target=attention):
+        _lay_out(node)
     copied.recompile()
     return copied
+
+
+def _join_batch(node: Any) -> None:
+    """Attention has four dimensions for the exporters: further ones join the batch."""
+    graph, aten = node.graph, torch.ops.aten
+    shapes = [tuple(operand.meta["val"].shape) for operand in node.args[:3]]
+    extra = len(shapes[0]) - 4
+    same = len({shape[: extra + 1] for shape in shapes}) == 1
+    if extra < 1 or not same or len(node.args) > 3 or node.kwargs.get("attn_mask"):
+        return
+    sizes = [-1, *shapes[0][1 : extra + 1]]
+    with graph.inserting_before(node):
+        node.args = tuple(graph.call_function(aten.flatten.using_ints, (x, 0, extra)) for x in node.args)
+    with graph.inserting_after(node):
+        whole = graph.call_function(aten.unflatten.int, (node, 0, sizes))
+    node.replace_all_uses_with(whole, lambda user: user is not whole)
+
+
+def _lay_out(node: Any) -> None:
+    """What an exporter makes of attention with a mask lies in memory in another order than what was traced.
+
+    A view of its transpose, which was free of copying when it was traced, then does not exist.
+    """
+    for user in [user for user in node.users if user.target is torch.ops.aten.transpose.int]:
+        with node.graph.inserting_after(user):
+            kept = {"memory_format": torch.contiguous_format}
+            copied = node.graph.call_function(torch.ops.aten.clone.default, (user,), kept)
+        user.replace_all_uses_with(copied, lambda other, copied=copied: other is not copied)
 
 
 def _with_open_dims(graph: Graph) -> ExportedProgram:

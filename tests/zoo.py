@@ -326,6 +326,19 @@ def attention() -> nn.Module:
     return net
 
 
+def biased_attention() -> nn.Module:
+    """A bias for every pair of places, as in relative position embeddings."""
+
+    def forward(m: nn.Module, x: Tensor) -> Tensor:
+        n, t, c = x.shape
+        q, k, v = m.qkv(m.embed(x)).reshape(n, t, 3, 2, c // 2).permute(2, 0, 3, 1, 4).unbind(0)
+        return m.head(F.scaled_dot_product_attention(q, k, v, attn_mask=m.bias).transpose(1, 2).reshape(n, t, c))
+
+    net = Calls(forward, embed=nn.Linear(8, 8), qkv=nn.Linear(8, 24), head=nn.Linear(8, 4))
+    net.register_parameter("bias", nn.Parameter(torch.randn(1, 2, 5, 5)))
+    return net
+
+
 class Unknown(nn.Module):
     """An op pfp has no rule for, between two convolutions."""
 
@@ -368,5 +381,6 @@ ZOO = {
     "spatial_gate": Net(spatial_gate),
     "norms": Net(norms),
     "attention": Net(attention, ((5, 6),)),
+    "biased_attention": Net(biased_attention, ((5, 8),)),
     "unknown_op": Net(unknown_op),
 }
