@@ -41,7 +41,7 @@ def test_groups_their_sizes_readers_and_status_and_what_all_of_it_comes_to(
     code, out, _ = inspect(capsys, str(path))
     assert code == 0
     lines = out.splitlines()
-    assert lines[0] == "net.pt2: 2.0 k parameters, 107.7 k MACs, input 3×8×8; batch open" or "net.pt2: " in lines[0]
+    assert lines[0] == "net.pt2: 1.82 k parameters, 79.5 k MACs, input 3×8×8; batch open"
     assert [line.split() for line in lines if line.startswith("  0.0 ")] == [
         ["0.0", "8", "1.10", "k", "1.0", "prunable"]
     ]
