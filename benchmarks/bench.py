@@ -24,8 +24,9 @@ from pfpcli.cost import count
 from pfpcli.cut import cut
 from pfpcli.flow import label
 from pfpcli.groups import group
-from pfpcli.plan import plan
-from pfpcli.score import readers, score
+from pfpcli.plan import Budget, plan
+from pfpcli.readers import readers
+from pfpcli.score import Task, score
 from pfpcli.trace import trace
 from pfpcli.verify import cut_vs_masked
 
@@ -103,10 +104,11 @@ def main() -> None:
         groups = group(label(graph))
     before = memory()
     with timed("score", seconds):
-        scores = score(groups, readers(groups), images.split(BATCH))
+        batches = [(part, None) for part in images.split(BATCH)]
+        scores = score("pfp", Task(groups, readers(groups), lambda: batches, torch.device("cpu")))
     above = memory() - before
     with timed("plan (keep 0.5)", seconds):
-        planned = plan(groups, scores, keep=0.5)
+        planned = plan(groups, scores, Budget(0.5))
     with timed("cut", seconds):
         smaller = cut(groups.labelled, planned.alive)
     with timed("verify (float64)", seconds):

@@ -104,7 +104,7 @@ def examine(name: str) -> dict[str, Any]:
     from pfpcli.flow import label
     from pfpcli.groups import group
     from pfpcli.masked import InFloat64, Masked
-    from pfpcli.plan import plan
+    from pfpcli.plan import Budget, plan
     from pfpcli.score import Scores
     from pfpcli.trace import trace
     from pfpcli.verify import relative
@@ -146,9 +146,9 @@ def examine(name: str) -> dict[str, Any]:
     inputs = [torch.randn(graph.fixed_batch or 1, *size, dtype=torch.float64) for size in sizes]
     for seed, keep in enumerate(KEEPS):
         rng = np.random.default_rng(seed)
-        scores = Scores(rng.random(len(groups.root)), np.full(len(groups.root), 240.0), 0)
+        scores = Scores(rng.random(len(groups.root)))
         try:
-            planned = plan(groups, scores, keep=keep)
+            planned = plan(groups, scores, Budget(keep), allocate="uniform")
         except BudgetError:
             found["kept"].append(None)
             continue

@@ -16,7 +16,7 @@ from pfpcli.errors import CalibrationError, InputError
 from pfpcli.images import TAKEN_CHANNELS, ImageSet, check_fits, common_size, open_folder, split
 from pfpcli.load import Source
 from pfpcli.preprocess import Preprocess, preprocessing
-from pfpcli.settings import Settings
+from pfpcli.settings import Calibrated
 
 #: Held-out images that judge the result, at most, where no folder is named for it.
 HELD_OUT = 1000
@@ -82,9 +82,9 @@ class Division:
     judged: NDArray[np.int64]
     source: str
 
-    def scoring(self, batch: int | None = None) -> Iterator[Tensor]:
-        """The scoring images; batch: images at a time, None for a size that fits."""
-        return (images for images, _ in self._batches(self.calibration.images, self.scored, batch))
+    def scoring(self, batch: int | None = None) -> Batches:
+        """The scoring images and their labels; batch: images at a time, None for a size that fits."""
+        return self._batches(self.calibration.images, self.scored, batch)
 
     def judging(self, batch: int | None = None) -> Batches:
         """The judging images and their labels."""
@@ -117,7 +117,7 @@ class Division:
         return (pair for pair in found if batch is None or len(pair[0]) == batch or len(indices) < batch)
 
 
-def open_calibration(settings: Settings, model: Source) -> Calibration:
+def open_calibration(settings: Calibrated, model: Source) -> Calibration:
     """Open the folders and check that they fit the model, before anything slow begins.
 
     Args:

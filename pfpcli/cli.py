@@ -5,7 +5,7 @@
     2    not done: a flag, a file, a budget out of reach, or a bug in pfp
     130  interrupted (143: told to end, 141: nobody reads the output); nothing was written
 
-The commands are in `commands.py`.
+The commands are in `commands/`.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from typing import Any, NoReturn, TextIO
 import typer
 
 from pfpcli.commands import EXAMPLES, app, output
+from pfpcli.commands.flags import Asked
 from pfpcli.errors import INTERRUPTED, NOBODY_READS, Interrupted, PfpError
-from pfpcli.flags import Asked
 
 #: The base of all errors about flags. Depending on its version, typer has its own copy of click, or click's.
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]

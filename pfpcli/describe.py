@@ -15,7 +15,6 @@ import torch
 from torch import nn
 from torch.fx.node import Node
 
-from pfpcli import pfp
 from pfpcli._version import __version__
 from pfpcli.console import Console
 from pfpcli.cost import Costs, Predictor, node_macs
@@ -43,7 +42,7 @@ def record(outcome: Outcome, console: Console) -> Run:
         status="ok",
         model={"name": source.name, "kind": source.kind, "sha256": source.sha256, "input_size": list(size)},
         settings=settings.recorded(),
-        requested={"keep": settings.keep, "of": settings.keep_of},
+        requested={"keep": settings.keep, "of": settings.keep_of, "epsilon": settings.epsilon},
         achieved={"keep": round(planned.achieved, 6), "exact": planned.is_met},
         before=_cost(planned.before, sizes[0], timed[0]),
         after=_cost(planned.after, sizes[1], timed[1]),
@@ -54,7 +53,7 @@ def record(outcome: Outcome, console: Console) -> Run:
             "criterion": settings.criterion,
             "reduce": settings.reduce,
             "epsilon": planned.epsilon,
-            "delta": pfp.DELTA,
+            "delta": settings.delta,
             "samples": outcome.scored.scores.samples,
         },
         latency={
@@ -203,8 +202,8 @@ def plan_json(plan: Plan, cut: Cut) -> str:
             tensors[str(node.target)] = _kept(cut, node)
     content: dict[str, Any] = {
         "schema_version": PLAN_VERSION,
-        "keep": plan.asked,
-        "of": plan.of,
+        "keep": plan.achieved,
+        "of": plan.budget.of,
         "epsilon": plan.epsilon,
         "groups": [{"name": row.name, "size": row.size, "kept": row.kept} for row in group_rows(plan)],
         "tensors": tensors,

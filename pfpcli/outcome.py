@@ -13,8 +13,9 @@ from pfpcli.groups import Groups
 from pfpcli.latency import Latency
 from pfpcli.load import Source
 from pfpcli.plan import Plan
+from pfpcli.readers import Reader
 from pfpcli.record import Quality, Verification
-from pfpcli.score import Reader, Scores
+from pfpcli.score import Scores
 from pfpcli.settings import Settings
 
 

@@ -137,6 +137,25 @@ def expected_distinct(q: NDArray[np.float64], count: float) -> float:
         return float(-np.expm1(count * np.log1p(-q)).sum())
 
 
+def draws_for(q: NDArray[np.float64], distinct: int) -> int:
+    """The number of draws in which so many distinct channels are expected: the inverse of `expected_distinct`.
+
+    Args:
+        q: float64[n], probabilities.
+        distinct: at most the channels with q > 0; all of them are never expected, so one less counts then.
+    """
+    distinct = min(distinct, int((q > 0).sum()) - 1)
+    if distinct <= 1:
+        return max(distinct, 0)
+    low, high = distinct - 1, distinct
+    while expected_distinct(q, high) < distinct and high < 1 << 62:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if expected_distinct(q, middle) < distinct else (low, middle)
+    return high
+
+
 def kept_count(sensitivities: NDArray[np.float64], epsilon: float, log: float) -> int:
     """Channels to keep at an error of epsilon: the expected number of distinct ones, rounded up.
 

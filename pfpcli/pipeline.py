@@ -13,6 +13,7 @@ from pfpcli import describe, export
 from pfpcli.calibration import Calibration, Division, open_calibration
 from pfpcli.console import Console
 from pfpcli.cost import count
+from pfpcli.criteria import CRITERIA
 from pfpcli.cut import Cut, cut
 from pfpcli.errors import CheckFailed, InputError, TraceError
 from pfpcli.flow import label
@@ -22,12 +23,14 @@ from pfpcli.inspection import Inspection
 from pfpcli.latency import Latency, latency
 from pfpcli.load import Source, load
 from pfpcli.outcome import Outcome, Scored, Written
-from pfpcli.plan import Plan, nothing_to_prune, plan
+from pfpcli.plan import Budget, Plan, nothing_to_prune, plan
 from pfpcli.quality import compare
+from pfpcli.readers import readers
 from pfpcli.rebuild import rebuild
 from pfpcli.record import FILES, Quality, Run, Verification, run_folder
-from pfpcli.score import readers, score, set_size
-from pfpcli.settings import Network, Settings
+from pfpcli.reweight import reweight
+from pfpcli.score import Task, score, set_size
+from pfpcli.settings import Calibrated, Network, Settings
 from pfpcli.torchscript import script_to_fx
 from pfpcli.trace import from_program, trace
 from pfpcli.verify import TOLERANCE, cut_vs_masked
@@ -45,7 +48,7 @@ def compress(settings: Settings, console: Console) -> tuple[Run, str]:
     """
     device = _device(settings.device)
     with (
-        run_folder(settings.out, settings.model.stem, settings.keep) as (folder, name),
+        run_folder(settings.out, settings.name) as (folder, name),
         _resources(settings) as scratch,
     ):
         source = _load(settings, console)
@@ -57,6 +60,8 @@ def compress(settings: Settings, console: Console) -> tuple[Run, str]:
         planned = _plan(groups, scored, settings, console)
         kept, smaller = _cut(planned, console)
         masked = _verify(planned, smaller, scored.division, console)
+        if planned.is_sampled:
+            reweight(smaller, kept, planned, scored.readers)
         quality = _evaluate(groups.labelled.graph, smaller, scored.division, device, console)
         written = _export(source, kept, planned, smaller, scored.division, folder, scratch, console)
         timed, batch = _measure(smaller, scored.division, folder, scratch, settings, console)
@@ -95,7 +100,7 @@ def _load(settings: Network, console: Console) -> Source:
     return source
 
 
-def _open(settings: Settings, source: Source, console: Console) -> Calibration:
+def _open(settings: Calibrated, source: Source, console: Console) -> Calibration:
     with console.step("images") as step:
         calibration = open_calibration(settings, source)
         classes = f" in {len(calibration.images.classes)} classes" if calibration.images.classes else ", no labels"
@@ -159,36 +164,42 @@ def _score(
 ) -> Scored:
     with console.step("score") as step:
         found = readers(groups)
-        if not found:
+        if not any(reader.units.any() for reader in found):
             raise nothing_to_prune(groups)
-        graph = groups.labelled.graph
-        division = calibration.divide(set_size(found), settings.samples)
-        total = len(division.scored)
-        scores = score(
+        division = calibration.divide(set_size(found, settings.delta), settings.samples)
+        total, batch = len(division.scored), groups.labelled.graph.fixed_batch
+        task = Task(
             groups,
             found,
-            division.scoring(graph.fixed_batch),
-            reduce=settings.reduce,
-            device=device,
-            progress=lambda done: step.progress(done, total, "images"),
+            lambda: division.scoring(batch),
+            device,
+            settings.reduce,
+            settings.seed,
+            lambda done: step.progress(done, total, "images"),
         )
-        step.summary = f"{scores.samples} images · criterion {settings.criterion}, {settings.reduce} over the kernel"
+        scores = score(settings.criterion, task)
+        how = f", {settings.reduce} over the kernel" if scores.layers else ""
+        step.summary = f"{scores.samples} images · criterion {settings.criterion}{how}"
     return Scored(division, found, scores)
 
 
 def _plan(groups: Groups, scored: Scored, settings: Settings, console: Console) -> Plan:
     with console.step("plan") as step:
+        criterion = CRITERIA[settings.criterion]
+        budget = Budget(settings.keep, settings.keep_of, settings.epsilon, settings.multiple_of, settings.min_channels)
         planned = plan(
             groups,
             scored.scores,
-            keep=settings.keep,
-            of=settings.keep_of,
-            multiple_of=settings.multiple_of,
-            min_channels=settings.min_channels,
+            budget,
+            allocate=criterion.allocate,
+            select=criterion.select,
+            delta=settings.delta,
+            seed=settings.seed,
         )
-        what = {"params": "parameters", "macs": "MACs"}[planned.of]
-        epsilon = f" → ε = {planned.epsilon:.3g}" if planned.epsilon is not None else ""
-        step.summary = f"keep {100 * planned.achieved:.1f} % of the {what}, asked {100 * planned.asked:g} %{epsilon}"
+        what = {"params": "parameters", "macs": "MACs"}[budget.of]
+        asked = f"asked {100 * budget.keep:g} %" if budget.epsilon is None else f"asked ε ≤ {budget.epsilon:g}"
+        epsilon = f" → ε = {planned.epsilon:.3g}" if planned.epsilon is not None and budget.epsilon is None else ""
+        step.summary = f"keep {100 * planned.achieved:.1f} % of the {what}, {asked}{epsilon}"
     return planned
 
 
@@ -283,7 +294,7 @@ def _device(wanted: str) -> torch.device:
 
 
 @contextmanager
-def _resources(settings: Settings) -> Iterator[Path]:
+def _resources(settings: Calibrated) -> Iterator[Path]:
     """A scratch folder, and torch's CPU threads as asked for, for the time of a run."""
     before = torch.get_num_threads()
     torch.set_num_threads(settings.threads or before)

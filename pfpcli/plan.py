@@ -1,7 +1,7 @@
 """Plan: which units go, so that what is left costs what was asked for.
 
 An allocator says how many units each group keeps as a function of one number; that number is found by bisection on the
-true cost of the cut network. Within a group the units with the highest scores stay.
+true cost of the cut network. Which ones stay is the business of `select`.
 """
 
 from __future__ import annotations
@@ -18,9 +18,29 @@ from pfpcli.cost import Costs, Predictor
 from pfpcli.errors import BudgetError, UnsupportedError
 from pfpcli.groups import Group, Groups
 from pfpcli.score import Scores
+from pfpcli.select import SELECTIONS
 
 #: A budget counts as met within this fraction of what was asked for.
 TOLERANCE = 0.005
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much to keep.
+
+    Attributes:
+        keep: fraction to keep, 0 < keep <= 1.
+        of: what it measures, "params" or "macs".
+        epsilon: keep as little as leaves every layer within this relative error; `keep` does not count then.
+        multiple_of: kept channels of a group are a multiple of this (or all of them).
+        min_channels: fewest channels a group keeps.
+    """
+
+    keep: float = 0.5
+    of: str = "params"
+    epsilon: float | None = None
+    multiple_of: int = 1
+    min_channels: int = 1
 
 
 @dataclass(frozen=True)
@@ -30,31 +50,38 @@ class Plan:
     Attributes:
         groups: the graph's units.
         alive: bool[labels], what stays.
+        scale: float64[labels], what the layers that read a unit multiply it with; 1 unless it was sampled.
         kept: steps kept of each group (units of each part), in the order of `groups.groups`.
+        draws: draws made from each group, None where nothing was sampled.
         before, after: costs, predicted.
-        of: what the budget measures, "params" or "macs".
-        asked: fraction asked for.
-        epsilon: the error all layers share; None where nothing was dropped.
+        budget: what was asked for.
+        epsilon: the error all layers share; None where nothing was dropped, or the criterion knows none.
     """
 
     groups: Groups
     alive: NDArray[np.bool_]
+    scale: NDArray[np.float64]
     kept: tuple[int, ...]
+    draws: tuple[int | None, ...]
     before: Costs
     after: Costs
-    of: str
-    asked: float
+    budget: Budget
     epsilon: float | None
 
     @property
     def achieved(self) -> float:
         """Fraction kept."""
-        return float(getattr(self.after, self.of) / getattr(self.before, self.of))
+        return float(getattr(self.after, self.budget.of) / getattr(self.before, self.budget.of))
 
     @property
     def is_met(self) -> bool:
         """Whether the budget is met within the tolerance."""
-        return abs(self.achieved - self.asked) <= TOLERANCE * self.asked
+        return self.budget.epsilon is not None or abs(self.achieved - self.budget.keep) <= TOLERANCE * self.budget.keep
+
+    @property
+    def is_sampled(self) -> bool:
+        """Whether layers have to be re-weighted."""
+        return bool((self.scale != 1).any())
 
 
 @dataclass(frozen=True)
@@ -63,18 +90,18 @@ class _Choice:
 
     Attributes:
         order: int64[steps, parts], one unit of every part to a step.
+        scores: float64[steps], the largest of the parts.
+        protected: steps that stay so that no tensor loses everything; they come first.
         least: steps that stay at least.
         step: steps that go together.
     """
 
     group: Group
     order: NDArray[np.int64]
+    scores: NDArray[np.float64]
+    protected: int
     least: int
     step: int
-
-    def ranked(self, scores: Scores) -> NDArray[np.float64]:
-        """float64[steps]: the score of each step, the largest of its parts."""
-        return scores.unit[self.order].max(1)  # type: ignore[no-any-return]
 
     def rounded(self, count: int) -> int:
         """At least so many, in whole steps; all of them where a step goes beyond."""
@@ -82,24 +109,48 @@ class _Choice:
         return min(len(self.order), math.ceil(count / self.step) * self.step)
 
 
+#: Steps each group keeps, by one number: the larger it is, the fewer.
+_Counts = Callable[[float], list[int]]
+
+
+def _shared_error(choices: list[_Choice], scores: Scores, delta: float) -> _Counts:
+    """PFP's: every layer may err by the same epsilon, and keeps what that asks for."""
+    log = scores.log(delta)
+    logs = [float(log[choice.group.units].max()) for choice in choices]
+    return lambda epsilon: [
+        c.rounded(pfp.kept_count(c.scores, epsilon, log)) for c, log in zip(choices, logs, strict=True)
+    ]
+
+
+def _uniform(choices: list[_Choice], scores: Scores, delta: float) -> _Counts:
+    """Every group keeps the same fraction, 1 / (1 + level)."""
+    return lambda level: [c.rounded(math.ceil(len(c.order) / (1 + level) - 1e-9)) for c in choices]
+
+
+#: Who says how many channels each group keeps.
+ALLOCATORS = {"pfp": _shared_error, "uniform": _uniform}
+
+
 def plan(
     groups: Groups,
     scores: Scores,
+    budget: Budget,
     *,
-    keep: float,
-    of: str = "params",
-    multiple_of: int = 1,
-    min_channels: int = 1,
+    allocate: str = "pfp",
+    select: str = "largest",
+    delta: float = pfp.DELTA,
+    seed: int = 0,
 ) -> Plan:
-    """The plan that keeps `keep` of the parameters or MACs, with one error shared by all layers.
+    """The plan that meets a budget.
 
     Args:
         groups: the graph's units.
         scores: one per unit; groups without scores are left as they are.
-        keep: fraction to keep, 0 < keep <= 1.
-        of: "params" or "macs".
-        multiple_of: kept channels of a group are a multiple of this (or all of them).
-        min_channels: fewest channels a group keeps.
+        budget: how much to keep.
+        allocate: one of `ALLOCATORS`.
+        select: one of `pfpcli.select.SELECTIONS`.
+        delta: probability with which an error bound may fail.
+        seed: of what is sampled.
 
     Raises:
         UnsupportedError: there is nothing to drop.
@@ -107,38 +158,89 @@ def plan(
     """
     predictor = Predictor(groups)
     before = predictor.predict(groups.alive(np.zeros(0, np.int64)))
-    everything = tuple(group.steps for group in groups.groups)
-    if keep == 1:
-        alive = groups.alive(np.zeros(0, np.int64))
-        return Plan(groups, alive, everything, before, before, of, keep, None)
-    choices = _choices(groups, scores, predictor, multiple_of, min_channels)
+    if budget.keep == 1 and budget.epsilon is None:
+        return _everything(groups, before, budget)
+    choices = _choices(groups, scores, predictor, budget)
     if not choices:
         raise nothing_to_prune(groups)
 
     def cost(counts: list[int]) -> int:
-        return int(getattr(predictor.predict(_alive(groups, choices, counts)), of))
+        return int(getattr(predictor.predict(_alive(groups, choices, counts)), budget.of))
 
-    def counts_at(epsilon: float) -> list[int]:
-        return [c.rounded(pfp.kept_count(c.ranked(scores), epsilon, _log(scores, c.group))) for c in choices]
-
-    target = keep * getattr(before, of)
-    counts, epsilon = _search(choices, counts_at, cost, target)
-    smallest = cost([choice.rounded(0) for choice in choices])
-    if cost(counts) > target * (1 + TOLERANCE) and smallest > target * (1 + TOLERANCE):
-        raise _unreachable(choices, groups, keep, of, smallest / getattr(before, of))
-    alive = _alive(groups, choices, counts)
-    kept = {id(choice.group): count for choice, count in zip(choices, counts, strict=True)}
-    per_group = tuple(kept.get(id(group), group.steps) for group in groups.groups)
-    return Plan(groups, alive, per_group, before, predictor.predict(alive), of, keep, epsilon)
-
-
-def _log(scores: Scores, group: Group) -> float:
-    return float(scores.log[group.units].max())
+    counts_at = ALLOCATORS[allocate](choices, scores, delta)
+    if budget.epsilon is not None:
+        level = budget.epsilon
+        counts = _bounded(choices, scores, level) if select == "largest" else counts_at(level)
+    else:
+        target = budget.keep * getattr(before, budget.of)
+        counts, level = _search(choices, counts_at, cost, target)
+        smallest = cost([choice.rounded(0) for choice in choices])
+        if cost(counts) > target * (1 + TOLERANCE) and smallest > target * (1 + TOLERANCE):
+            raise _unreachable(choices, groups, budget, smallest / getattr(before, budget.of))
+    return _chosen(groups, predictor, choices, counts, budget, select, seed, level if allocate == "pfp" else None)
 
 
-def _choices(
-    groups: Groups, scores: Scores, predictor: Predictor, multiple_of: int, min_channels: int
-) -> list[_Choice]:
+def _everything(groups: Groups, before: Costs, budget: Budget) -> Plan:
+    kept = tuple(group.steps for group in groups.groups)
+    alive = groups.alive(np.zeros(0, np.int64))
+    return Plan(groups, alive, np.ones(len(alive)), kept, (None,) * len(kept), before, before, budget, None)
+
+
+def _chosen(
+    groups: Groups,
+    predictor: Predictor,
+    choices: list[_Choice],
+    counts: list[int],
+    budget: Budget,
+    select: str,
+    seed: int,
+    epsilon: float | None,
+) -> Plan:
+    """The plan that keeps so many steps of each choice."""
+    scale = np.ones(len(groups.root))
+    kept = {id(group): group.steps for group in groups.groups}
+    draws: dict[int, int | None] = {}
+    dropped = [np.zeros(0, np.int64)]
+    for i, (choice, count) in enumerate(zip(choices, counts, strict=True)):
+        rng = np.random.default_rng((seed, i))
+        chosen = SELECTIONS[select](choice.scores, choice.protected, count, rng)
+        scale[choice.order[chosen.kept]] = chosen.scale[:, None]
+        dropped.append(np.delete(choice.order, chosen.kept, axis=0).reshape(-1))
+        kept[id(choice.group)], draws[id(choice.group)] = count, chosen.draws
+    alive = groups.alive(np.concatenate(dropped))
+    return Plan(
+        groups,
+        alive,
+        scale[groups.root],
+        tuple(kept[id(group)] for group in groups.groups),
+        tuple(draws.get(id(group)) for group in groups.groups),
+        predictor.predict(groups.alive(np.zeros(0, np.int64))),
+        predictor.predict(alive),
+        budget,
+        epsilon,
+    )
+
+
+def _bounded(choices: list[_Choice], scores: Scores, epsilon: float) -> list[int]:
+    """The fewest steps whose absence moves no layer by more than epsilon, relative, on the images scored.
+
+    What a layer loses is at most the sum of what the dropped units have in it; each layer gives up its least ones
+    until that sum is reached, and a unit goes if every layer that reads it gives it up.
+    """
+    given_up = np.ones(len(scores.unit), dtype=bool)
+    for layer in scores.layers:
+        order = np.argsort(layer.shares, kind="stable")
+        # float32 sums of shares may lie a rounding error above what they are
+        too_much = order[np.cumsum(layer.shares[order]) > epsilon * (1 - 1e-6)]
+        given_up[layer.units[too_much]] = False
+    counts = []
+    for choice in choices:
+        stays = np.flatnonzero(~given_up[choice.order].all(1))
+        counts.append(choice.rounded(int(stays.max(initial=-1)) + 1))
+    return counts
+
+
+def _choices(groups: Groups, scores: Scores, predictor: Predictor, budget: Budget) -> list[_Choice]:
     scored = [group for group in groups.prunable if not np.isnan(scores.of(group)).any()]
     protected = _protected(scored, scores, predictor)
     choices = []
@@ -147,9 +249,10 @@ def _choices(
         # the protected first, then by score; equal ones by their index
         ranks = np.lexsort((-scores.unit[group.rows], ~must), axis=1)
         order = np.take_along_axis(group.rows, ranks, 1).T
-        step = multiple_of // math.gcd(multiple_of, group.width)
-        least = max(1, int(must.sum(1).max()), math.ceil(min_channels / group.width))
-        choices.append(_Choice(group, order, least, step))
+        step = budget.multiple_of // math.gcd(budget.multiple_of, group.width)
+        most = int(must.sum(1).max())
+        least = max(1, most, math.ceil(budget.min_channels / group.width))
+        choices.append(_Choice(group, order, scores.unit[order].max(1), most, least, step))
     return choices
 
 
@@ -173,7 +276,7 @@ def _alive(groups: Groups, choices: list[_Choice], counts: list[int]) -> NDArray
 
 def _search(
     choices: list[_Choice],
-    counts_at: Callable[[float], list[int]],
+    counts_at: _Counts,
     cost: Callable[[list[int]], int],
     target: float,
 ) -> tuple[list[int], float]:
@@ -237,14 +340,14 @@ def nothing_to_prune(groups: Groups) -> UnsupportedError:
     )
 
 
-def _unreachable(choices: list[_Choice], groups: Groups, keep: float, of: str, smallest: float) -> BudgetError:
-    what = "parameters" if of == "params" else "MACs"
+def _unreachable(choices: list[_Choice], groups: Groups, budget: Budget, smallest: float) -> BudgetError:
+    what = "parameters" if budget.of == "params" else "MACs"
     frozen = sum(bool(group.frozen) for group in groups.groups)
     reachable = math.ceil(smallest * 1000) / 1000
     least = min(choice.rounded(0) * choice.group.width for choice in choices)
     rounding = "; --multiple-of is large for this network" if any(choice.step > 1 for choice in choices) else ""
     return BudgetError(
-        f"--keep {keep:g}: not reachable; the smallest valid network keeps {reachable:.3f} of the {what} "
+        f"--keep {budget.keep:g}: not reachable; the smallest valid network keeps {reachable:.3f} of the {what} "
         f"(every group keeps at least {least} channel{'s' * (least > 1)}; {frozen} groups are frozen{rounding})",
         f"use `--keep {reachable:.3f}` or more" + (", or a smaller --multiple-of" if rounding else ""),
     )

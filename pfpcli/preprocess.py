@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pfpcli.errors import CalibrationError
-from pfpcli.settings import Settings
+from pfpcli.settings import Calibrated
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -147,7 +147,7 @@ PRESETS: dict[str, Preprocess] = {
 }
 
 
-def preprocessing(settings: Settings, *, arrays: bool) -> Preprocess:
+def preprocessing(settings: Calibrated, *, arrays: bool) -> Preprocess:
     """The preset or TOML file of `--preprocess`, with `--mean`, `--std` and `--resize` on top.
 
     Args:

@@ -116,7 +116,7 @@ class Run:
         status: "ok" or "failed".
         model: name, kind, sha256 and input size of what came in.
         settings: every setting, as given or by default.
-        requested: {keep, of}.
+        requested: {keep, of, epsilon}; where epsilon is given, keep did not count.
         achieved: {keep, exact}: what was reached, and whether it is within 0.5 % of the request.
         calibration: folder, counts and preprocessing.
         scoring: criterion, its parameters and ε.
@@ -200,15 +200,14 @@ def newest(runs: Path = RUNS) -> Path:
 
 
 @contextmanager
-def run_folder(wanted: Path | None, stem: str, keep: float) -> Iterator[tuple[Path, str]]:
+def run_folder(wanted: Path | None, name: str) -> Iterator[tuple[Path, str]]:
     """A folder to write a run into; it appears under its own name only when everything in it is finished.
 
     An exception takes everything back.
 
     Args:
-        wanted: the folder the user named; None means pfp-runs/<stem>-keep<R>.
-        stem: name of the model.
-        keep: as asked for.
+        wanted: the folder the user named, or None.
+        name: what it is called in pfp-runs otherwise.
 
     Yields:
         (folder to write into, the name it will get: never one that exists).
@@ -216,7 +215,7 @@ def run_folder(wanted: Path | None, stem: str, keep: float) -> Iterator[tuple[Pa
     Raises:
         InputError: nothing can be written there.
     """
-    target = wanted or RUNS / f"{stem}-keep{keep:.2f}"
+    target = wanted or RUNS / name
     made = [parent for parent in target.parents if not parent.exists()]
     draft = target.parent / f".{target.name}.{os.getpid()}.partial"
     try:

@@ -1,4 +1,4 @@
-"""Everything a compression can be told, with its defaults, for the command line, the API and the record alike."""
+"""Everything a command can be told, with its defaults, for the command line, the API and the record alike."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from pfpcli.criteria import CRITERIA
 from pfpcli.errors import InputError
 
 
@@ -42,71 +43,14 @@ class Network:
                 f"--input-size {','.join(map(str, self.input_size))}: expected sizes from 1 up",
                 "for example `--input-size 3,224,224`",
             )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings(Network):
-    """What to compress and how.
-
-    Attributes:
-        calib: folder of calibration images (or arrays).
-        keep: fraction of `keep_of` to keep, 0 < keep <= 1.
-        keep_of: what `keep` measures, "params" or "macs".
-        criterion: how channels are scored; "pfp" is the sensitivity of Provable Filter Pruning.
-        reduce: sensitivity over kernel positions, "sum" (the share of the whole channel) or "max" (torchprune).
-        samples: calibration images used for scoring; None takes |S| from the formula.
-        multiple_of: kept channels are rounded up to a multiple of this.
-        min_channels: smallest number of channels a group keeps.
-        preprocess: preset name or path of a TOML file; None chooses "imagenet" for images and "none" for arrays.
-        mean, std: per channel, override the preset.
-        resize: "S" (short side, then centre crop) or "HxW" (stretch); None means the short side of the input.
-        convert: convert images whose number of channels is not the model's.
-        eval: folder of images to report quality on; None holds out a part of `calib`.
-        out: run folder; None means pfp-runs/<model>-keep<R>.
-        device: "auto", "cpu", "cuda" or "mps".
-        threads: CPU threads for torch and onnxruntime; None uses all cores.
-        seed: of every random choice.
-    """
-
-    calib: Path
-    keep: float = 0.5
-    keep_of: str = "params"
-    criterion: str = "pfp"
-    reduce: str = "sum"
-    samples: int | None = None
-    multiple_of: int = 1
-    min_channels: int = 1
-    preprocess: str | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    resize: str | None = None
-    convert: bool = False
-    eval: Path | None = None
-    out: Path | None = None
-    device: str = "auto"
-    threads: int | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """As for the network."""
-        super().__post_init__()
-        if not (isfinite(self.keep) and 0 < self.keep <= 1):
-            raise InputError(
-                f"--keep {self.keep:g}: expected a fraction above 0 and at most 1",
-                "keep two fifths of the parameters with `--keep 0.4` or `--keep 40%`",
-            )
         for name, choices in CHOICES.items():
-            value = getattr(self, name)
+            value = getattr(self, name, choices[0])
             if value not in choices:
                 raise InputError(f"--{name.replace('_', '-')} {value}: expected one of {', '.join(choices)}")
         for name in ("samples", "multiple_of", "min_channels", "threads"):
-            value = getattr(self, name)
+            value = getattr(self, name, None)
             if value is not None and value < 1:
                 raise InputError(f"--{name.replace('_', '-')} {value}: expected a whole number from 1 up")
-        if self.seed < 0:
-            raise InputError(f"--seed {self.seed}: expected a whole number from 0 up")
-        if self.std is not None and not all(isfinite(s) and s > 0 for s in self.std):
-            raise InputError("--std: expected numbers above 0, one per channel")
 
     def recorded(self) -> dict[str, Any]:
         """The settings as plain values for the record; paths are cut to their last part, which is no one's business."""
@@ -123,9 +67,111 @@ class Settings(Network):
         return out
 
 
+@dataclass(frozen=True, kw_only=True)
+class Calibrated(Network):
+    """A network with calibration images.
+
+    Attributes:
+        calib: folder of calibration images (or arrays).
+        eval: folder of images to report quality on; None holds out a part of `calib`.
+        samples: calibration images used for scoring; None takes |S| from the formula.
+        preprocess: preset name or path of a TOML file; None chooses "imagenet" for images and "none" for arrays.
+        mean, std: per channel, override the preset.
+        resize: "S" (short side, then centre crop) or "HxW" (stretch); None means the short side of the input.
+        convert: convert images whose number of channels is not the model's.
+        device: "auto", "cpu", "cuda" or "mps".
+        threads: CPU threads for torch and onnxruntime; None uses all cores.
+        seed: of every random choice.
+    """
+
+    calib: Path
+    eval: Path | None = None
+    samples: int | None = None
+    preprocess: str | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    resize: str | None = None
+    convert: bool = False
+    device: str = "auto"
+    threads: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """As for the network."""
+        super().__post_init__()
+        if self.seed < 0:
+            raise InputError(f"--seed {self.seed}: expected a whole number from 0 up")
+        if self.std is not None and not all(isfinite(s) and s > 0 for s in self.std):
+            raise InputError("--std: expected numbers above 0, one per channel")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scoring(Calibrated):
+    """How channels are scored.
+
+    Attributes:
+        criterion: one of `pfpcli.criteria.CRITERIA`; "pfp" is the sensitivity of Provable Filter Pruning.
+        reduce: sensitivity over kernel positions, "sum" (the share of the whole channel) or "max" (torchprune).
+        delta: probability with which an error bound may fail; it sets the size of the calibration set too.
+    """
+
+    criterion: str = "pfp"
+    reduce: str = "sum"
+    delta: float = 1e-16
+
+    def __post_init__(self) -> None:
+        """As for the network."""
+        super().__post_init__()
+        if not 0 < self.delta < 1:
+            raise InputError(f"--delta {self.delta:g}: expected a probability above 0 and below 1", "e.g. --delta 1e-9")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(Scoring):
+    """What to compress and how far.
+
+    Attributes:
+        keep: fraction of `keep_of` to keep, 0 < keep <= 1.
+        keep_of: what `keep` measures, "params" or "macs".
+        epsilon: keep as little as leaves every layer within this relative error; `keep` does not count then.
+        multiple_of: kept channels are rounded up to a multiple of this.
+        min_channels: smallest number of channels a group keeps.
+        out: run folder; None means pfp-runs/<model>-keep<R> (or -epsilon<E>).
+    """
+
+    keep: float = 0.5
+    keep_of: str = "params"
+    epsilon: float | None = None
+    multiple_of: int = 1
+    min_channels: int = 1
+    out: Path | None = None
+
+    def __post_init__(self) -> None:
+        """As for the network."""
+        super().__post_init__()
+        if not (isfinite(self.keep) and 0 < self.keep <= 1):
+            raise InputError(
+                f"--keep {self.keep:g}: expected a fraction above 0 and at most 1",
+                "keep two fifths of the parameters with `--keep 0.4` or `--keep 40%`",
+            )
+        if self.epsilon is not None and not (isfinite(self.epsilon) and self.epsilon > 0):
+            raise InputError(f"--epsilon {self.epsilon:g}: expected a relative error above 0", "e.g. `--epsilon 0.1`")
+        if self.epsilon is not None and CRITERIA[self.criterion].allocate != "pfp":
+            raise InputError(
+                f"--epsilon {self.epsilon:g}: criterion {self.criterion} bounds no error",
+                "use --criterion pfp with it, or --keep instead of it",
+            )
+
+    @property
+    def name(self) -> str:
+        """What the run is called: the model and what was asked for."""
+        asked = f"keep{self.keep:.2f}" if self.epsilon is None else f"epsilon{self.epsilon:g}"
+        return f"{self.model.stem}-{asked}"
+
+
 CHOICES: dict[str, tuple[str, ...]] = {
     "keep_of": ("params", "macs"),
-    "criterion": ("pfp",),
+    "criterion": tuple(CRITERIA),
     "reduce": ("sum", "max"),
     "device": ("auto", "cpu", "cuda", "mps"),
 }

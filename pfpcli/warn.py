@@ -24,7 +24,7 @@ def warnings_about(outcome: Outcome) -> Iterator[str]:
     for message in (
         _wrong_preprocessing(division, outcome.quality),
         _lost_quality(outcome.quality),
-        _few_samples(outcome.scored),
+        _few_samples(outcome.scored, outcome.settings.delta),
         _optimistic(division),
         _budget(outcome.planned),
         _unknown_ops(outcome.groups),
@@ -60,8 +60,8 @@ def _lost_quality(quality: Quality) -> str:
     return f"{quality.metric} fell by {100 * lost:.1f} points: keep more (--keep), or train what was written"
 
 
-def _few_samples(scored: Scored) -> str:
-    needed, there = set_size(scored.readers), len(scored.division.scored)
+def _few_samples(scored: Scored, delta: float) -> str:
+    needed, there = set_size(scored.readers, delta), len(scored.division.scored)
     if there >= needed:
         return ""
     name = scored.division.calibration.images.name
@@ -77,7 +77,7 @@ def _optimistic(division: Division) -> str:
 def _budget(planned: Plan) -> str:
     if planned.is_met:
         return ""
-    return f"--keep {planned.asked:g}: the closest plan there is keeps {planned.achieved:.4f}"
+    return f"--keep {planned.budget.keep:g}: the closest plan there is keeps {planned.achieved:.4f}"
 
 
 def _unknown_ops(groups: Groups) -> str:

@@ -39,7 +39,7 @@ import runs
 from pfpcli.record import run_folder
 
 def compress(settings, console):
-    with run_folder(settings.out, "model", settings.keep) as (folder, name):
+    with run_folder(settings.out, settings.name) as (folder, name):
         with console.step("load") as step:
             step.summary = "model.pt · 3×32×32"
         console.warn("2 images were skipped")
@@ -262,8 +262,9 @@ def test_every_setting_has_a_flag(pipeline: Callable[[Any], list[Settings]]) -> 
     given = {
         "keep": "0.25",
         "keep_of": "macs",
-        "criterion": "pfp",
+        "criterion": "pfp-mixed",
         "reduce": "max",
+        "delta": "1e-9",
         "samples": "7",
         "freeze": "head*",
         "multiple_of": "8",
@@ -287,8 +288,9 @@ def test_every_setting_has_a_flag(pipeline: Callable[[Any], list[Settings]]) -> 
         calib=Path("imgs"),
         keep=0.25,
         keep_of="macs",
-        criterion="pfp",
+        criterion="pfp-mixed",
         reduce="max",
+        delta=1e-9,
         samples=7,
         freeze=("head*", "stem"),
         multiple_of=8,
@@ -310,12 +312,21 @@ def test_every_setting_has_a_flag(pipeline: Callable[[Any], list[Settings]]) -> 
         threads=1,
         seed=3,
     )
-    assert set(given) | {"model", "calib", "trust", "convert", "exact_only", "strict"} == set(
-        Settings.__dataclass_fields__
-    )
+    others = {"model", "calib", "epsilon", "trust", "convert", "exact_only", "strict"}
+    assert set(given) | others == set(Settings.__dataclass_fields__)
     seen = pipeline(run())
     assert cli.run([*COMPRESS, *flags, "--freeze", "stem", "--trust", "--convert", "--exact-only", "--strict"]) == 0
     assert seen == [expected]
+
+
+def test_an_error_may_be_given_instead_of_a_fraction(
+    pipeline: Callable[[Any], list[Settings]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen = pipeline(run())
+    assert cli.run([*COMPRESS, "--epsilon", "0.1"]) == 0
+    assert seen == [Settings(model=Path("model.pt"), calib=Path("imgs"), epsilon=0.1)]
+    assert cli.run([*COMPRESS, "--epsilon", "0.1", "--keep", "0.4"]) == 2
+    assert capsys.readouterr().err.endswith("error: --keep 0.4 --epsilon 0.1: two budgets\n\nhint: give one of them\n")
 
 
 def test_the_library_call_takes_the_same_settings(pipeline: Callable[[Any], list[Settings]]) -> None:

@@ -23,7 +23,7 @@ from pfpcli.cut import cut
 from pfpcli.flow import label
 from pfpcli.groups import Groups, group
 from pfpcli.masked import InFloat64
-from pfpcli.score import readers
+from pfpcli.readers import readers
 from pfpcli.trace import trace
 from properties import (
     assert_costs_as_predicted,

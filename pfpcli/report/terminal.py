@@ -115,6 +115,8 @@ def verdict(run: Run, width: int = 80) -> str:
 def _judgement(run: Run) -> tuple[str, str]:
     """What stands before the model's name in the verdict, and after it."""
     asked, kept = numbers.percent(run.requested["keep"]), numbers.percent(run.achieved["keep"])
+    if run.requested.get("epsilon") is not None:
+        asked = f"ε = {run.requested['epsilon']:g}"
     if run.status != "ok":
         return "FAILED", f": {', '.join(_failures(run)) or 'a check did not hold'} (asked {asked}, kept {kept})"
     measure = _MEASURES[run.requested["of"]]

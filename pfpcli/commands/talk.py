@@ -1,0 +1,74 @@
+"""Talk: results to stdout, steps and warnings to stderr; a road of the pipeline is gone with both in their places."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import sys
+import warnings
+from dataclasses import dataclass
+from shutil import get_terminal_size
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
+
+from pfpcli.settings import Network
+
+if TYPE_CHECKING:
+    from pfpcli.terminal_console import Output
+
+
+class Record(Protocol):
+    """What a command came to, as it is written to a file."""
+
+    def json(self) -> str:
+        """The record as text."""
+
+
+@dataclass(frozen=True)
+class Talk:
+    """How a command was told to talk."""
+
+    as_json: bool
+    quiet: bool
+    verbose: bool
+    color: str
+
+    def run(self, road: str, settings: Network) -> Any:
+        """Go one of the pipeline's roads with its steps on stderr; the warnings are shown however it ends."""
+        from pfpcli.terminal_console import TerminalConsole
+
+        console = TerminalConsole(self.beside(), self.quiet)
+        # Libraries print, and so may the user's own network: stdout is for the result alone.
+        with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
+            if not self.verbose:
+                warnings.simplefilter("ignore")
+            with console.starting():  # torch takes seconds to import
+                pipeline = importlib.import_module("pfpcli.pipeline")
+            try:
+                return getattr(pipeline, road)(settings, console)
+            finally:
+                console.close()
+
+    def beside(self) -> Output:
+        """Where everything goes that is not the result: stderr."""
+        return output(sys.stderr, self.color)
+
+    def page(self) -> Output:
+        """Where the result goes: stdout."""
+        return output(sys.stdout, self.color)
+
+    def json(self, found: Record) -> None:
+        """The record as it stands in its file, byte for byte, whatever the encoding of the terminal."""
+        sys.stdout.flush()
+        sys.stdout.buffer.write(found.json().encode("utf-8"))
+
+
+def output(stream: TextIO, color: str) -> Output:
+    """A stream as one to talk on, in colour if that is asked for or the stream is a terminal."""
+    from pfpcli.terminal_console import Output
+
+    return Output(stream, color)
+
+
+def width() -> int:
+    """Columns of the terminal."""
+    return get_terminal_size((80, 24)).columns

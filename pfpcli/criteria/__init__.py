@@ -1,0 +1,32 @@
+"""Criteria: how channels are scored. A criterion is one function of a `Task` that returns `Scores`, and a row here.
+
+Nothing here imports torch; `pfpcli.score` does, when a criterion is asked for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """One way of scoring.
+
+    Attributes:
+        function: where it is, `module:function` in this package.
+        summary: what it measures, in a few words.
+        allocate: who says how many channels each group keeps: one of `pfpcli.plan.ALLOCATORS`.
+        select: which of them stay: one of `pfpcli.select.SELECTIONS`.
+    """
+
+    function: str
+    summary: str
+    allocate: str = "uniform"
+    select: str = "largest"
+
+
+CRITERIA = {
+    "pfp": Criterion("sensitivity:sensitivity", "largest share of any output", "pfp"),
+    "pfp-rand": Criterion("sensitivity:sensitivity", "channels drawn by that share and re-weighted", "pfp", "sampled"),
+    "pfp-mixed": Criterion("sensitivity:sensitivity", "the largest kept, the rest drawn", "pfp", "mixed"),
+}
