@@ -58,10 +58,25 @@ def sensitivity(columns: Columns, reduce: str = "sum") -> Tensor:
     if reduce == "max":
         x, weight = x.flatten(2, 3).unsqueeze(3), weight.flatten(2, 3).unsqueeze(3)
     largest = x.new_zeros(x.shape[1:3])
-    for part in (x.clamp(min=0), x.neg().clamp(min=0)) if bool((x < 0).any()) else (x,):
+    for part in halves(x):
         for positive in (weight.clamp(min=0), weight.neg().clamp(min=0)):
             torch.maximum(largest, _largest_share(part, positive), out=largest)
     return largest.unflatten(1, (shape[1], -1)).amax(2) if reduce == "max" else largest
+
+
+def halves(x: Tensor) -> tuple[Tensor, ...]:
+    """Inputs as data points that are not negative: their positive and their negative part, each as large as they."""
+    return (x.clamp(min=0), x.neg().clamp(min=0)) if bool((x < 0).any()) else (x,)
+
+
+def inverse(total: Tensor) -> Tensor:
+    """1 over each denominator; 0, so that the share is 0, where it is at most `EPSILON`."""
+    return torch.where(total > EPSILON, total.reciprocal(), 0.0)
+
+
+def block(device: torch.device) -> int:
+    """Numbers that one block of shares may hold."""
+    return _BLOCK.get(device.type, _BLOCK_ELSEWHERE)
 
 
 def _largest_share(x: Tensor, weight: Tensor) -> Tensor:
@@ -76,11 +91,11 @@ def _largest_share(x: Tensor, weight: Tensor) -> Tensor:
     x = x.permute(1, 2, 3, 0, 4).reshape(groups, channels, kernel, samples * patches)
     weight = weight.permute(0, 2, 1, 3).contiguous()
     total = weight.transpose(1, 2).reshape(groups, outputs, -1) @ x.reshape(groups, channels * kernel, -1)
-    inverse = torch.where(total > EPSILON, total.reciprocal(), 0.0)
+    inverted = inverse(total)
     largest = x.new_zeros(groups, channels)
-    block = _BLOCK.get(x.device.type, _BLOCK_ELSEWHERE)
-    width = max(1, min(samples * patches, block // outputs))
-    count = max(1, block // (outputs * width))
+    most = block(x.device)
+    width = max(1, min(samples * patches, most // outputs))
+    count = max(1, most // (outputs * width))
     some = max(1, count // channels)  # groups at a time, where they are small
     for lowest in range(0, groups, some):
         of = slice(lowest, lowest + some)
@@ -90,10 +105,10 @@ def _largest_share(x: Tensor, weight: Tensor) -> Tensor:
             for start in range(0, samples * patches, width):
                 at = slice(start, start + width)
                 if kernel == 1:  # the weight is the same at all positions and can wait until the largest is found
-                    shares = (x[of, rows, :, at] * inverse[of, None, :, at]).amax(3) * weight[of, rows, :, 0]
+                    shares = (x[of, rows, :, at] * inverted[of, None, :, at]).amax(3) * weight[of, rows, :, 0]
                 else:
                     shares = weight[of, rows] @ x[of, rows, :, at]
-                    shares *= inverse[of, None, :, at]
+                    shares *= inverted[of, None, :, at]
                 torch.maximum(best, shares.flatten(2).amax(2), out=best)
     return largest
 
@@ -138,22 +153,33 @@ def expected_distinct(q: NDArray[np.float64], count: float) -> float:
 
 
 def draws_for(q: NDArray[np.float64], distinct: int) -> int:
-    """The number of draws in which so many distinct channels are expected: the inverse of `expected_distinct`.
+    """How many draws it takes: the fewest whose expected number of distinct ones (`expected_distinct`) is that.
 
     Args:
-        q: float64[n], probabilities.
-        distinct: at most the channels with q > 0; all of them are never expected, so one less counts then.
+        q: float64[n], probabilities, their sum 1; zeros do not count.
+        distinct: distinct ones wanted. All of them would take infinitely many draws, so it is at most one less than
+            there are; 0 and 1 take as many draws.
+
+    As `adapt_sample_size` of torchprune, which stops anywhere between `distinct` - 1 and `distinct` where q is not
+    uniform. Uniform: ceil(ln(n / (n - distinct)) / ln(n / (n - 1))).
     """
-    distinct = min(distinct, int((q > 0).sum()) - 1)
-    if distinct <= 1:
-        return max(distinct, 0)
-    low, high = distinct - 1, distinct
-    while expected_distinct(q, high) < distinct and high < 1 << 62:
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if expected_distinct(q, middle) < distinct else (low, middle)
-    return high
+    q = q[q > 0]
+    if distinct <= 1 or len(q) <= 1:
+        return min(distinct, len(q))
+    n, wanted = len(q), min(distinct, len(q) - 1)
+    if q.min() == q.max():
+        return math.ceil(math.log(n / (n - wanted)) / math.log(n / (n - 1)))
+    enough = wanted
+    while expected_distinct(q, enough) < wanted:
+        enough *= 2
+    few = enough // 2
+    while enough - few > 1:
+        middle = (few + enough) // 2
+        if expected_distinct(q, middle) < wanted:
+            few = middle
+        else:
+            enough = middle
+    return enough
 
 
 def kept_count(sensitivities: NDArray[np.float64], epsilon: float, log: float) -> int:

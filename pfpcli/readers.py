@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import repeat
-from typing import Any
 
 import numpy as np
 import torch
@@ -67,21 +66,10 @@ class Reader:
         return rule.columns(self.contraction.node, x, weight)
 
     def into_weight(self, values: Tensor, weight: Tensor) -> Tensor:
-        """Values for the places of `Columns.weight` brought to those of the layer's own weight.
-
-        Every weight sits in one place of the matrix product, whatever the op does to it on the way, so the product's
-        derivative along its weights moves values back.
-
-        Args:
-            values: broadcastable to float[G, O, J, R].
-            weight: as the layer holds it.
-        """
+        """Values for the places of `Columns.weight`, float[G, O, J, R], brought to those of the layer's own weight."""
         x = self.contraction.x.meta["val"]
-        smallest = torch.zeros(1, *x.shape[1:], dtype=weight.dtype, device=weight.device)
-        found: Any = torch.func.vjp(lambda w: self.columns(smallest, w).weight, weight)
-        placed, back = found
-        moved: Tensor = back(values.to(placed).expand_as(placed).contiguous())[0]
-        return moved
+        smallest = torch.zeros(1, *x.shape[1:], dtype=values.dtype, device=weight.device)
+        return ops.into_weight(values, lambda w: self.columns(smallest, w).weight, weight)
 
     def pieces(self, x: Tensor, weight: Tensor) -> Iterator[Columns]:
         """The layer as matrix products, in float32, of a few images at a time.

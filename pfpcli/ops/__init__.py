@@ -11,9 +11,20 @@ from __future__ import annotations
 from typing import Any
 
 from pfpcli.ops import contraction, movement, pointwise, statistics
-from pfpcli.ops.rule import RULES, Columns, Rule, bind, is_pointwise
+from pfpcli.ops.rule import RULES, Columns, Rule, bind, into_weight, is_pointwise
 
-__all__ = ["RULES", "Columns", "Rule", "bind", "contraction", "find", "movement", "pointwise", "statistics"]
+__all__ = [
+    "RULES",
+    "Columns",
+    "Rule",
+    "bind",
+    "contraction",
+    "find",
+    "into_weight",
+    "movement",
+    "pointwise",
+    "statistics",
+]
 
 _POINTWISE = Rule(pointwise.pointwise, ragged=True)
 

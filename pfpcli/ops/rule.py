@@ -64,6 +64,28 @@ class Columns:
     weight: Tensor
 
 
+def into_weight(values: Tensor, columns_of: Callable[[Tensor], Tensor], weight: Tensor) -> Tensor:
+    """What belongs to each weight (scores, masks as numbers, factors), in the order of the layer's own weight tensor.
+
+    Every weight sits in exactly one place of `Columns.weight`, so a vector times the Jacobian brings each number back
+    to its weight; a constant that the op multiplies its weights with is divided out.
+
+    Args:
+        values: float[G, O, J, R], one for each element of `Columns.weight`.
+        columns_of: makes `Columns.weight` of a weight tensor.
+        weight: the weight tensor of the layer.
+
+    Returns:
+        float of the shape of `weight`.
+    """
+    with torch.enable_grad():
+        point = torch.zeros_like(weight, dtype=values.dtype, requires_grad=True)
+        there = columns_of(point)
+        (constant,) = torch.autograd.grad(there, point, torch.ones_like(there), retain_graph=True)
+        (found,) = torch.autograd.grad(there, point, values.to(there.device))
+    return found / constant
+
+
 RULES: dict[str, Rule] = {}
 
 
