@@ -64,6 +64,17 @@ class Calibration:
             return Division(self, scored, self.images, scored, "calibration images (optimistic)")
         return Division(self, scored, self.images, rest, "held-out images")
 
+    def batches(self, batch: int | None = None, indices: NDArray[np.int64] | None = None) -> Batches:
+        """Calibration images and their labels; batch: images at a time, None for a size that fits."""
+        return self.of(self.images, np.arange(len(self.images)) if indices is None else indices, batch)
+
+    def of(self, images: ImageSet, indices: NDArray[np.int64], batch: int | None) -> Batches:
+        """Some images of a set, as the network takes them, and their labels."""
+        size = batch or max(1, min(64, _BATCH // int(np.prod(self.size))))
+        found = batches(images, indices, self.size, self.preprocess, size, self.convert)
+        # a network with a fixed batch size cannot take the last images if they do not fill a batch
+        return (pair for pair in found if batch is None or len(pair[0]) == batch or len(indices) < batch)
+
 
 @dataclass(frozen=True)
 class Division:
@@ -84,15 +95,15 @@ class Division:
 
     def scoring(self, batch: int | None = None) -> Batches:
         """The scoring images and their labels; batch: images at a time, None for a size that fits."""
-        return self._batches(self.calibration.images, self.scored, batch)
+        return self.calibration.batches(batch, self.scored)
 
-    def judging(self, batch: int | None = None) -> Batches:
-        """The judging images and their labels."""
-        return self._batches(self.judges, self.judged, batch)
+    def judging(self, batch: int | None = None, most: int | None = None) -> Batches:
+        """The judging images and their labels; most: no more than so many."""
+        return self.calibration.of(self.judges, self.judged[:most], batch)
 
     def samples(self, count: int) -> Tensor:
         """A few judging images: float[count, ...], repeated if there are not as many."""
-        images = next(self._batches(self.judges, self.judged[:count], count))[0]
+        images = next(self.calibration.of(self.judges, self.judged[:count], count))[0]
         return images[[i % len(images) for i in range(count)]]
 
     def recorded(self) -> dict[str, Any]:
@@ -108,13 +119,6 @@ class Division:
             "skipped": sum(s.skipped for s in sets),
             "converted": sum(s.converted for s in sets),
         }
-
-    def _batches(self, images: ImageSet, indices: NDArray[np.int64], batch: int | None) -> Batches:
-        calibration = self.calibration
-        size = batch or max(1, min(64, _BATCH // int(np.prod(calibration.size))))
-        found = batches(images, indices, calibration.size, calibration.preprocess, size, calibration.convert)
-        # a network with a fixed batch size cannot take the last images if they do not fill a batch
-        return (pair for pair in found if batch is None or len(pair[0]) == batch or len(indices) < batch)
 
 
 def open_calibration(settings: Calibrated, model: Source) -> Calibration:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch import nn
 from torch.fx.node import Node
 
 from pfpcli._version import __version__
+from pfpcli.certificate import factors
 from pfpcli.console import Console
 from pfpcli.cost import Costs, Predictor, node_macs
 from pfpcli.cut import Cut
@@ -26,6 +27,7 @@ from pfpcli.latency import Latency
 from pfpcli.load import Source
 from pfpcli.outcome import Outcome
 from pfpcli.plan import Plan
+from pfpcli.readers import Reader
 from pfpcli.record import Cost, GroupRow, Layer, Run
 
 #: Version of plan.json. 1: the first one.
@@ -48,6 +50,7 @@ def record(outcome: Outcome, console: Console) -> Run:
         after=_cost(planned.after, sizes[1], timed[1]),
         quality=outcome.quality,
         verification=outcome.verification,
+        certificate=outcome.certificate,
         calibration=outcome.scored.division.recorded(),
         scoring={
             "criterion": settings.criterion,
@@ -190,11 +193,12 @@ def group_rows(plan: Plan) -> list[GroupRow]:
     ]
 
 
-def plan_json(plan: Plan, cut: Cut) -> str:
+def plan_json(plan: Plan, cut: Cut, readers: Sequence[Reader]) -> str:
     """The plan as text: what every tensor keeps, enough to cut the original checkpoint again.
 
     `tensors` maps the dotted name of a tensor to the indices kept along each dimension that got smaller (a list for
-    each group of a grouped convolution where the groups keep others).
+    each group of a grouped convolution where the groups keep others). `scale` maps a layer to what its weights for each
+    channel it read are multiplied with, where channels were drawn.
     """
     tensors: dict[str, dict[str, list[int]]] = {}
     for node in cut.labelled.graph.nodes:
@@ -207,6 +211,9 @@ def plan_json(plan: Plan, cut: Cut) -> str:
         "epsilon": plan.epsilon,
         "groups": [{"name": row.name, "size": row.size, "kept": row.kept} for row in group_rows(plan)],
         "tensors": tensors,
+        "scale": {
+            reader.name: factors(plan, reader).tolist() for reader in readers if reader.has_weights and plan.is_sampled
+        },
     }
     return json.dumps(content, ensure_ascii=False) + "\n"
 

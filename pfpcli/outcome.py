@@ -14,7 +14,7 @@ from pfpcli.latency import Latency
 from pfpcli.load import Source
 from pfpcli.plan import Plan
 from pfpcli.readers import Reader
-from pfpcli.record import Quality, Verification
+from pfpcli.record import Certificate, Quality, Verification
 from pfpcli.score import Scores
 from pfpcli.settings import Settings
 
@@ -64,6 +64,7 @@ class Outcome:
     smaller: Graph
     quality: Quality
     verification: Verification
+    certificate: Certificate
     written: Written
     timed: tuple[Latency, Latency]
     batch: int

@@ -141,6 +141,29 @@ def sample_count(epsilon: float, total: float, log: float) -> float:
     return max(1.0, math.ceil(K * (6 + 2 * epsilon) * total * log / epsilon**2))
 
 
+def enough_draws(epsilon: float, total: float, events: int, delta: float = DELTA) -> int:
+    """m: draws after which, with probability 1 - delta, none of so many sums is off by more than epsilon, relative.
+
+    Each draw, divided by its probability, lies between 0 and S z and is z on average, with a variance of at most S z^2;
+    that is Bernstein's inequality, and it needs the sensitivities of whole channels (reduce "sum"):
+
+        m >= (6 + 2 eps) S ln(2 N / delta) / (3 eps^2)
+
+    Args:
+        epsilon: relative error allowed.
+        total: S, sum of the sensitivities that are drawn from.
+        events: N, sums that have to hold: inputs, outputs, patches and signs.
+        delta: probability of failure.
+    """
+    return math.ceil((6 + 2 * epsilon) * total * math.log(2 * events / delta) / (3 * epsilon**2))
+
+
+def error_of_draws(draws: int, total: float, events: int, delta: float = DELTA) -> float:
+    """The epsilon for which so many draws are just enough: the inverse of `enough_draws`."""
+    c = total * math.log(2 * events / delta) / (3 * draws)
+    return c + math.sqrt(c * c + 6 * c)
+
+
 def expected_distinct(q: NDArray[np.float64], count: float) -> float:
     """Expected number of distinct channels in so many draws: sum over j of 1 - (1 - q_j)^count.
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from pfpcli import describe, export, steps
+import json
+
+from pfpcli import certificate, describe, export, record, steps
+from pfpcli.certified import Certified, LayerChecked
 from pfpcli.console import Console
 from pfpcli.errors import InputError
 from pfpcli.inspection import Inspection
 from pfpcli.outcome import Outcome
+from pfpcli.readers import readers
 from pfpcli.record import FILES, Run, Verification, run_folder
+from pfpcli.replan import replan
 from pfpcli.reweight import reweight
-from pfpcli.settings import Network, Settings
+from pfpcli.settings import Certify, Network, Settings
 from pfpcli.verify import TOLERANCE
 from pfpcli.warn import warnings_about
 
@@ -39,13 +44,27 @@ def compress(settings: Settings, console: Console) -> tuple[Run, str]:
         masked = steps.verify_cut(planned, smaller, scored.division, console)
         if planned.is_sampled:
             reweight(smaller, kept, planned, scored.readers)
+        certified = steps.certify(planned, scored, settings, device, console)
         quality = steps.evaluate(groups.labelled.graph, smaller, scored.division, device, console)
-        written = steps.export_files(source, kept, planned, smaller, scored.division, folder, scratch, console)
+        written = steps.export_files(source, kept, planned, smaller, scored, folder, scratch, console)
         timed, batch = steps.measure_latency(smaller, scored.division, folder, scratch, settings, console)
         tolerances = {"cut_vs_masked": TOLERANCE, "onnx_vs_torch": export.ONNX_TOLERANCE}
         checked = Verification(masked, written.onnx_vs_torch, written.model_pt, tolerances)
         outcome = Outcome(
-            settings, device, source, groups, scored, planned, kept, smaller, quality, checked, written, timed, batch
+            settings,
+            device,
+            source,
+            groups,
+            scored,
+            planned,
+            kept,
+            smaller,
+            quality,
+            checked,
+            certified,
+            written,
+            timed,
+            batch,
         )
         for message in warnings_about(outcome):
             console.warn(message)
@@ -68,3 +87,32 @@ def inspect(settings: Network, console: Console) -> Inspection:
             "say it with --input-size C,H,W, e.g. `--input-size 3,224,224`",
         )
     return describe.inspection(source, size, steps.trace_groups(source, size, settings, console))
+
+
+def certify(settings: Certify, console: Console) -> Certified:
+    """Measure the errors of a run's layers on other images.
+
+    Raises:
+        PfpError: the run or the images cannot be used.
+    """
+    run = record.read(settings.run)
+    device = steps.find_device(settings.device)
+    with steps.resources(settings):
+        source = steps.load_source(settings, console)
+        if source.sha256 != run.model["sha256"]:
+            raise InputError(
+                f"{source.name}: not the file that {settings.run.name} was made of ({run.model['name']})",
+                "name that one",
+            )
+        calibration = steps.open_images(settings, source, console)
+        groups = steps.trace_groups(source, calibration.size, settings, console)
+        found = readers(groups)
+        content = json.loads((settings.run / FILES["plan"]).read_text(encoding="utf-8"))
+        planned = replan(content, groups, found)
+        with console.step("certify") as step:
+            batches = (images for images, _ in calibration.batches(groups.labelled.graph.fixed_batch))
+            measured, images = certificate.measure(planned, found, batches, device)
+            step.summary = f"{len(measured)} layers · {images} images"
+    bounds = {row.name: row for row in run.certificate.layers}
+    layers = [LayerChecked(name, bounds[name].bound, bounds[name].measured, here) for name, here in measured.items()]
+    return Certified(settings.run.name, source.name, calibration.images.name, images, layers)

@@ -18,7 +18,7 @@ from pfpcli.cost import Costs, Predictor
 from pfpcli.errors import BudgetError, UnsupportedError
 from pfpcli.groups import Group, Groups
 from pfpcli.score import Scores
-from pfpcli.select import SELECTIONS
+from pfpcli.select import SELECTIONS, Draws
 
 #: A budget counts as met within this fraction of what was asked for.
 TOLERANCE = 0.005
@@ -52,7 +52,7 @@ class Plan:
         alive: bool[labels], what stays.
         scale: float64[labels], what the layers that read a unit multiply it with; 1 unless it was sampled.
         kept: steps kept of each group (units of each part), in the order of `groups.groups`.
-        draws: draws made from each group, None where nothing was sampled.
+        draws: how the units of each group were drawn, None where nothing was sampled.
         before, after: costs, predicted.
         budget: what was asked for.
         epsilon: the error all layers share; None where nothing was dropped, or the criterion knows none.
@@ -62,7 +62,7 @@ class Plan:
     alive: NDArray[np.bool_]
     scale: NDArray[np.float64]
     kept: tuple[int, ...]
-    draws: tuple[int | None, ...]
+    draws: tuple[Draws | None, ...]
     before: Costs
     after: Costs
     budget: Budget
@@ -159,7 +159,7 @@ def plan(
     predictor = Predictor(groups)
     before = predictor.predict(groups.alive(np.zeros(0, np.int64)))
     if budget.keep == 1 and budget.epsilon is None:
-        return _everything(groups, before, budget)
+        return everything(groups, predictor, budget)
     choices = _choices(groups, scores, predictor, budget)
     if not choices:
         raise nothing_to_prune(groups)
@@ -180,10 +180,12 @@ def plan(
     return _chosen(groups, predictor, choices, counts, budget, select, seed, level if allocate == "pfp" else None)
 
 
-def _everything(groups: Groups, before: Costs, budget: Budget) -> Plan:
+def everything(groups: Groups, predictor: Predictor, budget: Budget) -> Plan:
+    """The plan that drops nothing."""
     kept = tuple(group.steps for group in groups.groups)
     alive = groups.alive(np.zeros(0, np.int64))
-    return Plan(groups, alive, np.ones(len(alive)), kept, (None,) * len(kept), before, before, budget, None)
+    costs = predictor.predict(alive)
+    return Plan(groups, alive, np.ones(len(alive)), kept, (None,) * len(kept), costs, costs, budget, None)
 
 
 def _chosen(
@@ -199,7 +201,7 @@ def _chosen(
     """The plan that keeps so many steps of each choice."""
     scale = np.ones(len(groups.root))
     kept = {id(group): group.steps for group in groups.groups}
-    draws: dict[int, int | None] = {}
+    draws: dict[int, Draws | None] = {}
     dropped = [np.zeros(0, np.int64)]
     for i, (choice, count) in enumerate(zip(choices, counts, strict=True)):
         rng = np.random.default_rng((seed, i))

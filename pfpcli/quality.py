@@ -86,10 +86,11 @@ class _Tally:
 
     def quality(self, source: str) -> Quality:
         agreement = self.same / self.decisions if self.decisions else None
+        distance = (self.squared_error / self.squares) ** 0.5 if self.squares else float(self.squared_error > 0)
+        seen = (agreement, self.images, source, distance)
         if self.labelled:
             n = self.labelled
-            return Quality("accuracy", self.right_before / n, self.right_after / n, agreement, self.images, source)
+            return Quality("accuracy", self.right_before / n, self.right_after / n, *seen)
         if agreement is not None:
-            return Quality("agreement", 1.0, agreement, agreement, self.images, source)
-        distance = (self.squared_error / self.squares) ** 0.5 if self.squares else float(self.squared_error > 0)
-        return Quality("similarity", 1.0, 1 - distance, None, self.images, source)
+            return Quality("agreement", 1.0, agreement, *seen)
+        return Quality("similarity", 1.0, 1 - distance, *seen)

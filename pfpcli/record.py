@@ -57,6 +57,7 @@ class Quality:
         agreement: fraction of decisions that are the same as the original's; None where there are none.
         n: images.
         source: where they come from.
+        distance: L2 distance of the outputs, relative to the original's.
     """
 
     metric: str
@@ -65,6 +66,7 @@ class Quality:
     agreement: float | None
     n: int
     source: str
+    distance: float
 
 
 @dataclass
@@ -109,6 +111,47 @@ class GroupRow:
 
 
 @dataclass
+class LayerError:
+    """What is known about the error of one layer, relative to what its terms sum up to, and what it is.
+
+    Attributes:
+        name: of the layer.
+        size, kept: channels it reads.
+        total: sum of their sensitivities; None where the criterion measures none.
+        draws: m, the draws that were made of them, or that the shared error stands for.
+        epsilon: what so many draws keep within with probability 1 - delta.
+        bound: what the error on the scored images is at most.
+        measured: the largest on held-out images.
+    """
+
+    name: str
+    size: int
+    kept: int
+    total: float | None = None
+    draws: int | None = None
+    epsilon: float | None = None
+    bound: float | None = None
+    measured: float | None = None
+
+
+@dataclass
+class Certificate:
+    """The errors of all layers that lost channels.
+
+    Attributes:
+        delta: probability with which an epsilon may fail.
+        images: on which the errors were measured.
+        source: where they come from.
+        layers: in the order they run.
+    """
+
+    delta: float
+    images: int
+    source: str
+    layers: list[LayerError]
+
+
+@dataclass
 class Run:
     """Everything one compression did.
 
@@ -136,6 +179,7 @@ class Run:
     after: Cost
     quality: Quality
     verification: Verification
+    certificate: Certificate
     calibration: dict[str, Any]
     scoring: dict[str, Any]
     latency: dict[str, Any]
@@ -170,6 +214,9 @@ def read(path: Path) -> Run:
             )
         for name, kind in (("before", Cost), ("after", Cost), ("quality", Quality), ("verification", Verification)):
             data[name] = kind(**data[name])
+        certified = data["certificate"]
+        rows = [LayerError(**row) for row in certified.pop("layers")]
+        data["certificate"] = Certificate(**certified, layers=rows)
         data["layers"] = [Layer(**row) for row in data["layers"]]
         data["groups"] = [GroupRow(**row) for row in data["groups"]]
         return Run(**data)

@@ -21,18 +21,26 @@ MOST_DRAWS = 1 << 20
 
 
 @dataclass(frozen=True)
+class Draws:
+    """So many draws, m, from scores with this sum, S."""
+
+    count: int
+    total: float
+
+
+@dataclass(frozen=True)
 class Selection:
     """What stays of a group.
 
     Attributes:
         kept: int64[count], indices of the steps that stay.
         scale: float64[count], what the layers that read them multiply them with.
-        draws: number of draws, None where nothing was drawn.
+        draws: how they were drawn, None where nothing was.
     """
 
     kept: NDArray[np.int64]
     scale: NDArray[np.float64]
-    draws: int | None = None
+    draws: Draws | None = None
 
 
 def largest(scores: NDArray[np.float64], protected: int, count: int, rng: np.random.Generator) -> Selection:
@@ -85,7 +93,7 @@ def _probabilities(scores: NDArray[np.float64]) -> NDArray[np.float64]:
 def _drawn(scores: NDArray[np.float64], protected: int, count: int, rng: np.random.Generator) -> Selection:
     if count in (0, len(scores)):  # nothing is left to chance
         return Selection(np.arange(count), np.ones(count))
-    q = _probabilities(scores)
+    q, total = _probabilities(scores), float(scores.sum())
     wanted = pfp.draws_for(q, count)
     stream = _stream(q, count, wanted, rng)
     first = np.full(len(q), len(stream))
@@ -97,7 +105,7 @@ def _drawn(scores: NDArray[np.float64], protected: int, count: int, rng: np.rand
     least = int(max(np.where(is_protected[kept] | (first[kept] == len(stream)), 0, first[kept] + 1)))
     draws = max(1, least, min(wanted, int(others.min())))
     counts = np.bincount(stream[:draws], minlength=len(q))[kept]
-    return Selection(kept, np.where(counts > 0, counts / (draws * q[kept]), 1.0), draws)
+    return Selection(kept, np.where(counts > 0, counts / (draws * q[kept]), 1.0), Draws(draws, total))
 
 
 def _stream(q: NDArray[np.float64], count: int, wanted: int, rng: np.random.Generator) -> NDArray[np.int64]:

@@ -106,6 +106,17 @@ class Calibrated(Network):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Certify(Calibrated):
+    """Which run to check; `calib` has the images to check it on.
+
+    Attributes:
+        run: its folder.
+    """
+
+    run: Path
+
+
+@dataclass(frozen=True, kw_only=True)
 class Scoring(Calibrated):
     """How channels are scored.
 

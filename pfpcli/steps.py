@@ -11,6 +11,7 @@ import torch
 
 from pfpcli import describe, export
 from pfpcli.calibration import Calibration, Division, open_calibration
+from pfpcli.certificate import certificate, measure
 from pfpcli.console import Console
 from pfpcli.cost import count
 from pfpcli.criteria import CRITERIA
@@ -26,12 +27,15 @@ from pfpcli.plan import Budget, Plan, nothing_to_prune, plan
 from pfpcli.quality import compare
 from pfpcli.readers import readers
 from pfpcli.rebuild import rebuild
-from pfpcli.record import FILES, Quality
+from pfpcli.record import FILES, Certificate, Quality
 from pfpcli.score import Task, score, set_size
 from pfpcli.settings import Calibrated, Network, Settings
 from pfpcli.torchscript import script_to_fx
 from pfpcli.trace import from_program, trace
 from pfpcli.verify import cut_vs_masked
+
+#: Images on which the errors of layers are measured, at most.
+CERTIFIED = 128
 
 
 def load_source(settings: Network, console: Console) -> Source:
@@ -173,6 +177,23 @@ def verify_cut(planned: Plan, smaller: Graph, division: Division, console: Conso
     return masked
 
 
+def certify(planned: Plan, scored: Scored, settings: Settings, device: torch.device, console: Console) -> Certificate:
+    """Bound the error of each layer and measure it on images that did not score."""
+    with console.step("certify") as step:
+        division = scored.division
+        batches = (images for images, _ in division.judging(planned.groups.labelled.graph.fixed_batch, CERTIFIED))
+        measured, images = measure(planned, scored.readers, batches, device)
+        layers = certificate(
+            planned, scored.readers, scored.scores, reduce=settings.reduce, delta=settings.delta, measured=measured
+        )
+        bounds = [row.bound for row in layers if row.bound is not None]
+        said = sum(bound < 1 for bound in bounds)
+        about = f"bounds for {said} of {len(bounds)} layers" if bounds else "no bounds"
+        largest = max((row.measured or 0.0 for row in layers), default=0.0)
+        step.summary = f"{about} · largest error measured {largest:.2g}, {images} {division.source}"
+    return Certificate(settings.delta, images, division.source, layers)
+
+
 def evaluate(whole: Graph, smaller: Graph, division: Division, device: torch.device, console: Console) -> Quality:
     """Compare the networks on images that did not score."""
     with console.step("evaluate") as step:
@@ -189,12 +210,13 @@ def export_files(
     kept: Cut,
     planned: Plan,
     smaller: Graph,
-    division: Division,
+    scored: Scored,
     folder: Path,
     scratch: Path,
     console: Console,
 ) -> Written:
     """Write the files of a run, each run again."""
+    division, readers = scored.division, scored.readers
     with console.step("export") as step:
         whole = kept.labelled.graph
         # a batch size it has not been exported with, where that is free
@@ -206,7 +228,7 @@ def export_files(
         export.save_pt2(program, folder / FILES["pt2"])
         difference = export.save_onnx(program, smaller, named, onnx, samples)
         model_pt = _save_module(source, kept, smaller, folder / FILES["pt"])
-        (folder / FILES["plan"]).write_text(describe.plan_json(planned, kept), encoding="utf-8")
+        (folder / FILES["plan"]).write_text(describe.plan_json(planned, kept, readers), encoding="utf-8")
         files = {kind: file if (folder / file).exists() or kind == "run" else None for kind, file in FILES.items()}
         models = [file for kind, file in files.items() if file and kind.startswith(("onnx", "pt"))]
         free = ", ".join(export.open_sizes(onnx)) or "no size"

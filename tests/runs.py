@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from pfpcli.record import Cost, GroupRow, Layer, Quality, Run, Verification
+from pfpcli.record import Certificate, Cost, GroupRow, Layer, LayerError, Quality, Run, Verification
 from pfpcli.settings import Settings
 
 BLOCKS = ((16, 10), (16, 9), (32, 20), (32, 19), (64, 37), (64, 30))
@@ -37,8 +37,17 @@ def run(**changes: Any) -> Run:
         achieved={"keep": after / before, "exact": True},
         before=Cost(before, 40_812_544, 4 * before, 1_090_000, 2.104, 0.052),
         after=Cost(after, 24_117_248, 4 * after, 645_120, 1.324, 0.041),
-        quality=Quality("accuracy", 0.912, 0.898, 0.953, 256, "held-out images"),
+        quality=Quality("accuracy", 0.912, 0.898, 0.953, 256, "held-out images", 0.21),
         verification=Verification(3.1e-15, 4.2e-6, "ok", {"cut_vs_masked": 1e-9, "onnx_vs_torch": 1e-4}),
+        certificate=Certificate(
+            1e-16,
+            128,
+            "held-out images",
+            [
+                LayerError("layer1.0.conv2", 16, 10, 9.31, 4201, 1.8342, 2.91, 0.352),
+                LayerError("layer1.1.conv2", 16, 9, 8.05, 3920, 1.8342, 0.743, 0.215),
+            ],
+        ),
         calibration={
             "folder": "imgs",
             "images": 512,
@@ -72,7 +81,7 @@ def run(**changes: Any) -> Run:
 def unlabelled(**changes: Any) -> Run:
     """A run without labels whose budget was not met exactly."""
     fields: dict[str, Any] = {
-        "quality": Quality("agreement", 1.0, 0.918, 0.918, 256, "held-out images"),
+        "quality": Quality("agreement", 1.0, 0.918, 0.918, 256, "held-out images", 0.21),
         "requested": {"keep": 0.5, "of": "params"},
         "achieved": {"keep": 0.5459, "exact": False},
     }

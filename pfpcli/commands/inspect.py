@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pfpcli.commands.app import command
 from pfpcli.commands.flags import OUTPUT, switch
-from pfpcli.commands.options import network, takes, talking
+from pfpcli.commands.options import checkpoint, network, takes, talking
 from pfpcli.commands.talk import Talk, width
 from pfpcli.errors import CheckFailed, UnsupportedError
 from pfpcli.report import inspection
@@ -19,7 +19,7 @@ from pfpcli.settings import Network
     "pfp inspect weights.pth --arch torchvision:resnet18 --all",
     "pfp inspect model.pt --input-size 3,224,224 --strict",
 )
-@takes(network, talk=talking)
+@takes(checkpoint, network, talk=talking)
 def inspect(
     given: dict[str, Any],
     *,

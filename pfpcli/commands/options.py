@@ -58,10 +58,16 @@ def _parameters(group: _Group) -> list[Parameter]:
     return list(signature(group, eval_str=True).parameters.values())
 
 
-def network(
+def checkpoint(
     model: Annotated[
         Path, typer.Argument(metavar="MODEL", help="Checkpoint: a module, state dict, TorchScript or exported program.")
     ],
+) -> dict[str, Any]:
+    """The file to load."""
+    return {"model": model}
+
+
+def network(
     arch: Annotated[
         str | None,
         flag(INPUT, "What builds the network of a state dict, e.g. torchvision:resnet18.", metavar="MODULE:FACTORY"),
@@ -77,9 +83,8 @@ def network(
     ] = False,
     strict: Annotated[bool, switch(CUT, "Refuse networks with ops that have no rule.", "--strict")] = False,
 ) -> dict[str, Any]:
-    """Which network, and what of it may be cut."""
+    """What the file holds, and what of it may be cut."""
     return {
-        "model": model,
         "arch": arch,
         "arch_kwargs": None if arch_kwargs is None else _json_object("--arch-kwargs", arch_kwargs),
         "input_size": None if input_size is None else parse_numbers("--input-size", input_size, int),
@@ -92,10 +97,6 @@ def network(
 
 def images(
     calib: Annotated[Path, flag(CALIBRATION, "Images, .npy or .npz; class folders are labels.", metavar="DIR")],
-    eval: Annotated[
-        Path | None,
-        flag(CALIBRATION, "Images to report quality on; otherwise some of --calib are held out.", metavar="DIR"),
-    ] = Settings.eval,
     preprocess: Annotated[
         str | None,
         flag(
@@ -117,22 +118,26 @@ def images(
     convert: Annotated[
         bool, switch(CALIBRATION, "Convert images with other channels than the model's.", "--convert")
     ] = Settings.convert,
-    samples: Annotated[
-        int | None,
-        flag(SCORING, "Images to score on; otherwise as many as the error bound asks for.", metavar="N"),
-    ] = Settings.samples,
 ) -> dict[str, Any]:
     """Calibration images and what is done to them."""
     return {
         "calib": calib,
-        "eval": eval,
         "preprocess": preprocess,
         "mean": None if mean is None else parse_numbers("--mean", mean, float),
         "std": None if std is None else parse_numbers("--std", std, float),
         "resize": resize,
         "convert": convert,
-        "samples": samples,
     }
+
+
+def judging(
+    eval: Annotated[
+        Path | None,
+        flag(CALIBRATION, "Images to report quality on; otherwise some of --calib are held out.", metavar="DIR"),
+    ] = Settings.eval,
+) -> dict[str, Any]:
+    """Which images judge."""
+    return {"eval": eval}
 
 
 def budget(
@@ -165,6 +170,10 @@ def budget(
 
 
 def scoring(
+    samples: Annotated[
+        int | None,
+        flag(SCORING, "Images to score on; otherwise as many as the error bound asks for.", metavar="N"),
+    ] = Settings.samples,
     criterion: Annotated[str, setting(SCORING, "criterion", "How channels are scored.")] = Settings.criterion,
     reduce: Annotated[str, setting(SCORING, "reduce", "Sensitivity over the positions of a kernel.")] = Settings.reduce,
     delta: Annotated[
@@ -172,7 +181,7 @@ def scoring(
     ] = Settings.delta,
 ) -> dict[str, Any]:
     """How channels are scored."""
-    return {"criterion": criterion, "reduce": reduce, "delta": delta}
+    return {"samples": samples, "criterion": criterion, "reduce": reduce, "delta": delta}
 
 
 def machine(

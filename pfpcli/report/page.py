@@ -19,6 +19,7 @@ ASCII = str.maketrans(
         "≤": "<=",
         "±": "+-",
         "ε": "eps",
+        "Σ": "sum",
     }
 )
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pfpcli.record import FILES, RUNS, Cost, GroupRow, Layer, Quality, Run
 from pfpcli.report import numbers
+from pfpcli.report.certificate import errors
 from pfpcli.report.page import SHORTEST, Page, shorten, spell
 
 #: Rows shown before "… more, --all".
@@ -72,6 +73,7 @@ def render(run: Run, *, folder: str = "", width: int = 80, everything: bool = Fa
     _figures(page, run)
     _checks(page, run)
     _layers(page, run, everything)
+    errors(page, run, everything)
     _not_pruned(page, run.groups, everything)
     _inexact(page, run.groups, everything)
     _unknown_ops(page, run)

@@ -1,0 +1,75 @@
+"""`pfp certify`: do the bounds of a run hold on other images?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pfpcli import record
+from pfpcli.commands.app import command
+from pfpcli.commands.flags import OUTPUT, switch
+from pfpcli.commands.options import images, machine, network, takes, talking
+from pfpcli.commands.talk import Talk, width
+from pfpcli.errors import InputError
+from pfpcli.report import certificate
+from pfpcli.settings import Certify
+
+#: What is as it was in the run, unless a flag says otherwise.
+_REMEMBERED = ("arch", "arch_kwargs", "input_size", "preprocess", "mean", "std", "resize", "convert")
+
+
+def _run(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder that `pfp compress` wrote.")],
+    model: Annotated[
+        Path | None,
+        typer.Argument(metavar="MODEL", help="The checkpoint it was made of; otherwise one of that name here."),
+    ] = None,
+) -> dict[str, Any]:
+    found = record.read(run)
+    if model is None:
+        model = Path(found.model["name"])
+        if not model.is_file():
+            raise InputError(
+                f"{run.name}: made of {found.model['name']}, which is not in this folder",
+                f"name it: `pfp certify {run} MODEL --calib DIR`",
+            )
+    return {"run": run, "model": model}
+
+
+@command(
+    "RUN [MODEL] --calib DIR [OPTIONS]",
+    "pfp certify pfp-runs/model-keep0.40 model.pt --calib ./other",
+    "pfp certify pfp-runs/model-keep0.40 model.pt --calib ./other --json",
+)
+@takes(_run, network, images, machine, talk=talking)
+def certify(
+    given: dict[str, Any],
+    *,
+    everything: Annotated[bool, switch(OUTPUT, "Show all layers.", "--all")] = False,
+    talk: Talk,
+) -> None:
+    """Measure the errors of RUN's layers on other images and compare them with its bounds. Nothing is written."""
+    settings = Certify(**{**given, **_remembered(given)})
+    found = talk.run("certify", settings)
+    if talk.as_json:
+        talk.json(found)
+    else:
+        page = talk.page()
+        text = certificate.render(found, width=width(), everything=everything, unicode=page.unicode)
+        page.write(text.removesuffix("\n"))
+    if any(row.is_above for row in found.layers):
+        raise typer.Exit(1)
+
+
+def _remembered(given: dict[str, Any]) -> dict[str, Any]:
+    """What the run knows and no flag said."""
+    settings = record.read(given["run"]).settings
+    values = {name: settings.get(name) for name in _REMEMBERED if given[name] in (None, False)}
+    if str(values.get("preprocess") or "").endswith(".toml"):
+        raise InputError(
+            f"{given['run'].name}: its images went through {values['preprocess']}, which is not kept with a run",
+            f"name it: `--preprocess {values['preprocess']}`",
+        )
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}

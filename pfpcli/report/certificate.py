@@ -1,0 +1,110 @@
+"""The errors of layers: what bounds them, and what they are. Part of the report on a run, and all of `pfp certify`."""
+
+from __future__ import annotations
+
+from pfpcli.certified import Certified
+from pfpcli.record import Certificate, Run
+from pfpcli.report import numbers
+from pfpcli.report.page import Page
+
+#: Rows shown before "… more, --all".
+LAYERS = 4
+#: An error of this size, relative to what a sum is made of, is any error at all.
+VACUOUS = 1.0
+
+
+def errors(page: Page, run: Run, everything: bool) -> None:
+    """The errors of a run's layers, the largest first, and how far the outputs moved.
+
+    layer  read        Σ s    m        ε  at most  measured
+    10     96 → 65    12.4  113  vacuous  vacuous     0.592
+    7.0    96 → 92    36.1  372  vacuous    0.586     0.104
+    """
+    certificate = run.certificate
+    if not certificate.layers:
+        return
+    ranked = sorted(certificate.layers, key=lambda row: -(row.measured or 0.0))
+    shown = ranked if everything else ranked[:LAYERS]
+    page.space()
+    page.paragraph("", "errors of layers, relative to what their sums are made of")
+    rows = [("layer", "read", "Σ s", "m", "ε", "at most", "measured")]
+    rows += [
+        (
+            row.name,
+            f"{row.size} → {row.kept}",
+            _figure(row.total),
+            "–" if row.draws is None else numbers.count(row.draws),
+            _bound(row.epsilon),
+            _bound(row.bound),
+            _figure(row.measured),
+        )
+        for row in shown
+    ]
+    page.table(rows, "<>>>>>>", drop=(2, 3, 1))
+    if len(ranked) > len(shown):
+        page.paragraph("", f"… {len(ranked) - len(shown)} more, --all")
+    where = f"measured: on {certificate.images} {certificate.source}"
+    page.paragraph("", f"{_explained(certificate, run.scoring['reduce'])}{where}")
+    page.paragraph(
+        "", f"the outputs moved by {_figure(run.quality.distance)} of their L2 norm; no bound is known for that"
+    )
+
+
+def _explained(certificate: Certificate, reduce: str) -> str:
+    if all(row.total is None for row in certificate.layers):
+        return "no bounds: the criterion measures no sensitivities; "
+    if reduce != "sum":
+        return "no bounds: shares of single weights (--reduce max) bound nothing; "
+    return f"at most: on the images scored; ε: by m draws, with probability 1 − {numbers.error(certificate.delta)}; "
+
+
+def render(found: Certified, *, width: int = 80, everything: bool = False, unicode: bool = True) -> str:
+    """What `pfp certify` shows.
+
+    layer  at most  in the run  here
+    10     vacuous       0.592  0.61
+    7.0      0.586       0.104  0.12
+    """
+    page = Page(width, unicode)
+    page.paragraph("", f"{found.model} against {found.run}, {found.images} images of {found.folder}", indent=0)
+    page.space()
+    ranked = sorted(found.layers, key=lambda row: -row.here)
+    shown = ranked if everything else ranked[:LAYERS]
+    rows = [("layer", "at most", "in the run", "here", "")]
+    rows += [
+        (
+            row.name,
+            _bound(row.bound),
+            _figure(row.measured),
+            _figure(row.here),
+            "above the bound" if row.is_above else "",
+        )
+        for row in shown
+    ]
+    page.table(rows, "<>>><")
+    if len(ranked) > len(shown):
+        page.paragraph("", f"… {len(ranked) - len(shown)} more, --all")
+    page.space()
+    page.paragraph("", verdict(found), indent=0)
+    return page.text()
+
+
+def verdict(found: Certified) -> str:
+    """Whether the bounds hold on these images, in one line."""
+    said = sum(row.is_said for row in found.layers)
+    above = [row.name for row in found.layers if row.is_above]
+    if above:
+        return f"FAILED  {len(above)} of {said} bounds do not hold on these images: {', '.join(above)}"
+    if not said:
+        return f"PASS  none of {len(found.layers)} layers has a bound that says anything"
+    return f"PASS  all {said} bounds that say anything hold ({len(found.layers) - said} are vacuous or not there)"
+
+
+def _bound(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return _figure(value) if value < VACUOUS else "vacuous"
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g}"
