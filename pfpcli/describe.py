@@ -25,10 +25,12 @@ from pfpcli.groups import Groups
 from pfpcli.inspection import GroupSeen, Inspection
 from pfpcli.latency import Latency
 from pfpcli.load import Source
-from pfpcli.outcome import Outcome
+from pfpcli.outcome import Outcome, Scored
 from pfpcli.plan import Plan
+from pfpcli.ranking import GroupRanked, LayerRanked, Ranking
 from pfpcli.readers import Reader
 from pfpcli.record import Cost, GroupRow, Layer, Run
+from pfpcli.settings import Scoring
 
 #: Version of plan.json. 1: the first one.
 PLAN_VERSION = 1
@@ -128,6 +130,26 @@ def inspection(source: Source, size: tuple[int, ...], groups: Groups) -> Inspect
         unknown=unknown_ops(groups),
         prunable={"params": 1 - least.params / max(1, whole.params), "macs": 1 - least.macs / max(1, whole.macs)},
         groups=seen,
+    )
+
+
+def ranking(source: Source, groups: Groups, scored: Scored, settings: Scoring) -> Ranking:
+    """The scores of a network; a layer that is used several times has the largest of its sensitivities."""
+    layers: dict[str, np.ndarray] = {}
+    for layer in scored.scores.layers:
+        if layer.has_weights:
+            layers[layer.name] = np.maximum(layer.channels, layers.get(layer.name, 0))
+    size = scored.division.calibration.size
+    seen = [(group.name, scored.scores.of(group)) for group in groups.prunable]
+    return Ranking(
+        model={"name": source.name, "kind": source.kind, "sha256": source.sha256, "input_size": list(size)},
+        criterion=settings.criterion,
+        reduce=settings.reduce,
+        samples=scored.scores.samples,
+        calibration=scored.division.recorded(),
+        layers=[LayerRanked(name, values.tolist()) for name, values in layers.items()],
+        groups=[GroupRanked(name, values.tolist()) for name, values in seen if not np.isnan(values).any()],
+        warnings=list(scored.scores.remarks),
     )
 
 

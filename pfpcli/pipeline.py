@@ -10,11 +10,13 @@ from pfpcli.console import Console
 from pfpcli.errors import InputError
 from pfpcli.inspection import Inspection
 from pfpcli.outcome import Outcome
+from pfpcli.plan import nothing_to_prune
+from pfpcli.ranking import Ranking
 from pfpcli.readers import readers
 from pfpcli.record import FILES, Run, Verification, run_folder
 from pfpcli.replan import replan
 from pfpcli.reweight import reweight
-from pfpcli.settings import Certify, Network, Settings
+from pfpcli.settings import Certify, Network, Scoring, Settings
 from pfpcli.verify import TOLERANCE
 from pfpcli.warn import warnings_about
 
@@ -38,6 +40,8 @@ def compress(settings: Settings, console: Console) -> tuple[Run, str]:
         groups = steps.trace_groups(source, calibration.size, settings, console)
         if settings.strict:
             steps.refuse_unknown_ops(groups)
+        if not groups.prunable:
+            raise nothing_to_prune(groups)
         scored = steps.score_units(groups, calibration, settings, device, console)
         planned = steps.make_plan(groups, scored, settings, console)
         kept, smaller = steps.cut_graph(planned, console)
@@ -87,6 +91,25 @@ def inspect(settings: Network, console: Console) -> Inspection:
             "say it with --input-size C,H,W, e.g. `--input-size 3,224,224`",
         )
     return describe.inspection(source, size, steps.trace_groups(source, size, settings, console))
+
+
+def score(settings: Scoring, console: Console) -> Ranking:
+    """Score the channels of a model.
+
+    Raises:
+        PfpError: it could not be done.
+    """
+    device = steps.find_device(settings.device)
+    with steps.resources(settings):
+        source = steps.load_source(settings, console)
+        calibration = steps.open_images(settings, source, console)
+        groups = steps.trace_groups(source, calibration.size, settings, console)
+        if settings.strict:
+            steps.refuse_unknown_ops(groups)
+        scored = steps.score_units(groups, calibration, settings, device, console)
+    for remark in scored.scores.remarks:
+        console.warn(remark)
+    return describe.ranking(source, groups, scored, settings)
 
 
 def certify(settings: Certify, console: Console) -> Certified:

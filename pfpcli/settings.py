@@ -124,11 +124,13 @@ class Scoring(Calibrated):
         criterion: one of `pfpcli.criteria.CRITERIA`; "pfp" is the sensitivity of Provable Filter Pruning.
         reduce: sensitivity over kernel positions, "sum" (the share of the whole channel) or "max" (torchprune).
         delta: probability with which an error bound may fail; it sets the size of the calibration set too.
+        cache: take scores from the cache where they are there, and keep them there.
     """
 
     criterion: str = "pfp"
     reduce: str = "sum"
     delta: float = 1e-16
+    cache: bool = True
 
     def __post_init__(self) -> None:
         """As for the network."""

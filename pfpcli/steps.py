@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from pfpcli import describe, export
+from pfpcli import cache, describe, export
 from pfpcli.calibration import Calibration, Division, open_calibration
 from pfpcli.certificate import certificate, measure
 from pfpcli.console import Console
@@ -23,13 +23,13 @@ from pfpcli.groups import Groups, group
 from pfpcli.latency import Latency, latency
 from pfpcli.load import Source, load
 from pfpcli.outcome import Scored, Written
-from pfpcli.plan import Budget, Plan, nothing_to_prune, plan
+from pfpcli.plan import Budget, Plan, plan
 from pfpcli.quality import compare
 from pfpcli.readers import readers
 from pfpcli.rebuild import rebuild
 from pfpcli.record import FILES, Certificate, Quality
 from pfpcli.score import Task, score, set_size
-from pfpcli.settings import Calibrated, Network, Settings
+from pfpcli.settings import Calibrated, Network, Scoring, Settings
 from pfpcli.torchscript import script_to_fx
 from pfpcli.trace import from_program, trace
 from pfpcli.verify import cut_vs_masked
@@ -108,27 +108,31 @@ def _batch(source: Source) -> int:
 
 
 def score_units(
-    groups: Groups, calibration: Calibration, settings: Settings, device: torch.device, console: Console
+    groups: Groups, calibration: Calibration, settings: Scoring, device: torch.device, console: Console
 ) -> Scored:
-    """Choose the images and score every unit on them."""
+    """Choose the images and score every unit on them, or find the scores in the cache."""
     with console.step("score") as step:
         found = readers(groups)
-        if not any(reader.units.any() for reader in found):
-            raise nothing_to_prune(groups)
         division = calibration.divide(set_size(found, settings.delta), settings.samples)
-        total, batch = len(division.scored), groups.labelled.graph.fixed_batch
-        task = Task(
-            groups,
-            found,
-            lambda: division.scoring(batch),
-            device,
-            settings.reduce,
-            settings.seed,
-            lambda done: step.progress(done, total, "images"),
-        )
-        scores = score(settings.criterion, task)
+        name = cache.key(groups, found, division, settings) if settings.cache else ""
+        scores = cache.load(name) if name else None
+        before = "cached: " if scores else ""
+        if scores is None:
+            total, batch = len(division.scored), groups.labelled.graph.fixed_batch
+            task = Task(
+                groups,
+                found,
+                lambda: division.scoring(batch),
+                device,
+                settings.reduce,
+                settings.seed,
+                lambda done: step.progress(done, total, "images"),
+            )
+            scores = score(settings.criterion, task)
+            if name:
+                cache.save(name, scores)
         how = f", {settings.reduce} over the kernel" if scores.layers else ""
-        step.summary = f"{scores.samples} images · criterion {settings.criterion}{how}"
+        step.summary = f"{before}{scores.samples} images · criterion {settings.criterion}{how}"
     return Scored(division, found, scores)
 
 

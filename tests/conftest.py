@@ -1,9 +1,11 @@
-"""Lets torchvision be imported next to a torch that its compiled ops were not built for; how many nets are drawn."""
+"""What all tests share: a torchvision without its compiled ops, how many nets are drawn, a cache of scores."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,9 @@ import torch
 import torch.nn.functional as F
 from hypothesis import HealthCheck, settings
 from torch import Tensor
+
+# no test reads or writes the scores of whoever runs them
+os.environ["PFP_CACHE"] = tempfile.mkdtemp(prefix="pfp-cache.")
 
 
 def _torchvision_lacks_its_ops() -> bool:

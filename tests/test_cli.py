@@ -168,7 +168,7 @@ def test_choices_are_completed(tmp_path: Path) -> None:
     ("args", "message", "hint"),
     [
         (["reprot"], "reprot: no such command", "did you mean `pfp report`?"),
-        (["sing"], "sing: no such command", "use one of compress, report, inspect, certify; see `pfp --help`"),
+        (["sing"], "sing: no such command", "use one of compress, report, inspect, score, certify; see `pfp --help`"),
         (["--vers"], "--vers: no such option of pfp", "did you mean `--version`?"),
         ([*COMPRESS, "--kep", "1"], "--kep: no such option of pfp compress", "did you mean `--keep`?"),
         ([*COMPRESS, "--keep_of", "macs"], "--keep_of: no such option of pfp compress", "did you mean `--keep-of`?"),
@@ -300,6 +300,7 @@ def test_every_setting_has_a_flag(pipeline: Callable[[Any], list[Settings]]) -> 
         trust=True,
         exact_only=True,
         strict=True,
+        cache=False,
         input_size=(3, 32, 64),
         preprocess="unit",
         mean=(-0.5, 0.1, 0.0),
@@ -312,10 +313,15 @@ def test_every_setting_has_a_flag(pipeline: Callable[[Any], list[Settings]]) -> 
         threads=1,
         seed=3,
     )
-    others = {"model", "calib", "epsilon", "trust", "convert", "exact_only", "strict"}
+    others = {"model", "calib", "epsilon", "trust", "convert", "exact_only", "strict", "cache"}
     assert set(given) | others == set(Settings.__dataclass_fields__)
     seen = pipeline(run())
-    assert cli.run([*COMPRESS, *flags, "--freeze", "stem", "--trust", "--convert", "--exact-only", "--strict"]) == 0
+    assert (
+        cli.run(
+            [*COMPRESS, *flags, "--freeze", "stem", "--trust", "--convert", "--exact-only", "--strict", "--no-cache"]
+        )
+        == 0
+    )
     assert seen == [expected]
 
 

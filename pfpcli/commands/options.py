@@ -179,9 +179,16 @@ def scoring(
     delta: Annotated[
         float, flag(SCORING, "Probability with which an error bound may fail.", metavar="P")
     ] = Settings.delta,
+    no_cache: Annotated[bool, switch(SCORING, "Score again, whatever was scored before.", "--no-cache")] = False,
 ) -> dict[str, Any]:
     """How channels are scored."""
-    return {"samples": samples, "criterion": criterion, "reduce": reduce, "delta": delta}
+    return {
+        "samples": samples,
+        "criterion": criterion,
+        "reduce": reduce,
+        "delta": delta,
+        "cache": not no_cache,
+    }
 
 
 def machine(

@@ -1,0 +1,115 @@
+"""Cache: scores by the content they were made of, so that another budget does not score again.
+
+The key covers everything a score depends on: pfp and torch, the network as it was traced with all its tensors, the
+bytes of the images and what is done to them, the criterion and its settings. A file that cannot be read is not there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+
+from pfpcli import pfp
+from pfpcli.calibration import Division
+from pfpcli.graph import Graph, is_tensor
+from pfpcli.groups import Groups
+from pfpcli.readers import Reader
+from pfpcli.score import LayerScores, Scores
+from pfpcli.settings import Scoring
+
+#: Files that are kept, at most; the oldest go first.
+MOST_FILES = 200
+
+
+def folder() -> Path:
+    """Where scores are kept: $PFP_CACHE, or pfp in the user's cache folder."""
+    named = os.environ.get("PFP_CACHE")
+    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pfp"
+
+
+def key(groups: Groups, readers: list[Reader], division: Division, settings: Scoring) -> str:
+    """A name for the scores of a network on images: sha256 in hex."""
+    digest = hashlib.sha256()
+    for part in (*_program(), *_network(groups.labelled.graph), *_images(division)):
+        digest.update(hashlib.sha256(part).digest())
+    # what is frozen is not scored
+    for reader in readers:
+        digest.update(reader.units.tobytes() + reader.heads.tobytes())
+    chosen = {name: getattr(settings, name) for name in ("criterion", "reduce", "seed")}
+    digest.update(json.dumps(chosen, sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def _program() -> Iterator[bytes]:
+    """Pfp as it is, edited or installed, and torch."""
+    yield torch.__version__.encode()
+    for path in sorted(Path(pfp.__file__).parent.rglob("*.py")):
+        yield path.read_bytes()
+
+
+def _network(graph: Graph) -> Iterator[bytes]:
+    yield str(graph.module.graph).encode()
+    for node in graph.nodes:
+        if node.op == "get_attr" and is_tensor(node):
+            tensor = graph.tensor(node).detach().cpu().contiguous()
+            yield f"{node.target} {tensor.dtype} {tuple(tensor.shape)}".encode()
+            yield tensor.reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
+def _images(division: Division) -> Iterator[bytes]:
+    calibration = division.calibration
+    images = calibration.images
+    yield json.dumps([calibration.preprocess.recorded(), calibration.size, calibration.convert]).encode()
+    yield division.scored.tobytes()
+    if images.labels is not None:
+        yield images.labels[division.scored].tobytes()
+    for name in sorted({images.locate(int(index))[0].name for index in division.scored}):
+        yield (images.root / name).read_bytes()
+
+
+def load(name: str) -> Scores | None:
+    """The scores of that name, or None."""
+    try:
+        with (folder() / f"{name}.npz").open("rb") as file, np.load(file, allow_pickle=False) as held:
+            told = json.loads(str(held["told"]))
+            layers = tuple(
+                LayerScores(**layer, **{array: held[f"{i}.{array}"] for array in _arrays()})
+                for i, layer in enumerate(told.pop("layers"))
+            )
+            return Scores(held["unit"], layers, told["samples"], tuple(told["remarks"]))
+    except (OSError, ValueError, KeyError, TypeError, BadZipFile):
+        return None
+
+
+def save(name: str, scores: Scores) -> None:
+    """Keep scores under a name, as far as there is a place to."""
+    arrays: dict[str, Any] = {"unit": scores.unit}
+    layers = []
+    for i, layer in enumerate(scores.layers):
+        values = {field.name: getattr(layer, field.name) for field in fields(layer)}
+        arrays |= {f"{i}.{array}": values.pop(array) for array in _arrays()}
+        layers.append(values)
+    told = {"layers": layers, "samples": scores.samples, "remarks": scores.remarks}
+    with contextlib.suppress(OSError):
+        folder().mkdir(parents=True, exist_ok=True)
+        draft = folder() / f".{name}.{os.getpid()}.npz"
+        np.savez(draft, allow_pickle=False, told=np.array(json.dumps(told)), **arrays)
+        draft.replace(folder() / f"{name}.npz")
+        kept = sorted(folder().glob("*.npz"), key=lambda path: path.stat().st_mtime_ns)
+        for path in kept[:-MOST_FILES]:
+            path.unlink()
+
+
+def _arrays() -> tuple[str, ...]:
+    """The fields of a layer's scores that are arrays."""
+    return "channels", "units", "shares"
