@@ -37,16 +37,15 @@ def folder() -> Path:
     return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pfp"
 
 
-def key(groups: Groups, readers: list[Reader], division: Division, settings: Scoring) -> str:
-    """A name for the scores of a network on images: sha256 in hex."""
+def key(groups: Groups, readers: list[Reader], division: Division, settings: Scoring, function: str) -> str:
+    """A name for the scores that a function (of `pfpcli.criteria`) gives a network on images: sha256 in hex."""
     digest = hashlib.sha256()
     for part in (*_program(), *_network(groups.labelled.graph), *_images(division)):
         digest.update(hashlib.sha256(part).digest())
     # what is frozen is not scored
     for reader in readers:
         digest.update(reader.units.tobytes() + reader.heads.tobytes())
-    chosen = {name: getattr(settings, name) for name in ("criterion", "reduce", "seed")}
-    digest.update(json.dumps(chosen, sort_keys=True).encode())
+    digest.update(json.dumps([function, settings.reduce, settings.seed]).encode())
     return digest.hexdigest()
 
 

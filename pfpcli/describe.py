@@ -16,7 +16,9 @@ from torch import nn
 from torch.fx.node import Node
 
 from pfpcli._version import __version__
+from pfpcli.calibration import Division
 from pfpcli.certificate import factors
+from pfpcli.comparison import Comparison, Point
 from pfpcli.console import Console
 from pfpcli.cost import Costs, Predictor, node_macs
 from pfpcli.cut import Cut
@@ -29,8 +31,8 @@ from pfpcli.outcome import Outcome, Scored
 from pfpcli.plan import Plan
 from pfpcli.ranking import GroupRanked, LayerRanked, Ranking
 from pfpcli.readers import Reader
-from pfpcli.record import Cost, GroupRow, Layer, Run
-from pfpcli.settings import Scoring
+from pfpcli.record import Cost, GroupRow, Layer, Quality, Run
+from pfpcli.settings import Compare, Rank
 
 #: Version of plan.json. 1: the first one.
 PLAN_VERSION = 1
@@ -133,7 +135,7 @@ def inspection(source: Source, size: tuple[int, ...], groups: Groups) -> Inspect
     )
 
 
-def ranking(source: Source, groups: Groups, scored: Scored, settings: Scoring) -> Ranking:
+def ranking(source: Source, groups: Groups, scored: Scored, settings: Rank) -> Ranking:
     """The scores of a network; a layer that is used several times has the largest of its sensitivities."""
     layers: dict[str, np.ndarray] = {}
     for layer in scored.scores.layers:
@@ -150,6 +152,32 @@ def ranking(source: Source, groups: Groups, scored: Scored, settings: Scoring) -
         layers=[LayerRanked(name, values.tolist()) for name, values in layers.items()],
         groups=[GroupRanked(name, values.tolist()) for name, values in seen if not np.isnan(values).any()],
         warnings=list(scored.scores.remarks),
+    )
+
+
+def comparison(
+    source: Source,
+    settings: Compare,
+    division: Division,
+    points: list[Point],
+    quality: Quality,
+    skipped: dict[str, str],
+    console: Console,
+) -> Comparison:
+    """Criteria on a model; quality: of any of the points."""
+    size = division.calibration.size
+    return Comparison(
+        model={"name": source.name, "kind": source.kind, "sha256": source.sha256, "input_size": list(size)},
+        of=settings.keep_of,
+        metric=quality.metric,
+        before=quality.before,
+        n=quality.n,
+        source=quality.source,
+        calibration=division.recorded(),
+        settings=settings.recorded(),
+        points=points,
+        skipped=skipped,
+        warnings=console.warnings,
     )
 
 

@@ -21,11 +21,12 @@ from pfpcli.settings import Settings
 
 @dataclass(frozen=True)
 class Scored:
-    """What the scoring step came to: who scored and judges, the layers looked at, the scores."""
+    """What the scoring step came to: who scored and judges, the layers looked at, the scores, and how long it took."""
 
     division: Division
     readers: list[Reader]
     scores: Scores
+    seconds: float
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ import json
 
 from pfpcli import certificate, describe, export, record, steps
 from pfpcli.certified import Certified, LayerChecked
+from pfpcli.comparison import Comparison, Point
 from pfpcli.console import Console
-from pfpcli.errors import InputError
+from pfpcli.errors import InputError, UnsupportedError
 from pfpcli.inspection import Inspection
 from pfpcli.outcome import Outcome
 from pfpcli.plan import nothing_to_prune
@@ -15,8 +16,9 @@ from pfpcli.ranking import Ranking
 from pfpcli.readers import readers
 from pfpcli.record import FILES, Run, Verification, run_folder
 from pfpcli.replan import replan
+from pfpcli.report.comparison import FILES as COMPARISONS
 from pfpcli.reweight import reweight
-from pfpcli.settings import Certify, Network, Scoring, Settings
+from pfpcli.settings import Certify, Compare, Network, Rank, Settings
 from pfpcli.verify import TOLERANCE
 from pfpcli.warn import warnings_about
 
@@ -42,7 +44,7 @@ def compress(settings: Settings, console: Console) -> tuple[Run, str]:
             steps.refuse_unknown_ops(groups)
         if not groups.prunable:
             raise nothing_to_prune(groups)
-        scored = steps.score_units(groups, calibration, settings, device, console)
+        scored = steps.score_units(groups, calibration, settings, settings.criterion, device, console)
         planned = steps.make_plan(groups, scored, settings, console)
         kept, smaller = steps.cut_graph(planned, console)
         masked = steps.verify_cut(planned, smaller, scored.division, console)
@@ -93,7 +95,7 @@ def inspect(settings: Network, console: Console) -> Inspection:
     return describe.inspection(source, size, steps.trace_groups(source, size, settings, console))
 
 
-def score(settings: Scoring, console: Console) -> Ranking:
+def score(settings: Rank, console: Console) -> Ranking:
     """Score the channels of a model.
 
     Raises:
@@ -106,10 +108,48 @@ def score(settings: Scoring, console: Console) -> Ranking:
         groups = steps.trace_groups(source, calibration.size, settings, console)
         if settings.strict:
             steps.refuse_unknown_ops(groups)
-        scored = steps.score_units(groups, calibration, settings, device, console)
+        scored = steps.score_units(groups, calibration, settings, settings.criterion, device, console)
     for remark in scored.scores.remarks:
         console.warn(remark)
     return describe.ranking(source, groups, scored, settings)
+
+
+def compare_criteria(settings: Compare, console: Console) -> tuple[Comparison, str]:
+    """Cut a model by several criteria at several budgets and write a table and a chart.
+
+    Returns:
+        (the comparison, the name of the folder).
+
+    Raises:
+        PfpError: it could not be done; nothing is left behind.
+    """
+    device = steps.find_device(settings.device)
+    with run_folder(settings.out, settings.name) as (folder, name), steps.resources(settings):
+        source = steps.load_source(settings, console)
+        calibration = steps.open_images(settings, source, console)
+        groups = steps.trace_groups(source, calibration.size, settings, console)
+        if settings.strict:
+            steps.refuse_unknown_ops(groups)
+        if not groups.prunable:
+            raise nothing_to_prune(groups)
+        points: list[Point] = []
+        skipped: dict[str, str] = {}
+        for criterion in settings.criteria:
+            try:
+                scored = steps.score_units(groups, calibration, settings, criterion, device, console)
+            except UnsupportedError as error:
+                skipped[criterion] = error.message
+                continue
+            made, quality = steps.try_criterion(groups, scored, criterion, settings, device, console)
+            points += made
+            for remark in scored.scores.remarks:
+                console.warn(f"{criterion}: {remark}")
+        if not points:
+            raise UnsupportedError("; ".join(skipped.values()), "name other criteria with --criteria")
+        compared = describe.comparison(source, settings, scored.division, points, quality, skipped, console)
+        for file, write in COMPARISONS.items():
+            (folder / file).write_text(write(compared), encoding="utf-8")
+    return compared, name
 
 
 def certify(settings: Certify, console: Console) -> Certified:

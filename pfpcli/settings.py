@@ -118,16 +118,14 @@ class Certify(Calibrated):
 
 @dataclass(frozen=True, kw_only=True)
 class Scoring(Calibrated):
-    """How channels are scored.
+    """What scoring goes by, whatever the criterion.
 
     Attributes:
-        criterion: one of `pfpcli.criteria.CRITERIA`; "pfp" is the sensitivity of Provable Filter Pruning.
         reduce: sensitivity over kernel positions, "sum" (the share of the whole channel) or "max" (torchprune).
         delta: probability with which an error bound may fail; it sets the size of the calibration set too.
         cache: take scores from the cache where they are there, and keep them there.
     """
 
-    criterion: str = "pfp"
     reduce: str = "sum"
     delta: float = 1e-16
     cache: bool = True
@@ -140,7 +138,49 @@ class Scoring(Calibrated):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(Scoring):
+class Rank(Scoring):
+    """How channels are scored.
+
+    Attributes:
+        criterion: one of `pfpcli.criteria.CRITERIA`; "pfp" is the sensitivity of Provable Filter Pruning.
+    """
+
+    criterion: str = "pfp"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compare(Scoring):
+    """Which criteria to compare, and where.
+
+    Attributes:
+        criteria: some of `pfpcli.criteria.CRITERIA`.
+        keeps: fractions of `keep_of` to keep, each 0 < keep <= 1.
+        keep_of: what `keeps` measure, "params" or "macs".
+        out: folder; None means pfp-runs/<model>-criteria.
+    """
+
+    criteria: tuple[str, ...] = tuple(CRITERIA)
+    keeps: tuple[float, ...] = (0.8, 0.6, 0.4)
+    keep_of: str = "macs"
+    out: Path | None = None
+
+    def __post_init__(self) -> None:
+        """As for the network."""
+        super().__post_init__()
+        for name in self.criteria:
+            if name not in CRITERIA:
+                raise InputError(f"--criteria {name}: expected some of {', '.join(CRITERIA)}")
+        for keep in self.keeps:
+            check_keep("--keeps", keep)
+
+    @property
+    def name(self) -> str:
+        """What the folder is called."""
+        return f"{self.model.stem}-criteria"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(Rank):
     """What to compress and how far.
 
     Attributes:
@@ -162,11 +202,7 @@ class Settings(Scoring):
     def __post_init__(self) -> None:
         """As for the network."""
         super().__post_init__()
-        if not (isfinite(self.keep) and 0 < self.keep <= 1):
-            raise InputError(
-                f"--keep {self.keep:g}: expected a fraction above 0 and at most 1",
-                "keep two fifths of the parameters with `--keep 0.4` or `--keep 40%`",
-            )
+        check_keep("--keep", self.keep)
         if self.epsilon is not None and not (isfinite(self.epsilon) and self.epsilon > 0):
             raise InputError(f"--epsilon {self.epsilon:g}: expected a relative error above 0", "e.g. `--epsilon 0.1`")
         if self.epsilon is not None and CRITERIA[self.criterion].allocate != "pfp":
@@ -188,6 +224,19 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "reduce": ("sum", "max"),
     "device": ("auto", "cpu", "cuda", "mps"),
 }
+
+
+def check_keep(flag: str, keep: float) -> None:
+    """Refuse what is no fraction to keep.
+
+    Raises:
+        InputError: it is not above 0 and at most 1.
+    """
+    if not (isfinite(keep) and 0 < keep <= 1):
+        raise InputError(
+            f"{flag} {keep:g}: expected a fraction above 0 and at most 1",
+            "keep two fifths of the parameters with `--keep 0.4` or `--keep 40%`",
+        )
 
 
 def parse_keep(text: str) -> float:

@@ -12,6 +12,7 @@ import torch
 from pfpcli import cache, describe, export
 from pfpcli.calibration import Calibration, Division, open_calibration
 from pfpcli.certificate import certificate, measure
+from pfpcli.comparison import Point
 from pfpcli.console import Console
 from pfpcli.cost import count
 from pfpcli.criteria import CRITERIA
@@ -28,8 +29,9 @@ from pfpcli.quality import compare
 from pfpcli.readers import readers
 from pfpcli.rebuild import rebuild
 from pfpcli.record import FILES, Certificate, Quality
+from pfpcli.reweight import reweight
 from pfpcli.score import Task, score, set_size
-from pfpcli.settings import Calibrated, Network, Scoring, Settings
+from pfpcli.settings import Calibrated, Compare, Network, Scoring, Settings
 from pfpcli.torchscript import script_to_fx
 from pfpcli.trace import from_program, trace
 from pfpcli.verify import cut_vs_masked
@@ -108,13 +110,18 @@ def _batch(source: Source) -> int:
 
 
 def score_units(
-    groups: Groups, calibration: Calibration, settings: Scoring, device: torch.device, console: Console
+    groups: Groups,
+    calibration: Calibration,
+    settings: Scoring,
+    criterion: str,
+    device: torch.device,
+    console: Console,
 ) -> Scored:
     """Choose the images and score every unit on them, or find the scores in the cache."""
     with console.step("score") as step:
         found = readers(groups)
         division = calibration.divide(set_size(found, settings.delta), settings.samples)
-        name = cache.key(groups, found, division, settings) if settings.cache else ""
+        name = cache.key(groups, found, division, settings, CRITERIA[criterion].function) if settings.cache else ""
         scores = cache.load(name) if name else None
         before = "cached: " if scores else ""
         if scores is None:
@@ -128,33 +135,58 @@ def score_units(
                 settings.seed,
                 lambda done: step.progress(done, total, "images"),
             )
-            scores = score(settings.criterion, task)
+            scores = score(criterion, task)
             if name:
                 cache.save(name, scores)
         how = f", {settings.reduce} over the kernel" if scores.layers else ""
-        step.summary = f"{before}{scores.samples} images · criterion {settings.criterion}{how}"
-    return Scored(division, found, scores)
+        step.summary = f"{before}{scores.samples} images · criterion {criterion}{how}"
+    return Scored(division, found, scores, round(step.seconds, 3))
 
 
 def make_plan(groups: Groups, scored: Scored, settings: Settings, console: Console) -> Plan:
     """Decide what goes."""
     with console.step("plan") as step:
-        criterion = CRITERIA[settings.criterion]
         budget = Budget(settings.keep, settings.keep_of, settings.epsilon, settings.multiple_of, settings.min_channels)
-        planned = plan(
-            groups,
-            scored.scores,
-            budget,
-            allocate=criterion.allocate,
-            select=criterion.select,
-            delta=settings.delta,
-            seed=settings.seed,
-        )
+        planned = _plan(groups, scored, settings.criterion, budget, settings)
         what = {"params": "parameters", "macs": "MACs"}[budget.of]
         asked = f"asked {100 * budget.keep:g} %" if budget.epsilon is None else f"asked ε ≤ {budget.epsilon:g}"
         epsilon = f" → ε = {planned.epsilon:.3g}" if planned.epsilon is not None and budget.epsilon is None else ""
         step.summary = f"keep {100 * planned.achieved:.1f} % of the {what}, {asked}{epsilon}"
     return planned
+
+
+def _plan(groups: Groups, scored: Scored, criterion: str, budget: Budget, settings: Scoring) -> Plan:
+    chosen = CRITERIA[criterion]
+    return plan(
+        groups,
+        scored.scores,
+        budget,
+        allocate=chosen.allocate,
+        select=chosen.select,
+        delta=settings.delta,
+        seed=settings.seed,
+    )
+
+
+def try_criterion(
+    groups: Groups, scored: Scored, criterion: str, settings: Compare, device: torch.device, console: Console
+) -> tuple[list[Point], Quality]:
+    """Cut by one criterion at every budget; returns what came of it, and the last of the qualities."""
+    points = []
+    with console.step("cut") as step:
+        for keep in settings.keeps:
+            planned = _plan(groups, scored, criterion, Budget(keep, settings.keep_of), settings)
+            kept, smaller = Cut(groups.labelled, planned.alive), cut(groups.labelled, planned.alive)
+            reweight(smaller, kept, planned, scored.readers)
+            judging = scored.division.judging(smaller.fixed_batch)
+            quality = compare(groups.labelled.graph, smaller, judging, scored.division.source, device)
+            params, macs = (getattr(planned.after, of) / getattr(planned.before, of) for of in ("params", "macs"))
+            points.append(
+                Point(criterion, keep, params, macs, quality.after, quality.agreement, quality.distance, scored.seconds)
+            )
+        shown = ", ".join(f"{100 * p.macs:.0f} % of the MACs: {100 * p.quality:.1f} %" for p in points)
+        step.summary = f"{quality.metric} at {shown}"
+    return points, quality
 
 
 def cut_graph(planned: Plan, console: Console) -> tuple[Cut, Graph]:

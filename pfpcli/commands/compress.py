@@ -9,7 +9,18 @@ import typer
 
 from pfpcli.commands.app import command
 from pfpcli.commands.flags import OUTPUT, flag
-from pfpcli.commands.options import budget, checkpoint, images, judging, machine, network, scoring, takes, talking
+from pfpcli.commands.options import (
+    budget,
+    checkpoint,
+    criterion,
+    images,
+    judging,
+    machine,
+    network,
+    scoring,
+    takes,
+    talking,
+)
 from pfpcli.commands.talk import Talk, width
 from pfpcli.report.terminal import summary, verdict
 from pfpcli.settings import Settings
@@ -22,7 +33,7 @@ from pfpcli.settings import Settings
     "pfp compress model.pt --calib ./imgs --keep-of macs --freeze 'head*'",
     "pfp compress model.pt --calib ./imgs --out small --json > run.json",
 )
-@takes(checkpoint, network, images, judging, budget, scoring, machine, talk=talking)
+@takes(checkpoint, network, images, judging, budget, criterion, scoring, machine, talk=talking)
 def compress(
     given: dict[str, Any],
     *,

@@ -51,7 +51,7 @@ def remember(ctx: typer.Context, param: typer.CallbackParam, value: Any) -> Any:
 def flag(panel: str, text: str, *names: str, choices: Sequence[str] = (), **more: Any) -> Any:
     """An option and the panel of the help it stands in."""
     if choices:
-        more |= {"metavar": "|".join(choices), "autocompletion": lambda: list(choices)}
+        more = {"metavar": "|".join(choices), "autocompletion": lambda: list(choices), **more}
         more.setdefault("callback", one_of(choices))
     return typer.Option(*names, help=text, rich_help_panel=panel, **more)
 
@@ -61,9 +61,9 @@ def switch(panel: str, text: str, *names: str, **more: Any) -> Any:
     return flag(panel, text, *names, metavar="", **more)
 
 
-def setting(panel: str, name: str, text: str) -> Any:
+def setting(panel: str, name: str, text: str, **more: Any) -> Any:
     """An option for a setting with a fixed set of values."""
-    return flag(panel, text, choices=CHOICES[name])
+    return flag(panel, text, choices=CHOICES[name], **more)
 
 
 Color = Annotated[str, flag(OUTPUT, "Colour what is printed.", choices=COLORS, callback=remember, is_eager=True)]

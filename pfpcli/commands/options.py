@@ -15,11 +15,14 @@ import typer
 
 from pfpcli.commands.flags import COLORS, OUTPUT, Color, Json, Verbose, flag, setting, switch
 from pfpcli.commands.talk import Talk
+from pfpcli.criteria import CRITERIA
 from pfpcli.errors import InputError
 from pfpcli.settings import Settings, parse_keep, parse_numbers
 
 INPUT, CALIBRATION, BUDGET, SCORING = "Input", "Calibration images", "Budget", "Scoring"
 CUT, MACHINE = "What may be cut", "Machine"
+
+_CRITERIA = "; ".join(f"{name} ({found.summary})" for name, found in CRITERIA.items())
 
 _Group = Callable[..., Any]
 
@@ -169,22 +172,29 @@ def budget(
     }
 
 
+def criterion(
+    criterion: Annotated[
+        str, setting(SCORING, "criterion", f"How channels are scored: {_CRITERIA}.", metavar="NAME")
+    ] = Settings.criterion,
+) -> dict[str, Any]:
+    """How channels are scored."""
+    return {"criterion": criterion}
+
+
 def scoring(
     samples: Annotated[
         int | None,
         flag(SCORING, "Images to score on; otherwise as many as the error bound asks for.", metavar="N"),
     ] = Settings.samples,
-    criterion: Annotated[str, setting(SCORING, "criterion", "How channels are scored.")] = Settings.criterion,
     reduce: Annotated[str, setting(SCORING, "reduce", "Sensitivity over the positions of a kernel.")] = Settings.reduce,
     delta: Annotated[
         float, flag(SCORING, "Probability with which an error bound may fail.", metavar="P")
     ] = Settings.delta,
     no_cache: Annotated[bool, switch(SCORING, "Score again, whatever was scored before.", "--no-cache")] = False,
 ) -> dict[str, Any]:
-    """How channels are scored."""
+    """What scoring goes by, whatever the criterion."""
     return {
         "samples": samples,
-        "criterion": criterion,
         "reduce": reduce,
         "delta": delta,
         "cache": not no_cache,

@@ -6,11 +6,11 @@ from typing import Annotated, Any
 
 from pfpcli.commands.app import command
 from pfpcli.commands.flags import OUTPUT, switch
-from pfpcli.commands.options import checkpoint, images, machine, network, scoring, takes, talking
+from pfpcli.commands.options import checkpoint, criterion, images, machine, network, scoring, takes, talking
 from pfpcli.commands.talk import Talk, width
 from pfpcli.errors import InputError
 from pfpcli.report import ranking
-from pfpcli.settings import Scoring
+from pfpcli.settings import Rank
 
 
 @command(
@@ -19,7 +19,7 @@ from pfpcli.settings import Scoring
     "pfp score model.pt --calib ./imgs --criterion l1 --csv > scores.csv",
     "pfp score model.pt --calib ./arrays --preprocess none --json",
 )
-@takes(checkpoint, network, images, scoring, machine, talk=talking)
+@takes(checkpoint, network, images, criterion, scoring, machine, talk=talking)
 def score(
     given: dict[str, Any],
     *,
@@ -30,7 +30,7 @@ def score(
     """Score the channels of MODEL and print what came of it. Nothing is cut."""
     if as_csv and talk.as_json:
         raise InputError("--csv --json: two formats", "give one of them")
-    found = talk.run("score", Scoring(**given))
+    found = talk.run("score", Rank(**given))
     page = talk.page()
     if talk.as_json:
         talk.json(found)
