@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -82,4 +83,4 @@ def test_names_in_a_chart_are_text_and_do_not_overlap() -> None:
     names = [n for n in root.iter() if n.tag.endswith("text") and (n.text or "").startswith("<")]
     heights = sorted(float(n.attrib["y"]) for n in names)
     assert len(names) == 9
-    assert min(b - a for a, b in zip(heights, heights[1:], strict=False)) >= 14
+    assert min(b - a for a, b in pairwise(heights)) >= 14
