@@ -21,6 +21,7 @@ import torch
 
 from pfpcli import pfp
 from pfpcli.calibration import Division
+from pfpcli.folders import cache_folder
 from pfpcli.graph import Graph, is_tensor
 from pfpcli.groups import Groups
 from pfpcli.readers import Reader
@@ -29,12 +30,6 @@ from pfpcli.settings import Scoring
 
 #: Files that are kept, at most; the oldest go first.
 MOST_FILES = 200
-
-
-def folder() -> Path:
-    """Where scores are kept: $PFP_CACHE, or pfp in the user's cache folder."""
-    named = os.environ.get("PFP_CACHE")
-    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pfp"
 
 
 def key(groups: Groups, readers: list[Reader], division: Division, settings: Scoring, function: str) -> str:
@@ -79,7 +74,7 @@ def _images(division: Division) -> Iterator[bytes]:
 def load(name: str) -> Scores | None:
     """The scores of that name, or None."""
     try:
-        with (folder() / f"{name}.npz").open("rb") as file, np.load(file, allow_pickle=False) as held:
+        with (cache_folder() / f"{name}.npz").open("rb") as file, np.load(file, allow_pickle=False) as held:
             told = json.loads(str(held["told"]))
             layers = tuple(
                 LayerScores(**layer, **{array: held[f"{i}.{array}"] for array in _arrays()})
@@ -100,11 +95,11 @@ def save(name: str, scores: Scores) -> None:
         layers.append(values)
     told = {"layers": layers, "samples": scores.samples, "remarks": scores.remarks}
     with contextlib.suppress(OSError):
-        folder().mkdir(parents=True, exist_ok=True)
-        draft = folder() / f".{name}.{os.getpid()}.npz"
+        cache_folder().mkdir(parents=True, exist_ok=True)
+        draft = cache_folder() / f".{name}.{os.getpid()}.npz"
         np.savez(draft, allow_pickle=False, told=np.array(json.dumps(told)), **arrays)
-        draft.replace(folder() / f"{name}.npz")
-        kept = sorted(folder().glob("*.npz"), key=lambda path: path.stat().st_mtime_ns)
+        draft.replace(cache_folder() / f"{name}.npz")
+        kept = sorted(cache_folder().glob("*.npz"), key=lambda path: path.stat().st_mtime_ns)
         for path in kept[:-MOST_FILES]:
             path.unlink()
 

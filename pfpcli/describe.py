@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.fx.node import Node
 
+from pfpcli import kernel
 from pfpcli._version import __version__
 from pfpcli.calibration import Division
 from pfpcli.certificate import factors
@@ -204,6 +205,7 @@ def _machine(device: torch.device) -> dict[str, Any]:
         "onnxruntime": onnxruntime.__version__,
         "platform": f"{platform.system()} {platform.machine()}",
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "kernel": kernel.about() if device.type == "cpu" else "torch",
     }
 
 

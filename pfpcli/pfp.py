@@ -25,6 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pfpcli.kernel import largest_shares
 from pfpcli.ops import Columns
 
 #: Denominators up to this count as nothing to share (float32 epsilon, as in torchprune).
@@ -59,8 +60,7 @@ def sensitivity(columns: Columns, reduce: str = "sum") -> Tensor:
         x, weight = x.flatten(2, 3).unsqueeze(3), weight.flatten(2, 3).unsqueeze(3)
     largest = x.new_zeros(x.shape[1:3])
     for part in halves(x):
-        for positive in (weight.clamp(min=0), weight.neg().clamp(min=0)):
-            torch.maximum(largest, _largest_share(part, positive), out=largest)
+        torch.maximum(largest, _largest_share(part, weight), out=largest)
     return largest.unflatten(1, (shape[1], -1)).amax(2) if reduce == "max" else largest
 
 
@@ -80,21 +80,34 @@ def block(device: torch.device) -> int:
 
 
 def _largest_share(x: Tensor, weight: Tensor) -> Tensor:
-    """As `sensitivity`, for inputs and weights that are not negative, summed over r.
+    """As `sensitivity`, for inputs that are not negative, summed over r."""
+    samples, groups, channels, kernel, patches = x.shape
+    x = x.permute(1, 2, 3, 0, 4).reshape(groups, channels, kernel, samples * patches)
+    signs = (weight.clamp(min=0), weight.neg().clamp(min=0))
+    inverses = [inverse(sign.flatten(2) @ x.flatten(1, 2)) for sign in signs]
+    fused = largest_shares(x)
+    if fused is not None:
+        return fused(x, weight, *inverses)
+    return torch.maximum(*(_largest_of_sign(x, sign, inv) for sign, inv in zip(signs, inverses, strict=True)))
+
+
+def _largest_of_sign(x: Tensor, weight: Tensor, inverted: Tensor) -> Tensor:
+    """The largest share of each channel in any output, float[G, J], for weights of one sign.
 
     The shares, outputs by channels by positions of them, are never there at once: they are made, divided and reduced a
     block of channels at a time.
+
+    Args:
+        x: float[G, J, R, N * P].
+        weight: float[G, O, J, R], not negative.
+        inverted: float[G, O, N * P], 1 over the sums that shares are taken of.
     """
-    samples, groups, channels, kernel, patches = x.shape
+    groups, channels, kernel, positions = x.shape
     outputs = weight.shape[1]
-    # [G, J, R, N*P] and [G, J, O, R]
-    x = x.permute(1, 2, 3, 0, 4).reshape(groups, channels, kernel, samples * patches)
     weight = weight.permute(0, 2, 1, 3).contiguous()
-    total = weight.transpose(1, 2).reshape(groups, outputs, -1) @ x.reshape(groups, channels * kernel, -1)
-    inverted = inverse(total)
     largest = x.new_zeros(groups, channels)
     most = block(x.device)
-    width = max(1, min(samples * patches, most // outputs))
+    width = max(1, min(positions, most // outputs))
     count = max(1, most // (outputs * width))
     some = max(1, count // channels)  # groups at a time, where they are small
     for lowest in range(0, groups, some):
@@ -102,7 +115,7 @@ def _largest_share(x: Tensor, weight: Tensor) -> Tensor:
         for first in range(0, channels, count):
             rows = slice(first, first + count)
             best = largest[of, rows]
-            for start in range(0, samples * patches, width):
+            for start in range(0, positions, width):
                 at = slice(start, start + width)
                 if kernel == 1:  # the weight is the same at all positions and can wait until the largest is found
                     shares = (x[of, rows, :, at] * inverted[of, None, :, at]).amax(3) * weight[of, rows, :, 0]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import math
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from pfpcli import pfp
+from pfpcli import kernel, pfp
 from pfpcli.ops import Columns
 
 #: The micro net: two outputs, three inputs.
@@ -102,18 +101,40 @@ def test_blocks_and_chunks_give_what_the_definition_gives(reduce: str, monkeypat
     x = torch.randn(3, 5, 4, 7, generator=generator)
     weight = torch.randn(6, 5, 4, generator=generator)
     expected = reference(x, weight, reduce)
+    monkeypatch.setattr(pfp, "largest_shares", lambda x: None)
     for block in (1, 16, 100, 1 << 19):
         monkeypatch.setitem(pfp._BLOCK, "cpu", block)
         found = pfp.sensitivity(Columns(x[:, None], weight[None]), reduce)[0]
         torch.testing.assert_close(found, expected, rtol=2e-5, atol=0)
 
 
-def test_sample_counts_that_the_bernstein_bound_asks_for() -> None:  # 9, the self-contained form
-    def bernstein(epsilon: float, delta: float) -> int:
-        total, events = 2.25, 3
-        return math.ceil((6 + 2 * epsilon) * total * math.log(2 * events / delta) / (3 * epsilon**2))
+@pytest.mark.skipif(kernel.about() != "compiled", reason="there is no C++ compiler here")
+@pytest.mark.parametrize(
+    "sizes", [(1, 5, 4, 1, 7), (3, 5, 4, 9, 64), (2, 33, 20, 9, 130), (1, 3, 7, 25, 200), (4, 1, 6, 4, 1)]
+)
+def test_the_compiled_kernel_gives_what_torch_gives(sizes: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    groups, channels, outputs, positions, patches = sizes
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(2, groups, channels, positions, patches, generator=generator)
+    weight = torch.randn(groups, outputs, channels, positions, generator=generator)
+    weight[:, 0], x[0, :, 0] = 0, 0
+    found = pfp.sensitivity(Columns(x, weight))
+    monkeypatch.setattr(pfp, "largest_shares", lambda x: None)
+    torch.testing.assert_close(found, pfp.sensitivity(Columns(x, weight)), rtol=2e-5, atol=0)
 
-    found = [bernstein(*pair) for pair in ((0.2, 0.1), (0.2, 0.01), (0.5, 0.1), (0.5, 0.01))]
+
+def test_without_a_compiler_torch_alone_computes_the_shares(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(kernel, "_library", kernel._library.__wrapped__)
+    assert kernel.about() == "torch (no C++ compiler found)"
+    assert torch.equal(sensitivity([[1.0, 2, 3]]), torch.tensor([0.5, 1, 0.75]))
+
+
+def test_sample_counts_that_the_bernstein_bound_asks_for() -> None:  # 9, the self-contained form
+    found = [
+        pfp.enough_draws(epsilon, 2.25, 3, delta)
+        for epsilon, delta in ((0.2, 0.1), (0.2, 0.01), (0.5, 0.1), (0.5, 0.01))
+    ]
     assert found == [492, 768, 86, 135]
 
 
