@@ -2,36 +2,46 @@
 
     python benchmarks/bench.py [--images N] [--threads N]
 
-Prints the seconds of each step, scoring as a multiple of a plain forward pass over the same images, and the largest
-memory of the process. Nothing here passes or fails.
+Prints the seconds of each step, scoring as a multiple of a plain forward pass over the same images (by the compiled
+kernel, by torch alone, and by a loop over the outputs of every layer), and the largest memory of the process. Nothing
+here passes or fails.
 """
 
 from __future__ import annotations
 
 import argparse
 import resource
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest import mock
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pfpcli import export
+from pfpcli import export, kernel, pfp
 from pfpcli.cost import count
 from pfpcli.cut import cut
 from pfpcli.flow import label
 from pfpcli.groups import group
+from pfpcli.ops import Columns
 from pfpcli.plan import Budget, plan
 from pfpcli.readers import readers
 from pfpcli.score import Task, score
 from pfpcli.trace import trace
 from pfpcli.verify import cut_vs_masked
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+import reference
+
 #: Images scored at a time.
 BATCH = 13
+#: Images that go through the loop over outputs: it takes minutes for each.
+LOOPED = 1
 
 
 class Bottleneck(nn.Module):
@@ -103,10 +113,16 @@ def main() -> None:
     with timed("label and group", seconds):
         groups = group(label(graph))
     before = memory()
+    batches = [(part, None) for part in images.split(BATCH)]
+    task = Task(groups, readers(groups), lambda: batches, torch.device("cpu"))
+    pfp.sensitivity(Columns(images[:1, :1, :1, None], torch.ones(1, 1, 1, 1)))  # builds the kernel
     with timed("score", seconds):
-        batches = [(part, None) for part in images.split(BATCH)]
-        scores = score("pfp", Task(groups, readers(groups), lambda: batches, torch.device("cpu")))
+        scores = score("pfp", task)
     above = memory() - before
+    with timed("score, torch alone", seconds), mock.patch.object(pfp, "largest_shares", return_value=None):
+        same = score("pfp", task)
+    with timed(f"loop over outputs, {LOOPED} image", seconds):
+        reference.sensitivities(groups, images[:LOOPED])
     with timed("plan (keep 0.5)", seconds):
         planned = plan(groups, scores, Budget(0.5))
     with timed("cut", seconds):
@@ -117,7 +133,16 @@ def main() -> None:
         program = export.program(smaller)
         export.save_pt2(program, Path(folder) / "model.pt2")
         export.save_onnx(program, smaller, export.names(smaller), Path(folder) / "model.onnx", [images[:3]])
-    print(f"scoring is {seconds['score'] / seconds['plain forward']:.1f} × a plain forward pass over the same images")
+    forward = seconds["plain forward"]
+    looped = seconds[f"loop over outputs, {LOOPED} image"] / LOOPED * settings.images
+    print(f"scoring ({kernel.about()}) is {seconds['score'] / forward:.1f} × a plain forward pass over the same images")
+    print(f"scoring with torch alone is {seconds['score, torch alone'] / forward:.1f} ×")
+    print(
+        f"a loop over the outputs of every layer (tests/reference.py) is {looped / forward:.0f} ×, {LOOPED} image timed"
+    )
+    there = ~np.isnan(scores.unit) & (same.unit > 0)
+    difference = np.abs(scores.unit[there] / same.unit[there] - 1).max()
+    print(f"largest relative difference between the scores of the two: {difference:.1e}")
     print(f"scoring needs {above:.0f} MB above what was in use before")
     costs = count(smaller)
     print(f"{planned.before.params:,} → {costs.params:,} parameters, {planned.before.macs:,} → {costs.macs:,} MACs")

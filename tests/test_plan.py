@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+import reference
 from pfpcli.cost import Predictor
 from pfpcli.errors import BudgetError, UnsupportedError
 from pfpcli.flow import label
@@ -137,6 +138,22 @@ def test_scores_do_not_depend_on_the_order_or_the_size_of_batches() -> None:
     assert np.nanmax(first) > 0
     for other in others:
         np.testing.assert_allclose(other, first, rtol=2e-5)
+
+
+@pytest.mark.parametrize(
+    "name", ["residual", "grouped", "concat", "conv1d", "pixel_shuffle", "grouped_transposed", "shared"]
+)
+def test_scoring_gives_what_the_definition_gives_one_image_and_one_output_at_a_time(name: str) -> None:
+    groups, _ = scored(name)
+    images = ZOO[name].example(batch=3, seed=2)[0]
+    expected = reference.sensitivities(groups, images)
+    found: dict[str, np.ndarray] = {}
+    for layer in score(groups, [images]).layers:
+        if layer.has_weights:
+            found[layer.name] = np.maximum(layer.channels, found.get(layer.name, 0))
+    assert set(found) == set(expected)
+    for layer, values in expected.items():
+        np.testing.assert_allclose(found[layer], values.numpy(), rtol=2e-5, atol=0, err_msg=layer)
 
 
 def test_a_unit_that_is_read_as_a_flattened_map_has_one_share() -> None:
