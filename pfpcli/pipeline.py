@@ -45,7 +45,10 @@ def compress(settings: Settings, console: Console) -> tuple[Run, str]:
         if not groups.prunable:
             raise nothing_to_prune(groups)
         scored = steps.score_units(groups, calibration, settings, settings.criterion, device, console)
-        planned = steps.make_plan(groups, scored, settings, console)
+        if settings.steps == 1:
+            planned = steps.make_plan(groups, scored, settings, console)
+        else:
+            planned = steps.plan_in_steps(groups, scored, calibration, settings, device, console)
         kept, smaller = steps.cut_graph(planned, console)
         masked = steps.verify_cut(planned, smaller, scored.division, console)
         if planned.is_sampled:

@@ -34,6 +34,7 @@ class Budget:
         epsilon: keep as little as leaves every layer within this relative error; `keep` does not count then.
         multiple_of: kept channels of a group are a multiple of this (or all of them).
         min_channels: fewest channels a group keeps.
+        min_part: fewest units each part of a group with several parts keeps.
     """
 
     keep: float = 0.5
@@ -41,6 +42,7 @@ class Budget:
     epsilon: float | None = None
     multiple_of: int = 1
     min_channels: int = 1
+    min_part: int = 1
 
 
 @dataclass(frozen=True)
@@ -254,6 +256,8 @@ def _choices(groups: Groups, scores: Scores, predictor: Predictor, budget: Budge
         step = budget.multiple_of // math.gcd(budget.multiple_of, group.width)
         most = int(must.sum(1).max())
         least = max(1, most, math.ceil(budget.min_channels / group.width))
+        if len(group.rows) > 1:
+            least = max(least, min(budget.min_part, group.steps))
         choices.append(_Choice(group, order, scores.unit[order].max(1), most, least, step))
     return choices
 

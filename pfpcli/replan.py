@@ -1,4 +1,4 @@
-"""Replan: a plan read back from the plan.json of a run."""
+"""Replan: a plan read back from the plan.json of a run, and plans that follow each other made one."""
 
 from __future__ import annotations
 
@@ -36,7 +36,37 @@ def replan(content: dict[str, Any], groups: Groups, readers: list[Reader]) -> Pl
             scale[labels[alive[labels]]] = factors[alive[labels]]
     predictor = Predictor(groups)
     whole = everything(groups, predictor, Budget(content["keep"], content["of"]))
-    return replace(whole, alive=alive, scale=scale, after=predictor.predict(alive), epsilon=content["epsilon"])
+    kept = tuple(int(alive[group.rows[0]].sum()) for group in groups.groups)
+    after = predictor.predict(alive)
+    return replace(whole, alive=alive, scale=scale, kept=kept, after=after, epsilon=content["epsilon"])
+
+
+def follow(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    """Two plans as one: of a network, and of what the first one leaves of it; contents of plan.json."""
+    tensors = {name: dict(dims) for name, dims in first["tensors"].items()}
+    for name, dims in second["tensors"].items():
+        mine = tensors.setdefault(name, {})
+        for dim, kept in dims.items():
+            mine[dim] = _kept_of_kept(mine[dim], kept) if dim in mine else kept
+    scale = {name: list(factors) for name, factors in first["scale"].items()}
+    for name, factors in second["scale"].items():
+        if name in scale:  # what the first dropped is 0 and is not among those of the second
+            left = iter(factors)
+            scale[name] = [factor and factor * next(left) for factor in scale[name]]
+        else:
+            scale[name] = factors
+    return {**second, "tensors": tensors, "scale": scale}
+
+
+def _kept_of_kept(before: list[Any], kept: list[Any]) -> list[Any]:
+    """Indices among indices; lists of them, one for each part, where the parts keep others."""
+    if before and isinstance(before[0], list):
+        # a part that is gone is none of those that the second plan knows
+        rows = iter(kept if kept and isinstance(kept[0], list) else [kept] * len(before))
+        return [[row[i] for i in next(rows)] if row else [] for row in before]
+    if kept and isinstance(kept[0], list):
+        return [[before[i] for i in row] for row in kept]
+    return [before[i] for i in kept]
 
 
 def _alive(tensors: dict[str, dict[str, Any]], groups: Groups) -> NDArray[np.bool_]:
@@ -56,4 +86,7 @@ def _alive(tensors: dict[str, dict[str, Any]], groups: Groups) -> NDArray[np.boo
                 dropped += [np.delete(row, left) for row, left in zip(rows, kept, strict=True)]
             else:
                 dropped.append(np.delete(axes.labels[int(dim)].numpy(), kept))
-    return ~np.isin(groups.root, groups.root[np.concatenate(dropped)])
+    units = np.unique(groups.root[np.concatenate(dropped)])
+    # a part is in no tensor of its own: it is gone where nothing of what it owns is left
+    parts = [part for part, owned in groups.owned.items() if np.isin(owned, units).all()]
+    return groups.alive(np.concatenate([units, np.asarray(parts, np.int64)]))

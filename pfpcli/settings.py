@@ -47,7 +47,7 @@ class Network:
             value = getattr(self, name, choices[0])
             if value not in choices:
                 raise InputError(f"--{name.replace('_', '-')} {value}: expected one of {', '.join(choices)}")
-        for name in ("samples", "multiple_of", "min_channels", "threads"):
+        for name in ("samples", "steps", "multiple_of", "min_channels", "threads"):
             value = getattr(self, name, None)
             if value is not None and value < 1:
                 raise InputError(f"--{name.replace('_', '-')} {value}: expected a whole number from 1 up")
@@ -187,6 +187,7 @@ class Settings(Rank):
         keep: fraction of `keep_of` to keep, 0 < keep <= 1.
         keep_of: what `keep` measures, "params" or "macs".
         epsilon: keep as little as leaves every layer within this relative error; `keep` does not count then.
+        steps: cut in so many steps and score again between them.
         multiple_of: kept channels are rounded up to a multiple of this.
         min_channels: smallest number of channels a group keeps.
         out: run folder; None means pfp-runs/<model>-keep<R> (or -epsilon<E>).
@@ -195,6 +196,7 @@ class Settings(Rank):
     keep: float = 0.5
     keep_of: str = "params"
     epsilon: float | None = None
+    steps: int = 1
     multiple_of: int = 1
     min_channels: int = 1
     out: Path | None = None
@@ -205,6 +207,11 @@ class Settings(Rank):
         check_keep("--keep", self.keep)
         if self.epsilon is not None and not (isfinite(self.epsilon) and self.epsilon > 0):
             raise InputError(f"--epsilon {self.epsilon:g}: expected a relative error above 0", "e.g. `--epsilon 0.1`")
+        if self.epsilon is not None and self.steps > 1:
+            raise InputError(
+                f"--epsilon {self.epsilon:g} --steps {self.steps}: an error is asked for of one network",
+                "use --keep with --steps",
+            )
         if self.epsilon is not None and CRITERIA[self.criterion].allocate != "pfp":
             raise InputError(
                 f"--epsilon {self.epsilon:g}: criterion {self.criterion} bounds no error",

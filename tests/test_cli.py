@@ -244,7 +244,7 @@ def test_a_keep_ratio_may_be_a_fraction_or_a_percentage(
     assert seen[0].keep == pytest.approx(value)
 
 
-@pytest.mark.parametrize("flag", ["--samples", "--threads", "--multiple-of", "--min-channels", "--seed"])
+@pytest.mark.parametrize("flag", ["--samples", "--threads", "--steps", "--multiple-of", "--min-channels", "--seed"])
 def test_counts_are_whole_numbers(
     flag: str, pipeline: Callable[[Any], list[Settings]], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -270,6 +270,7 @@ def test_every_setting_has_a_flag(pipeline: Callable[[Any], list[Settings]]) -> 
         "reduce": "max",
         "delta": "1e-9",
         "samples": "7",
+        "steps": "3",
         "freeze": "head*",
         "multiple_of": "8",
         "min_channels": "2",
@@ -296,6 +297,7 @@ def test_every_setting_has_a_flag(pipeline: Callable[[Any], list[Settings]]) -> 
         reduce="max",
         delta=1e-9,
         samples=7,
+        steps=3,
         freeze=("head*", "stem"),
         multiple_of=8,
         min_channels=2,

@@ -153,6 +153,9 @@ def budget(
         float | None,
         flag(BUDGET, "Instead of --keep: as little as leaves every layer within this relative error.", metavar="E"),
     ] = Settings.epsilon,
+    steps: Annotated[
+        int, flag(BUDGET, "Cut in N steps, and score what is left between them.", metavar="N")
+    ] = Settings.steps,
     multiple_of: Annotated[
         int, flag(BUDGET, "Round kept channels up to a multiple of N.", metavar="N")
     ] = Settings.multiple_of,
@@ -167,6 +170,7 @@ def budget(
         "keep": Settings.keep if keep is None else parse_keep(keep),
         "keep_of": keep_of,
         "epsilon": epsilon,
+        "steps": steps,
         "multiple_of": multiple_of,
         "min_channels": min_channels,
     }
