@@ -168,7 +168,7 @@ def test_choices_are_completed(tmp_path: Path) -> None:
     ("args", "message", "hint"),
     [
         (["reprot"], "reprot: no such command", "did you mean `pfp report`?"),
-        (["sing"], "sing: no such command", "use one of compress, inspect, report; see `pfp --help`"),
+        (["sing"], "sing: no such command", "use one of compress, inspect, report, sparsify; see `pfp --help`"),
         (["--vers"], "--vers: no such option of pfp", "did you mean `--version`?"),
         ([*COMPRESS, "--kep", "1"], "--kep: no such option of pfp compress", "did you mean `--keep`?"),
         ([*COMPRESS, "--keep_of", "macs"], "--keep_of: no such option of pfp compress", "did you mean `--keep-of`?"),

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from pfpcli.commands.app import command
-from pfpcli.commands.flags import OUTPUT, flag
-from pfpcli.commands.options import budget, images, machine, network, scoring, takes, talking
-from pfpcli.commands.talk import Talk, width
-from pfpcli.report.terminal import summary, verdict
+from pfpcli.commands.options import Out, budget, images, machine, network, scoring, takes, talking
+from pfpcli.commands.talk import Talk
 from pfpcli.settings import Settings
 
 
@@ -23,24 +18,6 @@ from pfpcli.settings import Settings
     "pfp compress model.pt --calib ./imgs --out small --json > run.json",
 )
 @takes(network, images, budget, scoring, machine, talk=talking)
-def compress(
-    given: dict[str, Any],
-    *,
-    out: Annotated[
-        Path | None, flag(OUTPUT, "Run folder; otherwise one in pfp-runs named after the model.", metavar="DIR")
-    ] = Settings.out,
-    talk: Talk,
-) -> None:
+def compress(given: dict[str, Any], *, out: Out = Settings.out, talk: Talk) -> None:
     """Prune MODEL to a fraction of its parameters and write the smaller network to a run folder."""
-    settings = Settings(**given, out=out)
-    finished, folder = talk.run("compress", settings)
-    if talk.as_json:
-        talk.json(finished)
-    elif not talk.quiet:
-        talk.beside().write("")
-        page = talk.page()
-        page.write(summary(finished, folder=folder, width=width(), unicode=page.unicode).removesuffix("\n"))
-    if finished.status != "ok":
-        if talk.as_json or talk.quiet:
-            talk.beside().write(verdict(finished))
-        raise typer.Exit(1)
+    talk.finish(*talk.run("compress", Settings(**given, out=out)))

@@ -16,10 +16,19 @@ import typer
 from pfpcli.commands.flags import COLORS, OUTPUT, Color, Json, Verbose, flag, setting, switch
 from pfpcli.commands.talk import Talk
 from pfpcli.errors import InputError
-from pfpcli.settings import Settings, parse_keep, parse_numbers
+from pfpcli.settings import Settings, Sparsity, parse_keep, parse_numbers
 
 INPUT, CALIBRATION, BUDGET, SCORING = "Input", "Calibration images", "Budget", "Scoring"
 CUT, MACHINE = "What may be cut", "Machine"
+
+Keep = Annotated[
+    str | None,
+    flag(BUDGET, "Fraction to keep, above 0 and at most 1, or a percentage; otherwise 0.5.", metavar="R"),
+]
+Delta = Annotated[float, flag(SCORING, "Probability with which an error bound may fail.", metavar="P")]
+Out = Annotated[
+    Path | None, flag(OUTPUT, "Run folder; otherwise one in pfp-runs named after the model.", metavar="DIR")
+]
 
 _Group = Callable[..., Any]
 
@@ -136,10 +145,7 @@ def images(
 
 
 def budget(
-    keep: Annotated[
-        str | None,
-        flag(BUDGET, "Fraction to keep, above 0 and at most 1, or a percentage; otherwise 0.5.", metavar="R"),
-    ] = None,
+    keep: Keep = None,
     keep_of: Annotated[str, setting(BUDGET, "keep_of", "What --keep measures.")] = Settings.keep_of,
     epsilon: Annotated[
         float | None,
@@ -167,12 +173,29 @@ def budget(
 def scoring(
     criterion: Annotated[str, setting(SCORING, "criterion", "How channels are scored.")] = Settings.criterion,
     reduce: Annotated[str, setting(SCORING, "reduce", "Sensitivity over the positions of a kernel.")] = Settings.reduce,
-    delta: Annotated[
-        float, flag(SCORING, "Probability with which an error bound may fail.", metavar="P")
-    ] = Settings.delta,
+    delta: Delta = Settings.delta,
 ) -> dict[str, Any]:
     """How channels are scored."""
     return {"criterion": criterion, "reduce": reduce, "delta": delta}
+
+
+def sparsity(
+    keep: Keep = None,
+    criterion: Annotated[
+        str, setting(SCORING, "criterion", "How weights are chosen.", of=Sparsity)
+    ] = Sparsity.criterion,
+    delta: Delta = Sparsity.delta,
+    cut_dead: Annotated[
+        bool, switch(CUT, "Cut the channels off that nothing reads any more.", "--cut-dead")
+    ] = Sparsity.cut_dead,
+) -> dict[str, Any]:
+    """Which single weights go, and how many."""
+    return {
+        "keep": Sparsity.keep if keep is None else parse_keep(keep),
+        "criterion": criterion,
+        "delta": delta,
+        "cut_dead": cut_dead,
+    }
 
 
 def machine(
