@@ -28,7 +28,7 @@ from pfpcli.load import Source
 from pfpcli.outcome import Outcome, SparseOutcome
 from pfpcli.plan import Plan
 from pfpcli.record import Cost, Filling, GroupRow, Layer, Run, SparseLayer, SparseRun
-from pfpcli.sparse import nonzeros
+from pfpcli.weights import nonzeros
 
 #: Version of plan.json. 1: the first one.
 PLAN_VERSION = 1

@@ -17,7 +17,8 @@ from pfpcli.readers import Reader
 from pfpcli.record import Quality, Verification
 from pfpcli.score import Scores
 from pfpcli.settings import Settings, Sparsity
-from pfpcli.sparse import Amount, Chosen, Seen, Weights
+from pfpcli.sparse import Chosen, Seen
+from pfpcli.weights import Amount, Weights
 
 
 @dataclass(frozen=True)

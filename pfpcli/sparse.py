@@ -1,183 +1,29 @@
 """Sparse: which single weights of a network go, and how far its layers are off without them.
 
-Every layer with weights that reads channels takes part (`Weights`); whatever else a network has, biases, norms,
-depthwise convolutions and frozen layers, stays as it is and counts as it is. A tensor that several layers read with has
-one score for each of its weights, the largest of theirs, and is kept or dropped once.
-
-Everything about a weight is in the shape of its tensor; what is about rows (`sipp`) is in that of `Columns.weight`,
+A tensor that several layers read with has one score for each of its weights, the largest of theirs, and is kept or
+dropped once. Scores are in the shape of the tensor; what is about rows (`sipp`) is in that of `Columns.weight`,
 float[G, O, J, R], of the layer that reads.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.fx.node import Node, map_arg
+from torch import Tensor
 
-from pfpcli import ops, pfp, sipp
+from pfpcli import pfp, sipp
 from pfpcli.criteria import WeightCriterion
 from pfpcli.cut import Cut
-from pfpcli.errors import BudgetError, UnsupportedError
-from pfpcli.graph import Graph, fetch, is_tensor, owner
-from pfpcli.groups import Groups, matching
+from pfpcli.graph import Graph, fetch
+from pfpcli.groups import Groups
 from pfpcli.loss import per_sample_loss
 from pfpcli.readers import Reader
 from pfpcli.score import Counter, Task
-
-# The weights -----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class Weights:
-    """A tensor of weights and the layers that read with it.
-
-    Attributes:
-        node: what stands for it in the graph.
-        tensor: float[...], as it was.
-        readers: the layers; a layer may take a view of it.
-    """
-
-    node: Node
-    tensor: Tensor
-    readers: tuple[Reader, ...]
-
-    @property
-    def name(self) -> str:
-        """Dotted name of the layer it belongs to."""
-        return owner(self.node)
-
-    @property
-    def target(self) -> str:
-        """Dotted name of the tensor."""
-        return str(self.node.target)
-
-    @property
-    def used(self) -> Tensor:
-        """bool, in the shape of the tensor: what some layer reads with."""
-        return torch.stack([self.back(r, self.there(r, torch.ones_like(self.tensor))) for r in self.readers]).any(0)
-
-    def there(self, reader: Reader, values: Tensor) -> Tensor:
-        """Weights as the matrix of a reader: float[G, O, J, R]; values in the shape of the tensor."""
-        return reader.matrix(_view(reader.weight, values))
-
-    def spread(self, reader: Reader, values: Tensor) -> Tensor:
-        """Numbers that belong to weights (no weights themselves) at the places of a reader's matrix."""
-        return self.there(reader, values) / self.there(reader, torch.ones_like(values))
-
-    def back(self, reader: Reader, values: Tensor) -> Tensor:
-        """Numbers at the places of a reader's matrix, brought to those of the tensor; 0 where the reader takes none."""
-        at = self.tensor.to(values.device)
-        return ops.into_weight(values, lambda w: self.there(reader, w), at).nan_to_num(0)
-
-
-def _view(node: Node, base: Tensor) -> Tensor:
-    """The view of a parameter that a constant node stands for, taken of another tensor of its shape."""
-    if node.op == "get_attr":
-        return base
-    args, kwargs = map_arg((node.args, node.kwargs), lambda n: _view(n, base))
-    viewed: Tensor = node.target(*args, **kwargs)  # type: ignore[operator]
-    return viewed
-
-
-def _parameter(node: Node) -> Node:
-    """The parameter that a constant node is a view of; views have one source."""
-    while node.op != "get_attr":
-        node = node.all_input_nodes[0]
-    return node
-
-
-def weights(groups: Groups, readers: Sequence[Reader], freeze: Sequence[str]) -> list[Weights]:
-    """The tensors whose numbers may go, in the order in which they are read.
-
-    Args:
-        groups: the graph's units.
-        readers: the layers that read channels.
-        freeze: dotted-name globs; the tensors of layers that match are left out.
-
-    Raises:
-        UnsupportedError: there are none.
-    """
-    graph = groups.labelled.graph
-    frozen = {name for pattern in freeze for name in matching(groups.labelled, pattern)}
-    held = {id(graph.tensor(n)) for n in graph.nodes if n.op == "get_attr" and is_tensor(n) and owner(n) in frozen}
-    found: dict[int, tuple[Node, list[Reader]]] = {}
-    for reader in readers:
-        if reader.has_weights:
-            node = _parameter(reader.weight)
-            tensor = graph.tensor(node)
-            if isinstance(tensor, nn.Parameter) and id(tensor) not in held:
-                found.setdefault(id(tensor), (node, []))[1].append(reader)
-    if not found:
-        raise UnsupportedError(
-            f"nothing can be sparsified: no layer with weights {'is left' if freeze else 'reads channels'}",
-            "name fewer layers with --freeze" if freeze else "see `pfp inspect MODEL`",
-        )
-    return [Weights(node, graph.tensor(node).detach(), tuple(group)) for node, group in found.values()]
-
-
-@dataclass(frozen=True)
-class Amount:
-    """How many numbers a network has, and how many may stay.
-
-    Attributes:
-        total: parameters.
-        present: parameters that are not zero.
-        fixed: those of them that stay in any case.
-        wanted: parameters that are to be left.
-    """
-
-    total: int
-    present: int
-    fixed: int
-    wanted: int
-
-    @property
-    def budget(self) -> int:
-        """Weights that may stay."""
-        return self.wanted - self.fixed
-
-
-def amount(graph: Graph, found: Sequence[Weights], keep: float) -> Amount:
-    """What a budget comes to.
-
-    Args:
-        graph: the network.
-        found: the weights that may go.
-        keep: fraction of the parameters that stays nonzero.
-
-    Raises:
-        BudgetError: what stays in any case is more.
-    """
-    parameters = stored(graph)
-    total, present = sum(p.numel() for p in parameters), nonzeros(graph)
-    fixed = present - sum(int((each.tensor[each.used] != 0).sum()) for each in found)
-    wanted = math.floor(keep * total + 1e-9)
-    if wanted <= fixed:
-        least = math.ceil(1000 * (fixed + 1) / total) / 1000
-        raise BudgetError(
-            f"--keep {keep:g}: not reachable; {fixed:,} of the {total:,} parameters are no weights that may go "
-            "(biases, norms, frozen layers)",
-            f"use `--keep {least:.3f}` or more",
-        )
-    return Amount(total, present, fixed, wanted)
-
-
-def stored(graph: Graph) -> list[Tensor]:
-    """The parameters of a network, each once."""
-    found = (graph.tensor(n) for n in graph.nodes if n.op == "get_attr" and is_tensor(n))
-    return list({id(t): t.detach() for t in found if isinstance(t, nn.Parameter)}.values())
-
-
-def nonzeros(graph: Graph) -> int:
-    """How many of a network's parameters are not zero."""
-    return sum(int((p != 0).sum()) for p in stored(graph))
-
+from pfpcli.weights import Weights, parameter, view_of
 
 # Scores ----------------------------------------------------------------------------------------------------------
 
@@ -248,7 +94,7 @@ def _combined(of: Weights, shares: Sequence[Tensor]) -> Tensor:
 def _gradients(task: Task, found: Sequence[Weights]) -> list[Tensor]:
     """|w dL/dw|, the mean over images: every image has a gradient of its own."""
     graph = task.groups.labelled.graph
-    leaves = {each.target: each.tensor.to(task.device).requires_grad_() for each in found}
+    leaves = {each.target: each.tensor.detach().to(task.device).requires_grad_() for each in found}
     total = [torch.zeros_like(leaf) for leaf in leaves.values()]
     count = 0
     for images, given in task.images():
@@ -447,8 +293,8 @@ def dead_units(groups: Groups, readers: Sequence[Reader], sparse: Graph) -> NDAr
         if reader is None:
             needed[units] = True
             continue
-        base: Tensor = fetch(sparse.module, str(_parameter(reader.weight).target)).detach()
-        matrix = reader.matrix(_view(reader.weight, base))
+        base: Tensor = fetch(sparse.module, str(parameter(reader.weight).target)).detach()
+        matrix = reader.matrix(view_of(reader.weight, base))
         # [G, J] are the channels, or several times all of them
         needed[units[(matrix != 0).any(3).any(1).view(-1, len(units)).any(0).numpy()]] = True
     may_go = np.zeros(len(groups.root), dtype=bool)

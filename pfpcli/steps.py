@@ -36,6 +36,7 @@ from pfpcli.sparse import Chosen
 from pfpcli.torchscript import script_to_fx
 from pfpcli.trace import from_program, trace
 from pfpcli.verify import cut_vs_masked, cut_vs_sparse
+from pfpcli.weights import amount_of, weights_of
 
 
 def load_source(settings: Network, console: Console) -> Source:
@@ -252,8 +253,8 @@ def weigh(
     """Choose the images and score every weight on them; a budget out of reach is refused before."""
     with console.step("score") as step:
         graph, found = groups.labelled.graph, readers(groups)
-        weights = sparse.weights(groups, found, settings.freeze)
-        amount = sparse.amount(graph, weights, settings.keep)
+        weights = weights_of(groups, found, settings.freeze)
+        amount = amount_of(graph, weights, settings.keep)
         division = calibration.divide(set_size(found, settings.delta), settings.samples)
         total = len(division.scored)
         task = Task(
