@@ -16,10 +16,10 @@ from typing import Any
 
 from pfpcli._version import __version__
 from pfpcli.errors import PfpError
-from pfpcli.record import Run
-from pfpcli.settings import Settings
+from pfpcli.record import Run, SparseRun
+from pfpcli.settings import Settings, Sparsity
 
-__all__ = ["PfpError", "Run", "Settings", "__version__", "compress"]
+__all__ = ["PfpError", "Run", "Settings", "SparseRun", "Sparsity", "__version__", "compress", "sparsify"]
 
 # onnxruntime (1.31, for one) reports to its makers and leaves files behind, unless told not to before it is imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -43,9 +43,35 @@ def compress(model: str | Path, calib: str | Path, *, keep: float = Settings.kee
     from pfpcli.console import Console
     from pfpcli.pipeline import compress
 
+    run, _ = compress(Settings(model=Path(model), calib=Path(calib), keep=keep, **_settled(settings)), Console())
+    return run
+
+
+def sparsify(model: str | Path, calib: str | Path, *, keep: float = Sparsity.keep, **settings: Any) -> SparseRun:
+    """Do what `pfp sparsify` does, without a word on the terminal; the run folder is written as well.
+
+    Args:
+        model: path of the checkpoint.
+        calib: folder of calibration images (or arrays).
+        keep: fraction of the parameters that stays nonzero.
+        settings: the other fields of `Sparsity`; paths may be strings, sequences may be lists.
+
+    Returns:
+        The record of the run.
+
+    Raises:
+        PfpError: it could not be done; `error.hint` says what to do instead.
+    """
+    from pfpcli.console import Console
+    from pfpcli.pipeline import sparsify
+
+    run, _ = sparsify(Sparsity(model=Path(model), calib=Path(calib), keep=keep, **_settled(settings)), Console())
+    return run
+
+
+def _settled(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings as the dataclasses have them."""
     for name in ("eval", "out"):
         if settings.get(name) is not None:
             settings[name] = Path(settings[name])
-    settings = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
-    run, _ = compress(Settings(model=Path(model), calib=Path(calib), keep=keep, **settings), Console())
-    return run
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}

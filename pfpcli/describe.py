@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.fx.node import Node
 
 from pfpcli import kernel
@@ -21,62 +21,99 @@ from pfpcli.calibration import Division
 from pfpcli.certificate import factors
 from pfpcli.comparison import Comparison, Point
 from pfpcli.console import Console
-from pfpcli.cost import Costs, Predictor, node_macs
+from pfpcli.cost import Costs, Predictor, count, node_macs
 from pfpcli.cut import Cut
-from pfpcli.graph import Graph, is_constant, is_tensor, owner
+from pfpcli.graph import Graph, fetch, is_constant, is_tensor, owner
 from pfpcli.groups import Groups
 from pfpcli.inspection import GroupSeen, Inspection
 from pfpcli.latency import Latency
 from pfpcli.load import Source
-from pfpcli.outcome import Outcome, Scored
+from pfpcli.outcome import Outcome, Scored, SparseOutcome
 from pfpcli.plan import Plan
 from pfpcli.ranking import GroupRanked, LayerRanked, Ranking
 from pfpcli.readers import Reader
-from pfpcli.record import Cost, GroupRow, Layer, Quality, Run
+from pfpcli.record import Cost, Filling, GroupRow, Layer, Quality, Run, SparseLayer, SparseRun
 from pfpcli.settings import Compare, Rank
+from pfpcli.weights import nonzeros
 
 #: Version of plan.json. 1: the first one.
 PLAN_VERSION = 1
 
 
 def record(outcome: Outcome, console: Console) -> Run:
-    """The record of a run that went through."""
-    settings, source, planned = outcome.settings, outcome.source, outcome.planned
-    size = outcome.scored.division.calibration.size
+    """The record of a compression that went through."""
+    settings, planned, scored = outcome.settings, outcome.planned, outcome.scored
     sizes, timed = outcome.written.file_bytes, outcome.timed
     return Run(
-        pfp_version=__version__,
-        status="ok",
-        model={"name": source.name, "kind": source.kind, "sha256": source.sha256, "input_size": list(size)},
-        settings=settings.recorded(),
+        **_common(outcome, scored.division, console),
         requested={"keep": settings.keep, "of": settings.keep_of, "epsilon": settings.epsilon},
         achieved={"keep": round(planned.achieved, 6), "exact": planned.is_met},
         before=_cost(planned.before, sizes[0], timed[0]),
         after=_cost(planned.after, sizes[1], timed[1]),
-        quality=outcome.quality,
-        verification=outcome.verification,
         certificate=outcome.certificate,
-        calibration=outcome.scored.division.recorded(),
         scoring={
             "criterion": settings.criterion,
             "reduce": settings.reduce,
             "epsilon": planned.epsilon,
             "delta": settings.delta,
-            "samples": outcome.scored.scores.samples,
+            "samples": scored.scores.samples,
         },
         latency={
             "threads": settings.threads or torch.get_num_threads(),
             "runs": timed[0].runs,
             "batch": outcome.batch,
         },
-        trace=_trace(outcome.groups),
         layers=layers(outcome.kept),
         groups=group_rows(planned),
-        artifacts=outcome.written.files,
-        timings=console.timings,
-        warnings=console.warnings,
-        machine=_machine(outcome.device),
     )
+
+
+def sparse_record(outcome: SparseOutcome, console: Console) -> SparseRun:
+    """The record of a removal of single weights that went through."""
+    settings, weighed, written = outcome.settings, outcome.weighed, outcome.written
+    graph, amount = outcome.groups.labelled.graph, weighed.amount
+    filled = nonzeros(outcome.smaller)
+    before, after = count(graph), count(outcome.smaller)
+    sizes, deflated = written.file_bytes, outcome.deflated
+    rows = []
+    for each, one, error in zip(weighed.weights, outcome.chosen, outcome.errors, strict=True):
+        left: Tensor = fetch(outcome.smaller.module, each.target)
+        pair = (int((each.tensor != 0).sum()), int((left != 0).sum()))
+        rows.append(SparseLayer(each.name, each.tensor.numel(), pair, one.bound, error))
+    return SparseRun(
+        **_common(outcome, weighed.division, console),
+        requested={"keep": settings.keep},
+        achieved={"keep": round(filled / amount.total, 6)},
+        before=Filling(before.params, amount.present, before.macs, sizes[0], deflated[0]),
+        after=Filling(after.params, filled, after.macs, sizes[1], deflated[1]),
+        scoring={"criterion": settings.criterion, "delta": settings.delta, "samples": weighed.seen.samples},
+        dead={"channels": outcome.dead, "cut": 0 if outcome.planned is None else cut_channels(outcome.planned)},
+        layers=rows,
+    )
+
+
+def cut_channels(planned: Plan) -> int:
+    """Channels a plan drops."""
+    return sum(row.size - row.kept for row in group_rows(planned))
+
+
+def _common(outcome: Outcome | SparseOutcome, division: Division, console: Console) -> dict[str, Any]:
+    """What every record says."""
+    source, size = outcome.source, division.calibration.size
+    return {
+        "pfp_version": __version__,
+        "status": "ok",
+        "model": {"name": source.name, "kind": source.kind, "sha256": source.sha256, "input_size": list(size)},
+        "settings": outcome.settings.recorded(),
+        "quality": outcome.quality,
+        "verification": outcome.verification,
+        "calibration": division.recorded(),
+        "trace": _trace(outcome.groups),
+        "artifacts": outcome.written.files,
+        "timings": console.timings,
+        "warnings": console.warnings,
+        "machine": _machine(outcome.device),
+    }
 
 
 def _cost(costs: Costs, file_bytes: int, timed: Latency) -> Cost:

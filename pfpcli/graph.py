@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,6 +64,15 @@ class Graph:
             if node.op == "call_function" and node.kwargs.get("device") is not None:
                 node.kwargs = {**node.kwargs, "device": torch.device(device)}
         self.module.recompile()
+
+    @contextmanager
+    def on(self, device: torch.device | str) -> Iterator[None]:
+        """On a device for the time of a block, and on the CPU again after it."""
+        self.to(device)
+        try:
+            yield
+        finally:
+            self.to("cpu")
 
     def tensor(self, node: Node) -> Tensor:
         """The parameter, buffer or constant a `get_attr` node stands for."""

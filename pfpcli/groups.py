@@ -151,10 +151,16 @@ def layers(labelled: Labelled) -> list[str]:
     return list(dict.fromkeys(owner(node) for node in labelled.graph.nodes if node.op == "get_attr"))
 
 
+def matching(labelled: Labelled, pattern: str) -> set[str]:
+    """The layers that a dotted-name glob names, with the layers inside of those it names."""
+    names = layers(labelled)
+    return {name for name in names if fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")}
+
+
 def _freeze_layers(labelled: Labelled, patterns: Sequence[str]) -> None:
     names = layers(labelled)
     for pattern in patterns:
-        matched = {name for name in names if fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")}
+        matched = matching(labelled, pattern)
         if not matched:
             raise InputError(
                 f"--freeze {pattern}: matches none of the {len(names)} layers",

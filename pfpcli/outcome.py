@@ -1,4 +1,4 @@
-"""Outcome: everything a compression came to, step by step, before it becomes a record."""
+"""Outcome: everything a run came to, step by step, before it becomes a record."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from pfpcli.plan import Plan
 from pfpcli.readers import Reader
 from pfpcli.record import Certificate, Quality, Verification
 from pfpcli.score import Scores
-from pfpcli.settings import Settings
+from pfpcli.settings import Settings, Sparsity
+from pfpcli.sparse import Chosen, Seen
+from pfpcli.weights import Amount, Weights
 
 
 @dataclass(frozen=True)
@@ -69,3 +71,43 @@ class Outcome:
     written: Written
     timed: tuple[Latency, Latency]
     batch: int
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """What the scoring of single weights came to: as `Scored`, the weights, how many may stay, and their scores."""
+
+    division: Division
+    readers: list[Reader]
+    weights: list[Weights]
+    amount: Amount
+    seen: Seen
+
+
+@dataclass(frozen=True)
+class SparseOutcome:
+    """The values of all steps of a removal of single weights.
+
+    Attributes:
+        chosen: what becomes of each tensor.
+        dead: channels that nothing reads any more.
+        planned: the plan without them, None where they were not to be cut.
+        smaller: the network with zeros in place, and without the channels that were cut.
+        errors: of each tensor's layers, measured.
+        deflated: sizes of the ONNX files, deflated, before and after.
+    """
+
+    settings: Sparsity
+    device: torch.device
+    source: Source
+    groups: Groups
+    weighed: Weighed
+    chosen: list[Chosen]
+    dead: int
+    planned: Plan | None
+    smaller: Graph
+    errors: list[float]
+    quality: Quality
+    verification: Verification
+    written: Written
+    deflated: tuple[int, int]

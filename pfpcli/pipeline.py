@@ -10,17 +10,18 @@ from pfpcli.comparison import Comparison, Point
 from pfpcli.console import Console
 from pfpcli.errors import InputError, UnsupportedError
 from pfpcli.inspection import Inspection
-from pfpcli.outcome import Outcome
-from pfpcli.plan import nothing_to_prune
+from pfpcli.outcome import Outcome, SparseOutcome
+from pfpcli.plan import nothing_to_prune, without
 from pfpcli.ranking import Ranking
 from pfpcli.readers import readers
-from pfpcli.record import FILES, Run, Verification, run_folder
+from pfpcli.record import FILES, Run, SparseRun, Verification, run_folder
 from pfpcli.replan import replan
 from pfpcli.report.comparison import FILES as COMPARISONS
 from pfpcli.reweight import reweight
-from pfpcli.settings import Certify, Compare, Network, Rank, Settings
+from pfpcli.settings import Certify, Compare, Network, Rank, Settings, Sparsity
+from pfpcli.sparse import channels
 from pfpcli.verify import TOLERANCE
-from pfpcli.warn import warnings_about
+from pfpcli.warn import warnings_about, warnings_about_sparse
 
 
 def compress(settings: Settings, console: Console) -> tuple[Run, str]:
@@ -55,7 +56,8 @@ def compress(settings: Settings, console: Console) -> tuple[Run, str]:
             reweight(smaller, kept, planned, scored.readers)
         certified = steps.certify(planned, scored, settings, device, console)
         quality = steps.evaluate(groups.labelled.graph, smaller, scored.division, device, console)
-        written = steps.export_files(source, kept, planned, smaller, scored, folder, scratch, console)
+        steps.write_plan(planned, kept, scored.readers, folder)
+        written = steps.export_files(source, kept, smaller, scored.division, folder, scratch, console)
         timed, batch = steps.measure_latency(smaller, scored.division, folder, scratch, settings, console)
         tolerances = {"cut_vs_masked": TOLERANCE, "onnx_vs_torch": export.ONNX_TOLERANCE}
         checked = Verification(masked, written.onnx_vs_torch, written.model_pt, tolerances)
@@ -78,6 +80,63 @@ def compress(settings: Settings, console: Console) -> tuple[Run, str]:
         for message in warnings_about(outcome):
             console.warn(message)
         run = describe.record(outcome, console)
+        (folder / FILES["run"]).write_text(run.json(), encoding="utf-8")
+    return run, name
+
+
+def sparsify(settings: Sparsity, console: Console) -> tuple[SparseRun, str]:
+    """Set single weights of a model to zero and write a run folder.
+
+    Returns:
+        (the record, the name of the folder).
+
+    Raises:
+        PfpError: it could not be done; nothing is left behind.
+    """
+    device = steps.find_device(settings.device)
+    with (
+        run_folder(settings.out, settings.name) as (folder, name),
+        steps.resources(settings) as scratch,
+    ):
+        source = steps.load_source(settings, console)
+        calibration = steps.open_images(settings, source, console)
+        groups = steps.trace_groups(source, calibration.size, settings, console)
+        if settings.strict:
+            steps.refuse_unknown_ops(groups)
+        weighed = steps.weigh(groups, calibration, settings, device, console)
+        chosen, division = steps.choose_weights(weighed, settings, console), weighed.division
+        kept, smaller, dead = steps.thin_graph(groups, weighed, chosen, console)
+        planned, masked = None, None
+        if settings.cut_dead:
+            planned = without(groups, dead)
+            kept, smaller, masked = steps.cut_dead(smaller, planned, weighed, chosen, console)
+            steps.write_plan(planned, kept, readers(groups), folder)
+        errors = steps.measure_errors(groups, weighed, chosen, device, console)
+        quality = steps.evaluate(groups.labelled.graph, smaller, division, device, console)
+        written = steps.export_files(source, kept, smaller, division, folder, scratch, console)
+        deflated = steps.deflate(scratch / FILES["onnx"], folder / FILES["onnx"])
+        tolerances = {"cut_vs_masked": TOLERANCE, "onnx_vs_torch": export.ONNX_TOLERANCE}
+        checked = Verification(masked, written.onnx_vs_torch, written.model_pt, tolerances)
+        idle = channels(groups, dead)
+        outcome = SparseOutcome(
+            settings,
+            device,
+            source,
+            groups,
+            weighed,
+            chosen,
+            idle,
+            planned,
+            smaller,
+            errors,
+            quality,
+            checked,
+            written,
+            deflated,
+        )
+        for message in warnings_about_sparse(outcome):
+            console.warn(message)
+        run = describe.sparse_record(outcome, console)
         (folder / FILES["run"]).write_text(run.json(), encoding="utf-8")
     return run, name
 
@@ -162,6 +221,8 @@ def certify(settings: Certify, console: Console) -> Certified:
         PfpError: the run or the images cannot be used.
     """
     run = record.read(settings.run)
+    if not isinstance(run, Run):
+        raise InputError(f"{settings.run.name}: not a run of `pfp compress`", "its bounds stand in `pfp report`")
     device = steps.find_device(settings.device)
     with steps.resources(settings):
         source = steps.load_source(settings, console)

@@ -182,6 +182,20 @@ def plan(
     return _chosen(groups, predictor, choices, counts, budget, select, seed, level if allocate == "pfp" else None)
 
 
+def without(groups: Groups, idle: NDArray[np.bool_]) -> Plan:
+    """The plan that drops units whose absence changes nothing, as far as every tensor and every part allows.
+
+    Args:
+        groups: the graph's units.
+        idle: bool[labels], the units nobody needs; those of frozen groups stay all the same.
+    """
+    predictor, budget = Predictor(groups), Budget(keep=1)
+    choices = _choices(groups, Scores(np.where(idle, 0.0, 1.0)), predictor, budget)
+    # protected ones precede others that are needed, so it is the last needed one that counts
+    counts = [choice.rounded(int(np.flatnonzero(choice.scores).max(initial=-1)) + 1) for choice in choices]
+    return _chosen(groups, predictor, choices, counts, budget, "largest", 0, None)
+
+
 def everything(groups: Groups, predictor: Predictor, budget: Budget) -> Plan:
     """The plan that drops nothing."""
     kept = tuple(group.steps for group in groups.groups)

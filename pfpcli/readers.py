@@ -67,9 +67,13 @@ class Reader:
 
     def into_weight(self, values: Tensor, weight: Tensor) -> Tensor:
         """Values for the places of `Columns.weight`, float[G, O, J, R], brought to those of the layer's own weight."""
+        return ops.into_weight(values, self.matrix, weight)
+
+    def matrix(self, weight: Tensor) -> Tensor:
+        """What the matrix product makes of the layer's own weight, `Columns.weight`: float[G, O, J, R]."""
         x = self.contraction.x.meta["val"]
-        smallest = torch.zeros(1, *x.shape[1:], dtype=values.dtype, device=weight.device)
-        return ops.into_weight(values, lambda w: self.columns(smallest, w).weight, weight)
+        smallest = torch.zeros(1, *x.shape[1:], dtype=weight.dtype, device=weight.device)
+        return self.columns(smallest, weight).weight
 
     def pieces(self, x: Tensor, weight: Tensor) -> Iterator[Columns]:
         """The layer as matrix products, in float32, of a few images at a time.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
@@ -74,13 +74,14 @@ class Verification:
     """What was checked on the cut network.
 
     Attributes:
-        cut_vs_masked: largest difference to the masked original in float64, relative to the largest output.
+        cut_vs_masked: largest difference to the masked original in float64, relative to the largest output; None where
+            nothing was cut.
         onnx_vs_torch: the same between the ONNX file in onnxruntime and torch, in float32.
         model_pt: "ok", or why there is no model.pt.
         tolerance: the bound for each of the two differences.
     """
 
-    cut_vs_masked: float
+    cut_vs_masked: float | None
     onnx_vs_torch: float
     model_pt: str
     tolerance: dict[str, float]
@@ -151,19 +152,16 @@ class Certificate:
     layers: list[LayerError]
 
 
-@dataclass
-class Run:
-    """Everything one compression did.
+@dataclass(kw_only=True)
+class Record:
+    """What every run records.
 
     Attributes:
         status: "ok" or "failed".
         model: name, kind, sha256 and input size of what came in.
         settings: every setting, as given or by default.
-        requested: {keep, of, epsilon}; where epsilon is given, keep did not count.
-        achieved: {keep, exact}: what was reached, and whether it is within 0.5 % of the request.
         calibration: folder, counts and preprocessing.
-        scoring: criterion, its parameters and ε.
-        latency: {threads, runs, batch} of the latency figures.
+        scoring: criterion and its parameters.
         trace: ops, ops without a rule, whether the batch size is free.
         artifacts: kind -> file name in the run folder, or None.
         timings: step -> seconds.
@@ -173,19 +171,11 @@ class Run:
     status: str
     model: dict[str, Any]
     settings: dict[str, Any]
-    requested: dict[str, Any]
-    achieved: dict[str, Any]
-    before: Cost
-    after: Cost
     quality: Quality
     verification: Verification
-    certificate: Certificate
     calibration: dict[str, Any]
     scoring: dict[str, Any]
-    latency: dict[str, Any]
     trace: dict[str, Any]
-    layers: list[Layer]
-    groups: list[GroupRow]
     artifacts: dict[str, str | None]
     timings: dict[str, float]
     warnings: list[str]
@@ -198,8 +188,87 @@ class Run:
         return json.dumps(asdict(self), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def read(path: Path) -> Run:
-    """Read a run from its folder or its run.json.
+@dataclass(kw_only=True)
+class Run(Record):
+    """Everything one compression did.
+
+    Attributes:
+        requested: {keep, of, epsilon}; where epsilon is given, keep did not count.
+        achieved: {keep, exact}: what was reached, and whether it is within 0.5 % of the request.
+        latency: {threads, runs, batch} of the latency figures.
+    """
+
+    kind: str = "compress"
+    requested: dict[str, Any]
+    achieved: dict[str, Any]
+    before: Cost
+    after: Cost
+    certificate: Certificate
+    latency: dict[str, Any]
+    layers: list[Layer]
+    groups: list[GroupRow]
+
+
+@dataclass
+class Filling:
+    """How full a network is.
+
+    Attributes:
+        params: numbers in its parameters.
+        nonzeros: those of them that are not zero.
+        macs: multiply-adds for one input, zeros included.
+        file_bytes: size of its ONNX file.
+        deflated_bytes: size of that file after zlib's deflate, level 9.
+    """
+
+    params: int
+    nonzeros: int
+    macs: int
+    file_bytes: int
+    deflated_bytes: int
+
+
+@dataclass
+class SparseLayer:
+    """A tensor of weights, before and after.
+
+    Attributes:
+        name: the layer.
+        weights: numbers in it.
+        nonzeros: those that are not zero, before and after.
+        bound: largest error of an output on the scored images, relative to |W| |a|; None where nothing is known.
+        error: the largest measured on the images that judge.
+    """
+
+    name: str
+    weights: int
+    nonzeros: tuple[int, int]
+    bound: float | None
+    error: float
+
+
+@dataclass(kw_only=True)
+class SparseRun(Record):
+    """Everything one removal of single weights did.
+
+    Attributes:
+        requested: {keep}.
+        achieved: {keep}: the fraction of the original's parameters that are there and not zero.
+        dead: {channels, cut}: channels that nothing reads any more, and how many of them were cut off.
+        layers: the tensors that weights went from, or could have.
+    """
+
+    kind: str = "sparsify"
+    requested: dict[str, Any]
+    achieved: dict[str, Any]
+    before: Filling
+    after: Filling
+    dead: dict[str, int]
+    layers: list[SparseLayer]
+
+
+def read(path: Path) -> Run | SparseRun:
+    """Read a run from its folder or its run.json; a record without a kind is one of a compression.
 
     Raises:
         InputError: there is none, or it was written by another version of the schema.
@@ -212,14 +281,7 @@ def read(path: Path) -> Run:
                 f"{path.name}: schema version {data['schema_version']}, this pfp reads version {SCHEMA_VERSION}",
                 "use the pfp that wrote it, or compress again",
             )
-        for name, kind in (("before", Cost), ("after", Cost), ("quality", Quality), ("verification", Verification)):
-            data[name] = kind(**data[name])
-        certified = data["certificate"]
-        rows = [LayerError(**row) for row in certified.pop("layers")]
-        data["certificate"] = Certificate(**certified, layers=rows)
-        data["layers"] = [Layer(**row) for row in data["layers"]]
-        data["groups"] = [GroupRow(**row) for row in data["groups"]]
-        return Run(**data)
+        return _KINDS[data.get("kind", "compress")](data)
     except FileNotFoundError:
         raise InputError(
             f"{path.name}: no run here (no {FILES['run']})",
@@ -227,8 +289,34 @@ def read(path: Path) -> Run:
         ) from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
-            f"{path.name}: not a run record ({error})", "name a folder that `pfp compress` wrote"
+            f"{path.name}: not a run record ({error})", "name a folder that `pfp compress` or `pfp sparsify` wrote"
         ) from error
+
+
+def _run(data: dict[str, Any]) -> Run:
+    _make(data, before=Cost, after=Cost, quality=Quality, verification=Verification)
+    certificate = data["certificate"]
+    rows = [LayerError(**row) for row in certificate.pop("layers")]
+    data["certificate"] = Certificate(**certificate, layers=rows)
+    data["layers"] = [Layer(**row) for row in data["layers"]]
+    data["groups"] = [GroupRow(**row) for row in data["groups"]]
+    return Run(**data)
+
+
+def _sparse_run(data: dict[str, Any]) -> SparseRun:
+    _make(data, before=Filling, after=Filling, quality=Quality, verification=Verification)
+    data["layers"] = [SparseLayer(**row) for row in data["layers"]]
+    return SparseRun(**data)
+
+
+def _make(data: dict[str, Any], **kinds: Callable[..., Any]) -> None:
+    """Put objects in the place of the dictionaries they were written as."""
+    for name, kind in kinds.items():
+        data[name] = kind(**data[name])
+
+
+#: Kind of a run -> what makes it of a record.
+_KINDS: dict[str, Callable[[dict[str, Any]], Run | SparseRun]] = {"compress": _run, "sparsify": _sparse_run}
 
 
 def newest(runs: Path = RUNS) -> Path:

@@ -131,24 +131,21 @@ def score(criterion: str, task: Task) -> Scores:
     """
     module, _, name = CRITERIA[criterion].function.partition(":")
     function: Callable[[Task], Scores] = getattr(import_module(f"pfpcli.criteria.{module}"), name)
-    counted = _Counter(task.progress)
-    graph = task.groups.labelled.graph
-    graph.to(task.device)
-    try:
+    counted = Counter(task.progress)
+    with task.groups.labelled.graph.on(task.device):
         scores = function(replace(task, progress=counted))
-    finally:
-        graph.to("cpu")
     return replace(scores, samples=counted.most)
 
 
 @dataclass
-class _Counter:
+class Counter:
     """Passes progress on and remembers how far it went."""
 
     progress: Callable[[int], None]
     most: int = 0
 
     def __call__(self, done: int) -> None:
+        """So many images are done."""
         self.most = max(self.most, done)
         self.progress(done)
 

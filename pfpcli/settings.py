@@ -8,7 +8,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from pfpcli.criteria import CRITERIA
+from pfpcli.criteria import CRITERIA, WEIGHT_CRITERIA
 from pfpcli.errors import InputError
 
 
@@ -43,7 +43,7 @@ class Network:
                 f"--input-size {','.join(map(str, self.input_size))}: expected sizes from 1 up",
                 "for example `--input-size 3,224,224`",
             )
-        for name, choices in CHOICES.items():
+        for name, choices in self.choices().items():
             value = getattr(self, name, choices[0])
             if value not in choices:
                 raise InputError(f"--{name.replace('_', '-')} {value}: expected one of {', '.join(choices)}")
@@ -51,6 +51,11 @@ class Network:
             value = getattr(self, name, None)
             if value is not None and value < 1:
                 raise InputError(f"--{name.replace('_', '-')} {value}: expected a whole number from 1 up")
+
+    @classmethod
+    def choices(cls) -> dict[str, tuple[str, ...]]:
+        """Setting -> the values it may have, where they are fixed."""
+        return CHOICES
 
     def recorded(self) -> dict[str, Any]:
         """The settings as plain values for the record; paths are cut to their last part, which is no one's business."""
@@ -133,8 +138,7 @@ class Scoring(Calibrated):
     def __post_init__(self) -> None:
         """As for the network."""
         super().__post_init__()
-        if not 0 < self.delta < 1:
-            raise InputError(f"--delta {self.delta:g}: expected a probability above 0 and below 1", "e.g. --delta 1e-9")
+        _check_delta(self.delta)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,6 +227,46 @@ class Settings(Rank):
         """What the run is called: the model and what was asked for."""
         asked = f"keep{self.keep:.2f}" if self.epsilon is None else f"epsilon{self.epsilon:g}"
         return f"{self.model.stem}-{asked}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sparsity(Calibrated):
+    """Which single weights to remove, and how many.
+
+    Attributes:
+        criterion: one of `pfpcli.criteria.WEIGHT_CRITERIA`; "sipp" is the sensitivity of SiPP.
+        delta: probability with which an error bound may fail; it sets the size of the calibration set too.
+        keep: fraction of the parameters that stay nonzero, 0 < keep <= 1.
+        cut_dead: cut the channels off that nothing reads any more.
+        out: run folder; None means pfp-runs/<model>-sparse<R>.
+    """
+
+    criterion: str = "sipp"
+    delta: float = 1e-16
+    keep: float = 0.5
+    cut_dead: bool = False
+    out: Path | None = None
+
+    def __post_init__(self) -> None:
+        """As for the network."""
+        super().__post_init__()
+        _check_delta(self.delta)
+        check_keep("--keep", self.keep)
+
+    @classmethod
+    def choices(cls) -> dict[str, tuple[str, ...]]:
+        """As for the network; weights have criteria of their own."""
+        return CHOICES | {"criterion": tuple(WEIGHT_CRITERIA)}
+
+    @property
+    def name(self) -> str:
+        """What the run is called: the model and what was asked for."""
+        return f"{self.model.stem}-sparse{self.keep:.2f}"
+
+
+def _check_delta(delta: float) -> None:
+    if not 0 < delta < 1:
+        raise InputError(f"--delta {delta:g}: expected a probability above 0 and below 1", "e.g. --delta 1e-9")
 
 
 CHOICES: dict[str, tuple[str, ...]] = {

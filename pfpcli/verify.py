@@ -29,9 +29,24 @@ def cut_vs_masked(labelled: Labelled, alive: NDArray[np.bool_], smaller: Graph, 
     Raises:
         CheckFailed: they differ, so a rule of the engine is wrong.
     """
+    return _checked(smaller, Masked(Cut(labelled, alive)), samples)
+
+
+def cut_vs_sparse(sparse: Graph, smaller: Graph, samples: Tensor) -> float:
+    """As `cut_vs_masked`, where what masks a channel is that all weights which read it are zero.
+
+    Args:
+        sparse: the network with zeros in place.
+        smaller: the same without the channels that nothing reads.
+        samples: float[N, ...], inputs.
+    """
+    return _checked(smaller, InFloat64(sparse.module), samples)
+
+
+def _checked(smaller: Graph, original: InFloat64, samples: Tensor) -> float:
     inputs = samples.double()
     found = tree_leaves(InFloat64(smaller.module).run(inputs))
-    expected = tree_leaves(Masked(Cut(labelled, alive)).run(inputs))
+    expected = tree_leaves(original.run(inputs))
     difference = max(relative(a, b) for a, b in zip(found, expected, strict=True))
     if not difference <= TOLERANCE:
         raise CheckFailed(

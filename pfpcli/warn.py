@@ -9,8 +9,9 @@ from pfpcli.graph import Graph
 from pfpcli.groups import Groups
 from pfpcli.latency import Latency
 from pfpcli.load import Source
-from pfpcli.outcome import Outcome, Scored
+from pfpcli.outcome import Outcome, SparseOutcome
 from pfpcli.plan import Plan
+from pfpcli.readers import Reader
 from pfpcli.record import Quality
 from pfpcli.score import set_size
 
@@ -24,7 +25,7 @@ def warnings_about(outcome: Outcome) -> Iterator[str]:
     for message in (
         _wrong_preprocessing(division, outcome.quality),
         _lost_quality(outcome.quality),
-        _few_samples(outcome.scored, outcome.settings.delta),
+        _few_samples(division, outcome.scored.readers, outcome.settings.delta),
         _optimistic(division),
         _budget(outcome.planned),
         _unknown_ops(outcome.groups),
@@ -33,6 +34,24 @@ def warnings_about(outcome: Outcome) -> Iterator[str]:
         _unused(outcome.source, graph),
         _skipped(division),
         _no_faster(*outcome.timed),
+    ):
+        if message:
+            yield message
+
+
+def warnings_about_sparse(outcome: SparseOutcome) -> Iterator[str]:
+    """The same for a removal of single weights."""
+    division, graph = outcome.weighed.division, outcome.groups.labelled.graph
+    for message in (
+        _wrong_preprocessing(division, outcome.quality),
+        _lost_quality(outcome.quality),
+        _few_samples(division, outcome.weighed.readers, outcome.settings.delta),
+        _optimistic(division),
+        _empty_layers(outcome),
+        _stops(graph),
+        _fixed_batch(graph),
+        _unused(outcome.source, graph),
+        _skipped(division),
     ):
         if message:
             yield message
@@ -60,12 +79,18 @@ def _lost_quality(quality: Quality) -> str:
     return f"{quality.metric} fell by {100 * lost:.1f} points: keep more (--keep), or train what was written"
 
 
-def _few_samples(scored: Scored, delta: float) -> str:
-    needed, there = set_size(scored.readers, delta), len(scored.division.scored)
+def _few_samples(division: Division, readers: list[Reader], delta: float) -> str:
+    needed, there = set_size(readers, delta), len(division.scored)
     if there >= needed:
         return ""
-    name = scored.division.calibration.images.name
+    name = division.calibration.images.name
     return f"scored on {there} images; the guarantee asks for {needed}: add images to {name}"
+
+
+def _empty_layers(outcome: SparseOutcome) -> str:
+    pairs = zip(outcome.weighed.weights, outcome.chosen, strict=True)
+    names = [each.name for each, one in pairs if each.tensor.any() and not (each.tensor * one.factor).any()]
+    return f"no weight is left in {', '.join(names)}: keep more (--keep), or --freeze what has to stay" if names else ""
 
 
 def _optimistic(division: Division) -> str:

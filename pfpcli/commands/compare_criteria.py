@@ -15,6 +15,7 @@ from pfpcli.commands.options import (
     judging,
     machine,
     network,
+    samples,
     scoring,
     takes,
     talking,
@@ -30,7 +31,7 @@ from pfpcli.settings import Compare, parse_keep
     "pfp compare-criteria model.pt --calib ./imgs --criteria pfp,l1,random",
     "pfp compare-criteria model.pt --calib ./imgs --keeps 0.8,0.6,0.4",
 )
-@takes(checkpoint, network, images, judging, scoring, machine, talk=talking)
+@takes(checkpoint, network, images, judging, samples, scoring, machine, talk=talking)
 def compare_criteria(
     given: dict[str, Any],
     *,

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from pfpcli.errors import InputError
-from pfpcli.settings import CHOICES
+from pfpcli.settings import Network
 
 COLORS = ("auto", "always", "never")
 
@@ -61,9 +61,9 @@ def switch(panel: str, text: str, *names: str, **more: Any) -> Any:
     return flag(panel, text, *names, metavar="", **more)
 
 
-def setting(panel: str, name: str, text: str, **more: Any) -> Any:
-    """An option for a setting with a fixed set of values."""
-    return flag(panel, text, choices=CHOICES[name], **more)
+def setting(panel: str, name: str, text: str, of: type[Network] = Network, **more: Any) -> Any:
+    """An option for a setting with a fixed set of values; of: the settings it belongs to."""
+    return flag(panel, text, choices=of.choices()[name], **more)
 
 
 Color = Annotated[str, flag(OUTPUT, "Colour what is printed.", choices=COLORS, callback=remember, is_eager=True)]

@@ -17,12 +17,20 @@ from pfpcli.commands.flags import COLORS, OUTPUT, Color, Json, Verbose, flag, se
 from pfpcli.commands.talk import Talk
 from pfpcli.criteria import CRITERIA
 from pfpcli.errors import InputError
-from pfpcli.settings import Settings, parse_keep, parse_numbers
+from pfpcli.settings import Settings, Sparsity, parse_keep, parse_numbers
 
 INPUT, CALIBRATION, BUDGET, SCORING = "Input", "Calibration images", "Budget", "Scoring"
 CUT, MACHINE = "What may be cut", "Machine"
 
 _CRITERIA = "; ".join(f"{name} ({found.summary})" for name, found in CRITERIA.items())
+Keep = Annotated[
+    str | None,
+    flag(BUDGET, "Fraction to keep, above 0 and at most 1, or a percentage; otherwise 0.5.", metavar="R"),
+]
+Delta = Annotated[float, flag(SCORING, "Probability with which an error bound may fail.", metavar="P")]
+Out = Annotated[
+    Path | None, flag(OUTPUT, "Run folder; otherwise one in pfp-runs named after the model.", metavar="DIR")
+]
 
 _Group = Callable[..., Any]
 
@@ -144,10 +152,7 @@ def judging(
 
 
 def budget(
-    keep: Annotated[
-        str | None,
-        flag(BUDGET, "Fraction to keep, above 0 and at most 1, or a percentage; otherwise 0.5.", metavar="R"),
-    ] = None,
+    keep: Keep = None,
     keep_of: Annotated[str, setting(BUDGET, "keep_of", "What --keep measures.")] = Settings.keep_of,
     epsilon: Annotated[
         float | None,
@@ -185,23 +190,45 @@ def criterion(
     return {"criterion": criterion}
 
 
-def scoring(
+def samples(
     samples: Annotated[
         int | None,
         flag(SCORING, "Images to score on; otherwise as many as the error bound asks for.", metavar="N"),
     ] = Settings.samples,
+) -> dict[str, Any]:
+    """How many images score."""
+    return {"samples": samples}
+
+
+def scoring(
     reduce: Annotated[str, setting(SCORING, "reduce", "Sensitivity over the positions of a kernel.")] = Settings.reduce,
-    delta: Annotated[
-        float, flag(SCORING, "Probability with which an error bound may fail.", metavar="P")
-    ] = Settings.delta,
+    delta: Delta = Settings.delta,
     no_cache: Annotated[bool, switch(SCORING, "Score again, whatever was scored before.", "--no-cache")] = False,
 ) -> dict[str, Any]:
     """What scoring goes by, whatever the criterion."""
     return {
-        "samples": samples,
         "reduce": reduce,
         "delta": delta,
         "cache": not no_cache,
+    }
+
+
+def sparsity(
+    keep: Keep = None,
+    criterion: Annotated[
+        str, setting(SCORING, "criterion", "How weights are chosen.", of=Sparsity)
+    ] = Sparsity.criterion,
+    delta: Delta = Sparsity.delta,
+    cut_dead: Annotated[
+        bool, switch(CUT, "Cut the channels off that nothing reads any more.", "--cut-dead")
+    ] = Sparsity.cut_dead,
+) -> dict[str, Any]:
+    """Which single weights go, and how many."""
+    return {
+        "keep": Sparsity.keep if keep is None else parse_keep(keep),
+        "criterion": criterion,
+        "delta": delta,
+        "cut_dead": cut_dead,
     }
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pfpcli.commands.app import command
 from pfpcli.commands.flags import OUTPUT, switch
-from pfpcli.commands.options import checkpoint, criterion, images, machine, network, scoring, takes, talking
+from pfpcli.commands.options import checkpoint, criterion, images, machine, network, samples, scoring, takes, talking
 from pfpcli.commands.talk import Talk, width
 from pfpcli.errors import InputError
 from pfpcli.report import ranking
@@ -19,7 +19,7 @@ from pfpcli.settings import Rank
     "pfp score model.pt --calib ./imgs --criterion l1 --csv > scores.csv",
     "pfp score model.pt --calib ./arrays --preprocess none --json",
 )
-@takes(checkpoint, network, images, criterion, scoring, machine, talk=talking)
+@takes(checkpoint, network, images, criterion, samples, scoring, machine, talk=talking)
 def score(
     given: dict[str, Any],
     *,

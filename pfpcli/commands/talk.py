@@ -10,13 +10,17 @@ from dataclasses import dataclass
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
+import typer
+
+from pfpcli import report
+from pfpcli.record import Record
 from pfpcli.settings import Network
 
 if TYPE_CHECKING:
     from pfpcli.terminal_console import Output
 
 
-class Record(Protocol):
+class Written(Protocol):
     """What a command came to, as it is written to a file."""
 
     def json(self) -> str:
@@ -48,6 +52,20 @@ class Talk:
             finally:
                 console.close()
 
+    def finish(self, finished: Record, folder: str) -> None:
+        """Show what a run came to and where it lies; a run whose checks do not hold ends the program with 1."""
+        if self.as_json:
+            self.json(finished)
+        elif not self.quiet:
+            self.beside().write("")
+            page = self.page()
+            text = report.summary(finished, folder=folder, width=width(), unicode=page.unicode)
+            page.write(text.removesuffix("\n"))
+        if finished.status != "ok":
+            if self.as_json or self.quiet:
+                self.beside().write(report.verdict(finished))
+            raise typer.Exit(1)
+
     def beside(self) -> Output:
         """Where everything goes that is not the result: stderr."""
         return output(sys.stderr, self.color)
@@ -56,7 +74,7 @@ class Talk:
         """Where the result goes: stdout."""
         return output(sys.stdout, self.color)
 
-    def json(self, found: Record) -> None:
+    def json(self, found: Written) -> None:
         """The record as it stands in its file, byte for byte, whatever the encoding of the terminal."""
         sys.stdout.flush()
         sys.stdout.buffer.write(found.json().encode("utf-8"))

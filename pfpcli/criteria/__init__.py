@@ -30,3 +30,28 @@ CRITERIA = {
     "pfp-rand": Criterion("sensitivity:sensitivity", "channels drawn by that share and re-weighted", "pfp", "sampled"),
     "pfp-mixed": Criterion("sensitivity:sensitivity", "the largest kept, the rest drawn", "pfp", "mixed"),
 }
+
+
+@dataclass(frozen=True)
+class WeightCriterion:
+    """One way of choosing single weights.
+
+    Attributes:
+        score: what is compared: the sensitivity, its "mean" or "max" over patches, or "magnitude" or "gradient".
+        form: "largest" (those of all layers stay), "drawn" (each row draws its own), or "hybrid" (each row draws or
+            keeps its largest, whichever errs less).
+        summary: what it measures, in a few words.
+    """
+
+    score: str
+    form: str
+    summary: str
+
+
+WEIGHT_CRITERIA = {
+    "sipp": WeightCriterion("mean", "largest", "share of an output, mean over patches"),
+    "sipp-rand": WeightCriterion("max", "drawn", "weights drawn by their share and re-weighted"),
+    "sipp-hybrid": WeightCriterion("max", "hybrid", "drawn or the largest kept, whichever errs less"),
+    "magnitude": WeightCriterion("magnitude", "largest", "|w|"),
+    "snip": WeightCriterion("gradient", "largest", "|w dL/dw|, mean over images"),
+}

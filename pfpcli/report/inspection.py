@@ -5,7 +5,7 @@ from __future__ import annotations
 from pfpcli.inspection import GroupSeen, Inspection
 from pfpcli.report import numbers
 from pfpcli.report.page import Page, spell
-from pfpcli.report.terminal import NARROWEST
+from pfpcli.report.parts import NARROWEST
 
 #: Groups and ops shown before "… more, --all".
 GROUPS, OPS = 20, 8

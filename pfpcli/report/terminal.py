@@ -6,26 +6,15 @@ their business: everything is said in words, and the command line may colour som
 
 from __future__ import annotations
 
-import shlex
-from pathlib import Path
-
-from pfpcli.record import FILES, RUNS, Cost, GroupRow, Layer, Quality, Run
-from pfpcli.report import numbers
+from pfpcli.record import Cost, GroupRow, Layer, Run
+from pfpcli.report import numbers, parts
 from pfpcli.report.certificate import errors
-from pfpcli.report.page import SHORTEST, Page, shorten, spell
+from pfpcli.report.page import Page
 
 #: Rows shown before "… more, --all".
 LAYERS, REASONS, NAMES = 8, 5, 3
 
-#: The narrowest page; a terminal that is narrower wraps it.
-NARROWEST = 60
-
 _MEASURES = {"params": "parameters", "macs": "MACs"}
-_METRICS = {
-    "accuracy": "top-1",
-    "agreement": "top-1 same as the original's",
-    "similarity": "1 − relative L2 distance of the outputs",
-}
 
 
 def render(run: Run, *, folder: str = "", width: int = 80, everything: bool = False, unicode: bool = True) -> str:
@@ -68,18 +57,18 @@ def render(run: Run, *, folder: str = "", width: int = 80, everything: bool = Fa
               imagenet: /255, mean 0.485 0.456 0.406, std 0.229 0.224 0.225, …
               pfp-runs/model-keep0.40/  model.onnx  model.pt  plan.json  run.json
     """
-    page = Page(max(width, NARROWEST), unicode)
+    page = Page(max(width, parts.NARROWEST), unicode)
     page.paragraph("", verdict(run, page.width), indent=0)
     _figures(page, run)
-    _checks(page, run)
+    parts.checks(page, run)
     _layers(page, run, everything)
     errors(page, run, everything)
     _not_pruned(page, run.groups, everything)
     _inexact(page, run.groups, everything)
     _unknown_ops(page, run)
-    _warnings(page, run)
-    _made(page, run, everything)
-    _files(page, run, folder)
+    parts.warnings(page, run)
+    parts.made(page, run, everything)
+    parts.files(page, run, folder)
     return page.text()
 
 
@@ -89,17 +78,13 @@ def summary(run: Run, *, folder: str = "", width: int = 80, unicode: bool = True
     `PASS  model.pt: 40.0 % of the parameters (asked 40.0 %), all checks hold
     wrote pfp-runs/model-keep0.40/    next: pfp report`
     """
-    page = Page(max(width, NARROWEST), unicode)
+    page = Page(max(width, parts.NARROWEST), unicode)
     _figures(page, run)
     if run.status != "ok":
-        _checks(page, run)
+        parts.checks(page, run)
     page.space()
     page.paragraph("", verdict(run, page.width), indent=0)
-    if folder:
-        known = Path(folder).parent == RUNS
-        page.lines.append(
-            spell(f"wrote {folder}/    next: pfp report{'' if known else f' {shlex.quote(folder)}'}", unicode)
-        )
+    parts.wrote(page, folder)
     return page.text()
 
 
@@ -110,8 +95,7 @@ def verdict(run: Run, width: int = 80) -> str:
         run: the record.
         width: columns; a long name of a model is shortened to fit.
     """
-    word, rest = _judgement(run)
-    return f"{word}  {shorten(run.model['name'], max(width - len(word) - 2 - len(rest), SHORTEST))}{rest}"
+    return parts.fitted(run, *_judgement(run), width)
 
 
 def _judgement(run: Run) -> tuple[str, str]:
@@ -120,26 +104,11 @@ def _judgement(run: Run) -> tuple[str, str]:
     if run.requested.get("epsilon") is not None:
         asked = f"ε = {run.requested['epsilon']:g}"
     if run.status != "ok":
-        return "FAILED", f": {', '.join(_failures(run)) or 'a check did not hold'} (asked {asked}, kept {kept})"
+        return "FAILED", f": {', '.join(parts.failures(run)) or 'a check did not hold'} (asked {asked}, kept {kept})"
     measure = _MEASURES[run.requested["of"]]
     if not run.achieved["exact"]:
         return "PASS", f": asked {asked} of the {measure}, closest feasible {kept}"
     return "PASS", f": {kept} of the {measure} (asked {asked}), all checks hold"
-
-
-def _differences(run: Run) -> list[tuple[str, str, float, float | None]]:
-    """(what should be the same, how to say that it is not, difference, tolerance) for both comparisons."""
-    checked = run.verification
-    return [
-        ("cut ≡ masked", "cut ≠ masked", checked.cut_vs_masked, checked.tolerance.get("cut_vs_masked")),
-        ("onnx ≡ torch", "onnx ≠ torch", checked.onnx_vs_torch, checked.tolerance.get("onnx_vs_torch")),
-    ]
-
-
-def _failures(run: Run) -> list[str]:
-    # "not <=" and not ">": a difference that is no number holds no bound
-    failed = [no for _, no, found, bound in _differences(run) if bound is not None and not found <= bound]
-    return failed or ([] if run.verification.model_pt == "ok" else [f"no {FILES['pt']}"])
 
 
 def _figures(page: Page, run: Run) -> None:
@@ -147,32 +116,22 @@ def _figures(page: Page, run: Run) -> None:
     before, after = run.before, run.after
     rows = [
         ("", "before", "after", "change", ""),
-        _row("parameters", numbers.count, before.params, after.params),
-        _row("MACs", numbers.count, before.macs, after.macs),
-        _row("file (onnx)", numbers.size, before.file_bytes, after.file_bytes),
+        parts.row("parameters", numbers.count, before.params, after.params),
+        parts.row("MACs", numbers.count, before.macs, after.macs),
+        parts.row("file (onnx)", numbers.size, before.file_bytes, after.file_bytes),
         _latency(before, after, run),
-        *_quality(run.quality),
+        *parts.quality(run.quality),
     ]
     page.space()
     page.annotated([row for row in rows if row], "<>>>")
 
 
-_Row = tuple[str, str, str, str, str]
-
-
-def _row(name: str, spelled: numbers.Spelling, before: float | None, after: float | None) -> _Row | None:
-    """One row, or None where nothing was measured."""
-    if before is None or after is None:
-        return None
-    return (name, spelled(before), spelled(after), numbers.change(before, after), "")
-
-
-def _latency(before: Cost, after: Cost, run: Run) -> _Row | None:
+def _latency(before: Cost, after: Cost, run: Run) -> parts.Row | None:
     if not before.latency_ms or not after.latency_ms:
         return None
     ratio = before.latency_ms / after.latency_ms
     threads = run.latency.get("threads")
-    remark = f"median of {run.latency['runs']}, " + (_plural(threads, "thread") if threads else "all cores")
+    remark = f"median of {run.latency['runs']}, " + (parts.plural(threads, "thread") if threads else "all cores")
     if before.latency_iqr_ms is not None and after.latency_iqr_ms is not None:
         iqrs = (numbers.milliseconds(before.latency_iqr_ms), numbers.milliseconds(after.latency_iqr_ms))
         remark += f"\nIQR {' → '.join(iqrs)} ms"
@@ -185,37 +144,6 @@ def _latency(before: Cost, after: Cost, run: Run) -> _Row | None:
         f"{ratio:.2f}×",
         remark,
     )
-
-
-def _quality(quality: Quality) -> list[_Row]:
-    """The metric and, beside an accuracy, how many decisions stayed the same."""
-    meaning, images = _METRICS[quality.metric], f"{quality.n} {quality.source}"
-    before, after = quality.before, numbers.percent(quality.after)
-    if quality.metric != "accuracy":
-        return [(quality.metric, "–", after, "", f"{meaning}\n{images}")]
-    difference = numbers.points(before, quality.after)
-    rows = [("accuracy", numbers.percent(before), after, difference, f"{meaning}, {images}")]
-    if quality.agreement is not None:
-        rows.append(("agreement", "–", numbers.percent(quality.agreement), "", _METRICS["agreement"]))
-    return rows
-
-
-def _plural(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def _checks(page: Page, run: Run) -> None:
-    page.space()
-    for name, _, found, bound in _differences(run):
-        figure = numbers.error(found)
-        if bound is None:
-            page.paragraph(f"{name}  ", figure)
-        elif found <= bound:
-            page.paragraph(f"{name}  ", f"{figure} (≤ {numbers.error(bound)})")
-        else:
-            page.paragraph(f"{name}  ", f"{figure}, more than {numbers.error(bound)}: FAILED")
-    reason = run.verification.model_pt
-    page.paragraph(f"{FILES['pt']:<12}  ", "written" if reason == "ok" else f"not written: {reason}")
 
 
 def _layers(page: Page, run: Run, everything: bool) -> None:
@@ -298,48 +226,3 @@ def _unknown_ops(page: Page, run: Run) -> None:
         page.space()
         ranked = sorted(unknown.items(), key=lambda item: (-item[1], item[0]))
         page.paragraph("ops without a rule: ", ", ".join(f"{op} ×{times}" for op, times in ranked))
-
-
-def _warnings(page: Page, run: Run) -> None:
-    if run.warnings:
-        page.space()
-    for warning in run.warnings:
-        page.paragraph("warning: ", warning)
-
-
-def _made(page: Page, run: Run, everything: bool) -> None:
-    """What the figures rest on, in one line; with everything, what else it takes to get them again."""
-    images, scoring = run.calibration, run.scoring
-    page.space()
-    page.paragraph(
-        "",
-        f"scored on {images['scored']} of {images['images']} images in {images['folder']}, "
-        f"criterion {scoring['criterion']}",
-    )
-    page.paragraph("", images["preprocess"].get("describe", ""))
-    if not everything:
-        return
-    facts = {
-        "settings": _pairs({name: value for name, value in run.settings.items() if value is not False and value != []}),
-        "scoring": _pairs(scoring),
-        "times": ", ".join(f"{step} {numbers.seconds(taken)}" for step, taken in run.timings.items()),
-        "machine": _pairs(run.machine),
-        "made": f"{run.created} by pfp {run.pfp_version}",
-        "sha256": str(run.model.get("sha256", "")),
-    }
-    for name, fact in facts.items():
-        if fact:
-            page.paragraph(f"{name:<9} ", fact)
-
-
-def _pairs(values: dict[str, object]) -> str:
-    return ", ".join(
-        f"{name} {f'{value:.4g}' if isinstance(value, float) else value}"
-        for name, value in values.items()
-        if value is not None
-    )
-
-
-def _files(page: Page, run: Run, folder: str) -> None:
-    files = dict.fromkeys([name for name in run.artifacts.values() if name] + [FILES["run"]])
-    page.paragraph(f"{folder}/  " if folder else "files: ", "  ".join(files))
