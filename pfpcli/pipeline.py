@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from pfpcli import certificate, describe, export, record, steps
+from pfpcli import certificate, describe, export, record, sparse_steps, steps
 from pfpcli.certified import Certified, LayerChecked
 from pfpcli.comparison import Comparison, Point
 from pfpcli.console import Console
@@ -103,18 +103,18 @@ def sparsify(settings: Sparsity, console: Console) -> tuple[SparseRun, str]:
         groups = steps.trace_groups(source, calibration.size, settings, console)
         if settings.strict:
             steps.refuse_unknown_ops(groups)
-        weighed = steps.weigh(groups, calibration, settings, device, console)
-        chosen, division = steps.choose_weights(weighed, settings, console), weighed.division
-        kept, smaller, dead = steps.thin_graph(groups, weighed, chosen, console)
+        weighed = sparse_steps.weigh(groups, calibration, settings, device, console)
+        chosen, division = sparse_steps.choose_weights(weighed, settings, console), weighed.division
+        kept, smaller, dead = sparse_steps.thin_graph(groups, weighed, chosen, console)
         planned, masked = None, None
         if settings.cut_dead:
             planned = without(groups, dead)
-            kept, smaller, masked = steps.cut_dead(smaller, planned, weighed, chosen, console)
+            kept, smaller, masked = sparse_steps.cut_dead(smaller, planned, weighed, chosen, console)
             steps.write_plan(planned, kept, readers(groups), folder)
-        errors = steps.measure_errors(groups, weighed, chosen, device, console)
+        errors = sparse_steps.measure_errors(groups, weighed, chosen, device, console)
         quality = steps.evaluate(groups.labelled.graph, smaller, division, device, console)
         written = steps.export_files(source, kept, smaller, division, folder, scratch, console)
-        deflated = steps.deflate(scratch / FILES["onnx"], folder / FILES["onnx"])
+        deflated = sparse_steps.deflate(scratch / FILES["onnx"], folder / FILES["onnx"])
         tolerances = {"cut_vs_masked": TOLERANCE, "onnx_vs_torch": export.ONNX_TOLERANCE}
         checked = Verification(masked, written.onnx_vs_torch, written.model_pt, tolerances)
         idle = channels(groups, dead)
