@@ -25,6 +25,7 @@ def warnings_about(outcome: Outcome) -> Iterator[str]:
         _wrong_preprocessing(division, outcome.quality),
         _lost_quality(outcome.quality),
         _few_samples(outcome.scored, outcome.settings.delta),
+        *outcome.scored.scores.remarks,
         _optimistic(division),
         _budget(outcome.planned),
         _unknown_ops(outcome.groups),
@@ -62,7 +63,7 @@ def _lost_quality(quality: Quality) -> str:
 
 def _few_samples(scored: Scored, delta: float) -> str:
     needed, there = set_size(scored.readers, delta), len(scored.division.scored)
-    if there >= needed:
+    if there >= needed or not scored.scores.layers:  # other criteria guarantee nothing
         return ""
     name = scored.division.calibration.images.name
     return f"scored on {there} images; the guarantee asks for {needed}: add images to {name}"
