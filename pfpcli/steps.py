@@ -124,7 +124,7 @@ def score_units(
         )
         scores = score(settings.criterion, task)
         how = f", {settings.reduce} over the kernel" if scores.layers else ""
-        step.summary = f"{scores.samples} images · criterion {settings.criterion}{how}"
+        step.summary = f"{scores.samples or 'no'} images · criterion {settings.criterion}{how}"
     return Scored(division, found, scores)
 
 

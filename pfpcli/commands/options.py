@@ -15,11 +15,15 @@ import typer
 
 from pfpcli.commands.flags import COLORS, OUTPUT, Color, Json, Verbose, flag, setting, switch
 from pfpcli.commands.talk import Talk
+from pfpcli.criteria import CRITERIA
 from pfpcli.errors import InputError
 from pfpcli.settings import Settings, parse_keep, parse_numbers
 
 INPUT, CALIBRATION, BUDGET, SCORING = "Input", "Calibration images", "Budget", "Scoring"
 CUT, MACHINE = "What may be cut", "Machine"
+
+#: What each criterion measures.
+_CRITERIA = [f"{name}: {criterion.summary}" for name, criterion in CRITERIA.items()]
 
 _Group = Callable[..., Any]
 
@@ -165,7 +169,9 @@ def budget(
 
 
 def scoring(
-    criterion: Annotated[str, setting(SCORING, "criterion", "How channels are scored.")] = Settings.criterion,
+    criterion: Annotated[
+        str, setting(SCORING, "criterion", f"How channels are scored. {'; '.join(_CRITERIA)}.")
+    ] = Settings.criterion,
     reduce: Annotated[str, setting(SCORING, "reduce", "Sensitivity over the positions of a kernel.")] = Settings.reduce,
     delta: Annotated[
         float, flag(SCORING, "Probability with which an error bound may fail.", metavar="P")

@@ -11,7 +11,7 @@ many masks, how sparse, in which units) is set below.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -35,8 +35,8 @@ OFF = 0.2
 MASKS, FEWEST, MOST = 4, 128, 1024
 #: Changes of the loss beyond this percentile count as that: a few huge ones would decide the fit.
 CLIP = 95.0
-#: Weight of the squares of w in the fit.
-RIDGE = 1.0
+#: Weights of the squares of w that a fit may choose from.
+RIDGES = (1.0, 10.0, 100.0)
 #: A fit that explains less of the changes than this is not to be trusted.
 DOUBTFUL = 0.5
 #: Relative changes are of at least this loss.
@@ -88,19 +88,24 @@ def lfe(task: Task) -> Scores:
 
 
 def fit(
-    masks: NDArray[np.bool_], changes: NDArray[np.float64], ridge: float = RIDGE
+    masks: NDArray[np.bool_], changes: NDArray[np.float64], ridges: Sequence[float] = RIDGES
 ) -> tuple[NDArray[np.float64], float]:
-    """Ridge regression of changes of the loss on masks, with an intercept.
+    """Ridge regression of changes of the loss on masks, with an intercept; of several, what predicts best.
 
     Args:
         masks: bool[T, n].
         changes: float64[T].
-        ridge: weight of the squares of w.
+        ridges: weights of the squares of w; 0 is ordinary least squares.
 
     Returns:
         w: float64[n].
         R²: of every change predicted from the fit to all others; in sample it would be near 1 with few masks.
     """
+    fits = [_fit(masks, changes, ridge) for ridge in ridges]
+    return max(fits, key=lambda found: found[1])
+
+
+def _fit(masks: NDArray[np.bool_], changes: NDArray[np.float64], ridge: float) -> tuple[NDArray[np.float64], float]:
     count, size = masks.shape
     design = torch.zeros(count + size, size + 1, dtype=torch.float64)
     design[:count, 0] = 1

@@ -309,11 +309,9 @@ def _made(page: Page, run: Run, everything: bool) -> None:
     """What the figures rest on, in one line; with everything, what else it takes to get them again."""
     images, scoring = run.calibration, run.scoring
     page.space()
-    page.paragraph(
-        "",
-        f"scored on {images['scored']} of {images['images']} images in {images['folder']}, "
-        f"criterion {scoring['criterion']}",
-    )
+    scored = f"scored on {scoring['samples']} of {images['images']} images in {images['folder']}"
+    how = scored if scoring["samples"] else "scored without images"
+    page.paragraph("", f"{how}, criterion {scoring['criterion']}")
     page.paragraph("", images["preprocess"].get("describe", ""))
     if not everything:
         return
