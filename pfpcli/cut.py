@@ -18,7 +18,7 @@ from torch.fx.node import Node
 from pfpcli import ops
 from pfpcli.flow import Labelled
 from pfpcli.graph import Graph, add_tensor, fetch, is_tensor
-from pfpcli.labels import Axes, Ragged, spread
+from pfpcli.labels import Axes, along
 from pfpcli.trace import propagate
 
 
@@ -62,16 +62,11 @@ class Cut:
 
     def keep(self, node: Node, dim: int) -> Tensor | None:
         """What stays along a dimension, ragged or not, broadcastable to the shape: bool; None if all of it does."""
-        axes = self.axes(node)
-        ragged = axes.ragged.get(dim) or (Ragged((), axes.labels[dim]) if dim in axes.labels else None)
-        if ragged is None:
+        labels = along(self.axes(node), dim)
+        if labels is None:
             return None
-        alive = torch.from_numpy(self.alive)[ragged.labels]
-        if alive.all():
-            return None
-        if ragged.span > 1:
-            alive = alive.repeat_interleave(ragged.span, 0)
-        return spread(alive, (*ragged.parts, dim), axes.shape, full=False)
+        alive = torch.from_numpy(self.alive)[labels]
+        return None if alive.all() else alive
 
     def is_cut(self, node: Node) -> bool:
         """Whether the node's tensor gets smaller."""

@@ -247,6 +247,15 @@ def spread(labels: Tensor, dims: Sequence[int], shape: Sequence[int], *, full: b
     return wide.expand(*shape) if full else wide
 
 
+def along(axes: Axes, dim: int) -> Tensor | None:
+    """The labels along a dimension, ragged or not: int64, broadcastable to the shape; None if it carries none."""
+    ragged = axes.ragged.get(dim) or (Ragged((), axes.labels[dim]) if dim in axes.labels else None)
+    if ragged is None:
+        return None
+    labels = ragged.labels.repeat_interleave(ragged.span, 0) if ragged.span > 1 else ragged.labels
+    return spread(labels, (*ragged.parts, dim), axes.shape, full=False)
+
+
 def even(store: Store, axes: Axes, only: int | None = None) -> Axes:
     """Axes without ragged dimensions (or without one of them): position j of all parts is tied."""
     evened = {d: store.even(r.rows) for d, r in axes.ragged.items() if only is None or d == only}

@@ -1,4 +1,4 @@
-"""Loss: what a network is held to where a criterion asks for gradients; for each sample on its own."""
+"""Loss: one number per sample for what a network puts out, with labels or without."""
 
 from __future__ import annotations
 
@@ -9,23 +9,53 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from pfpcli.errors import UnsupportedError
+
 
 def per_sample_loss(outputs: object, labels: NDArray[np.int64] | None) -> Tensor:
-    """The loss of each sample of a batch: float[N].
+    """The loss of each sample, summed over the outputs: float[N].
 
-    Cross-entropy along dimension 1, the mean over the positions of a map: against the labels where there are any and
-    the output is one vector for a sample, otherwise against the network's own decisions. Outputs that decide nothing
-    (fewer than two numbers along dimension 1): half the mean square.
+    Outputs that decide (float[N, classes, ...]): cross-entropy to the labels where they fit, else to the network's own
+    decisions, averaged over positions. Outputs that decide nothing: half the mean square.
 
     Args:
-        outputs: what the graph module returns; the first floating-point tensor among its leaves counts, float[N, ...].
-        labels: int64[N], or None; where the network has no output of that number, its own decision counts.
+        outputs: what the network returns, any nesting of tensors.
+        labels: int64[N], or None.
+
+    Raises:
+        UnsupportedError: there are no real numbers among the outputs.
     """
-    scores = next(x for x in tree_leaves(outputs) if isinstance(x, Tensor) and x.is_floating_point())
-    if scores.dim() < 2 or scores.shape[1] < 2:
-        return scores.reshape(len(scores), -1).square().mean(1) / 2
-    target = scores.detach().argmax(1)
-    if labels is not None and scores.dim() == 2:
-        given = torch.from_numpy(labels).to(target)
-        target = torch.where((given >= 0) & (given < scores.shape[1]), given, target)
-    return F.cross_entropy(scores, target, reduction="none").reshape(len(scores), -1).mean(1)
+    losses = [_loss(x, labels) for x in real(outputs)]
+    if not losses:
+        raise UnsupportedError(
+            "the network puts out no real numbers, so it has no loss", "use --criterion pfp, which needs none"
+        )
+    total = losses[0]
+    for each in losses[1:]:
+        # what is not one row per sample (boxes of a detector) counts the same for all
+        total = total + (each if len(each) == len(total) else each.mean())
+    return total
+
+
+def real(outputs: object) -> list[Tensor]:
+    """The tensors of real numbers among what a network returns."""
+    return [x for x in tree_leaves(outputs) if isinstance(x, Tensor) and x.is_floating_point()]
+
+
+def decides(output: Tensor) -> bool:
+    """Whether an output is float[N, classes, ...]."""
+    return output.dim() > 1 and output.shape[1] > 1
+
+
+def fits(output: Tensor, labels: NDArray[np.int64] | None) -> bool:
+    """Whether labels can be those of an output: one decision per sample, among as many classes."""
+    return labels is not None and output.dim() == 2 and len(labels) == len(output) and labels.max() < output.shape[1]
+
+
+def _loss(output: Tensor, labels: NDArray[np.int64] | None) -> Tensor:
+    rows = len(output) if output.dim() else 1
+    if not decides(output):
+        return output.reshape(rows, -1).square().mean(1) / 2
+    known = labels is not None and fits(output, labels)
+    target = torch.from_numpy(labels).to(output.device) if known else output.argmax(1)
+    return F.cross_entropy(output, target, reduction="none").reshape(rows, -1).mean(1)

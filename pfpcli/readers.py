@@ -37,6 +37,7 @@ class Reader:
         heads: int64[C_in], the unit of the head a channel belongs to, 0 where that cannot go as a whole.
         patches: positions it is applied at, P.
         kernel: positions of its kernel.
+        outputs: channels it makes, in each group of a grouped convolution.
         neurons: numbers it puts out for one input.
     """
 
@@ -46,6 +47,7 @@ class Reader:
     heads: NDArray[np.int64]
     patches: int
     kernel: int
+    outputs: int
     neurons: int
 
     @property
@@ -65,15 +67,14 @@ class Reader:
         assert rule.columns is not None
         return rule.columns(self.contraction.node, x, weight)
 
+    def matrix(self, weight: Tensor) -> Tensor:
+        """Its weights as `Columns.weight`: float[G, O, J, R]."""
+        # the sizes of what it reads are enough
+        return self.columns(torch.empty(1, *self.contraction.x.meta["val"].shape[1:], device="meta"), weight).weight
+
     def into_weight(self, values: Tensor, weight: Tensor) -> Tensor:
         """Values for the places of `Columns.weight`, float[G, O, J, R], brought to those of the layer's own weight."""
         return ops.into_weight(values, self.matrix, weight)
-
-    def matrix(self, weight: Tensor) -> Tensor:
-        """What the matrix product makes of the layer's own weight, `Columns.weight`: float[G, O, J, R]."""
-        x = self.contraction.x.meta["val"]
-        smallest = torch.zeros(1, *x.shape[1:], dtype=weight.dtype, device=weight.device)
-        return self.columns(smallest, weight).weight
 
     def pieces(self, x: Tensor, weight: Tensor) -> Iterator[Columns]:
         """The layer as matrix products, in float32, of a few images at a time.
@@ -112,7 +113,7 @@ def readers(groups: Groups) -> list[Reader]:
         neurons = columns.weight.shape[:2].numel() * patches
         # in a product of activations a head is all there is: its share says nothing
         heads = head[units] if contraction.weight is not None else np.zeros_like(units)
-        found.append(Reader(contraction, weight, units, heads, patches, kernel, neurons))
+        found.append(Reader(contraction, weight, units, heads, patches, kernel, columns.weight.shape[1], neurons))
     return found
 
 

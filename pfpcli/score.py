@@ -46,13 +46,25 @@ class Task:
     seed: int = 0
     progress: Callable[[int], None] = lambda done: None
 
-    def images(self) -> Iterator[Batch]:
-        """The calibration images, on the device."""
+    def images(self, most: int | None = None) -> Iterator[Batch]:
+        """The calibration images, on the device; at most so many, if the network takes any number at a time."""
         done = 0
         for x, labels in self.batches():
+            if most is not None and done >= most:
+                return
+            if most is not None and self.groups.labelled.graph.dynamic:
+                x, labels = x[: most - done], None if labels is None else labels[: most - done]
             yield x.to(self.device), labels
             done += len(x)
             self.progress(done)
+
+    def nothing(self) -> NDArray[np.float64]:
+        """float64[labels], to add scores to: 0, and nan for heads, which are the sum of what they own."""
+        unit = np.zeros(len(self.groups.root))
+        unit[[*self.groups.owned]] = np.nan
+        for reader in self.readers:
+            unit[reader.units] = 0
+        return unit
 
     def walk(self, look: Look, readers: Iterable[Reader] | None = None) -> None:
         """Run all images through the network and show what its readers (or these) read."""
@@ -123,7 +135,7 @@ class Scores:
 
 
 def score(criterion: str, task: Task) -> Scores:
-    """Score every unit that a layer with weights reads.
+    """Score every unit that a reader reads.
 
     Args:
         criterion: one of `pfpcli.criteria.CRITERIA`.
@@ -134,7 +146,23 @@ def score(criterion: str, task: Task) -> Scores:
     counted = Counter(task.progress)
     with task.groups.labelled.graph.on(task.device):
         scores = function(replace(task, progress=counted))
-    return replace(scores, samples=counted.most)
+    return replace(scores, unit=_of_readers(scores.unit, task), samples=counted.most)
+
+
+def _of_readers(unit: NDArray[np.float64], task: Task) -> NDArray[np.float64]:
+    """The scores of what readers read, nan elsewhere: every criterion scores the same units.
+
+    A head without a score of its own gets the sum of what it owns.
+    """
+    read = np.zeros(len(unit), dtype=bool)
+    for reader in task.readers:
+        read[reader.units] = read[reader.heads] = True
+    read[0] = False
+    found = np.where(read, unit, np.nan)
+    for head, owned in task.groups.owned.items():
+        if read[head] and np.isnan(found[head]):
+            found[head] = np.nansum(found[owned])
+    return found
 
 
 @dataclass

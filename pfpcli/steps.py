@@ -143,7 +143,7 @@ def score_units(
             if name:
                 cache.save(name, scores)
         how = f", {settings.reduce} over the kernel" if scores.layers else ""
-        step.summary = f"{before}{scores.samples} images · criterion {criterion}{how}"
+        step.summary = f"{before}{scores.samples or 'no'} images · criterion {criterion}{how}"
     return Scored(division, found, scores, round(step.seconds, 3))
 
 

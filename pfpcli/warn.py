@@ -25,7 +25,8 @@ def warnings_about(outcome: Outcome) -> Iterator[str]:
     for message in (
         _wrong_preprocessing(division, outcome.quality),
         _lost_quality(outcome.quality),
-        _few_samples(division, outcome.scored.readers, outcome.settings.delta),
+        _few_samples(division, outcome.scored.readers, outcome.settings.delta) if outcome.scored.scores.layers else "",
+        *outcome.scored.scores.remarks,
         _optimistic(division),
         _budget(outcome.planned),
         _unknown_ops(outcome.groups),

@@ -29,6 +29,16 @@ CRITERIA = {
     "pfp": Criterion("sensitivity:sensitivity", "largest share of any output", "pfp"),
     "pfp-rand": Criterion("sensitivity:sensitivity", "channels drawn by that share and re-weighted", "pfp", "sampled"),
     "pfp-mixed": Criterion("sensitivity:sensitivity", "the largest kept, the rest drawn", "pfp", "mixed"),
+    "random": Criterion("weights:uniform", "drawn at random"),
+    "l1": Criterion("weights:l1", "sum of absolute weights"),
+    "l2": Criterion("weights:l2", "Euclidean norm of the weights"),
+    "fpgm": Criterion("weights:fpgm", "distance of the weights to those of the other channels"),
+    "bn": Criterion("weights:bn", "scale of the batch norm"),
+    "activation": Criterion("activations:activation", "mean absolute activation"),
+    "weight-activation": Criterion("activations:weight_activation", "activation times the weights that read it"),
+    "thinet": Criterion("activations:thinet", "what the layer that reads it loses, greedily"),
+    "taylor": Criterion("gradients:taylor", "change of the loss, to first order"),
+    "lfe": Criterion("ensembles:lfe", "change of the loss, fitted to random masks"),
 }
 
 

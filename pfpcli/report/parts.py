@@ -91,11 +91,9 @@ def made(page: Page, run: Record, everything: bool) -> None:
     """What the figures rest on, in one line; with everything, what else it takes to get them again."""
     images, scoring = run.calibration, run.scoring
     page.space()
-    page.paragraph(
-        "",
-        f"scored on {images['scored']} of {images['images']} images in {images['folder']}, "
-        f"criterion {scoring['criterion']}",
-    )
+    on = f"scored on {images['scored']} of {images['images']} images in {images['folder']}"
+    how = on if scoring.get("samples", 1) else "scored without images"
+    page.paragraph("", f"{how}, criterion {scoring['criterion']}")
     page.paragraph("", images["preprocess"].get("describe", ""))
     if not everything:
         return

@@ -1,0 +1,214 @@
+"""Linear filter ensembles: what the loss says about random sets of channels, read off by a linear model.
+
+    L(m) = L(1) + sum over j of w_j m_j,    s_j = -w_j
+
+m_j is 1 where channel j is there and 0 where it is silenced, at every layer that reads it. For each group on its own,
+masks are drawn, the relative change of the loss is measured on a few images, and w is fitted by ridge regression.
+
+Source: Sandor, Pavel, Csato, Pruning CNN's with linear filter ensembles, ECAI 2020. What the paper leaves open (how
+many masks, how sparse, in which units) is set below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, fx
+from torch.fx.node import Node
+
+from pfpcli.gated import Gated
+from pfpcli.graph import Graph
+from pfpcli.groups import Group
+from pfpcli.loss import decides, fits, per_sample_loss, real
+from pfpcli.score import Scores, Task
+
+#: Images that measure the loss, at most.
+IMAGES = 64
+#: Share of the channels that a mask silences.
+OFF = 0.2
+#: Masks for each channel of a group, and for a group at least and at most.
+MASKS, FEWEST, MOST = 4, 128, 1024
+#: Changes of the loss beyond this percentile count as that: a few huge ones would decide the fit.
+CLIP = 95.0
+#: Weights of the squares of w that a fit may choose from.
+RIDGES = (1.0, 10.0, 100.0)
+#: A fit that explains less of the changes than this is not to be trusted.
+DOUBTFUL = 0.5
+#: Relative changes are of at least this loss.
+_TINY = 1e-6
+#: Numbers that are held for all groups, of so many images at a time as that allows.
+_HELD = 1 << 27
+
+
+def lfe(task: Task) -> Scores:
+    """How much the loss falls because a channel is there, by a linear model of the loss of random masks.
+
+    The loss is the cross-entropy to the labels, where there are labels that fit; else the divergence from what the
+    unpruned network decides, or the squared distance where it decides nothing.
+    """
+    unit = task.nothing()
+    graph = task.groups.labelled.graph
+    read = np.unique(np.concatenate([np.r_[r.units, r.heads] for r in task.readers]))
+    ensembles = [
+        _Ensemble.of(task, group, np.random.default_rng((task.seed, i)))
+        for i, group in enumerate(task.groups.prunable)
+        if np.isin(group.units, read).all()
+    ]
+    kept = _Kept(graph, {node for one in ensembles for node in one.needed})
+    whole = 0.0
+    with torch.no_grad():
+        for images, labels in task.images(IMAGES):
+            for start in range(0, len(images), step := kept.at_a_time(len(images))):
+                some = slice(start, start + step)
+                truth = None if labels is None else labels[some]
+                outputs = real(kept.run(images[some]))
+                whole += _loss(outputs, outputs, truth)
+                for one in ensembles:
+                    one.measure(kept.values, outputs, truth)
+    doubtful = []
+    for one in ensembles:
+        change = (one.losses - whole) / max(whole, _TINY)
+        weights, explained = fit(one.masks, np.minimum(change, np.percentile(change, CLIP)))
+        unit[one.group.units] = -weights
+        if explained < DOUBTFUL:
+            doubtful.append(f"{one.group.name} (R² {explained:.2f})")
+    if not doubtful:
+        return Scores(unit)
+    names = ", ".join(doubtful[:3]) + (" and others" if len(doubtful) > 3 else "")
+    remark = (
+        f"the linear model of criterion lfe does not hold for {len(doubtful)} of {len(ensembles)} groups: {names}; "
+        "compare with another --criterion"
+    )
+    return Scores(unit, remarks=(remark,))
+
+
+def fit(
+    masks: NDArray[np.bool_], changes: NDArray[np.float64], ridges: Sequence[float] = RIDGES
+) -> tuple[NDArray[np.float64], float]:
+    """Ridge regression of changes of the loss on masks, with an intercept; of several, what predicts best.
+
+    Args:
+        masks: bool[T, n].
+        changes: float64[T].
+        ridges: weights of the squares of w; 0 is ordinary least squares.
+
+    Returns:
+        w: float64[n].
+        R²: of every change predicted from the fit to all others; in sample it would be near 1 with few masks.
+    """
+    fits = [_fit(masks, changes, ridge) for ridge in ridges]
+    return max(fits, key=lambda found: found[1])
+
+
+def _fit(masks: NDArray[np.bool_], changes: NDArray[np.float64], ridge: float) -> tuple[NDArray[np.float64], float]:
+    count, size = masks.shape
+    design = torch.zeros(count + size, size + 1, dtype=torch.float64)
+    design[:count, 0] = 1
+    design[:count, 1:] = torch.from_numpy(masks)
+    design[count:, 1:] = ridge**0.5 * torch.eye(size)
+    target = torch.zeros(count + size, 1, dtype=torch.float64)
+    target[:count, 0] = torch.from_numpy(changes)
+    found = torch.linalg.lstsq(design, target).solution
+    left = (target - design @ found)[:count, 0]
+    # what is left of a row that took no part in the fit is what is left of it in the fit, over 1 - its leverage
+    leverage = torch.linalg.qr(design).Q[:count].square().sum(1)
+    errors = float((left / (1 - leverage).clamp(min=1e-6)).square().sum())
+    spread = float(np.square(changes - changes.mean()).sum())
+    return found[1:, 0].numpy(), 1 - errors / spread if spread > 0 else 1.0
+
+
+def draw(count: int, size: int, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Masks in antithetic pairs, what one silences the other leaves: bool[count, size], count even."""
+    uniform = rng.random((count // 2, size))
+    return np.concatenate([uniform >= OFF, uniform < 1 - OFF])
+
+
+@dataclass
+class _Ensemble:
+    """A group, its masks, and their losses so far.
+
+    Attributes:
+        gated: the network, with gates where the group is read.
+        after: the nodes that depend on the gates.
+        needed: the values from in front of these.
+        masks: bool[T, n].
+        losses: float64[T], sums over images.
+    """
+
+    task: Task = field(repr=False)
+    group: Group
+    gated: Gated = field(repr=False)
+    after: set[Node] = field(repr=False)
+    needed: set[Node] = field(repr=False)
+    masks: NDArray[np.bool_] = field(repr=False)
+    losses: NDArray[np.float64] = field(repr=False)
+
+    @classmethod
+    def of(cls, task: Task, group: Group, rng: np.random.Generator) -> _Ensemble:
+        owned = [unit for head in group.units if head in task.groups.owned for unit in task.groups.owned[head]]
+        gated = Gated(task.groups, task.device, {*group.units.tolist(), *owned})
+        after = gated.after()
+        needed = {source for node in after for source in node.all_input_nodes if source not in after}
+        count = int(np.clip(MASKS * len(group.units), FEWEST, MOST))
+        return cls(task, group, gated, after, needed, draw(count, len(group.units), rng), np.zeros(count))
+
+    def measure(self, values: dict[Node, object], whole: list[Tensor], labels: NDArray[np.int64] | None) -> None:
+        """Add the losses of some images; only what comes after the gates is computed anew."""
+        groups = self.task.groups
+        before = {node: values.get(node) for node in groups.labelled.graph.nodes if node not in self.after}
+        for i, mask in enumerate(self.masks):
+            alive = torch.from_numpy(groups.alive(self.group.units[~mask]))
+            self.gated.gates = alive.to(self.task.device, torch.float32)
+            outputs = self.gated.run(initial_env=dict(before), enable_io_processing=False)
+            self.losses[i] += _loss(real(outputs), whole, labels)
+
+
+class _Kept(fx.Interpreter):
+    """Runs a graph and keeps some of its values."""
+
+    def __init__(self, graph: Graph, wanted: Collection[Node]) -> None:
+        super().__init__(graph.module)
+        self.values: dict[Node, object] = {}
+        self._graph = graph
+        self._wanted = wanted
+
+    def run_node(self, n: Node) -> object:
+        """Run one node."""
+        value = super().run_node(n)
+        if n in self._wanted:
+            self.values[n] = value
+        return value
+
+    def at_a_time(self, images: int) -> int:
+        """How many images may run together."""
+        if not self._graph.dynamic:
+            return images
+        values = [node.meta["val"] for node in self._wanted if node.op != "get_attr"]
+        held = sum(value.numel() for value in values if isinstance(value, Tensor)) // self._graph.batch
+        return max(1, min(images, _HELD // max(1, held)))
+
+
+def _loss(outputs: list[Tensor], whole: list[Tensor], labels: NDArray[np.int64] | None) -> float:
+    """The loss of some images, summed over them and over the outputs.
+
+    Args:
+        outputs: of the masked network.
+        whole: of the unpruned one.
+        labels: int64[N], or None.
+    """
+    return sum(float(_distance(*pair, labels)) for pair in zip(outputs, whole, strict=True))
+
+
+def _distance(output: Tensor, whole: Tensor, labels: NDArray[np.int64] | None) -> Tensor:
+    if fits(output, labels):
+        return per_sample_loss(output, labels).sum()
+    if not decides(output):
+        return (output - whole).square().sum() / whole.square().sum().clamp(min=_TINY) * len(whole)
+    target = F.log_softmax(whole, 1)
+    each = F.kl_div(F.log_softmax(output, 1), target, reduction="none", log_target=True).sum(1)
+    return each.mean() * len(whole)

@@ -1,0 +1,57 @@
+"""Gates: the network with what its readers read multiplied by one number per label.
+
+A gate of 0 is what dropping the channel comes to (see `masked`), a gate of 1 leaves it. Statistics across channels are
+taken over all of them here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.fx.node import Node
+
+from pfpcli.groups import Groups
+from pfpcli.labels import along
+
+
+class Gated(fx.Interpreter):
+    """Runs a graph with gates.
+
+    Args:
+        groups: the graph's units.
+        device: where its tensors are.
+        units: gate what reads one of these; None gates every reader.
+    """
+
+    def __init__(self, groups: Groups, device: torch.device, units: Collection[int] | None = None) -> None:
+        labelled = groups.labelled
+        super().__init__(labelled.graph.module)
+        wanted = None if units is None else torch.tensor(sorted(units))
+        root = torch.from_numpy(groups.root)
+        self.gates = torch.ones(len(root), device=device)
+        self._read: dict[Node, list[tuple[Node, Tensor]]] = {}
+        for contraction in labelled.contractions:
+            labels = along(labelled.axes[contraction.x], contraction.dim)
+            if labels is not None and (wanted is None or torch.isin(root[labels], wanted).any()):
+                self._read.setdefault(contraction.node, []).append((contraction.x, labels.to(device)))
+
+    def after(self) -> set[Node]:
+        """The nodes whose values depend on the gates."""
+        found: set[Node] = set()
+        for node in self.graph.nodes:
+            if node in self._read or not found.isdisjoint(node.all_input_nodes):
+                found.add(node)
+        return found
+
+    def run_node(self, n: Node) -> Any:
+        """Run one node; a reader sees its input through the gates."""
+        whole = {x: self.env[x] for x, _ in self._read.get(n, ())}
+        for x, labels in self._read.get(n, ()):
+            self.env[x] = self.env[x] * self.gates[labels]
+        try:
+            return super().run_node(n)
+        finally:
+            self.env.update(whole)
