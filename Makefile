@@ -23,8 +23,8 @@ demo: setup  ## prune the sample network to 40 % of its parameters and show the 
 	$(BIN)/pfp compress samples/model.pt --calib samples/images --keep 0.4
 	$(BIN)/pfp report
 
-test: setup  ## run the tests
-	$(BIN)/python -m pytest
+test: setup  ## run the tests, as many at a time as cores
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: setup  ## check style and formatting
 	$(BIN)/ruff check

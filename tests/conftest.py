@@ -14,6 +14,9 @@ import torch.nn.functional as F
 from hypothesis import HealthCheck, settings
 from torch import Tensor
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # the cores are shared among processes
+    torch.set_num_threads(1)
+
 # no test reads or writes the scores of whoever runs them
 os.environ["PFP_CACHE"] = tempfile.mkdtemp(prefix="pfp-cache.")
 

@@ -38,12 +38,11 @@ def cut_at_random(graph: Graph, seed: int) -> tuple[Groups, dict[str, Any], Grap
     return groups, json.loads(describe.plan_json(made, kept, readers(groups))), cut(groups.labelled, alive)
 
 
-@pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("name", NETS)
-def test_two_plans_that_follow_each_other_are_one_plan_of_the_original(name: str, seed: int) -> None:
+def test_two_plans_that_follow_each_other_are_one_plan_of_the_original(name: str) -> None:
     net = NETS[name]
-    groups, first, smaller = cut_at_random(trace(net.module(), net.example()), seed)
-    _, second, smallest = cut_at_random(smaller, seed + 10)
+    groups, first, smaller = cut_at_random(trace(net.module(), net.example()), 0)
+    _, second, smallest = cut_at_random(smaller, 10)
     names = {str(node.target) for node in groups.labelled.graph.nodes if node.op == "get_attr"}
     second["tensors"] = {name: dims for name, dims in second["tensors"].items() if name in names}
     made = replan(follow(first, second), groups, readers(groups))
