@@ -30,7 +30,8 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 import pfpcli
-from pfpcli import cli, commands, export
+from pfpcli import cli, export
+from pfpcli.commands.talk import Talk
 from pfpcli.errors import CalibrationError, InputError
 from pfpcli.preprocess import PRESETS
 from pfpcli.record import FILES, Run
@@ -227,7 +228,8 @@ def test_the_line_as_typed_writes_a_run_folder(typed: Typed) -> None:
     assert {file.name for file in typed.run.iterdir()} == {*FILES.values()}
     assert typed.first.out.endswith(f"\nwrote {RUN}/    next: pfp report\n")
     steps = [line.split()[0] for line in typed.first.err.splitlines() if re.match(r"  \S", line)]
-    assert steps == ["load", "images", "trace", "score", "plan", "cut", "verify", "evaluate", "export", "measure"]
+    first = ["load", "images", "trace", "score", "plan", "cut", "verify", "certify"]
+    assert steps == [*first, "evaluate", "export", "measure"]
 
 
 def test_a_second_run_gets_a_folder_of_its_own_and_leaves_the_first_alone(typed: Typed) -> None:
@@ -254,7 +256,7 @@ def test_two_runs_of_one_line_decide_the_same(typed: Typed) -> None:
 def test_the_record_has_what_the_issue_names(typed: Typed) -> None:
     record = typed.record
     assert (record["schema_version"], record["pfp_version"], record["status"]) == (1, pfpcli.__version__, "ok")
-    assert record["requested"] == {"keep": 0.4, "of": "params"}
+    assert record["requested"] == {"keep": 0.4, "of": "params", "epsilon": None}
     assert record["achieved"]["keep"] == pytest.approx(0.4, rel=0.005)
     for name in ("before", "after"):
         cost = record[name]
@@ -431,7 +433,7 @@ def test_a_percentage_is_the_fraction(small: Path, tmp_path: Path, command: Call
 def test_a_budget_of_macs_is_met_or_said_not_to_be(small: Path, tmp_path: Path) -> None:
     run = compress(small / "model.pt", small / "imgs", tmp_path / "run", keep=0.3, keep_of="macs")
     kept = run.after.macs / run.before.macs
-    assert run.requested == {"keep": 0.3, "of": "macs"}
+    assert run.requested == {"keep": 0.3, "of": "macs", "epsilon": None}
     assert run.achieved["keep"] == pytest.approx(kept, abs=1e-6)
     assert run.achieved["exact"] == (abs(kept - 0.3) <= 0.005 * 0.3)
     assert kept == pytest.approx(0.3, rel=0.03)
@@ -908,6 +910,6 @@ def test_an_interrupt_that_an_import_turned_into_an_error_is_an_interrupt(
     def interrupted(*_: object, **__: object) -> None:
         raise ImportError("initialization failed") from KeyboardInterrupt()
 
-    monkeypatch.setattr(commands, "_run", interrupted)
+    monkeypatch.setattr(Talk, "run", interrupted)
     assert cli.run(["compress", "model.pt", "--calib", "imgs"]) == 130
     assert capsys.readouterr().err == "interrupted; nothing was written\n"
