@@ -104,7 +104,17 @@ def is_tensor(node: Node) -> bool:
 
 def is_constant(node: Node) -> bool:
     """Whether a node is a parameter, a buffer or computed from such alone."""
-    return node.op == "get_attr" or (node.op == "call_function" and all(map(is_constant, node.all_input_nodes)))
+    seen: set[Node] = set()
+    waiting = [node]
+    while waiting:  # a loop: deep networks have more nodes in a row than Python has frames
+        each = waiting.pop()
+        if each.op == "get_attr" or each in seen:
+            continue
+        if each.op != "call_function":
+            return False
+        seen.add(each)
+        waiting += reversed(each.all_input_nodes)
+    return True
 
 
 def add_tensor(module: nn.Module, path: str, value: Tensor) -> None:

@@ -197,3 +197,20 @@ def test_the_original_graph_is_left_as_it_was() -> None:
     cut(groups.labelled, groups.alive(random_drop(groups, 3)))
     assert str(groups.labelled.graph.module.graph) == text
     assert all(torch.equal(before[k], v) for k, v in groups.labelled.graph.module.state_dict().items())
+
+
+def test_a_network_may_be_deeper_than_python_calls_may_be_nested() -> None:
+    class Deep(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.read, self.head = nn.Linear(4, 6), nn.Linear(5, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.read(x)
+            for _ in range(1200):
+                y = -y
+            return self.head(y @ y.transpose(1, 2))
+
+    groups = group(label(trace(Deep().eval(), (torch.randn(2, 5, 4),))))
+    assert groups.labelled.unknown == []
+    assert [each.name for each in groups.prunable] == ["read"]
