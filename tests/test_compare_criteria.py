@@ -84,3 +84,11 @@ def test_names_in_a_chart_are_text_and_do_not_overlap() -> None:
     heights = sorted(float(n.attrib["y"]) for n in names)
     assert len(names) == 9
     assert min(b - a for a, b in pairwise(heights)) >= 14
+
+
+def test_lines_of_one_colour_have_other_marks() -> None:
+    drawn = chart.lines("a", "x", "y", [chart.Line(str(i), [(0, i)]) for i in range(13)])
+    root = ElementTree.fromstring(drawn)
+    marks = [(n.attrib["fill"], n.attrib["d"]) for n in root.iter() if "transform" in n.attrib and "d" in n.attrib]
+    assert len(marks) == 26  # a point and its name's
+    assert len(set(marks)) == 13

@@ -69,7 +69,7 @@ def lines(title: str, x: str, y: str, data: Sequence[Line]) -> str:
     )
     heights = _apart([up(line.points[-1][1]) for line in data])
     for i, (line, height) in enumerate(zip(data, heights, strict=True)):
-        color, mark = COLORS[i % len(COLORS)], MARKS[(i // len(COLORS) + i) % len(MARKS)]
+        color, mark = COLORS[i % len(COLORS)], MARKS[i % len(MARKS)]
         places = [(across(px), up(py)) for px, py in line.points]
         path = "L".join(f"{a:.1f} {b:.1f}" for a, b in places)
         parts.append(f'<path d="M{path}" stroke="{color}" stroke-width="1.8" fill="none"/>')
