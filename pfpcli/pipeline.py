@@ -38,11 +38,7 @@ def compress(settings: Settings, console: Console) -> tuple[Run, str]:
         run_folder(settings.out, settings.name) as (folder, name),
         steps.resources(settings) as scratch,
     ):
-        source = steps.load_source(settings, console)
-        calibration = steps.open_images(settings, source, console)
-        groups = steps.trace_groups(source, calibration.size, settings, console)
-        if settings.strict:
-            steps.refuse_unknown_ops(groups)
+        source, calibration, groups = steps.prepare(settings, console)
         if not groups.prunable:
             raise nothing_to_prune(groups)
         scored = steps.score_units(groups, calibration, settings, settings.criterion, device, console)
@@ -98,11 +94,7 @@ def sparsify(settings: Sparsity, console: Console) -> tuple[SparseRun, str]:
         run_folder(settings.out, settings.name) as (folder, name),
         steps.resources(settings) as scratch,
     ):
-        source = steps.load_source(settings, console)
-        calibration = steps.open_images(settings, source, console)
-        groups = steps.trace_groups(source, calibration.size, settings, console)
-        if settings.strict:
-            steps.refuse_unknown_ops(groups)
+        source, calibration, groups = steps.prepare(settings, console)
         weighed = sparse_steps.weigh(groups, calibration, settings, device, console)
         chosen, division = sparse_steps.choose_weights(weighed, settings, console), weighed.division
         kept, smaller, dead = sparse_steps.thin_graph(groups, weighed, chosen, console)
@@ -165,11 +157,7 @@ def score(settings: Rank, console: Console) -> Ranking:
     """
     device = steps.find_device(settings.device)
     with steps.resources(settings):
-        source = steps.load_source(settings, console)
-        calibration = steps.open_images(settings, source, console)
-        groups = steps.trace_groups(source, calibration.size, settings, console)
-        if settings.strict:
-            steps.refuse_unknown_ops(groups)
+        source, calibration, groups = steps.prepare(settings, console)
         scored = steps.score_units(groups, calibration, settings, settings.criterion, device, console)
     for remark in scored.scores.remarks:
         console.warn(remark)
@@ -187,11 +175,7 @@ def compare_criteria(settings: Compare, console: Console) -> tuple[Comparison, s
     """
     device = steps.find_device(settings.device)
     with run_folder(settings.out, settings.name) as (folder, name), steps.resources(settings):
-        source = steps.load_source(settings, console)
-        calibration = steps.open_images(settings, source, console)
-        groups = steps.trace_groups(source, calibration.size, settings, console)
-        if settings.strict:
-            steps.refuse_unknown_ops(groups)
+        source, calibration, groups = steps.prepare(settings, console)
         if not groups.prunable:
             raise nothing_to_prune(groups)
         points: list[Point] = []

@@ -44,6 +44,20 @@ from pfpcli.verify import cut_vs_masked
 CERTIFIED = 128
 
 
+def prepare(settings: Calibrated, console: Console) -> tuple[Source, Calibration, Groups]:
+    """Load the file, open the images, follow the network: what comes before anything is measured.
+
+    Raises:
+        CheckFailed: there are ops without a rule, and --strict refuses them.
+    """
+    source = load_source(settings, console)
+    calibration = open_images(settings, source, console)
+    groups = trace_groups(source, calibration.size, settings, console)
+    if settings.strict:
+        _refuse_unknown_ops(groups)
+    return source, calibration, groups
+
+
 def load_source(settings: Network, console: Console) -> Source:
     """Load the file that was named."""
     with console.step("load") as step:
@@ -73,12 +87,7 @@ def trace_groups(source: Source, size: tuple[int, ...], settings: Network, conso
     return groups
 
 
-def refuse_unknown_ops(groups: Groups) -> None:
-    """Do what --strict asks for.
-
-    Raises:
-        CheckFailed: there are ops without a rule.
-    """
+def _refuse_unknown_ops(groups: Groups) -> None:
     unknown = describe.unknown_ops(groups)
     if unknown:
         names = ", ".join(f"{op} ×{count}" for op, count in unknown.items())
