@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 
 import numpy as np
 import torch
@@ -21,7 +22,18 @@ def compare(
     source: str,
     device: torch.device | str = "cpu",
 ) -> Quality:
-    """Compare two networks on images, by the first of their outputs.
+    """Compare two networks on images; arguments as in `compare_all`."""
+    return compare_all(before, [after], batches, source, device)[0]
+
+
+def compare_all(
+    before: Graph,
+    after: Sequence[Graph],
+    batches: Iterable[tuple[Tensor, NDArray[np.int64] | None]],
+    source: str,
+    device: torch.device | str = "cpu",
+) -> list[Quality]:
+    """Compare networks with one on images, by the first of their outputs.
 
     With class labels and one vector of scores for an image: accuracy. Without labels: agreement, the fraction of
     decisions (for an image, or for each position of a map) that are the same. Outputs that decide nothing: similarity.
@@ -30,24 +42,24 @@ def compare(
 
     Args:
         before: the original.
-        after: the cut network.
+        after: the cut networks.
         batches: (float[N, ...], labels int64[N] or None).
         source: what to call the images in the report.
         device: where to compute.
     """
-    tally = _Tally()
-    before.to(device)
-    after.to(device)
-    with torch.no_grad():
+    tallies = [_Tally() for _ in after]
+    with ExitStack() as there, torch.no_grad():
+        for graph in (before, *after):
+            there.enter_context(graph.on(device))
         for images, labels in batches:
             x = images.to(device)
-            if before.stops:
-                tally.add_undecided(_all(before.module(x)).cpu(), _all(after.module(x)).cpu())
-            else:
-                tally.add(_first(before.module(x)).cpu(), _first(after.module(x)).cpu(), labels)
-    before.to("cpu")
-    after.to("cpu")
-    return tally.quality(source)
+            whole = before.module(x)
+            for graph, tally in zip(after, tallies, strict=True):
+                if before.stops:
+                    tally.add_undecided(_all(whole).cpu(), _all(graph.module(x)).cpu())
+                else:
+                    tally.add(_first(whole).cpu(), _first(graph.module(x)).cpu(), labels)
+    return [tally.quality(source) for tally in tallies]
 
 
 def _first(outputs: object) -> Tensor:

@@ -28,7 +28,7 @@ from pfpcli.latency import Latency, latency
 from pfpcli.load import Source, load
 from pfpcli.outcome import Scored, Written
 from pfpcli.plan import Budget, Plan, plan
-from pfpcli.quality import compare
+from pfpcli.quality import compare, compare_all
 from pfpcli.readers import Reader, readers
 from pfpcli.rebuild import rebuild
 from pfpcli.record import FILES, Certificate, Quality
@@ -223,22 +223,29 @@ def plan_in_steps(
 def try_criterion(
     groups: Groups, scored: Scored, criterion: str, settings: Compare, device: torch.device, console: Console
 ) -> tuple[list[Point], Quality]:
-    """Cut by one criterion at every budget; returns what came of it, and the last of the qualities."""
-    points = []
+    """Cut by one criterion at every budget; returns what came of it, and one of the qualities."""
+    whole, plans, smaller = groups.labelled.graph, [], []
     with console.step("cut") as step:
         for keep in settings.keeps:
             planned = _plan(groups, scored, criterion, Budget(keep, settings.keep_of), settings)
-            kept, smaller = Cut(groups.labelled, planned.alive), cut(groups.labelled, planned.alive)
-            reweight(smaller, kept, planned, scored.readers)
-            judging = scored.division.judging(smaller.fixed_batch)
-            quality = compare(groups.labelled.graph, smaller, judging, scored.division.source, device)
-            params, macs = (getattr(planned.after, of) / getattr(planned.before, of) for of in ("params", "macs"))
-            points.append(
-                Point(criterion, keep, params, macs, quality.after, quality.agreement, quality.distance, scored.seconds)
-            )
+            plans.append(planned)
+            smaller.append(cut(groups.labelled, planned.alive))
+            reweight(smaller[-1], Cut(groups.labelled, planned.alive), planned, scored.readers)
+        judging = scored.division.judging(whole.fixed_batch)
+        found = compare_all(whole, smaller, judging, scored.division.source, device)
+        points = [
+            Point(criterion, keep, *_kept(planned), q.after, q.agreement, q.distance, scored.seconds)
+            for keep, planned, q in zip(settings.keeps, plans, found, strict=True)
+        ]
         shown = ", ".join(f"{100 * p.macs:.0f} % of the MACs: {100 * p.quality:.1f} %" for p in points)
-        step.summary = f"{quality.metric} at {shown}"
-    return points, quality
+        step.summary = f"{found[0].metric} at {shown}"
+    return points, found[0]
+
+
+def _kept(planned: Plan) -> tuple[float, float]:
+    """The fractions of parameters and MACs that are kept."""
+    before, after = planned.before, planned.after
+    return after.params / before.params, after.macs / before.macs
 
 
 def cut_graph(planned: Plan, console: Console) -> tuple[Cut, Graph]:
