@@ -1,7 +1,7 @@
 """Gates: the network with what its readers read multiplied by one number per label.
 
 A gate of 0 is what dropping the channel comes to (see `masked`), a gate of 1 leaves it. Statistics across channels are
-taken over all of them here.
+taken over all of them here. The gates may be those of several runs at once (`torch.func.vmap` over them).
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from torch.fx.node import Node
 from pfpcli.groups import Groups
 from pfpcli.labels import along
 
+#: Calls that need one stretch of memory, and what they are without that.
+_COPYING = {torch.ops.aten.view.default: torch.ops.aten.reshape.default}
+
 
 class Gated(fx.Interpreter):
     """Runs a graph with gates.
@@ -24,6 +27,9 @@ class Gated(fx.Interpreter):
         groups: the graph's units.
         device: where its tensors are.
         units: gate what reads one of these; None gates every reader.
+
+    Attributes:
+        gates: float[labels].
     """
 
     def __init__(self, groups: Groups, device: torch.device, units: Collection[int] | None = None) -> None:
@@ -55,3 +61,7 @@ class Gated(fx.Interpreter):
             return super().run_node(n)
         finally:
             self.env.update(whole)
+
+    def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
+        """The call; what is one stretch of memory in one run need not be one in several at once."""
+        return super().call_function(_COPYING.get(target, target), args, kwargs)

@@ -5,14 +5,20 @@
 m_j is 1 where channel j is there and 0 where it is silenced, at every layer that reads it. For each group on its own,
 masks are drawn, the relative change of the loss is measured on a few images, and w is fitted by ridge regression.
 
+Masks are folded into the batch dimension: one run of what comes after the gates measures many of them.
+`torch.func.vmap` over the gates does that op by op, so it is right wherever the batch is in what an op reads, and where
+the network fixes its size.
+
 Source: Sandor, Pavel, Csato, Pruning CNN's with linear filter ensembles, ECAI 2020. What the paper leaves open (how
 many masks, how sparse, in which units) is set below.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,6 +49,9 @@ DOUBTFUL = 0.5
 _TINY = 1e-6
 #: Numbers that are held for all groups, of so many images at a time as that allows.
 _HELD = 1 << 27
+#: Numbers in the largest value of a run that masks share, by device: a CPU is slower from where values leave its cache.
+_FOLDED = {"cpu": 1 << 21}
+_FOLDED_ELSEWHERE = 1 << 25
 
 
 def lfe(task: Task) -> Scores:
@@ -67,9 +76,9 @@ def lfe(task: Task) -> Scores:
                 some = slice(start, start + step)
                 truth = None if labels is None else labels[some]
                 outputs = real(kept.run(images[some]))
-                whole += _loss(outputs, outputs, truth)
+                whole += float(_loss(outputs, outputs, truth))
                 for one in ensembles:
-                    one.measure(kept.values, outputs, truth)
+                    one.measure(kept.values, outputs, truth, len(images[some]))
     doubtful = []
     for one in ensembles:
         change = (one.losses - whole) / max(whole, _TINY)
@@ -138,6 +147,7 @@ class _Ensemble:
         needed: the values from in front of these.
         masks: bool[T, n].
         losses: float64[T], sums over images.
+        folds: whether several masks can be in one run.
     """
 
     task: Task = field(repr=False)
@@ -147,6 +157,7 @@ class _Ensemble:
     needed: set[Node] = field(repr=False)
     masks: NDArray[np.bool_] = field(repr=False)
     losses: NDArray[np.float64] = field(repr=False)
+    folds: bool = True
 
     @classmethod
     def of(cls, task: Task, group: Group, rng: np.random.Generator) -> _Ensemble:
@@ -157,15 +168,64 @@ class _Ensemble:
         count = int(np.clip(MASKS * len(group.units), FEWEST, MOST))
         return cls(task, group, gated, after, needed, draw(count, len(group.units), rng), np.zeros(count))
 
-    def measure(self, values: dict[Node, object], whole: list[Tensor], labels: NDArray[np.int64] | None) -> None:
-        """Add the losses of some images; only what comes after the gates is computed anew."""
-        groups = self.task.groups
-        before = {node: values.get(node) for node in groups.labelled.graph.nodes if node not in self.after}
-        for i, mask in enumerate(self.masks):
-            alive = torch.from_numpy(groups.alive(self.group.units[~mask]))
-            self.gated.gates = alive.to(self.task.device, torch.float32)
+    def measure(
+        self, values: dict[Node, object], whole: list[Tensor], labels: NDArray[np.int64] | None, images: int
+    ) -> None:
+        """Add the losses of some images; only what comes after the gates is computed anew.
+
+        Args:
+            values: of the nodes that are needed, in the unpruned network.
+            whole: its outputs.
+            labels: int64[N], or None.
+            images: their number N.
+        """
+        before = {node: values.get(node) for node in self.gated.graph.nodes if node not in self.after}
+
+        def loss(gates: Tensor) -> Tensor:
+            self.gated.gates = gates
             outputs = self.gated.run(initial_env=dict(before), enable_io_processing=False)
-            self.losses[i] += _loss(real(outputs), whole, labels)
+            return _loss(real(outputs), whole, labels)
+
+        step = self.at_a_time(images)
+        for start in range(0, len(self.masks), step):
+            some = slice(start, start + step)
+            self.losses[some] += self._of_each(loss, self._gates(self.masks[some])).cpu().numpy()
+
+    def at_a_time(self, images: int) -> int:
+        """How many masks may run together on so many images."""
+        groups = self.task.groups
+        # what is read through gates becomes as many values as there are masks, too
+        made = [node.meta.get("val") for node in self.after | self.needed if node.op != "get_attr"]
+        largest = max((value.numel() for value in made if isinstance(value, Tensor)), default=1)
+        each = max(largest * images // groups.labelled.graph.batch, len(groups.root))  # a mask has a gate per label
+        return max(1, _FOLDED.get(self.task.device.type, _FOLDED_ELSEWHERE) // each)
+
+    def _gates(self, masks: NDArray[np.bool_]) -> Tensor:
+        """The gates that silence what masks silence: float32[T, labels]; masks: bool[T, n]."""
+        alive = np.stack([self.task.groups.alive(self.group.units[~mask]) for mask in masks])
+        return torch.from_numpy(alive).to(self.task.device, torch.float32)
+
+    def _of_each(self, loss: Callable[[Tensor], Tensor], gates: Tensor) -> Tensor:
+        """The loss with each of some gates: float64[T], in one run if it can be; gates: float32[T, labels]."""
+        if self.folds and len(gates) > 1:
+            try:
+                with _unsaid():
+                    folded: Tensor = torch.func.vmap(loss, randomness="different")(gates)
+                return folded
+            except RuntimeError:  # an op that cannot be folded, or not enough memory
+                self.folds = False
+        return torch.stack([loss(each) for each in gates])
+
+
+@contextmanager
+def _unsaid() -> Iterator[None]:
+    """Torch says, past Python's warnings, which ops it runs once for each mask; that is slower there, and no more."""
+    functorch: Any = torch._C._functorch
+    functorch._set_vmap_fallback_warning_enabled(False)
+    try:
+        yield
+    finally:
+        functorch._set_vmap_fallback_warning_enabled(True)
 
 
 class _Kept(fx.Interpreter):
@@ -193,15 +253,16 @@ class _Kept(fx.Interpreter):
         return max(1, min(images, _HELD // max(1, held)))
 
 
-def _loss(outputs: list[Tensor], whole: list[Tensor], labels: NDArray[np.int64] | None) -> float:
-    """The loss of some images, summed over them and over the outputs.
+def _loss(outputs: list[Tensor], whole: list[Tensor], labels: NDArray[np.int64] | None) -> Tensor:
+    """The loss of some images, summed over them and over the outputs: float64[].
 
     Args:
         outputs: of the masked network.
         whole: of the unpruned one.
         labels: int64[N], or None.
     """
-    return sum(float(_distance(*pair, labels)) for pair in zip(outputs, whole, strict=True))
+    each = (_distance(*pair, labels).double() for pair in zip(outputs, whole, strict=True))
+    return sum(each, start=torch.zeros((), dtype=torch.float64))
 
 
 def _distance(output: Tensor, whole: Tensor, labels: NDArray[np.int64] | None) -> Tensor:
@@ -210,5 +271,6 @@ def _distance(output: Tensor, whole: Tensor, labels: NDArray[np.int64] | None) -
     if not decides(output):
         return (output - whole).square().sum() / whole.square().sum().clamp(min=_TINY) * len(whole)
     target = F.log_softmax(whole, 1)
-    each = F.kl_div(F.log_softmax(output, 1), target, reduction="none", log_target=True).sum(1)
+    # not torch's kl_div, which cannot be folded
+    each = (target.exp() * (target - F.log_softmax(output, 1))).sum(1)
     return each.mean() * len(whole)
