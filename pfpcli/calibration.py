@@ -18,8 +18,10 @@ from pfpcli.load import Source
 from pfpcli.preprocess import Preprocess, preprocessing
 from pfpcli.settings import Calibrated
 
-#: Held-out images that judge the result, at most, where no folder is named for it.
+#: Held-out images that judge the result, at most, where no folder is named for it; and at most a third of them.
 HELD_OUT = 1000
+#: Images that say whether a recovery has helped, at most; and at most a sixth of those that do not judge.
+CHECKED = 256
 #: Numbers in one batch of inputs.
 _BATCH = 2_000_000
 
@@ -47,22 +49,30 @@ class Calibration:
     seed: int
 
     def divide(self, needed: int, given: int | None) -> Division:
-        """Choose the images that score and the ones that judge: never the same, as long as there are two.
+        """Choose the images that score, that recovery goes by, and that judge: the last are never among the others.
 
         Args:
             needed: images the guarantee asks for.
             given: images the user asked for, or None.
         """
         count = len(self.images)
-        if self.judges is not None:
-            scored, _ = split(count, self.images.labels, min(given or needed, count), self.seed, 0)
-            return Division(self, scored, self.judges, np.arange(len(self.judges)), f"images of {self.judges.name}")
         # as the authors do: at most half of the images score, unless the user says otherwise
-        wanted = min(given, count) if given else min(needed, max(1, count // 2))
-        scored, rest = split(count, self.images.labels, wanted, self.seed, HELD_OUT)
-        if len(rest) == 0:
-            return Division(self, scored, self.images, scored, "calibration images (optimistic)")
-        return Division(self, scored, self.images, rest, "held-out images")
+        wanted = min(given or needed, count)
+        if given is None and self.judges is None:
+            wanted = min(wanted, max(1, count // 2))
+        scored, rest = split(count, self.images.labels, wanted, self.seed)
+        judging = 0 if self.judges is not None else min(HELD_OUT, len(rest), max(1, count // 3))
+        rest, judged = rest[: len(rest) - judging], rest[len(rest) - judging :]
+        pool = np.concatenate([scored, rest])
+        checking = min(CHECKED, len(pool) // 6)
+        fitted, checked = pool[: len(pool) - checking], pool[len(pool) - checking :]
+        if self.judges is not None:
+            judges, judged, source = self.judges, np.arange(len(self.judges)), f"images of {self.judges.name}"
+        elif judging:
+            judges, source = self.images, "held-out images"
+        else:
+            judges, judged, source = self.images, scored, "calibration images (optimistic)"
+        return Division(self, scored, fitted, checked, judges, judged, source)
 
     def batches(self, batch: int | None = None, indices: NDArray[np.int64] | None = None) -> Batches:
         """Calibration images and their labels; batch: images at a time, None for a size that fits."""
@@ -78,17 +88,21 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Division:
-    """Scoring images and judging images.
+    """Which images do what.
 
     Attributes:
         calibration: where they come from.
-        scored: indices into its images.
+        scored: indices into its images: those that score.
+        fitted: those that recovery fits the cut network to; the ones that score are among them.
+        checked: those that say whether a recovery has helped; no recovery is fitted to them.
         judges, judged: the images that judge, and which of them.
         source: what the report calls the judging images.
     """
 
     calibration: Calibration
     scored: NDArray[np.int64]
+    fitted: NDArray[np.int64]
+    checked: NDArray[np.int64]
     judges: ImageSet
     judged: NDArray[np.int64]
     source: str
@@ -96,6 +110,14 @@ class Division:
     def scoring(self, batch: int | None = None) -> Batches:
         """The scoring images and their labels; batch: images at a time, None for a size that fits."""
         return self.calibration.batches(batch, self.scored)
+
+    def fitting(self, batch: int | None = None, most: int | None = None) -> Batches:
+        """The images that recovery is fitted to, and their labels; most: no more than so many."""
+        return self.calibration.batches(batch, self.fitted[:most])
+
+    def checking(self, batch: int | None = None) -> Batches:
+        """The images that say whether a recovery has helped, and their labels."""
+        return self.calibration.batches(batch, self.checked)
 
     def judging(self, batch: int | None = None, most: int | None = None) -> Batches:
         """The judging images and their labels; most: no more than so many."""
@@ -115,6 +137,8 @@ class Division:
             "images": len(self.calibration.images),
             "scored": len(self.scored),
             "evaluated": len(self.judged),
+            "fitted": len(self.fitted),
+            "checked": len(self.checked),
             "preprocess": {**preprocess.recorded(), "describe": preprocess.describe(self.calibration.size)},
             "skipped": sum(s.skipped for s in sets),
             "converted": sum(s.converted for s in sets),

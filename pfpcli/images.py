@@ -421,20 +421,19 @@ def _check_resize(images: ImageSet, size: tuple[int, ...], preprocess: Preproces
 
 
 def split(
-    count: int, labels: NDArray[np.int64] | None, n_score: int, seed: int, n_eval: int | None = None
+    count: int, labels: NDArray[np.int64] | None, n_score: int, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Disjoint indices to score on and to evaluate on, drawn at random but in the proportions of the classes.
+    """Disjoint indices, to score on and for the rest, drawn at random but in the proportions of the classes.
 
     Args:
         count: N, the samples there are.
         labels: int64[N], or None.
         n_score: samples to score on; all N if there are fewer.
         seed: the same seed gives the same split.
-        n_eval: at most so many of the rest; None takes the rest.
 
     Returns:
-        int64[min(n_score, N)] and int64[M]; M is 0 if scoring takes them all. Any prefix of either is as close to
-        the proportions of the classes as its length allows.
+        int64[min(n_score, N)] and int64[M]; M is 0 if scoring takes them all. Any prefix of either, and any part of
+        it, is as close to the proportions of the classes as its length allows.
     """
     order = np.random.default_rng(seed).permutation(count)
     if labels is not None:
@@ -444,5 +443,4 @@ def split(
             members = np.flatnonzero(labels[order] == label)
             position[members] = (np.arange(len(members)) + 0.5) / len(members)
         order = order[np.argsort(position, kind="stable")]
-    stop = None if n_eval is None else n_score + n_eval
-    return order[:n_score], order[n_score:stop]
+    return order[:n_score], order[n_score:]

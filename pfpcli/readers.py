@@ -6,9 +6,8 @@ weights are the other operand as they are for each sample. Channels that cannot 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from itertools import repeat
 
 import numpy as np
 import torch
@@ -18,75 +17,30 @@ from torch.fx.node import Node
 
 from pfpcli import ops
 from pfpcli.flow import Contraction
-from pfpcli.graph import owner
-from pfpcli.groups import Groups
+from pfpcli.groups import Group, Groups
+from pfpcli.layers import Layer
 from pfpcli.ops import Columns
-
-#: Numbers of unfolded input that a layer is looked at with at a time.
-_CHUNK = 1 << 22
 
 
 @dataclass(frozen=True, eq=False)
-class Reader:
+class Reader(Layer):
     """A layer that reads channels.
 
     Attributes:
         contraction: where it is in the graph.
-        weight: the operand its channels are multiplied with: weights, or other activations.
         units: int64[C_in], the unit of each channel it reads, 0 where that cannot go.
         heads: int64[C_in], the unit of the head a channel belongs to, 0 where that cannot go as a whole.
         patches: positions it is applied at, P.
-        kernel: positions of its kernel.
         outputs: channels it makes, in each group of a grouped convolution.
         neurons: numbers it puts out for one input.
     """
 
     contraction: Contraction
-    weight: Node
     units: NDArray[np.int64]
     heads: NDArray[np.int64]
     patches: int
-    kernel: int
     outputs: int
     neurons: int
-
-    @property
-    def name(self) -> str:
-        """Dotted name of the layer."""
-        return owner(self.contraction.node)
-
-    @property
-    def has_weights(self) -> bool:
-        """Whether it has weights of its own."""
-        return self.contraction.weight is not None
-
-    def columns(self, x: Tensor, weight: Tensor) -> Columns:
-        """The layer as a matrix product."""
-        rule = ops.find(self.contraction.node.target)
-        assert rule is not None
-        assert rule.columns is not None
-        return rule.columns(self.contraction.node, x, weight)
-
-    def matrix(self, weight: Tensor) -> Tensor:
-        """Its weights as `Columns.weight`: float[G, O, J, R]."""
-        # the sizes of what it reads are enough
-        return self.columns(torch.empty(1, *self.contraction.x.meta["val"].shape[1:], device="meta"), weight).weight
-
-    def into_weight(self, values: Tensor, weight: Tensor) -> Tensor:
-        """Values for the places of `Columns.weight`, float[G, O, J, R], brought to those of the layer's own weight."""
-        return ops.into_weight(values, self.matrix, weight)
-
-    def pieces(self, x: Tensor, weight: Tensor) -> Iterator[Columns]:
-        """The layer as matrix products, in float32, of a few images at a time.
-
-        Args:
-            x: float[N, ...], what it reads.
-            weight: its weights, or the other operand.
-        """
-        step = max(1, _CHUNK // max(1, x[0].numel() * self.kernel))
-        per_sample = repeat(weight) if self.has_weights else weight.split(step)
-        for part, weights in zip(x.split(step), per_sample, strict=False):
-            yield self.columns(part.float(), weights.float())
 
 
 def readers(groups: Groups) -> list[Reader]:
@@ -113,8 +67,29 @@ def readers(groups: Groups) -> list[Reader]:
         neurons = columns.weight.shape[:2].numel() * patches
         # in a product of activations a head is all there is: its share says nothing
         heads = head[units] if contraction.weight is not None else np.zeros_like(units)
-        found.append(Reader(contraction, weight, units, heads, patches, kernel, columns.weight.shape[1], neurons))
+        found.append(
+            Reader(
+                contraction.node,
+                contraction.x,
+                weight,
+                kernel,
+                contraction,
+                units,
+                heads,
+                patches,
+                columns.weight.shape[1],
+                neurons,
+            )
+        )
     return found
+
+
+def seats(reader: Reader, group: Group, labels: int) -> NDArray[np.int64]:
+    """int64[C_in], where in a group the unit of each channel is, or its head; n where it is in neither."""
+    where = np.full(labels, len(group.units))
+    where[group.units] = np.arange(len(group.units))
+    own = where[reader.units]
+    return own if (own < len(group.units)).any() else where[reader.heads]
 
 
 def _is_stack(groups: Groups, contraction: Contraction) -> bool:
@@ -141,13 +116,13 @@ class Walk(fx.Interpreter):
         super().__init__(module)
         self._readers: dict[Node, list[Reader]] = {}
         for reader in found:
-            self._readers.setdefault(reader.contraction.node, []).append(reader)
+            self._readers.setdefault(reader.node, []).append(reader)
         self._look = look
 
     def run_node(self, n: Node) -> object:
         """Look, then compute."""
         for reader in self._readers.get(n, ()):
-            self._look(reader, self.env[reader.contraction.x], self.env[reader.weight])
+            self._look(reader, self.env[reader.x], self.env[reader.weight])
         return super().run_node(n)
 
 

@@ -38,5 +38,5 @@ def reweight(smaller: Graph, kept: Cut, planned: Plan, readers: Iterable[Reader]
 def factors(reader: Reader, planned: Plan, weight: Tensor) -> Tensor:
     """What each weight of a layer is multiplied with, in the shape of the weight."""
     scale = torch.from_numpy(planned.scale[reader.contraction.labels.numpy()]).to(weight.dtype)
-    shape = reader.columns(reader.contraction.x.meta["val"][:1], reader.weight.meta["val"]).weight.shape
+    shape = reader.columns(reader.x.meta["val"][:1], reader.weight.meta["val"]).weight.shape
     return reader.into_weight(scale.view(shape[0], 1, -1, 1).expand(shape), weight)

@@ -94,7 +94,7 @@ def weights_of(groups: Groups, readers: Sequence[Reader], freeze: Sequence[str])
     """
     graph = groups.labelled.graph
     frozen = {name for pattern in freeze for name in matching(groups.labelled, pattern)}
-    layers = {reader.contraction.node for reader in readers if reader.has_weights}
+    layers = {reader.node for reader in readers if reader.has_weights}
     alone = {
         id(graph.tensor(node))
         for node in graph.nodes

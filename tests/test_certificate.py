@@ -122,7 +122,7 @@ def test_a_re_weighted_network_is_the_original_with_its_channels_multiplied_wher
         sizes = [1] * read.dim()
         dim = reader.contraction.dim
         sizes[dim] = read.shape[dim]
-        walk.env[reader.contraction.x] = read * torch.from_numpy(certificate.factors(made, reader)).float().view(sizes)
+        walk.env[reader.x] = read * torch.from_numpy(certificate.factors(made, reader)).float().view(sizes)
 
     class Multiplied(Walk):
         def run_node(self, n: torch.fx.Node) -> object:

@@ -46,7 +46,7 @@ def test_the_table_has_a_row_for_each_criterion_and_a_column_for_each_budget(
 ) -> None:
     assert cli.run([*args, "--criteria", "pfp,pfp-rand"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("net.pt: agreement on 4 held-out images")
+    assert lines[0].startswith("net.pt: agreement on 2 held-out images")
     assert lines[2].split() == ["keep", "of", "the", "MACs", "80.0", "%", "50.0", "%", "scored", "in"]
     assert [line.split()[0] for line in lines[4:]] == ["pfp", "pfp-rand"]
     page = (tmp_path / "out" / "comparison.md").read_text(encoding="utf-8")

@@ -578,7 +578,7 @@ def test_arrays_calibrate_as_well(small: Path, tmp_path: Path) -> None:
     run = compress(small / "model.pt", tmp_path / "arrays", tmp_path / "run", samples=4)
     assert run.model["input_size"] == [3, 8, 8]
     assert run.calibration["preprocess"]["name"] == "none"
-    assert (run.calibration["scored"], run.calibration["evaluated"]) == (4, 8)
+    assert (run.calibration["scored"], run.calibration["evaluated"]) == (4, 4)
 
 
 def test_a_network_of_one_channel_takes_grey_images(tmp_path: Path) -> None:
@@ -602,6 +602,14 @@ def test_images_of_a_folder_of_their_own_judge_alone(small: Path, tmp_path: Path
     run = compress(small / "model.pt", small / "imgs", tmp_path / "run", eval=other)
     assert (run.quality.n, run.quality.source) == (9, "images of other")
     assert (run.calibration["scored"], run.calibration["evaluated"]) == (16, 9)
+
+
+def test_no_image_judges_that_recovery_has_seen(small: Path, tmp_path: Path) -> None:
+    held = compress(small / "model.pt", draw(tmp_path / "imgs", 36), tmp_path / "run", samples=4).calibration
+    assert (held["scored"], held["fitted"], held["checked"], held["evaluated"]) == (4, 20, 4, 12)
+    other = draw(tmp_path / "other", 9, seed=1)
+    held = compress(small / "model.pt", tmp_path / "imgs", tmp_path / "again", eval=other, samples=4).calibration
+    assert (held["scored"], held["fitted"], held["checked"], held["evaluated"]) == (4, 30, 6, 9)
 
 
 @pytest.mark.parametrize("judges", ["imgs", "some", "links"])

@@ -555,13 +555,6 @@ def test_too_few_samples_leave_nothing_to_evaluate_on() -> None:
     assert len(rest) == 0
 
 
-def test_a_split_can_limit_what_it_holds_out() -> None:
-    score, rest = split(20, np.arange(20) % 4, 8, seed=0, n_eval=4)
-    assert len(score) == 8
-    assert sorted(rest % 4) == [0, 1, 2, 3]
-    assert not set(score) & set(rest)
-
-
 def test_a_split_keeps_the_proportions_of_the_classes() -> None:
     labels = np.repeat([0, 1, 2], [60, 30, 10])
     score, rest = split(100, labels, 20, seed=1)

@@ -817,7 +817,7 @@ class MatrixProducts(InFloat64):
     def __init__(self, groups: Groups) -> None:
         labelled = groups.labelled
         super().__init__(labelled.graph.module)
-        self._scored = {reader.contraction.node for reader in readers(groups)}
+        self._scored = {reader.node for reader in readers(groups)}
         self._layers = {each.node: each for each in labelled.contractions if each.weight or each.factor}
         self.compared: set[Node] = set()
 
@@ -854,4 +854,4 @@ class MatrixProducts(InFloat64):
 def test_a_layer_is_scored_on_the_matrix_product_that_it_computes(index: int) -> None:
     products = MatrixProducts(grouped(index))
     products.run(*[x.double() for x in inputs(index)])
-    assert {reader.contraction.node for reader in readers(grouped(index))} <= products.compared
+    assert {reader.node for reader in readers(grouped(index))} <= products.compared

@@ -9,10 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pfpcli.groups import Group
 from pfpcli.labels import along
 from pfpcli.ops import Columns
-from pfpcli.readers import Reader
+from pfpcli.readers import Reader, seats
 from pfpcli.score import Scores, Task
 
 #: Outputs of a layer that ThiNet looks at, for every image.
@@ -30,7 +29,7 @@ def activation(task: Task) -> Scores:
     total, count = task.nothing(), np.zeros(len(task.groups.root))
 
     def look(reader: Reader, x: Tensor, weight: Tensor) -> None:
-        labels = along(task.groups.labelled.axes[reader.contraction.x], reader.contraction.dim)
+        labels = along(task.groups.labelled.axes[reader.x], reader.contraction.dim)
         if labels is not None:
             units = task.groups.root[labels.flatten().numpy()]
             sums = x.abs().sum_to_size(labels.shape).flatten().cpu().double().numpy()
@@ -140,7 +139,7 @@ class _Outputs:
         sampled = rng.choice(count, min(SAMPLED, count), replace=False)
         places, grams = {}, {}
         for i, group in enumerate(task.groups.prunable):
-            at = _places(reader, group, len(task.groups.root))
+            at = seats(reader, group, len(task.groups.root))
             if (at < len(group.units)).any():
                 places[i] = torch.from_numpy(at).to(task.device)
                 grams[i] = np.zeros((len(group.units), len(group.units)))
@@ -163,14 +162,6 @@ class _Outputs:
             for part, places in zip(terms, self.places[i].view(parts, -1), strict=True):
                 gathered = part.new_zeros(len(part), len(gram) + 1).index_add_(1, places, part)[:, :-1]
                 gram += (gathered.T @ gathered).cpu().double().numpy()
-
-
-def _places(reader: Reader, group: Group, labels: int) -> NDArray[np.int64]:
-    """int64[C_in], where in a group the unit of each channel is, or its head; n where it is in neither."""
-    where = np.full(labels, len(group.units))
-    where[group.units] = np.arange(len(group.units))
-    own = where[reader.units]
-    return own if (own < len(group.units)).any() else where[reader.heads]
 
 
 def _squares(reader: Reader, x: Tensor) -> NDArray[np.float64]:

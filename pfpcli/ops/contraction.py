@@ -109,7 +109,15 @@ def _patches(x: Tensor, kernel: list[int], stride: list[int], dilation: list[int
 
 
 @register(
-    *_CONVOLUTIONS, *_TRANSPOSED, *_GENERAL, resize=_resize_conv, macs=_conv_macs, columns=conv_columns, ragged=True
+    *_CONVOLUTIONS,
+    *_TRANSPOSED,
+    *_GENERAL,
+    resize=_resize_conv,
+    macs=_conv_macs,
+    columns=conv_columns,
+    operands=(0, 1, 2),
+    made=1,
+    ragged=True,
 )
 def convolution(flow: Flow, x: Axes, weight: Axes, bias: Axes | None = None, *_: Any, **__: Any) -> Axes:
     """Reads dimension 1 of x, makes channels; depthwise ones pass through.
@@ -200,7 +208,7 @@ def linear_columns(node: Node, x: Tensor, weight: Tensor) -> Columns:
     return Columns(rows.transpose(1, 2)[:, None, :, None, :], weight[None, :, :, None])
 
 
-@register("aten.linear.default", macs=_linear_macs, columns=linear_columns)
+@register("aten.linear.default", macs=_linear_macs, columns=linear_columns, operands=(0, 1, 2))
 def linear(flow: Flow, x: Axes, weight: Axes, bias: Axes | None = None) -> Axes:
     """Reads the last dimension of x, makes channels: weight [C_out, C_in]."""
     last = len(x.shape) - 1
@@ -277,7 +285,7 @@ def _addmm_macs(sizes: Sizes, node: Node) -> int:
     return math.prod(sizes(node)) * sizes(node.args[1])[-1]  # type: ignore[arg-type]
 
 
-@register("aten.addmm.default", "aten.baddbmm.default", macs=_addmm_macs, columns=_addmm_columns)
+@register("aten.addmm.default", "aten.baddbmm.default", macs=_addmm_macs, columns=_addmm_columns, operands=(1, 2, 0))
 def addmm(flow: Flow, bias: Axes, a: Axes, b: Axes, **_: Any) -> Axes:
     """Bias + a @ b."""
     out = flow.even(_product(flow, a, b, (flow.node.args[1], flow.node.args[2])))

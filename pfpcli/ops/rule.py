@@ -37,6 +37,8 @@ class Rule:
         resize: adapts the call to a cut; None if no size is among its arguments.
         macs: multiply-adds of the call from the sizes of its operands and results; None counts as 0.
         columns: the call as a matrix product, see `Columns`; None where it has no weights.
+        operands: where among the arguments of its schema are what it reads, its weights and its bias, if it has any.
+        made: the dimension of its result along which the channels it makes lie.
         exact: False where statistics are taken across channels, so that cutting changes them.
         ragged: whether `flow` can handle ragged dimensions; otherwise it sees them evened out.
     """
@@ -45,6 +47,8 @@ class Rule:
     resize: Resize | None = None
     macs: Callable[[Sizes, Node], int] | None = None
     columns: Callable[[Node, Tensor, Tensor], Columns] | None = None
+    operands: tuple[int, ...] = (0, 1)
+    made: int = -1
     exact: bool = True
     ragged: bool = False
 
@@ -94,13 +98,15 @@ def register(
     resize: Resize | None = None,
     macs: Callable[[Sizes, Node], int] | None = None,
     columns: Callable[[Node, Tensor, Tensor], Columns] | None = None,
+    operands: tuple[int, ...] = (0, 1),
+    made: int = -1,
     exact: bool = True,
     ragged: bool = False,
 ) -> Callable[[FlowRule], FlowRule]:
     """Make a function the `flow` of the named overloads, e.g. "aten.linear.default"."""
 
     def add(flow: FlowRule) -> FlowRule:
-        rule = Rule(flow, resize, macs, columns, exact, ragged)
+        rule = Rule(flow, resize, macs, columns, operands, made, exact, ragged)
         for name in names:
             if name in RULES:
                 raise ValueError(f"{name} has a rule already")
