@@ -1,4 +1,4 @@
-"""Cache: scores by the content they were made of, so that another budget does not score again.
+"""Cache: scores and curves by the content they were made of, so that another budget does not measure again.
 
 The key covers everything a score depends on: pfp and torch, the network as it was traced with all its tensors, the
 bytes of the images and what is done to them, the criterion and its settings. A file that cannot be read is not there.
@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,14 @@ from zipfile import BadZipFile
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from pfpcli import pfp
 from pfpcli.calibration import Division
+from pfpcli.curves import MEASURED, Curve
 from pfpcli.folders import cache_folder
 from pfpcli.graph import Graph, is_tensor
-from pfpcli.groups import Groups
+from pfpcli.groups import Group, Groups
 from pfpcli.readers import Reader
 from pfpcli.score import LayerScores, Scores
 from pfpcli.settings import Scoring
@@ -71,17 +73,27 @@ def _images(division: Division) -> Iterator[bytes]:
         yield (images.root / name).read_bytes()
 
 
+def key_of_curves(name: str, orders: Sequence[tuple[Group, NDArray[np.int64]]]) -> str:
+    """A name for the curves of groups whose units go in these orders, by scores of that name."""
+    digest = hashlib.sha256(name.encode())
+    for _, order in orders:
+        digest.update(json.dumps(order.shape).encode() + order.tobytes())
+    return digest.hexdigest()
+
+
 def load(name: str) -> Scores | None:
     """The scores of that name, or None."""
+    held = _read(name)
+    if held is None:
+        return None
     try:
-        with (cache_folder() / f"{name}.npz").open("rb") as file, np.load(file, allow_pickle=False) as held:
-            told = json.loads(str(held["told"]))
-            layers = tuple(
-                LayerScores(**layer, **{array: held[f"{i}.{array}"] for array in _arrays()})
-                for i, layer in enumerate(told.pop("layers"))
-            )
-            return Scores(held["unit"], layers, told["samples"], tuple(told["remarks"]))
-    except (OSError, ValueError, KeyError, TypeError, BadZipFile):
+        told = json.loads(str(held["told"]))
+        layers = tuple(
+            LayerScores(**layer, **{array: held[f"{i}.{array}"] for array in _arrays()})
+            for i, layer in enumerate(told.pop("layers"))
+        )
+        return Scores(held["unit"], layers, told["samples"], tuple(told["remarks"]))
+    except (ValueError, KeyError, TypeError):
         return None
 
 
@@ -94,10 +106,42 @@ def save(name: str, scores: Scores) -> None:
         arrays |= {f"{i}.{array}": values.pop(array) for array in _arrays()}
         layers.append(values)
     told = {"layers": layers, "samples": scores.samples, "remarks": scores.remarks}
+    _write(name, {"told": np.array(json.dumps(told)), **arrays})
+
+
+def load_curves(name: str) -> list[Curve] | None:
+    """The curves of that name, or None."""
+    held = _read(name)
+    if held is None:
+        return None
+    try:
+        steps = held["steps"].tolist()
+        return [Curve(n, held[f"{i}.kept"], {of: held[f"{i}.{of}"] for of in MEASURED}) for i, n in enumerate(steps)]
+    except KeyError:
+        return None
+
+
+def save_curves(name: str, curves: Sequence[Curve]) -> None:
+    """Keep curves under a name, as far as there is a place to."""
+    arrays: dict[str, Any] = {"steps": np.asarray([curve.steps for curve in curves])}
+    for i, curve in enumerate(curves):
+        arrays |= {f"{i}.kept": curve.kept, **{f"{i}.{of}": curve.losses[of] for of in MEASURED}}
+    _write(name, arrays)
+
+
+def _read(name: str) -> dict[str, Any] | None:
+    try:
+        with (cache_folder() / f"{name}.npz").open("rb") as file, np.load(file, allow_pickle=False) as held:
+            return dict(held)
+    except (OSError, ValueError, BadZipFile):
+        return None
+
+
+def _write(name: str, arrays: dict[str, Any]) -> None:
     with contextlib.suppress(OSError):
         cache_folder().mkdir(parents=True, exist_ok=True)
         draft = cache_folder() / f".{name}.{os.getpid()}.npz"
-        np.savez(draft, allow_pickle=False, told=np.array(json.dumps(told)), **arrays)
+        np.savez(draft, allow_pickle=False, **arrays)
         draft.replace(cache_folder() / f"{name}.npz")
         kept = sorted(cache_folder().glob("*.npz"), key=lambda path: path.stat().st_mtime_ns)
         for path in kept[:-MOST_FILES]:

@@ -51,8 +51,10 @@ def record(outcome: Outcome, console: Console) -> Run:
         before=_cost(planned.before, sizes[0], timed[0]),
         after=_cost(planned.after, sizes[1], timed[1]),
         certificate=outcome.certificate,
+        recovery=outcome.recovered,
         scoring={
             "criterion": settings.criterion,
+            "allocate": settings.allocate,
             "reduce": settings.reduce,
             "epsilon": planned.epsilon,
             "delta": settings.delta,

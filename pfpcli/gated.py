@@ -13,11 +13,14 @@ import torch
 from torch import Tensor, fx
 from torch.fx.node import Node
 
+from pfpcli.graph import Graph
 from pfpcli.groups import Groups
 from pfpcli.labels import along
 
 #: Calls that need one stretch of memory, and what they are without that.
 _COPYING = {torch.ops.aten.view.default: torch.ops.aten.reshape.default}
+#: Numbers that are held of a run for others to begin with, of so many images at a time as that allows.
+HELD = 1 << 27
 
 
 class Gated(fx.Interpreter):
@@ -30,6 +33,8 @@ class Gated(fx.Interpreter):
 
     Attributes:
         gates: float[labels].
+        after: the nodes whose values depend on the gates.
+        needed: the nodes in front of these whose values they read.
     """
 
     def __init__(self, groups: Groups, device: torch.device, units: Collection[int] | None = None) -> None:
@@ -44,13 +49,17 @@ class Gated(fx.Interpreter):
             if labels is not None and (wanted is None or torch.isin(root[labels], wanted).any()):
                 self._read.setdefault(contraction.node, []).append((contraction.x, labels.to(device)))
 
-    def after(self) -> set[Node]:
-        """The nodes whose values depend on the gates."""
-        found: set[Node] = set()
+        self.after: set[Node] = set()
         for node in self.graph.nodes:
-            if node in self._read or not found.isdisjoint(node.all_input_nodes):
-                found.add(node)
-        return found
+            if node in self._read or not self.after.isdisjoint(node.all_input_nodes):
+                self.after.add(node)
+        sources = {source for node in self.after for source in node.all_input_nodes}
+        self.needed = sources - self.after
+
+    def rerun(self, values: dict[Node, object]) -> Any:
+        """The outputs, with only what depends on the gates computed anew; values: of the nodes that are needed."""
+        before = {node: values.get(node) for node in self.graph.nodes if node not in self.after}
+        return self.run(initial_env=before, enable_io_processing=False)
 
     def run_node(self, n: Node) -> Any:
         """Run one node; a reader sees its input through the gates."""
@@ -65,3 +74,28 @@ class Gated(fx.Interpreter):
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
         """The call; what is one stretch of memory in one run need not be one in several at once."""
         return super().call_function(_COPYING.get(target, target), args, kwargs)
+
+
+class Kept(fx.Interpreter):
+    """Runs a graph and keeps some of its values."""
+
+    def __init__(self, graph: Graph, wanted: Collection[Node]) -> None:
+        super().__init__(graph.module)
+        self.values: dict[Node, object] = {}
+        self._graph = graph
+        self._wanted = wanted
+
+    def run_node(self, n: Node) -> object:
+        """Run one node."""
+        value = super().run_node(n)
+        if n in self._wanted:
+            self.values[n] = value
+        return value
+
+    def at_a_time(self, images: int) -> int:
+        """How many images may run together."""
+        if not self._graph.dynamic:
+            return images
+        values = [node.meta["val"] for node in self._wanted if node.op != "get_attr"]
+        held = sum(value.numel() for value in values if isinstance(value, Tensor)) // self._graph.batch
+        return max(1, min(images, HELD // max(1, held)))

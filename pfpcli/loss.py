@@ -11,6 +11,9 @@ from torch.utils._pytree import tree_leaves
 
 from pfpcli.errors import UnsupportedError
 
+#: Distances are relative to at least this much.
+_TINY = 1e-6
+
 
 def per_sample_loss(outputs: object, labels: NDArray[np.int64] | None) -> Tensor:
     """The loss of each sample, summed over the outputs: float[N].
@@ -27,14 +30,72 @@ def per_sample_loss(outputs: object, labels: NDArray[np.int64] | None) -> Tensor
     """
     losses = [_loss(x, labels) for x in real(outputs)]
     if not losses:
-        raise UnsupportedError(
-            "the network puts out no real numbers, so it has no loss", "use --criterion pfp, which needs none"
-        )
+        raise _no_loss()
     total = losses[0]
     for each in losses[1:]:
         # what is not one row per sample (boxes of a detector) counts the same for all
         total = total + (each if len(each) == len(total) else each.mean())
     return total
+
+
+def drawn_loss(outputs: list[Tensor], random: torch.Generator) -> Tensor:
+    """The loss of decisions that a network draws by what it puts out itself, summed over samples and outputs.
+
+    An output that decides nothing is multiplied with noise instead, in units of its size: then the gradient's square is
+    that of a squared relative distance.
+
+    Args:
+        outputs: float[N, classes, ...] each, or anything.
+        random: what is drawn with.
+    """
+    if not outputs:
+        raise _no_loss()
+    total = outputs[0].new_zeros(())
+    for output in outputs:
+        if decides(output):
+            rows = output.movedim(1, -1).flatten(0, -2)
+            drawn = torch.multinomial(rows.detach().float().softmax(1).cpu(), 1, generator=random)[:, 0]
+            # a sum of independent gradients grows with the root of their number
+            total = (
+                total + F.cross_entropy(rows, drawn.to(rows.device), reduction="sum") / (len(rows) / len(output)) ** 0.5
+            )
+        else:
+            noise = torch.randn(output.shape, generator=random).to(output)
+            size = output.detach().square().sum() / len(output)
+            total = total + (output * noise).sum() / size.clamp(min=1e-30).sqrt()
+    return total
+
+
+def divergence(outputs: list[Tensor], whole: list[Tensor], labels: NDArray[np.int64] | None = None) -> Tensor:
+    """How far outputs are from those of the unpruned network, summed over samples and outputs: float64[].
+
+    The cross-entropy to labels, where there are labels that fit; else the Kullback-Leibler divergence of decisions,
+    averaged over positions; of outputs that decide nothing, the squared distance relative to their size.
+
+    Args:
+        outputs: of one network.
+        whole: of the unpruned one, alike.
+        labels: int64[N], or None.
+    """
+    each = (_divergence(*pair, labels).double() for pair in zip(outputs, whole, strict=True))
+    return sum(each, start=torch.zeros((), dtype=torch.float64))
+
+
+def _divergence(output: Tensor, whole: Tensor, labels: NDArray[np.int64] | None) -> Tensor:
+    if fits(output, labels):
+        return per_sample_loss(output, labels).sum()
+    if not decides(output):
+        return (output - whole).square().sum() / whole.square().sum().clamp(min=_TINY) * len(whole)
+    target = F.log_softmax(whole, 1)
+    # not torch's kl_div, which cannot be folded over a batch of masks
+    each = (target.exp() * (target - F.log_softmax(output, 1))).sum(1)
+    return each.mean() * len(whole)
+
+
+def _no_loss() -> UnsupportedError:
+    return UnsupportedError(
+        "the network puts out no real numbers, so it has no loss", "use --criterion pfp, which needs none"
+    )
 
 
 def real(outputs: object) -> list[Tensor]:

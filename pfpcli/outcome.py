@@ -14,7 +14,7 @@ from pfpcli.latency import Latency
 from pfpcli.load import Source
 from pfpcli.plan import Plan
 from pfpcli.readers import Reader
-from pfpcli.record import Certificate, Quality, Verification
+from pfpcli.record import Certificate, Quality, Recovered, Verification
 from pfpcli.score import Scores
 from pfpcli.settings import Settings, Sparsity
 from pfpcli.sparse import Chosen, Seen
@@ -23,12 +23,21 @@ from pfpcli.weights import Amount, Weights
 
 @dataclass(frozen=True)
 class Scored:
-    """What the scoring step came to: who scored and judges, the layers looked at, the scores, and how long it took."""
+    """What the scoring step came to.
+
+    Attributes:
+        division: which images scored, and which do what later.
+        readers: the layers that read channels.
+        scores: of all units.
+        seconds: it took.
+        cached: the name of the scores in the cache, "" where there is to be none.
+    """
 
     division: Division
     readers: list[Reader]
     scores: Scores
     seconds: float
+    cached: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,6 +74,7 @@ class Outcome:
     planned: Plan
     kept: Cut
     smaller: Graph
+    recovered: list[Recovered]
     quality: Quality
     verification: Verification
     certificate: Certificate

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from pfpcli import certificate, describe, export, record, sparse_steps, steps
+from pfpcli import certificate, describe, export, plan_steps, record, recover_steps, sparse_steps, steps
 from pfpcli.certified import Certified, LayerChecked
 from pfpcli.comparison import Comparison, Point
 from pfpcli.console import Console
@@ -42,14 +42,18 @@ def compress(settings: Settings, console: Console) -> tuple[Run, str]:
         if not groups.prunable:
             raise nothing_to_prune(groups)
         scored = steps.score_units(groups, calibration, settings, settings.criterion, device, console)
+        made = None
         if settings.steps == 1:
-            planned = steps.make_plan(groups, scored, settings, console)
+            planned = plan_steps.make_plan(groups, scored, settings, device, console)
         else:
-            planned = steps.plan_in_steps(groups, scored, calibration, settings, device, console)
+            planned, made = plan_steps.plan_in_steps(groups, scored, calibration, settings, device, console)
         kept, smaller = steps.cut_graph(planned, console)
         masked = steps.verify_cut(planned, smaller, scored.division, console)
-        if planned.is_sampled:
+        if made is not None:
+            recover_steps.adopt(smaller, made)
+        elif planned.is_sampled:
             reweight(smaller, kept, planned, scored.readers)
+        recovered = recover_steps.recover(kept, smaller, scored.division, settings, device, console)
         certified = steps.certify(planned, scored, settings, device, console)
         quality = steps.evaluate(groups.labelled.graph, smaller, scored.division, device, console)
         steps.write_plan(planned, kept, scored.readers, folder)
@@ -66,6 +70,7 @@ def compress(settings: Settings, console: Console) -> tuple[Run, str]:
             planned,
             kept,
             smaller,
+            recovered,
             quality,
             checked,
             certified,

@@ -7,14 +7,16 @@ true cost of the cut network. Which ones stay is the business of `select`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pfpcli import pfp
 from pfpcli.cost import Costs, Predictor
+from pfpcli.curves import MEASURED, Curve
 from pfpcli.errors import BudgetError, UnsupportedError
 from pfpcli.groups import Group, Groups
 from pfpcli.score import Scores
@@ -22,6 +24,8 @@ from pfpcli.select import SELECTIONS, Draws
 
 #: A budget counts as met within this fraction of what was asked for.
 TOLERANCE = 0.005
+#: How often widths are chosen anew by what they cost where they were before.
+_ROUNDS = 4
 
 
 @dataclass(frozen=True)
@@ -115,22 +119,51 @@ class _Choice:
 _Counts = Callable[[float], list[int]]
 
 
-def _shared_error(choices: list[_Choice], scores: Scores, delta: float) -> _Counts:
+@dataclass(frozen=True)
+class _Known:
+    """What an allocator may go by.
+
+    Attributes:
+        scores: one per unit.
+        delta: probability with which an error bound may fail.
+        curves: of each choice; none where none were measured.
+        prices: what a step of each choice costs, where widths are now.
+    """
+
+    scores: Scores
+    delta: float
+    curves: Sequence[Curve]
+    prices: list[float]
+
+
+def _shared_error(choices: list[_Choice], known: _Known) -> _Counts:
     """PFP's: every layer may err by the same epsilon, and keeps what that asks for."""
-    log = scores.log(delta)
+    log = known.scores.log(known.delta)
     logs = [float(log[choice.group.units].max()) for choice in choices]
     return lambda epsilon: [
         c.rounded(pfp.kept_count(c.scores, epsilon, log)) for c, log in zip(choices, logs, strict=True)
     ]
 
 
-def _uniform(choices: list[_Choice], scores: Scores, delta: float) -> _Counts:
+def _uniform(choices: list[_Choice], known: _Known) -> _Counts:
     """Every group keeps the same fraction, 1 / (1 + level)."""
     return lambda level: [c.rounded(math.ceil(len(c.order) / (1 + level) - 1e-9)) for c in choices]
 
 
+def _least_loss(choices: list[_Choice], known: _Known, of: str) -> _Counts:
+    """The least sum of what curves say is lost, for what it costs: each group minimises loss + level * cost."""
+    losses = [curve.at_every_width(of) for curve in known.curves]
+    costs = [price * np.arange(len(loss)) for price, loss in zip(known.prices, losses, strict=True)]
+    pairs = list(zip(choices, losses, costs, strict=True))
+    return lambda level: [c.rounded(int(np.argmin(loss + level * cost))) for c, loss, cost in pairs]
+
+
 #: Who says how many channels each group keeps.
-ALLOCATORS = {"pfp": _shared_error, "uniform": _uniform}
+ALLOCATORS: dict[str, Callable[[list[_Choice], _Known], _Counts]] = {
+    "pfp": _shared_error,
+    "uniform": _uniform,
+    **{of: partial(_least_loss, of=of) for of in MEASURED},
+}
 
 
 def plan(
@@ -142,6 +175,7 @@ def plan(
     select: str = "largest",
     delta: float = pfp.DELTA,
     seed: int = 0,
+    curves: Sequence[Curve] = (),
 ) -> Plan:
     """The plan that meets a budget.
 
@@ -153,6 +187,7 @@ def plan(
         select: one of `pfpcli.select.SELECTIONS`.
         delta: probability with which an error bound may fail.
         seed: of what is sampled.
+        curves: of each of `orders`, for an allocator that goes by them.
 
     Raises:
         UnsupportedError: there is nothing to drop.
@@ -169,17 +204,29 @@ def plan(
     def cost(counts: list[int]) -> int:
         return int(getattr(predictor.predict(_alive(groups, choices, counts)), budget.of))
 
-    counts_at = ALLOCATORS[allocate](choices, scores, delta)
+    counts = [len(choice.order) for choice in choices]
     if budget.epsilon is not None:
         level = budget.epsilon
-        counts = _bounded(choices, scores, level) if select == "largest" else counts_at(level)
+        drawn = _shared_error(choices, _Known(scores, delta, (), []))
+        counts = _bounded(choices, scores, level) if select == "largest" else drawn(level)
     else:
         target = budget.keep * getattr(before, budget.of)
-        counts, level = _search(choices, counts_at, cost, target)
+        for _ in range(_ROUNDS if allocate in MEASURED else 1):  # prices depend on the widths that they lead to
+            known = _Known(scores, delta, curves, _prices(choices, counts, cost))
+            counts, level = _search(choices, ALLOCATORS[allocate](choices, known), cost, target)
         smallest = cost([choice.rounded(0) for choice in choices])
         if cost(counts) > target * (1 + TOLERANCE) and smallest > target * (1 + TOLERANCE):
             raise _unreachable(choices, groups, budget, smallest / getattr(before, budget.of))
     return _chosen(groups, predictor, choices, counts, budget, select, seed, level if allocate == "pfp" else None)
+
+
+def orders(groups: Groups, scores: Scores, budget: Budget) -> list[tuple[Group, NDArray[np.int64]]]:
+    """The groups that may lose something, each with its units from the ones to keep first to the ones that go first.
+
+    Returns:
+        (group, int64[steps, parts]) each.
+    """
+    return [(choice.group, choice.order) for choice in _choices(groups, scores, Predictor(groups), budget)]
 
 
 def without(groups: Groups, idle: NDArray[np.bool_]) -> Plan:
@@ -287,6 +334,17 @@ def _protected(scored: list[Group], scores: Scores, predictor: Predictor) -> NDA
         if may_go[units].all() and protected.isdisjoint(units.tolist()):
             protected.add(int(units[np.argmax(scores.unit[units])]))
     return np.fromiter(protected, np.int64)
+
+
+def _prices(choices: list[_Choice], counts: list[int], cost: Callable[[list[int]], int]) -> list[float]:
+    """What a step of each group costs, around the widths that there are."""
+    found = []
+    for i, choice in enumerate(choices):
+        by = max(1, len(choice.order) // 8)
+        fewer, more = max(1, counts[i] - by), min(len(choice.order), counts[i] + by)
+        ends = [cost([*counts[:i], end, *counts[i + 1 :]]) for end in (fewer, more)]
+        found.append((ends[1] - ends[0]) / max(1, more - fewer))
+    return found
 
 
 def _alive(groups: Groups, choices: list[_Choice], counts: list[int]) -> NDArray[np.bool_]:

@@ -62,6 +62,13 @@ def compare_all(
     return [tally.quality(source) for tally in tallies]
 
 
+def likeness(quality: Quality) -> tuple[str, float]:
+    """How much two networks are alike, labels or not: ("agreement" or "similarity", 0 to 1)."""
+    if quality.agreement is not None:
+        return "agreement", quality.agreement
+    return "similarity", 1 - quality.distance
+
+
 def _first(outputs: object) -> Tensor:
     return next(x for x in tree_leaves(outputs) if isinstance(x, Tensor) and x.is_floating_point())
 

@@ -152,6 +152,30 @@ class Certificate:
     layers: list[LayerError]
 
 
+@dataclass
+class Recovered:
+    """What a recovery of a cut network came to, on images that it was not fitted to and that do not judge.
+
+    Attributes:
+        method: one of `pfpcli.recover.RECOVERIES`.
+        metric: "agreement" or "similarity" with the original.
+        before, after: the metric, 0 to 1; None where there were no images to check it on.
+        undone: whether it made the network worse, so that the network is as it was before.
+        images: it was fitted to.
+        checked: images it was checked on.
+        seconds: it took.
+    """
+
+    method: str
+    metric: str
+    before: float | None
+    after: float | None
+    undone: bool
+    images: int
+    checked: int
+    seconds: float
+
+
 @dataclass(kw_only=True)
 class Record:
     """What every run records.
@@ -195,6 +219,7 @@ class Run(Record):
     Attributes:
         requested: {keep, of, epsilon}; where epsilon is given, keep did not count.
         achieved: {keep, exact}: what was reached, and whether it is within 0.5 % of the request.
+        recovery: what was done after the cut, in order.
         latency: {threads, runs, batch} of the latency figures.
     """
 
@@ -204,6 +229,7 @@ class Run(Record):
     before: Cost
     after: Cost
     certificate: Certificate
+    recovery: list[Recovered] = field(default_factory=list)
     latency: dict[str, Any]
     layers: list[Layer]
     groups: list[GroupRow]
@@ -298,6 +324,7 @@ def _run(data: dict[str, Any]) -> Run:
     certificate = data["certificate"]
     rows = [LayerError(**row) for row in certificate.pop("layers")]
     data["certificate"] = Certificate(**certificate, layers=rows)
+    data["recovery"] = [Recovered(**row) for row in data.get("recovery", [])]
     data["layers"] = [Layer(**row) for row in data["layers"]]
     data["groups"] = [GroupRow(**row) for row in data["groups"]]
     return Run(**data)

@@ -8,8 +8,10 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from pfpcli.allocate import ALLOCATIONS
 from pfpcli.criteria import CRITERIA, WEIGHT_CRITERIA
 from pfpcli.errors import InputError
+from pfpcli.recover import RECOVERIES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,7 +193,9 @@ class Settings(Rank):
         keep: fraction of `keep_of` to keep, 0 < keep <= 1.
         keep_of: what `keep` measures, "params" or "macs".
         epsilon: keep as little as leaves every layer within this relative error; `keep` does not count then.
-        steps: cut in so many steps and score again between them.
+        allocate: who says how many channels each group keeps, one of `pfpcli.allocate.ALLOCATIONS`.
+        steps: cut in so many steps, with recovery and scoring between them.
+        recover: what is done after a cut to get back what was lost, some of `pfpcli.recover.RECOVERIES`, in order.
         multiple_of: kept channels are rounded up to a multiple of this.
         min_channels: smallest number of channels a group keeps.
         out: run folder; None means pfp-runs/<model>-keep<R> (or -epsilon<E>).
@@ -200,7 +204,9 @@ class Settings(Rank):
     keep: float = 0.5
     keep_of: str = "params"
     epsilon: float | None = None
+    allocate: str = "divergence"
     steps: int = 1
+    recover: tuple[str, ...] = ("lsq",)
     multiple_of: int = 1
     min_channels: int = 1
     out: Path | None = None
@@ -216,11 +222,20 @@ class Settings(Rank):
                 f"--epsilon {self.epsilon:g} --steps {self.steps}: an error is asked for of one network",
                 "use --keep with --steps",
             )
-        if self.epsilon is not None and CRITERIA[self.criterion].allocate != "pfp":
+        bounds = CRITERIA[self.criterion].allocate == "pfp"
+        if self.epsilon is not None and not bounds:
             raise InputError(
                 f"--epsilon {self.epsilon:g}: criterion {self.criterion} bounds no error",
                 "use --criterion pfp with it, or --keep instead of it",
             )
+        if self.allocate == "pfp" and not bounds:
+            raise InputError(
+                f"--allocate pfp: criterion {self.criterion} bounds no error",
+                "use --criterion pfp with it, or another of --allocate",
+            )
+        for method in self.recover:
+            if method not in RECOVERIES:
+                raise InputError(f"--recover {method}: expected none or some of {', '.join(RECOVERIES)}")
 
     @property
     def name(self) -> str:
@@ -271,6 +286,7 @@ def _check_delta(delta: float) -> None:
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "keep_of": ("params", "macs"),
+    "allocate": tuple(ALLOCATIONS),
     "criterion": tuple(CRITERIA),
     "reduce": ("sum", "max"),
     "device": ("auto", "cpu", "cuda", "mps"),

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -32,7 +29,6 @@ from pfpcli.quality import compare, compare_all
 from pfpcli.readers import Reader, readers
 from pfpcli.rebuild import rebuild
 from pfpcli.record import FILES, Certificate, Quality
-from pfpcli.replan import follow, replan
 from pfpcli.reweight import reweight
 from pfpcli.score import Task, score, set_size
 from pfpcli.settings import Calibrated, Compare, Network, Scoring, Settings
@@ -133,7 +129,8 @@ def score_units(
     """Choose the images and score every unit on them, or find the scores in the cache."""
     with console.step("score") as step:
         found = readers(groups)
-        division = calibration.divide(set_size(found, settings.delta), settings.samples)
+        needed = CRITERIA[criterion].samples or set_size(found, settings.delta)
+        division = calibration.divide(needed, settings.samples)
         name = cache.key(groups, found, division, settings, CRITERIA[criterion].function) if settings.cache else ""
         scores = cache.load(name) if name else None
         before = "cached: " if scores else ""
@@ -153,71 +150,7 @@ def score_units(
                 cache.save(name, scores)
         how = f", {settings.reduce} over the kernel" if scores.layers else ""
         step.summary = f"{before}{scores.samples or 'no'} images · criterion {criterion}{how}"
-    return Scored(division, found, scores, round(step.seconds, 3))
-
-
-def make_plan(groups: Groups, scored: Scored, settings: Settings, console: Console, *, min_part: int = 1) -> Plan:
-    """Decide what goes; each part of a group keeps `min_part` units."""
-    with console.step("plan") as step:
-        budget = Budget(settings.keep, settings.keep_of, settings.epsilon, settings.multiple_of, settings.min_channels)
-        planned = _plan(groups, scored, settings.criterion, budget, settings)
-        what = {"params": "parameters", "macs": "MACs"}[budget.of]
-        asked = f"asked {100 * budget.keep:.4g} %" if budget.epsilon is None else f"asked ε ≤ {budget.epsilon:g}"
-        epsilon = f" → ε = {planned.epsilon:.3g}" if planned.epsilon is not None and budget.epsilon is None else ""
-        step.summary = f"keep {100 * planned.achieved:.1f} % of the {what}, {asked}{epsilon}"
-    return planned
-
-
-def _budget(settings: Settings) -> Budget:
-    return Budget(settings.keep, settings.keep_of, settings.epsilon, settings.multiple_of, settings.min_channels)
-
-
-def _plan(groups: Groups, scored: Scored, criterion: str, budget: Budget, settings: Scoring) -> Plan:
-    chosen = CRITERIA[criterion]
-    return plan(
-        groups,
-        scored.scores,
-        budget,
-        allocate=chosen.allocate,
-        select=chosen.select,
-        delta=settings.delta,
-        seed=settings.seed,
-    )
-
-
-def plan_in_steps(
-    groups: Groups,
-    scored: Scored,
-    calibration: Calibration,
-    settings: Settings,
-    device: torch.device,
-    console: Console,
-) -> Plan:
-    """Decide what goes, a part of it at a time: cut, score what is left, go on.
-
-    The fractions kept after the steps fall geometrically. What comes of it is one plan for the original network.
-    """
-    graph, now, measured = groups.labelled.graph, groups, scored
-    names = {str(node.target) for node in graph.nodes if node.op == "get_attr"}
-    content: dict[str, Any] | None = None
-    whole = getattr(count(graph), settings.keep_of)
-    for step in range(1, settings.steps + 1):
-        keep = settings.keep ** (step / settings.steps)
-        left = min(1.0, keep * whole / getattr(count(now.labelled.graph), settings.keep_of))
-        # a convolution whose groups keep a channel each is a depthwise one, which can do without whole groups
-        part = 1 if step == settings.steps else 2
-        planned = make_plan(now, measured, replace(settings, keep=left), console, min_part=part)
-        kept, smaller = Cut(now.labelled, planned.alive), cut(now.labelled, planned.alive)
-        reweight(smaller, kept, planned, measured.readers)
-        made = json.loads(describe.plan_json(planned, kept, measured.readers))
-        made["tensors"] = {name: dims for name, dims in made["tensors"].items() if name in names}
-        content = made if content is None else follow(content, made)
-        if step < settings.steps:
-            now = group(label(smaller), settings.freeze, exact_only=settings.exact_only)
-            measured = score_units(now, calibration, settings, settings.criterion, device, console)
-    assert content is not None
-    planned = replan(content, groups, scored.readers)
-    return replace(planned, budget=_budget(settings))
+    return Scored(division, found, scores, round(step.seconds, 3), name)
 
 
 def try_criterion(
@@ -227,7 +160,15 @@ def try_criterion(
     whole, plans, smaller = groups.labelled.graph, [], []
     with console.step("cut") as step:
         for keep in settings.keeps:
-            planned = _plan(groups, scored, criterion, Budget(keep, settings.keep_of), settings)
+            planned = plan(
+                groups,
+                scored.scores,
+                Budget(keep, settings.keep_of),
+                allocate=CRITERIA[criterion].allocate,
+                select=CRITERIA[criterion].select,
+                delta=settings.delta,
+                seed=settings.seed,
+            )
             plans.append(planned)
             smaller.append(cut(groups.labelled, planned.alive))
             reweight(smaller[-1], Cut(groups.labelled, planned.alive), planned, scored.readers)

@@ -14,6 +14,7 @@ from pfpcli.commands.options import (
     judging,
     machine,
     network,
+    recovery,
     samples,
     scoring,
     takes,
@@ -30,7 +31,7 @@ from pfpcli.settings import Settings
     "pfp compress model.pt --calib ./imgs --keep-of macs --freeze 'head*'",
     "pfp compress model.pt --calib ./imgs --out small --json > run.json",
 )
-@takes(checkpoint, network, images, judging, budget, criterion, samples, scoring, machine, talk=talking)
+@takes(checkpoint, network, images, judging, budget, criterion, samples, scoring, recovery, machine, talk=talking)
 def compress(given: dict[str, Any], *, out: Out = Settings.out, talk: Talk) -> None:
     """Prune MODEL to a fraction of its parameters and write the smaller network to a run folder."""
     talk.finish(*talk.run("compress", Settings(**given, out=out)))

@@ -13,16 +13,20 @@ from typing import Annotated, Any
 
 import typer
 
+from pfpcli.allocate import ALLOCATIONS
 from pfpcli.commands.flags import COLORS, OUTPUT, Color, Json, Verbose, flag, setting, switch
 from pfpcli.commands.talk import Talk
 from pfpcli.criteria import CRITERIA
 from pfpcli.errors import InputError
+from pfpcli.recover import RECOVERIES
 from pfpcli.settings import Settings, Sparsity, parse_keep, parse_numbers
 
 INPUT, CALIBRATION, BUDGET, SCORING = "Input", "Calibration images", "Budget", "Scoring"
-CUT, MACHINE = "What may be cut", "Machine"
+CUT, RECOVERY, MACHINE = "What may be cut", "Recovery", "Machine"
 
 _CRITERIA = "; ".join(f"{name} ({found.summary})" for name, found in CRITERIA.items())
+_ALLOCATIONS = "; ".join(f"{name} ({summary})" for name, summary in ALLOCATIONS.items())
+_RECOVERIES = "; ".join(f"{name} ({summary})" for name, summary in RECOVERIES.items())
 Keep = Annotated[
     str | None,
     flag(BUDGET, "Fraction to keep, above 0 and at most 1, or a percentage; otherwise 0.5.", metavar="R"),
@@ -158,8 +162,11 @@ def budget(
         float | None,
         flag(BUDGET, "Instead of --keep: as little as leaves every layer within this relative error.", metavar="E"),
     ] = Settings.epsilon,
+    allocate: Annotated[
+        str, setting(BUDGET, "allocate", f"How many channels each group keeps: {_ALLOCATIONS}.", metavar="NAME")
+    ] = Settings.allocate,
     steps: Annotated[
-        int, flag(BUDGET, "Cut in N steps, and score what is left between them.", metavar="N")
+        int, flag(BUDGET, "Cut in N steps; recover and score what is left between them.", metavar="N")
     ] = Settings.steps,
     multiple_of: Annotated[
         int, flag(BUDGET, "Round kept channels up to a multiple of N.", metavar="N")
@@ -175,6 +182,7 @@ def budget(
         "keep": Settings.keep if keep is None else parse_keep(keep),
         "keep_of": keep_of,
         "epsilon": epsilon,
+        "allocate": allocate,
         "steps": steps,
         "multiple_of": multiple_of,
         "min_channels": min_channels,
@@ -211,6 +219,15 @@ def scoring(
         "delta": delta,
         "cache": not no_cache,
     }
+
+
+def recovery(
+    recover: Annotated[
+        str, flag(RECOVERY, f"none, or some of these with commas between: {_RECOVERIES}.", metavar="NAMES")
+    ] = ",".join(Settings.recover),
+) -> dict[str, Any]:
+    """What is done after a cut."""
+    return {"recover": () if recover == "none" else tuple(recover.split(","))}
 
 
 def sparsity(

@@ -17,12 +17,14 @@ class Criterion:
         summary: what it measures, in a few words.
         allocate: who says how many channels each group keeps: one of `pfpcli.plan.ALLOCATORS`.
         select: which of them stay: one of `pfpcli.select.SELECTIONS`.
+        samples: images it asks for; None asks for as many as PFP's error bound does.
     """
 
     function: str
     summary: str
     allocate: str = "uniform"
     select: str = "largest"
+    samples: int | None = None
 
 
 CRITERIA = {
@@ -38,6 +40,7 @@ CRITERIA = {
     "weight-activation": Criterion("activations:weight_activation", "activation times the weights that read it"),
     "thinet": Criterion("activations:thinet", "what the layer that reads it loses, greedily"),
     "taylor": Criterion("gradients:taylor", "change of the loss, to first order"),
+    "obs": Criterion("elimination:obs", "what the layers that read it cannot make good", samples=1024),
     "lfe": Criterion("ensembles:lfe", "change of the loss, fitted to random masks"),
 }
 

@@ -89,7 +89,7 @@ def thinet(task: Task) -> Scores:
     the paper removes it, and so does this.)
     """
     unit = task.nothing()
-    seen = {id(r): _Outputs.of(r, task, np.random.default_rng((task.seed, i))) for i, r in enumerate(task.readers)}
+    seen = {id(r): Outputs.of(r, task, np.random.default_rng((task.seed, i))) for i, r in enumerate(task.readers)}
     task.walk(lambda reader, x, weight: seen[id(reader)].look(x, weight))
     for i, group in enumerate(task.groups.prunable):
         grams = [one.grams[i] / max(one.energy, _TINY) for one in seen.values() if i in one.grams]
@@ -116,7 +116,7 @@ def removal_order(gram: NDArray[np.float64]) -> NDArray[np.int64]:
 
 
 @dataclass
-class _Outputs:
+class Outputs:
     """A reader, the outputs of it that are looked at, and what they are made of so far.
 
     Attributes:
@@ -134,7 +134,8 @@ class _Outputs:
     energy: float = 0.0
 
     @classmethod
-    def of(cls, reader: Reader, task: Task, rng: np.random.Generator) -> _Outputs:
+    def of(cls, reader: Reader, task: Task, rng: np.random.Generator) -> Outputs:
+        """Nothing seen yet; rng chooses the outputs."""
         count = reader.outputs * reader.patches
         sampled = rng.choice(count, min(SAMPLED, count), replace=False)
         places, grams = {}, {}

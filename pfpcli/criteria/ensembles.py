@@ -15,22 +15,20 @@ many masks, how sparse, in which units) is set below.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor, fx
+from torch import Tensor
 from torch.fx.node import Node
 
-from pfpcli.gated import Gated
-from pfpcli.graph import Graph
+from pfpcli.gated import Gated, Kept
 from pfpcli.groups import Group
-from pfpcli.loss import decides, fits, per_sample_loss, real
+from pfpcli.loss import divergence, real
 from pfpcli.score import Scores, Task
 
 #: Images that measure the loss, at most.
@@ -47,8 +45,6 @@ RIDGES = (1.0, 10.0, 100.0)
 DOUBTFUL = 0.5
 #: Relative changes are of at least this loss.
 _TINY = 1e-6
-#: Numbers that are held for all groups, of so many images at a time as that allows.
-_HELD = 1 << 27
 #: Numbers in the largest value of a run that masks share, by device: a CPU is slower from where values leave its cache.
 _FOLDED = {"cpu": 1 << 21}
 _FOLDED_ELSEWHERE = 1 << 25
@@ -68,7 +64,7 @@ def lfe(task: Task) -> Scores:
         for i, group in enumerate(task.groups.prunable)
         if np.isin(group.units, read).all()
     ]
-    kept = _Kept(graph, {node for one in ensembles for node in one.needed})
+    kept = Kept(graph, {node for one in ensembles for node in one.gated.needed})
     whole = 0.0
     with torch.no_grad():
         for images, labels in task.images(IMAGES):
@@ -76,7 +72,7 @@ def lfe(task: Task) -> Scores:
                 some = slice(start, start + step)
                 truth = None if labels is None else labels[some]
                 outputs = real(kept.run(images[some]))
-                whole += float(_loss(outputs, outputs, truth))
+                whole += float(divergence(outputs, outputs, truth))
                 for one in ensembles:
                     one.measure(kept.values, outputs, truth, len(images[some]))
     doubtful = []
@@ -143,8 +139,6 @@ class _Ensemble:
 
     Attributes:
         gated: the network, with gates where the group is read.
-        after: the nodes that depend on the gates.
-        needed: the values from in front of these.
         masks: bool[T, n].
         losses: float64[T], sums over images.
         folds: whether several masks can be in one run.
@@ -153,8 +147,6 @@ class _Ensemble:
     task: Task = field(repr=False)
     group: Group
     gated: Gated = field(repr=False)
-    after: set[Node] = field(repr=False)
-    needed: set[Node] = field(repr=False)
     masks: NDArray[np.bool_] = field(repr=False)
     losses: NDArray[np.float64] = field(repr=False)
     folds: bool = True
@@ -163,10 +155,8 @@ class _Ensemble:
     def of(cls, task: Task, group: Group, rng: np.random.Generator) -> _Ensemble:
         owned = [unit for head in group.units if head in task.groups.owned for unit in task.groups.owned[head]]
         gated = Gated(task.groups, task.device, {*group.units.tolist(), *owned})
-        after = gated.after()
-        needed = {source for node in after for source in node.all_input_nodes if source not in after}
         count = int(np.clip(MASKS * len(group.units), FEWEST, MOST))
-        return cls(task, group, gated, after, needed, draw(count, len(group.units), rng), np.zeros(count))
+        return cls(task, group, gated, draw(count, len(group.units), rng), np.zeros(count))
 
     def measure(
         self, values: dict[Node, object], whole: list[Tensor], labels: NDArray[np.int64] | None, images: int
@@ -179,12 +169,10 @@ class _Ensemble:
             labels: int64[N], or None.
             images: their number N.
         """
-        before = {node: values.get(node) for node in self.gated.graph.nodes if node not in self.after}
 
         def loss(gates: Tensor) -> Tensor:
             self.gated.gates = gates
-            outputs = self.gated.run(initial_env=dict(before), enable_io_processing=False)
-            return _loss(real(outputs), whole, labels)
+            return divergence(real(self.gated.rerun(values)), whole, labels)
 
         step = self.at_a_time(images)
         for start in range(0, len(self.masks), step):
@@ -195,7 +183,7 @@ class _Ensemble:
         """How many masks may run together on so many images."""
         groups = self.task.groups
         # what is read through gates becomes as many values as there are masks, too
-        made = [node.meta.get("val") for node in self.after | self.needed if node.op != "get_attr"]
+        made = [node.meta.get("val") for node in self.gated.after | self.gated.needed if node.op != "get_attr"]
         largest = max((value.numel() for value in made if isinstance(value, Tensor)), default=1)
         each = max(largest * images // groups.labelled.graph.batch, len(groups.root))  # a mask has a gate per label
         return max(1, _FOLDED.get(self.task.device.type, _FOLDED_ELSEWHERE) // each)
@@ -226,51 +214,3 @@ def _unsaid() -> Iterator[None]:
         yield
     finally:
         functorch._set_vmap_fallback_warning_enabled(True)
-
-
-class _Kept(fx.Interpreter):
-    """Runs a graph and keeps some of its values."""
-
-    def __init__(self, graph: Graph, wanted: Collection[Node]) -> None:
-        super().__init__(graph.module)
-        self.values: dict[Node, object] = {}
-        self._graph = graph
-        self._wanted = wanted
-
-    def run_node(self, n: Node) -> object:
-        """Run one node."""
-        value = super().run_node(n)
-        if n in self._wanted:
-            self.values[n] = value
-        return value
-
-    def at_a_time(self, images: int) -> int:
-        """How many images may run together."""
-        if not self._graph.dynamic:
-            return images
-        values = [node.meta["val"] for node in self._wanted if node.op != "get_attr"]
-        held = sum(value.numel() for value in values if isinstance(value, Tensor)) // self._graph.batch
-        return max(1, min(images, _HELD // max(1, held)))
-
-
-def _loss(outputs: list[Tensor], whole: list[Tensor], labels: NDArray[np.int64] | None) -> Tensor:
-    """The loss of some images, summed over them and over the outputs: float64[].
-
-    Args:
-        outputs: of the masked network.
-        whole: of the unpruned one.
-        labels: int64[N], or None.
-    """
-    each = (_distance(*pair, labels).double() for pair in zip(outputs, whole, strict=True))
-    return sum(each, start=torch.zeros((), dtype=torch.float64))
-
-
-def _distance(output: Tensor, whole: Tensor, labels: NDArray[np.int64] | None) -> Tensor:
-    if fits(output, labels):
-        return per_sample_loss(output, labels).sum()
-    if not decides(output):
-        return (output - whole).square().sum() / whole.square().sum().clamp(min=_TINY) * len(whole)
-    target = F.log_softmax(whole, 1)
-    # not torch's kl_div, which cannot be folded
-    each = (target.exp() * (target - F.log_softmax(output, 1))).sum(1)
-    return each.mean() * len(whole)

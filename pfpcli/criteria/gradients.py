@@ -1,13 +1,22 @@
-"""Criteria that follow the loss back through the network."""
+"""Criteria that follow the loss back through the network, and what other criteria want to know of it."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import torch
+from torch import Tensor, fx
+from torch.fx.node import Node
 
+from pfpcli import ops
 from pfpcli.gated import Gated
-from pfpcli.loss import per_sample_loss
+from pfpcli.graph import Graph, is_tensor
+from pfpcli.loss import drawn_loss, per_sample_loss, real
 from pfpcli.score import Scores, Task
+
+#: Numbers that a pass back through the network may keep at a time.
+_HELD = 1 << 27
 
 
 def taylor(task: Task) -> Scores:
@@ -38,3 +47,55 @@ def taylor(task: Task) -> Scores:
             unit += np.abs(change)
             count += 1
     return Scores(unit / max(count, 1))
+
+
+def felt(task: Task) -> dict[Node, Tensor]:
+    """How much the loss feels each output of the layers with weights: the mean square of its gradient.
+
+    The loss is that of labels the network draws itself, so the squares are the diagonal of the Fisher matrix, and half
+    of one times a squared error is by how much the outputs diverge, to second order, were errors independent.
+
+    Returns:
+        call -> float64[C_out], the mean over images and positions.
+    """
+    graph = task.groups.labelled.graph
+    random = torch.Generator().manual_seed(task.seed)
+    run = _Seen(graph.module, {reader.node for reader in task.readers if reader.has_weights})
+    sums: dict[Node, Tensor] = {}
+    counts: dict[Node, int] = {}
+    for images, _ in task.images():
+        for some in images.split(_at_a_time(graph)):
+            loss = drawn_loss(real(run.run(some.clone().requires_grad_())), random)
+            slopes = torch.autograd.grad(loss, [*run.seen.values()], allow_unused=True)
+            for node, slope in zip(run.seen, slopes, strict=True):
+                rule = ops.find(node.target)
+                assert rule is not None
+                squares = torch.zeros_like(run.seen[node]) if slope is None else slope.square()
+                rows = squares.detach().movedim(rule.made, 0).flatten(1).double()
+                sums[node] = sums.get(node, 0) + rows.sum(1).cpu()
+                counts[node] = counts.get(node, 0) + rows.shape[1]
+    return {node: total / counts[node] for node, total in sums.items()}
+
+
+def _at_a_time(graph: Graph) -> int:
+    """Images that go forward and back together."""
+    if not graph.dynamic:
+        return graph.batch
+    held: int = sum(node.meta["val"].numel() for node in graph.nodes if node.op == "call_function" and is_tensor(node))
+    return max(1, _HELD // max(1, held // graph.batch))
+
+
+class _Seen(fx.Interpreter):
+    """Runs a graph and keeps what some nodes put out."""
+
+    def __init__(self, module: fx.GraphModule, wanted: Collection[Node]) -> None:
+        super().__init__(module)
+        self.seen: dict[Node, Tensor] = {}
+        self._wanted = wanted
+
+    def run_node(self, n: Node) -> object:
+        """Run one node."""
+        value = super().run_node(n)
+        if n in self._wanted:
+            self.seen[n] = value
+        return value

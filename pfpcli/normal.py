@@ -1,0 +1,101 @@
+"""Normal equations: the sums a least-squares problem is solved from, in float64, whatever the number of rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pfpcli.ops import Columns
+
+
+@dataclass
+class Normal:
+    """X'X and X'Y, one for each group of a grouped convolution; X has a last column of ones.
+
+    Attributes:
+        gram: float64[G, K + 1, K + 1], X'X.
+        cross: float64[G, K + 1, O], X'Y.
+    """
+
+    gram: Tensor
+    cross: Tensor
+
+    @classmethod
+    def empty(cls, groups: int, columns: int, outputs: int, device: torch.device) -> Normal:
+        """No rows yet."""
+        gram = torch.zeros(groups, columns + 1, columns + 1, dtype=torch.float64, device=device)
+        return cls(gram, gram.new_zeros(groups, columns + 1, outputs))
+
+    def add(self, x: Tensor, y: Tensor) -> None:
+        """Add rows: x float64[G, M, K + 1], y float64[G, M, O]."""
+        self.gram += x.mT @ x
+        self.cross += x.mT @ y
+
+    def __add__(self, other: Normal) -> Normal:
+        return Normal(self.gram + other.gram, self.cross + other.cross)
+
+    def loss(self, weight: Tensor) -> Tensor:
+        """Squared error, up to a constant: float64[G]; weight float64[G, K + 1, O]."""
+        return (weight * (self.gram @ weight - 2 * self.cross)).sum((1, 2))
+
+    def solve(self, start: Tensor, ridge: float | None, *, intercept: bool = True) -> Tensor:
+        """The W that minimises |X W - Y|^2 + lambda |W - W_0|^2, the intercept at no cost: float64[G, K + 1, O].
+
+        Args:
+            start: float64[G, K, O], W_0.
+            ridge: lambda, relative to the mean square of the columns of X; None is a lambda without bound.
+            intercept: whether there is one; its row is 0 otherwise.
+        """
+        gram, cross, mean, target = self.gram[:, :-1, :-1], self.cross[:, :-1], self.mean, self.target
+        if intercept:
+            gram, cross = gram - self.count * mean.mT @ mean, cross - self.count * mean.mT @ target
+        weight = start
+        if ridge is not None:
+            factor, failed = torch.linalg.cholesky_ex(damped(gram, ridge))
+            if not failed.any():
+                weight = start + torch.cholesky_solve(cross - gram @ start, factor)
+        free = target - mean @ weight if intercept else torch.zeros_like(target)
+        return torch.cat([weight, free], 1)
+
+    @property
+    def count(self) -> Tensor:
+        """Rows, at least one: float64[G, 1, 1]."""
+        return self.gram[:, -1:, -1:].clamp(min=1)
+
+    @property
+    def mean(self) -> Tensor:
+        """float64[G, 1, K], the mean row of X."""
+        return self.gram[:, -1:, :-1] / self.count
+
+    @property
+    def target(self) -> Tensor:
+        """float64[G, 1, O], the mean row of Y."""
+        return self.cross[:, -1:] / self.count
+
+
+def damped(gram: Tensor, ridge: float) -> Tensor:
+    """X'X + lambda 1, lambda relative to the mean of the diagonal: float64[..., K, K]."""
+    size = gram.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
+    # columns that are zero throughout leave nothing to divide by
+    size = torch.where(size > 0, size, torch.ones_like(size))
+    return gram + ridge * size * torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+
+
+def rows(columns: Columns, wanted: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
+    """What a layer reads as rows of X, at some positions of each image, the same for all of them.
+
+    Args:
+        columns: x float[N, G, J, R, P].
+        wanted: positions, at most.
+        random: which ones.
+
+    Returns:
+        (float64[G, N * p, J * R + 1], int64[p] the positions).
+    """
+    x = columns.x.flatten(2, 3)
+    there = x.shape[-1]
+    some = torch.randperm(there, generator=random)[:wanted].sort().values if wanted < there else torch.arange(there)
+    found = x[..., some.to(x.device)].permute(1, 0, 3, 2).flatten(1, 2).double()
+    return torch.cat([found, found.new_ones(*found.shape[:2], 1)], 2), some
