@@ -32,14 +32,13 @@ class Gram:
         reader: the layer.
         tensor: its weights.
         matrix: float64[G, O, J, R], its weights as a matrix.
-        normal: X'X, and X'Y with Y what its weights make of X.
+        normal: X'X; X'Y is what its weights make of it.
     """
 
     reader: Reader
     tensor: Tensor
     matrix: Tensor
     normal: Normal
-    random: torch.Generator
 
     @classmethod
     def of(cls, reader: Reader, task: Task) -> Gram:
@@ -48,12 +47,14 @@ class Gram:
         matrix = reader.matrix(tensor.double())
         groups, outputs, inputs, kernel = matrix.shape
         normal = Normal.empty(groups, inputs * kernel, outputs, tensor.device)
-        return cls(reader, tensor, matrix, normal, torch.Generator().manual_seed(task.seed))
+        return cls(reader, tensor, matrix, normal)
 
     def look(self, x: Tensor, weight: Tensor) -> None:
         """See what the layer reads now."""
         for columns in self.reader.pieces(x, weight):
-            read, _ = rows(columns, -(-ROWS * columns.x.shape[2:4].numel() // IMAGES), self.random)
+            # the same positions of every image, so that the order of images does not matter
+            random = torch.Generator().manual_seed(0)
+            read, _ = rows(columns, -(-ROWS * columns.x.shape[2:4].numel() // IMAGES), random)
             self.normal.gram += read.mT @ read
 
     def refit(self, alive: Tensor) -> Refit:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -38,32 +40,33 @@ def per_sample_loss(outputs: object, labels: NDArray[np.int64] | None) -> Tensor
     return total
 
 
-def drawn_loss(outputs: list[Tensor], random: torch.Generator) -> Tensor:
-    """The loss of decisions that a network draws by what it puts out itself, summed over samples and outputs.
+def likely_losses(outputs: list[Tensor], most: int) -> Iterator[Tensor]:
+    """Losses whose squared gradients sum up to the diagonal of the Fisher matrix, each summed over samples and outputs.
 
-    An output that decides nothing is multiplied with noise instead, in units of its size: then the gradient's square is
-    that of a squared relative distance.
+    One for each of the most probable decisions k: the cross-entropy to it, times the root of its probability. Of an
+    output that decides nothing, its product with noise that is the same for all samples, in units of its size: then it
+    is that of a squared relative distance.
 
     Args:
         outputs: float[N, classes, ...] each, or anything.
-        random: what is drawn with.
+        most: decisions that count.
     """
     if not outputs:
         raise _no_loss()
-    total = outputs[0].new_zeros(())
-    for output in outputs:
-        if decides(output):
-            rows = output.movedim(1, -1).flatten(0, -2)
-            drawn = torch.multinomial(rows.detach().float().softmax(1).cpu(), 1, generator=random)[:, 0]
-            # a sum of independent gradients grows with the root of their number
-            total = (
-                total + F.cross_entropy(rows, drawn.to(rows.device), reduction="sum") / (len(rows) / len(output)) ** 0.5
-            )
-        else:
-            noise = torch.randn(output.shape, generator=random).to(output)
-            size = output.detach().square().sum() / len(output)
-            total = total + (output * noise).sum() / size.clamp(min=1e-30).sqrt()
-    return total
+    for k in range(most if any(map(decides, outputs)) else 1):
+        total = outputs[0].new_zeros(())
+        for output in outputs:
+            if decides(output) and k < output.shape[1]:
+                rows = output.movedim(1, -1).flatten(0, -2)
+                likely, decision = rows.detach().softmax(1).topk(k + 1, dim=1)
+                each = F.cross_entropy(rows, decision[:, k], reduction="none") * likely[:, k].sqrt()
+                # a sum of independent gradients grows with the root of their number
+                total = total + each.sum() / (len(rows) / len(output)) ** 0.5
+            elif not decides(output) and k == 0:
+                noise = torch.randn(output.shape[1:], generator=torch.Generator().manual_seed(0)).to(output)
+                size = output.detach().square().sum() / max(1, len(output))
+                total = total + (output * noise).sum() / size.clamp(min=_TINY).sqrt()
+        yield total
 
 
 def divergence(outputs: list[Tensor], whole: list[Tensor], labels: NDArray[np.int64] | None = None) -> Tensor:

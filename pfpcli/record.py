@@ -163,7 +163,6 @@ class Recovered:
         undone: whether it made the network worse, so that the network is as it was before.
         images: it was fitted to.
         checked: images it was checked on.
-        seconds: it took.
     """
 
     method: str
@@ -173,7 +172,6 @@ class Recovered:
     undone: bool
     images: int
     checked: int
-    seconds: float
 
 
 @dataclass(kw_only=True)

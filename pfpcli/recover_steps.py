@@ -64,8 +64,7 @@ def _recover(
         else:
             figures = f"{metric} {100 * before:.1f} → {100 * after:.1f} %" + (", undone" if undone else "")
         step.summary = f"{method} on {images} images · {figures}"
-    checked = len(division.checked)
-    return Recovered(method, metric, before, after, undone, images, checked, round(step.seconds, 3))
+    return Recovered(method, metric, before, after, undone, images, len(division.checked))
 
 
 def _likeness(whole: Graph, smaller: Graph, division: Division, device: torch.device) -> tuple[str, float | None]:

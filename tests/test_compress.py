@@ -228,7 +228,7 @@ def test_the_line_as_typed_writes_a_run_folder(typed: Typed) -> None:
     assert {file.name for file in typed.run.iterdir()} == {*FILES.values()}
     assert typed.first.out.endswith(f"\nwrote {RUN}/    next: pfp report\n")
     steps = [line.split()[0] for line in typed.first.err.splitlines() if re.match(r"  \S", line)]
-    first = ["load", "images", "trace", "score", "plan", "cut", "verify", "certify"]
+    first = ["load", "images", "trace", "score", "curves", "plan", "cut", "verify", "recover", "certify"]
     assert steps == [*first, "evaluate", "export", "measure"]
 
 
@@ -640,7 +640,7 @@ def test_an_original_that_only_guesses_is_warned_about(typed: Typed, tmp_path: P
     names = sorted(place.name for place in (typed.folder / "imgs").iterdir())
     for name, wrong in zip(names, names[1:] + names[:1], strict=True):
         (tmp_path / "imgs" / wrong).mkdir(parents=True)
-        for file in sorted((typed.folder / "imgs" / name).iterdir())[:5]:
+        for file in sorted((typed.folder / "imgs" / name).iterdir())[:10]:
             shutil.copy(file, tmp_path / "imgs" / wrong)
     run = compress(typed.folder / "model.pt", tmp_path / "imgs", tmp_path / "run", samples=8)
     assert run.quality.before < 0.2

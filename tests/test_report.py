@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import pfpcli
-from pfpcli.record import Certificate, Cost, GroupRow, Layer, LayerError, Quality, Run, Verification
+from pfpcli.record import Certificate, Cost, GroupRow, Layer, LayerError, Quality, Recovered, Run, Verification
 from pfpcli.report import REPORTS, numbers
 from pfpcli.report.page import Page, shorten, spell
 from pfpcli.report.terminal import render, summary, verdict
@@ -81,8 +81,9 @@ EVERYTHING = """\
   scored on 256 of 512 images in imgs, criterion pfp
   unit: /255, short side 32, centre crop 32×32
   settings  model model.pt, calib imgs, device auto, seed 0, reduce sum, delta
-            1e-16, cache True, criterion pfp, keep 0.546, keep_of params, steps
-            1, multiple_of 1, min_channels 1
+            1e-16, cache True, criterion pfp, keep 0.546, keep_of params,
+            allocate divergence, steps 1, recover ['lsq'], multiple_of 1,
+            min_channels 1
   scoring   criterion pfp, reduce sum, epsilon 1.834, delta 1e-16, samples 256
   times     load 0.2 s, trace 0.4 s, score 6.1 s, verify 2:05 min
   machine   python 3.11.7, torch 2.13.0, platform Linux x86_64, device cpu
@@ -160,6 +161,17 @@ def test_figures_that_were_not_measured_have_no_row() -> None:
     text = render(run(before=Cost(194_624, 40_812_544, 1), after=Cost(106_232, 24_117_248, 1)))
     assert "latency" not in text
     assert "file (onnx)" not in text
+
+
+def test_recoveries_are_reported_and_the_ones_that_were_undone_called_so() -> None:
+    helped = Recovered("lsq", "agreement", 0.488, 0.912, False, 205, 41)
+    worse = Recovered("bn", "agreement", 0.912, 0.85, True, 205, 41)
+    text = render(run(recovery=[helped, worse]))
+    assert "  recovered by lsq on 205 images: agreement 48.8 % → 91.2 % on 41 others\n" in text
+    assert "  bn on 205 images undone: agreement 91.2 % → 85.0 % on 41 others\n" in text
+    assert "lsq on 3 images, not checked: there were no others" in render(
+        run(recovery=[Recovered("lsq", "agreement", None, None, False, 3, 0)])
+    )
 
 
 def test_a_network_that_got_slower_is_called_slower() -> None:

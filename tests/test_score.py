@@ -109,7 +109,7 @@ def test_another_budget_does_not_score_again(home: Path, own_cache: Path, capsys
 
     plans: list[object] = []
     assert "cached: " not in compress("0.5")
-    assert len(list(own_cache.glob("*.npz"))) == 1
+    assert len(list(own_cache.glob("*.npz"))) == 2  # scores and curves
     assert "cached: " in compress("0.5")
     assert "cached: " in compress("0.7")
     assert "cached: " not in compress("0.5", "--no-cache")

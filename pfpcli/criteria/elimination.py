@@ -44,7 +44,7 @@ def obs(task: Task) -> Scores:
     unit = task.nothing()
     weights = felt(task)
     others = [(i, r) for i, r in enumerate(task.readers) if not is_solved(r)]
-    seen = {id(r): Outputs.of(r, task, np.random.default_rng((task.seed, i))) for i, r in others}
+    seen = {id(r): Outputs.of(r, task, np.random.default_rng(i)) for i, r in others}
     if seen:
         task.walk(lambda reader, x, w: seen[id(reader)].look(x, w), [reader for _, reader in others])
     where = {id(group): i for i, group in enumerate(task.groups.prunable)}

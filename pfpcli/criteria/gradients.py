@@ -12,9 +12,11 @@ from torch.fx.node import Node
 from pfpcli import ops
 from pfpcli.gated import Gated
 from pfpcli.graph import Graph, is_tensor
-from pfpcli.loss import drawn_loss, per_sample_loss, real
+from pfpcli.loss import likely_losses, per_sample_loss, real
 from pfpcli.score import Scores, Task
 
+#: Images that say how much the loss feels a layer, and the most probable decisions of each that do.
+FELT, LIKELY = 128, 3
 #: Numbers that a pass back through the network may keep at a time.
 _HELD = 1 << 27
 
@@ -52,29 +54,36 @@ def taylor(task: Task) -> Scores:
 def felt(task: Task) -> dict[Node, Tensor]:
     """How much the loss feels each output of the layers with weights: the mean square of its gradient.
 
-    The loss is that of labels the network draws itself, so the squares are the diagonal of the Fisher matrix, and half
-    of one times a squared error is by how much the outputs diverge, to second order, were errors independent.
+    The loss is that of what the network decides itself, with the probabilities that it gives, so the squares are the
+    diagonal of the Fisher matrix: half of one times a squared error is by how much the outputs diverge, to second
+    order, were errors independent.
 
     Returns:
         call -> float64[C_out], the mean over images and positions.
     """
     graph = task.groups.labelled.graph
-    random = torch.Generator().manual_seed(task.seed)
     run = _Seen(graph.module, {reader.node for reader in task.readers if reader.has_weights})
     sums: dict[Node, Tensor] = {}
     counts: dict[Node, int] = {}
-    for images, _ in task.images():
+    for images, _ in task.images(FELT):
         for some in images.split(_at_a_time(graph)):
-            loss = drawn_loss(real(run.run(some.clone().requires_grad_())), random)
-            slopes = torch.autograd.grad(loss, [*run.seen.values()], allow_unused=True)
-            for node, slope in zip(run.seen, slopes, strict=True):
-                rule = ops.find(node.target)
-                assert rule is not None
-                squares = torch.zeros_like(run.seen[node]) if slope is None else slope.square()
-                rows = squares.detach().movedim(rule.made, 0).flatten(1).double()
-                sums[node] = sums.get(node, 0) + rows.sum(1).cpu()
-                counts[node] = counts.get(node, 0) + rows.shape[1]
+            outputs = real(run.run(some.clone().requires_grad_()))
+            for node, value in run.seen.items():
+                counts[node] = counts.get(node, 0) + value.numel() // value.shape[_made(node)]
+            for loss in likely_losses(outputs, LIKELY):
+                slopes = torch.autograd.grad(loss, [*run.seen.values()], retain_graph=True, allow_unused=True)
+                for node, slope in zip(run.seen, slopes, strict=True):
+                    squares = torch.zeros_like(run.seen[node]) if slope is None else slope.square()
+                    rows = squares.detach().movedim(_made(node), 0).flatten(1)
+                    sums[node] = sums.get(node, 0) + rows.sum(1, dtype=torch.float64).cpu()
     return {node: total / counts[node] for node, total in sums.items()}
+
+
+def _made(node: Node) -> int:
+    """The dimension along which the channels lie that a call makes."""
+    rule = ops.find(node.target)
+    assert rule is not None
+    return rule.made
 
 
 def _at_a_time(graph: Graph) -> int:

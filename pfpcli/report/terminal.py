@@ -60,6 +60,7 @@ def render(run: Run, *, folder: str = "", width: int = 80, everything: bool = Fa
     page = Page(max(width, parts.NARROWEST), unicode)
     page.paragraph("", verdict(run, page.width), indent=0)
     _figures(page, run)
+    _recovery(page, run)
     parts.checks(page, run)
     _layers(page, run, everything)
     errors(page, run, everything)
@@ -80,6 +81,7 @@ def summary(run: Run, *, folder: str = "", width: int = 80, unicode: bool = True
     """
     page = Page(max(width, parts.NARROWEST), unicode)
     _figures(page, run)
+    _recovery(page, run)
     if run.status != "ok":
         parts.checks(page, run)
     page.space()
@@ -124,6 +126,20 @@ def _figures(page: Page, run: Run) -> None:
     ]
     page.space()
     page.annotated([row for row in rows if row], "<>>>")
+
+
+def _recovery(page: Page, run: Run) -> None:
+    """What was done after the cut, and whether it helped."""
+    if run.recovery:
+        page.space()
+    for each in run.recovery:
+        on = f"{each.method} on {parts.plural(each.images, 'image')}"
+        if each.before is None or each.after is None:
+            page.paragraph("", f"recovered by {on}, not checked: there were no others")
+            continue
+        change = f"{each.metric} {numbers.percent(each.before)} → {numbers.percent(each.after)}"
+        did = f"{on} undone" if each.undone else f"recovered by {on}"
+        page.paragraph("", f"{did}: {change} on {each.checked} others")
 
 
 def _latency(before: Cost, after: Cost, run: Run) -> parts.Row | None:
