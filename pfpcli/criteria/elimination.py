@@ -30,6 +30,8 @@ from pfpcli.normal import damped
 from pfpcli.readers import seats
 from pfpcli.score import Scores, Task
 
+#: Of so many units that are left one goes at a time: all of fewer go one by one.
+TOGETHER = 32
 #: Squares that are this small together are none.
 _TINY = 1e-30
 
@@ -94,7 +96,7 @@ def _of_outputs(outputs: Outputs, group: int) -> Block:
 
 
 def eliminate(blocks: list[Block], units: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Backward elimination.
+    """Backward elimination, of several units at a time where there are many.
 
     Args:
         blocks: all that read the units.
@@ -105,17 +107,18 @@ def eliminate(blocks: list[Block], units: int) -> tuple[NDArray[np.int64], NDArr
     """
     states = [_State.of(block, units) for block in blocks]
     left = np.ones(units, dtype=bool)
-    order, errors, error = [], [], 0.0
-    for _ in range(units):
+    order: list[int] = []
+    errors: list[float] = []
+    error = 0.0
+    while left.any():
         costs = np.sum([state.costs() for state in states], axis=0)
         costs[~left] = np.inf
-        gone = int(np.argmin(costs))
-        error += max(0.0, float(costs[gone]))
+        gone = np.argsort(costs, kind="stable")[: max(1, int(left.sum()) // TOGETHER)]
+        grown = sum(state.drop(gone) for state in states)
+        errors += (error + grown * np.arange(1, len(gone) + 1) / len(gone)).tolist()
+        order += gone.tolist()
+        error += grown
         left[gone] = False
-        order.append(gone)
-        errors.append(error)
-        for state in states:
-            state.drop(gone)
     return np.asarray(order), np.asarray(errors)
 
 
@@ -156,13 +159,19 @@ class _State:
             found[units] = (weight * torch.linalg.solve(inverse, weight)).sum((1, 2))
         return found.numpy()
 
-    def drop(self, unit: int) -> None:
-        """A unit goes, and the others make it good."""
-        for i, (units, columns) in enumerate(self.left):
-            for gone in columns[units == unit]:
-                both = torch.cat([self.inverse[gone], self.weight[gone]], 1)
-                moved = torch.linalg.solve(self.inverse[gone][:, gone], both)
-                tall = self.inverse[:, gone].clone()
-                self.inverse -= tall @ moved[:, : len(self.inverse)]
-                self.weight -= tall @ moved[:, len(self.inverse) :]
-            self.left[i] = units[units != unit], columns[units != unit]
+    def drop(self, gone: NDArray[np.int64]) -> float:
+        """Units go, and the others make them good; returns by how much the error grows."""
+        columns = []
+        for i, (units, places) in enumerate(self.left):
+            goes = torch.from_numpy(np.isin(units.numpy(), gone))
+            columns.append(places[goes].flatten())
+            self.left[i] = units[~goes], places[~goes]
+        at = torch.cat(columns) if columns else torch.zeros(0, dtype=torch.int64)
+        if not len(at):
+            return 0.0
+        rows, weight = self.inverse[at], self.weight[at]
+        moved = torch.linalg.solve(rows[:, at], torch.cat([rows, weight], 1))
+        tall = self.inverse[:, at]
+        self.inverse -= tall @ moved[:, : len(self.inverse)]
+        self.weight -= tall @ moved[:, len(self.inverse) :]
+        return max(0.0, float((weight * moved[:, len(self.inverse) :]).sum()))
