@@ -121,7 +121,8 @@ def remarks(run: Run) -> list[str]:
         said.append(f"{run.settings['steps']} steps")
     labels = " and labels" if run.settings["criterion"] in LABELLED else " without labels"
     images = run.calibration
-    return [*said, f"{images['images']} training images{labels}: {images['scored']} scored, {images['fitted']} fitted"]
+    fitted = f", {images['fitted']} fitted" if run.settings["recover"] else ""
+    return [*said, f"{images['images']} training images{labels}: {images['scored']} scored{fitted}"]
 
 
 def trained(data: Path, model: str, file: Path, minutes: float) -> tuple[float, str]:
