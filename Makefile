@@ -4,10 +4,10 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format types samples bench zoo check clean
+.PHONY: help setup demo test lint format types samples bench bench-accuracy zoo check clean
 
 help:  ## show this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-9s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
 
 setup: $(READY)  ## make .venv and install pfp with what its development needs
 
@@ -42,6 +42,10 @@ samples: setup  ## draw the sample images and train the sample network again (ab
 
 bench: setup  ## time and memory of each step on ResNet-50 (about 3 minutes)
 	$(BIN)/python benchmarks/bench.py
+
+bench-accuracy: setup  ## accuracy beside that of other tools (hours; continues where it stopped)
+	$(BIN)/python -m pip install -c constraints.txt -e ".[bench]"
+	$(BIN)/python benchmarks/accuracy.py $(ARGS)
 
 zoo: setup  ## networks of torchvision and timm through the engine (hours; continues where it stopped)
 	$(BIN)/python benchmarks/zoo.py

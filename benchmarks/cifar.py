@@ -111,13 +111,18 @@ def test_set(data: Path) -> tuple[Tensor, Tensor]:
     return read([(path, label) for label, paths in enumerate(classes) for path in paths])
 
 
-def calibration_set(data: Path) -> tuple[Tensor, Tensor]:
-    """The training images a tool may look at, classes in turn, drawn with a fixed seed: float[1024, ...], int[1024]."""
+def calibration_files(data: Path) -> list[tuple[Path, int]]:
+    """The training images a tool may look at, and their classes: 1024, classes in turn, drawn with a fixed seed."""
     classes = files_of(data / "cifar10" / "train")
     draw = np.random.default_rng(0)
     shuffled = [[paths[i] for i in draw.permutation(len(paths))] for paths in classes]
     turns = [(path, label) for turn in zip(*shuffled, strict=True) for label, path in enumerate(turn)]
-    return read(turns[:CALIBRATION])
+    return turns[:CALIBRATION]
+
+
+def calibration_set(data: Path) -> tuple[Tensor, Tensor]:
+    """The same, read: float[1024, 3, 32, 32], int[1024]."""
+    return read(calibration_files(data))
 
 
 def torch_logits(module: nn.Module) -> Callable[[Tensor], Tensor]:

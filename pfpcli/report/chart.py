@@ -17,6 +17,8 @@ _WIDTH, _HEIGHT = 720, 420
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 150, 40, 52
 #: Pixels between the names at the ends of lines.
 _NAME_HEIGHT = 15
+#: Pixels of a letter of such a name, about, and of what stands before the name.
+_LETTER, _BEFORE_NAME = 6.4, 40
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,14 @@ def lines(title: str, x: str, y: str, data: Sequence[Line]) -> str:
     """
     xs = _ticks([px for line in data for px, _ in line.points])
     ys = _ticks([py for line in data for _, py in line.points])
+    right = _WIDTH - max(_RIGHT, round(_BEFORE_NAME + _LETTER * max(len(line.name) for line in data)))
+    bottom = _HEIGHT - _BOTTOM
 
     def across(value: float) -> float:
-        return _LEFT + (value - xs[0]) / (xs[-1] - xs[0]) * (_WIDTH - _LEFT - _RIGHT)
+        return _LEFT + (value - xs[0]) / (xs[-1] - xs[0]) * (right - _LEFT)
 
     def up(value: float) -> float:
-        return _HEIGHT - _BOTTOM - (value - ys[0]) / (ys[-1] - ys[0]) * (_HEIGHT - _TOP - _BOTTOM)
+        return bottom - (value - ys[0]) / (ys[-1] - ys[0]) * (bottom - _TOP)
 
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
@@ -53,7 +57,6 @@ def lines(title: str, x: str, y: str, data: Sequence[Line]) -> str:
         "</style>",
         f'<text x="{_LEFT}" y="22" font-size="14" fill="currentColor">{escape(title)}</text>',
     ]
-    right, bottom = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
     for value in xs:
         parts.append(_text(across(value), bottom + 18, _number(value, xs), "middle"))
     for value in ys:
