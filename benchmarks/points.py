@@ -18,7 +18,7 @@ MINUTES = 5.0
 
 #: What pfp is told, where it is more than the criterion: name -> settings other than the defaults.
 VARIANTS: dict[str, dict[str, Any]] = {
-    "pfp, as published": {"criterion": "pfp", "allocate": "pfp", "recover": ()},
+    "pfp, as published": {"criterion": "pfp", "allocate": "pfp", "reduce": "max", "recover": ()},
     "obs, 3 steps": {"criterion": "obs", "steps": 3},
     "obs, uniform": {"criterion": "obs", "allocate": "uniform"},
 }

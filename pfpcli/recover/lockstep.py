@@ -73,6 +73,12 @@ class Lockstep:
         tensor: Tensor = fetch(self._smaller.module, str(node.target))
         return tensor
 
+    def users(self, node: Node) -> set[Node]:
+        """The calls of the cut network that use the tensor of a `get_attr` node of it, under whatever name."""
+        tensor = self.tensor(node)
+        alike = [n for n in self._smaller.nodes if n.op == "get_attr" and is_tensor(n) and self.tensor(n) is tensor]
+        return {user for each in alike for user in each.users}
+
     def original(self, node: Node) -> list[Any]:
         """What the original has at a node of the cut network, as far as that is left, batch by batch."""
         source = self._original[node]

@@ -54,6 +54,7 @@ class Refit:
         self._random = torch.Generator().manual_seed(0)
         # weights that several layers share are fitted to all of them, as far as they have come
         self._problems: dict[int, _Problem] = {}
+        self._intercepts: dict[int, Intercept | None] = {}
 
     def __call__(self, node: Node) -> None:
         """Refit the layer of a call, if it is one."""
@@ -64,9 +65,9 @@ class Refit:
         matrix = layer.matrix(weight.detach().double())
         if id(weight) not in self._problems:
             self._problems[id(weight)] = _Problem.of(matrix)
-        problem = self._problems[id(weight)]
-        self._add(layer, weight, problem)
-        intercept = Intercept.of(layer, self._pair)
+            self._intercepts[id(weight)] = Intercept.of(layer, self._pair)
+        problem, intercept = self._problems[id(weight)], self._intercepts[id(weight)]
+        self._add(layer, weight, problem, fixed=_bias(layer) if intercept is None else None)
         found = problem.solve(RIDGES if self._weights else (), intercept=intercept is not None)
         values = found[:, :-1].unflatten(1, matrix.shape[2:]).permute(0, 3, 1, 2)
         ones = layer.into_weight(layer.matrix(torch.ones_like(weight).double()), weight.detach().double())
@@ -74,8 +75,8 @@ class Refit:
         if intercept is not None:
             intercept.set(found[:, -1].flatten())
 
-    def _add(self, layer: Layer, weight: Tensor, problem: _Problem) -> None:
-        """Add what the layer reads, and what it should put out, to its problem."""
+    def _add(self, layer: Layer, weight: Tensor, problem: _Problem, fixed: Node | None) -> None:
+        """Add what the layer reads, and what its weights should make of it; fixed: a bias that has to stay."""
         rule = ops.find(layer.node.target)
         assert rule is not None
         groups, columns, outputs = problem.start.shape
@@ -85,6 +86,8 @@ class Refit:
         wanted = -(-max(FEWEST, ROWS * columns) // images)
         for i, (x, y) in enumerate(zip(self._pair.now(layer.x), targets, strict=True)):
             made = y.movedim(rule.made, 1).reshape(len(y), groups, outputs, positions)
+            if fixed is not None:
+                made = made - self._pair.tensor(fixed).detach().expand(groups * outputs).view(groups, outputs, 1)
             done = 0
             for piece in layer.pieces(x, weight):
                 read, some = rows(piece, wanted, self._random)
@@ -166,39 +169,47 @@ def _operand(node: Node, index: int) -> Node | None:
     return found if isinstance(found, Node) else None
 
 
+def _bias(layer: Layer) -> Node | None:
+    """The bias of a layer, if it has one."""
+    rule = ops.find(layer.node.target)
+    assert rule is not None
+    return _operand(layer.node, rule.operands[2]) if len(rule.operands) > 2 else None
+
+
 @dataclass(frozen=True)
 class Intercept:
     """Where a layer's intercept goes: its bias, or the running mean of the batch norm that alone reads it.
 
     Attributes:
         tensor: float[C_out].
-        is_mean: whether it is a running mean, which is subtracted.
+        mean: the running mean as it was, from which the intercept is subtracted; None where it is a bias.
     """
 
     tensor: Tensor
-    is_mean: bool
+    mean: Tensor | None
 
     @classmethod
     def of(cls, layer: Layer, pair: Lockstep) -> Intercept | None:
-        """None if there is no such place, or if others use it too."""
-        rule = ops.find(layer.node.target)
+        """None if there is no such place, or if others use it, too."""
+        rule, place = ops.find(layer.node.target), _bias(layer)
         assert rule is not None
-        place = _operand(layer.node, rule.operands[2]) if len(rule.operands) > 2 else None
-        is_mean = place is None
-        if place is None and len(layer.node.users) == 1:
-            norm = next(iter(layer.node.users))
-            place = bind(norm)["running_mean"] if str(norm.target) in NORMS else None
+        calls = [layer.node]
+        if place is None:
+            norms = list(layer.node.users)
+            if len(norms) != 1 or str(norms[0].target) not in NORMS:
+                return None
+            place, calls = bind(norms[0])["running_mean"], norms
         size = layer.node.meta["val"].shape[rule.made]
-        if place is None or place.op != "get_attr" or len(place.users) > 1 or place.meta["val"].shape != (size,):
+        if place is None or place.op != "get_attr" or place.meta["val"].shape != (size,):
             return None
-        return cls(pair.tensor(place), is_mean)
+        if not pair.users(place) <= {*calls, *pair.users(layer.weight)}:
+            return None
+        tensor = pair.tensor(place)
+        return cls(tensor, tensor.detach().clone() if calls != [layer.node] else None)
 
     def set(self, value: Tensor) -> None:
         """Put there what the layer has to add to what its weights make: float[C_out]."""
-        if self.is_mean:
-            self.tensor.sub_(value)
-        else:
-            self.tensor.copy_(value)
+        self.tensor.copy_(value if self.mean is None else self.mean - value)
 
 
 def _joined(node: Node, pair: Lockstep) -> tuple[Node, Tensor] | None:

@@ -1,0 +1,286 @@
+"""Recovery without training: what a cut network gets back by least squares, means and statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.fx.node import Node
+from torch.utils._pytree import tree_leaves
+
+from pfpcli import recover_steps
+from pfpcli.cut import Cut, cut
+from pfpcli.flow import label
+from pfpcli.graph import Graph
+from pfpcli.groups import Groups, group
+from pfpcli.normal import Normal
+from pfpcli.recover import refit
+from pfpcli.recover.batch_norms import Recalibrate
+from pfpcli.recover.lockstep import Lockstep
+from pfpcli.recover.refit import Refit
+from pfpcli.trace import trace
+from properties import random_drop
+from zoo import Calls, conv, head
+from zoo_blocks import NETS
+
+#: Inputs of a network in these tests.
+COUNT = 64
+
+
+def grouped(module: nn.Module, *size: int) -> Groups:
+    module.eval().requires_grad_(False)
+    return group(label(trace(module, (torch.randn(2, *size),))))
+
+
+def dropped(groups: Groups, *units: int) -> tuple[Cut, Graph]:
+    """The network without some units of its first prunable group."""
+    alive = groups.alive(groups.prunable[0].units[list(units)])
+    return Cut(groups.labelled, alive), cut(groups.labelled, alive)
+
+
+def recovered(
+    kept: Cut, smaller: Graph, images: Tensor, *visitors: Callable[[Lockstep], Callable[[Node], None]]
+) -> None:
+    for visitor in visitors:
+        pair = Lockstep(kept, smaller)
+        pair.run(images.split(16), visitor(pair))
+
+
+def means(pair: Lockstep) -> Refit:
+    return Refit(pair, weights=False)
+
+
+def distance(kept: Cut, smaller: Graph, images: Tensor) -> float:
+    """Of the outputs, relative."""
+    with torch.no_grad():
+        whole, left = (
+            torch.cat([x.flatten() for x in tree_leaves(graph.module(images)) if x.is_floating_point()])
+            for graph in (kept.labelled.graph, smaller)
+        )
+    return float((whole - left).norm() / whole.norm())
+
+
+# --- least squares ---------------------------------------------------------------------------------------------------
+
+
+def test_the_interpolative_decomposition_of_the_paper_is_a_least_squares_refit() -> None:
+    rows = torch.tensor([[1, 0, 1], [0, 1, 1], [1, 1, 2], [2, 1, 3]], dtype=torch.float64)
+    weight = torch.tensor([[5.0], [7.0], [11.0]], dtype=torch.float64)
+    assert pivots(rows, 2) == [2, 0]
+    normal = Normal.empty(1, 2, 1, torch.device("cpu"))
+    # the paper keeps the columns 3 and 1 (or 2: they are as long) and comes to T = [[0, 1, 1], [1, -1, 0]]
+    ones = rows.new_zeros(4, 1)
+    normal.add(torch.cat([rows[:, [2, 0]], ones], 1)[None], (rows @ weight)[None])
+    found = normal.solve(weight[[2, 0]][None], 1e-14, intercept=False)[0, :2]
+    t = torch.tensor([[0, 1, 1], [1, -1, 0]], dtype=torch.float64)
+    torch.testing.assert_close(found, torch.tensor([[18.0], [-2.0]], dtype=torch.float64))
+    torch.testing.assert_close(found, t @ weight)
+    torch.testing.assert_close(rows[:, [2, 0]] @ found, rows @ weight)
+
+
+def pivots(rows: Tensor, count: int) -> list[int]:
+    """The first pivots of a column-pivoted QR: the columns farthest from what the ones before span."""
+    left, found = rows.clone(), []
+    for _ in range(count):
+        found.append(int(left.norm(dim=0).argmax()))
+        q = left[:, found[-1]] / left[:, found[-1]].norm()
+        left -= torch.outer(q, q @ left)
+    return found
+
+
+def test_all_channels_kept_leave_the_weights_as_they_are() -> None:
+    torch.manual_seed(0)
+    rows, weight = torch.randn(9, 3, dtype=torch.float64), torch.randn(3, 2, dtype=torch.float64)
+    normal = Normal.empty(1, 3, 2, torch.device("cpu"))
+    normal.add(torch.cat([rows, rows.new_ones(9, 1)], 1)[None], (rows @ weight)[None])
+    torch.testing.assert_close(normal.solve(weight[None], 1e-3)[0, :3], weight)
+
+
+def test_a_channel_that_others_make_up_is_recovered_exactly() -> None:
+    torch.manual_seed(0)
+    first, second = nn.Linear(6, 5), nn.Linear(5, 4)
+    with torch.no_grad():
+        first.weight[3] = first.weight[1] - 2 * first.weight[0]
+        first.bias[3] = first.bias[1] - 2 * first.bias[0] + 3
+    kept, smaller = dropped(grouped(nn.Sequential(first, second), 6), 3)
+    images = torch.randn(COUNT, 6)
+    assert distance(kept, smaller, images) > 0.1
+    recovered(kept, smaller, images, Refit)
+    assert distance(kept, smaller, torch.randn(COUNT, 6)) < 1e-3
+
+
+def test_a_channel_that_is_always_the_same_is_recovered_by_its_mean() -> None:
+    torch.manual_seed(0)
+    first, second = nn.Linear(6, 5), nn.Linear(5, 4)
+    with torch.no_grad():
+        first.weight[3], first.bias[3] = 0, 2.5
+    kept, smaller = dropped(grouped(nn.Sequential(first, nn.ReLU(), second), 6), 3)
+    before = smaller.module.get_parameter("2.weight").clone()
+    recovered(kept, smaller, torch.randn(COUNT, 6), means)
+    assert distance(kept, smaller, torch.randn(COUNT, 6)) < 1e-5
+    assert torch.equal(smaller.module.get_parameter("2.weight"), before)
+
+
+TWINS: dict[str, Callable[[], tuple[nn.Module, tuple[int, ...]]]] = {
+    "convolution": lambda: (nn.Sequential(twins(nn.Conv2d(3, 6, 3)), nn.ReLU(), nn.Conv2d(6, 5, 3)), (3, 9, 9)),
+    "strided": lambda: (nn.Sequential(twins(nn.Conv2d(3, 6, 3)), nn.Conv2d(6, 5, 3, 2, 1)), (3, 9, 9)),
+    "batch norm": lambda: (
+        nn.Sequential(twins(nn.Conv2d(3, 6, 3)), nn.Conv2d(6, 5, 3, bias=False), nn.BatchNorm2d(5), nn.ReLU()),
+        (3, 9, 9),
+    ),
+    "transposed": lambda: (nn.Sequential(twins(nn.Conv2d(3, 6, 3)), nn.ConvTranspose2d(6, 5, 3, 2, 1)), (3, 9, 9)),
+    "flattened": lambda: (nn.Sequential(twins(nn.Conv2d(3, 6, 3)), nn.Flatten(), nn.Linear(96, 5)), (3, 6, 6)),
+    "one dimension": lambda: (nn.Sequential(twins(nn.Conv1d(3, 6, 3)), nn.Conv1d(6, 5, 2)), (3, 9)),
+}
+
+
+def twins(layer: nn.Module) -> nn.Module:
+    """The last channel is half the first."""
+    with torch.no_grad():
+        layer.weight[-1], layer.bias[-1] = layer.weight[0] / 2, layer.bias[0] / 2
+    return layer
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_every_kind_of_layer_makes_good_what_a_twin_did(name: str) -> None:
+    torch.manual_seed(0)
+    module, size = TWINS[name]()
+    kept, smaller = dropped(grouped(module, *size), 5)
+    images, others = torch.randn(4 * COUNT, *size), torch.randn(COUNT, *size)
+    assert distance(kept, smaller, others) > 0.02
+    recovered(kept, smaller, images, Refit)
+    assert distance(kept, smaller, others) < 2e-3
+
+
+def test_later_layers_correct_what_earlier_ones_changed() -> None:
+    torch.manual_seed(0)
+    middle = nn.Conv2d(8, 8, 3, padding=1, groups=8)
+    net = nn.Sequential(conv(3, 8), conv(8, 8), middle, nn.ReLU(), nn.Conv2d(8, 4, 1))
+    groups = grouped(net, 3, 8, 8)
+    kept, smaller = dropped(groups, 1, 4, 6)
+    images = torch.randn(COUNT, 3, 8, 8)
+    depthwise = "2.weight"
+    before = smaller.module.get_parameter(depthwise).clone()
+    recovered(kept, smaller, images, Refit)
+    assert not torch.equal(smaller.module.get_parameter(depthwise), before)
+
+
+class Blocks(nn.Module):
+    """Residual blocks with a batch norm at the end of each branch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.last = conv(3, 6), nn.Conv2d(6, 4, 1)
+        self.inner = nn.ModuleList(nn.Conv2d(6, 10, 3, padding=1) for _ in range(4))
+        self.ends = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(10, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6)) for _ in range(4)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for inner, end in zip(self.inner, self.ends, strict=True):
+            x = x + end(inner(x).relu())
+        return self.last(x)
+
+
+def test_the_end_of_a_residual_branch_makes_good_what_the_other_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    groups = grouped(Blocks(), 3, 8, 8)
+    alive = groups.alive(np.concatenate([g.units[:6] for g in groups.prunable if len(g.units) == 10]))
+    images = torch.randn(COUNT, 3, 8, 8)
+    left = []
+    for joined in (refit._joined, lambda node, pair: None):
+        monkeypatch.setattr(refit, "_joined", joined)
+        kept, smaller = Cut(groups.labelled, alive), cut(groups.labelled, alive)
+        recovered(kept, smaller, images, Refit)
+        left.append(distance(kept, smaller, images))
+    assert left[0] < 0.95 * left[1]
+
+
+def test_weights_that_several_layers_share_are_fitted_to_all_of_them() -> None:
+    def forward(m: nn.Module, x: Tensor) -> Tensor:
+        y, z = m.wide(x).relu(), m.wide(x * 2).relu()
+        return m.last(y) + 3 * m.last(z)
+
+    torch.manual_seed(0)
+    net = Calls(forward, wide=twins(nn.Linear(6, 7)), last=nn.Linear(7, 4))
+    kept, smaller = dropped(grouped(net, 6), 6)
+    images = torch.randn(COUNT, 6)
+    recovered(kept, smaller, images, Refit)
+    assert distance(kept, smaller, torch.randn(COUNT, 6)) < 2e-3
+
+
+def of_net(name: str, drop: Callable[[Groups], np.ndarray]) -> tuple[Groups, Cut, Graph, Tensor]:
+    """A network of the zoo, what is left of it, and inputs."""
+    net = NETS[name]
+    groups = group(label(trace(net.module(), net.example())))
+    alive = groups.alive(drop(groups))
+    count = COUNT if groups.labelled.graph.dynamic else groups.labelled.graph.batch
+    return groups, Cut(groups.labelled, alive), cut(groups.labelled, alive), torch.randn(count, *net.inputs[0])
+
+
+@pytest.mark.parametrize("name", [name for name, net in NETS.items() if len(net.inputs) == 1])
+def test_recovery_brings_every_network_nearer_to_the_original_on_what_it_is_fitted_to(name: str) -> None:
+    groups, kept, smaller, images = of_net(name, lambda groups: random_drop(groups, 3))
+    before = distance(kept, smaller, images)
+    step = 16 if groups.labelled.graph.dynamic else len(images)
+    pair = Lockstep(kept, smaller)
+    pair.run(images.split(step), Refit(pair))
+    after = distance(kept, smaller, images)
+    # what a norm across channels does with fewer of them, no refit in front of it can foresee
+    assert after <= max(before, 1e-3) or any(group.inexact for group in groups.prunable)
+    assert np.isfinite(after)
+
+
+@pytest.mark.parametrize("name", [name for name, net in NETS.items() if len(net.inputs) == 1])
+def test_what_lost_nothing_puts_out_what_it_did(name: str) -> None:
+    _, kept, smaller, images = of_net(name, lambda groups: np.zeros(0, np.int64))
+    pair = Lockstep(kept, smaller)
+    pair.run([images], Refit(pair))
+    assert distance(kept, smaller, images) < 1e-4
+
+
+# --- statistics ------------------------------------------------------------------------------------------------------
+
+
+def test_batch_norms_put_out_the_mean_and_the_spread_they_had() -> None:
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(5)
+    norm.running_mean.uniform_(-1, 1), norm.running_var.uniform_(0.5, 2)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 5, 3), norm)
+    groups = grouped(net, 3, 9, 9)
+    kept, smaller = dropped(groups, 0, 3, 4)
+    images = torch.randn(COUNT, 3, 9, 9)
+    recovered(kept, smaller, images, Recalibrate)
+    with torch.no_grad():
+        whole, left = groups.labelled.graph.module(images), smaller.module(images)
+    torch.testing.assert_close(left.mean((0, 2, 3)), whole.mean((0, 2, 3)), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(left.std((0, 2, 3)), whole.std((0, 2, 3)), rtol=1e-4, atol=1e-4)
+
+
+def test_batch_norms_of_an_uncut_network_keep_their_statistics() -> None:
+    torch.manual_seed(0)
+    groups = grouped(nn.Sequential(conv(3, 6), conv(6, 5), head(5)), 3, 8, 8)
+    kept, smaller = dropped(groups)
+    before = {name: tensor.clone() for name, tensor in smaller.module.state_dict().items()}
+    recovered(kept, smaller, torch.randn(COUNT, 3, 8, 8), Recalibrate)
+    for name, tensor in smaller.module.state_dict().items():
+        torch.testing.assert_close(tensor, before[name], rtol=1e-5, atol=1e-6)
+
+
+# --- the step --------------------------------------------------------------------------------------------------------
+
+
+def test_adopting_takes_over_tensors_by_name() -> None:
+    torch.manual_seed(0)
+    groups = grouped(nn.Sequential(conv(3, 6), head(6)), 3, 8, 8)
+    (_, one), (_, other) = dropped(groups, 2), dropped(groups, 2)
+    with torch.no_grad():
+        for tensor in one.module.state_dict().values():
+            tensor += 1
+    recover_steps.adopt(other, one)
+    expected, found = one.module.state_dict(), other.module.state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
