@@ -84,9 +84,10 @@ def _draws(
 ) -> tuple[int | None, float | None]:
     """(m, epsilon): the draws that were made, or those the shared error stands for."""
     if not planned.is_sampled:
-        if planned.epsilon is None:
+        epsilon = planned.epsilon if planned.epsilon is not None else _epsilon(planned, reader, scores, delta)
+        if epsilon is None:
             return None, None
-        return int(min(2**62, pfp.sample_count(planned.epsilon, layer.total, layer.log(delta)))), planned.epsilon
+        return int(min(2**62, pfp.sample_count(epsilon, layer.total, layer.log(delta)))), epsilon
     read = set(reader.units.tolist())
     events = 4 * max(1, scores.samples) * reader.neurons  # two halves of inputs, two signs of weights
     pairs = zip(planned.groups.groups, planned.draws, strict=True)
@@ -95,6 +96,16 @@ def _draws(
         return None, None
     epsilons = [pfp.error_of_draws(draws.count, draws.total, events, delta) for draws in drawn]
     return min(draws.count for draws in drawn), max(epsilons) if reduce == "sum" else None
+
+
+def _epsilon(planned: Plan, reader: Reader, scores: Scores, delta: float) -> float | None:
+    """The error that as many channels stand for as are left of what a layer reads, the largest of its groups."""
+    read, log, found = set(reader.units.tolist()), scores.log(delta), []
+    for group, kept in zip(planned.groups.groups, planned.kept, strict=True):
+        if not group.frozen and kept < group.steps and not read.isdisjoint(group.units.tolist()):
+            steps = scores.unit[group.rows].max(0)
+            found.append(pfp.error_of_count(steps, kept, float(log[group.units].max())))
+    return max(found, default=None)
 
 
 def measure(

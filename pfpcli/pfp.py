@@ -231,3 +231,15 @@ def kept_count(sensitivities: NDArray[np.float64], epsilon: float, log: float) -
     distinct = expected_distinct(floored / total, sample_count(epsilon, total, log))
     # a sum of probabilities that should be whole may lie a rounding error above
     return min(len(floored), math.ceil(distinct - 1e-9))
+
+
+def error_of_count(sensitivities: NDArray[np.float64], count: int, log: float) -> float:
+    """The smallest epsilon at which so many channels are kept: the inverse of `kept_count`; arguments as there."""
+    low, high = -20.0, 15.0  # decimal exponents: all are kept at the first, and as few as possible at the last
+    while high - low > 1e-6:
+        middle = (low + high) / 2
+        if kept_count(sensitivities, 10**middle, log) > count:
+            low = middle
+        else:
+            high = middle
+    return float(10**high)

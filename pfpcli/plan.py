@@ -61,7 +61,7 @@ class Plan:
         draws: how the units of each group were drawn, None where nothing was sampled.
         before, after: costs, predicted.
         budget: what was asked for.
-        epsilon: the error all layers share; None where nothing was dropped, or the criterion knows none.
+        epsilon: the error all layers share; None where nothing was dropped, or they share none.
     """
 
     groups: Groups
@@ -217,7 +217,8 @@ def plan(
         smallest = cost([choice.rounded(0) for choice in choices])
         if cost(counts) > target * (1 + TOLERANCE) and smallest > target * (1 + TOLERANCE):
             raise _unreachable(choices, groups, budget, smallest / getattr(before, budget.of))
-    return _chosen(groups, predictor, choices, counts, budget, select, seed, level if allocate == "pfp" else None)
+    shared = allocate == "pfp" or budget.epsilon is not None
+    return _chosen(groups, predictor, choices, counts, budget, select, seed, level if shared else None)
 
 
 def orders(groups: Groups, scores: Scores, budget: Budget) -> list[tuple[Group, NDArray[np.int64]]]:

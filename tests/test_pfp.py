@@ -181,3 +181,11 @@ def test_channels_that_never_fire_go_before_all_others_but_not_from_a_full_budge
     s = np.array([0.5, 0.0, 0.4, 0.0])
     assert pfp.kept_count(s, 1e-20, 240.0) == 4
     assert pfp.kept_count(s, 1e-3, 240.0) == 2
+
+
+def test_the_error_of_a_count_is_the_smallest_that_keeps_so_many() -> None:
+    sensitivities = np.array([0.9, 0.5, 0.4, 0.1, 0.05, 0.01])
+    for count in range(1, 6):
+        epsilon = pfp.error_of_count(sensitivities, count, 40.0)
+        assert pfp.kept_count(sensitivities, epsilon, 40.0) <= count
+        assert pfp.kept_count(sensitivities, epsilon * 0.999, 40.0) > count
