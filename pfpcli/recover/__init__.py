@@ -1,0 +1,1 @@
+"""Recover: what a cut network is given back, without labels."""
