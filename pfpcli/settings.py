@@ -264,6 +264,64 @@ class Sparsity(Calibrated):
         return f"{self.model.stem}-sparse{self.keep:.2f}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Finetune(Calibrated):
+    """How to train the network of a run with labels; `model` is its exported program, `calib` has the class folders.
+
+    Attributes:
+        run: folder of the run.
+        teacher: the model the run was made of, to learn from as well; None learns from the labels alone.
+        distill_weight: share of the teacher in the loss, 0 to 1; None means a half where there is a teacher.
+        epochs: times that all images are seen, at most; None means 30 where `minutes` sets no limit either.
+        minutes: how long, at most.
+        lr: the highest learning rate.
+        augment: mirror and shift the images at random.
+        out: run folder; None means <run>-finetuned.
+    """
+
+    run: Path
+    teacher: Path | None = None
+    distill_weight: float | None = None
+    epochs: int | None = None
+    minutes: float | None = None
+    lr: float = 0.01
+    augment: bool = True
+    out: Path | None = None
+
+    def __post_init__(self) -> None:
+        """As for the network."""
+        super().__post_init__()
+        if self.epochs is not None and self.epochs < 1:
+            raise InputError(f"--epochs {self.epochs}: expected a whole number from 1 up")
+        for flag, value in (("--minutes", self.minutes), ("--lr", self.lr)):
+            if value is not None and not (isfinite(value) and value > 0):
+                raise InputError(f"{flag} {value:g}: expected a number above 0")
+        if self.distill_weight is not None and not 0 <= self.distill_weight <= 1:
+            raise InputError(f"--distill-weight {self.distill_weight:g}: expected a number from 0 to 1")
+        if self.distill_weight is not None and self.teacher is None:
+            raise InputError(
+                f"--distill-weight {self.distill_weight:g}: there is nothing to learn from but the labels",
+                "name the original with `--teacher MODEL`",
+            )
+
+    @property
+    def weight(self) -> float:
+        """The share of the teacher in the loss."""
+        if self.teacher is None:
+            return 0.0
+        return 0.5 if self.distill_weight is None else self.distill_weight
+
+    @property
+    def most_epochs(self) -> int | None:
+        """Times that all images are seen, at most; None where time is the limit."""
+        return 30 if self.epochs is None and self.minutes is None else self.epochs
+
+    @property
+    def folder(self) -> Path:
+        """Where the run goes."""
+        return self.out or self.run.with_name(f"{self.run.name}-finetuned")
+
+
 def _check_delta(delta: float) -> None:
     if not 0 < delta < 1:
         raise InputError(f"--delta {delta:g}: expected a probability above 0 and below 1", "e.g. --delta 1e-9")

@@ -31,7 +31,7 @@ from pfpcli.graph import Graph
 from pfpcli.loss import decides, real
 from pfpcli.quality import compare
 from pfpcli.recover.stream import Labels, Stream, batch_size, mixed, moved
-from pfpcli.recover.train import Progress, Schedule, silent, train
+from pfpcli.recover.train import Check, Progress, Schedule, silent, train
 
 #: Temperature of the divergence, and the highest learning rate: the best of some that were tried (docs/method.md).
 TEMPERATURE, RATE = 2.0, 0.02
@@ -83,7 +83,8 @@ def distill(
         kept: what is left of its tensors.
         smaller: the cut network.
         division: the images it is fitted to and those that check it; where none check, the fitted ones do.
-        minutes, epochs: how long, at most; at least one of them.
+        minutes: how long, at most; None for no limit.
+        epochs: times that all images are seen, at most; None for no limit. One of the two has to be there.
         device: where to compute.
         seed: of the order of the images and their changes.
         state: a file for what is to go on after an interrupt; None keeps nothing.
@@ -92,14 +93,15 @@ def distill(
     """
     size = batch_size([whole, smaller], device, BATCH)
     stream = Stream(division.calibration, division.fitted, size, fixed=not whole.dynamic, seed=seed)
+    checked = checking(division, whole.fixed_batch)
     task = _Task(whole, kept, smaller, device)
 
     def check() -> float:
-        return agreement(whole, smaller, checking(division, whole.fixed_batch), device)
+        return agreement(whole, smaller, division.calibration.batches(whole.fixed_batch, checked), device)
 
-    schedule = Schedule(epochs, minutes, rate)
+    schedule, judged = Schedule(epochs, minutes, rate), Check(check, len(checked))
     with whole.on(device):
-        found = train(smaller, task.loss, check, stream, schedule, device, state=state, progress=progress)
+        found = train(smaller, task.loss, judged, stream, schedule, device, state=state, progress=progress)
     return Distilled(found.epochs, found.seconds, found.before, found.after, stream.images)
 
 
@@ -107,7 +109,8 @@ def agreement(whole: Graph, smaller: Graph, batches: Batches, device: torch.devi
     """The fraction of decisions that two networks share; without decisions, 1 minus the distance of their outputs.
 
     Args:
-        whole, smaller: the networks.
+        whole: the original.
+        smaller: the other one.
         batches: the images to ask about.
         device: where to compute.
     """
@@ -115,12 +118,12 @@ def agreement(whole: Graph, smaller: Graph, batches: Batches, device: torch.devi
     return 1 - quality.distance if quality.agreement is None else quality.agreement
 
 
-def checking(division: Division, fixed: int | None) -> Batches:
-    """The images that check a recovery, the fitted ones where there are none; repeated to fill a fixed batch."""
+def checking(division: Division, fixed: int | None) -> NDArray[np.int64]:
+    """Which images check a recovery, the fitted ones where there are none; repeated to fill a fixed batch."""
     indices: NDArray[np.int64] = division.checked if len(division.checked) else division.fitted
     if fixed is not None:
         indices = np.resize(indices, max(1, len(indices) // fixed) * fixed)
-    return division.calibration.batches(fixed, indices)
+    return indices
 
 
 class _Task:
@@ -141,9 +144,7 @@ class _Task:
             wanted, asked = self._teacher.see(x)
         found, seen = self._student.see(x)
         outputs = [self._divergence(a, b) for a, b in zip(found, wanted, strict=True)]
-        inside = [
-            relative(seen[node.name], self._kept.slice(node, asked[node.name])) for node in self._features
-        ]
+        inside = [relative(seen[node.name], self._kept.slice(node, asked[node.name])) for node in self._features]
         return _mean(outputs) + (_mean(inside) if inside else 0)
 
     def _divergence(self, found: Tensor, wanted: Tensor) -> Tensor:
@@ -158,8 +159,8 @@ def _mean(losses: list[Tensor]) -> Tensor:
 
 def divergence(found: Tensor, wanted: Tensor) -> Tensor:
     """T² KL of the decisions of two networks, float[N, classes, ...], averaged over samples and positions."""
-    logs = [F.log_softmax(output.float() / TEMPERATURE, 1) for output in (found, wanted)]
-    return TEMPERATURE**2 * F.kl_div(*logs, reduction="none", log_target=True).sum(1).mean()
+    here, there = (F.log_softmax(output.float() / TEMPERATURE, 1) for output in (found, wanted))
+    return TEMPERATURE**2 * F.kl_div(here, there, reduction="none", log_target=True).sum(1).mean()
 
 
 def relative(found: Tensor, wanted: Tensor) -> Tensor:

@@ -120,7 +120,8 @@ def moved(x: Tensor, generator: torch.Generator) -> Tensor:
     x = torch.where(mirrored.view(-1, 1, 1, 1).to(x.device), x.flip(3), x)
     padded = F.pad(x, (wide, wide, high, high), mode="reflect")
     height, width = x.shape[2:]
-    return torch.stack([padded[i, :, a : a + height, b : b + width] for i, (a, b) in enumerate(zip(down, right))])
+    places = zip(padded, down, right, strict=True)
+    return torch.stack([image[:, a : a + height, b : b + width] for image, a, b in places])
 
 
 def mixed(x: Tensor, generator: torch.Generator) -> Tensor:

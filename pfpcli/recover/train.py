@@ -80,6 +80,25 @@ class Trained:
     after: float
 
 
+@dataclass(frozen=True)
+class Check:
+    """What a network is judged by while it is trained.
+
+    Attributes:
+        figure: of the network as it is: a fraction, the larger the better.
+        images: that it is taken on.
+    """
+
+    figure: Callable[[], float]
+    images: int
+
+    def noise(self, figure: float) -> float:
+        """The standard error of a fraction of so many images (Agresti and Coull's, which is not 0 at 0 and 1)."""
+        count = self.images + 4
+        fraction = min(1.0, max(0.0, (self.images * figure + 2) / count))
+        return math.sqrt(fraction * (1 - fraction) / count)
+
+
 #: `progress(done, figure)`: the part that is done, 0 to 1, and the best figure so far; called often.
 Progress = Callable[[float, float], None]
 
@@ -91,7 +110,7 @@ def silent(done: float, figure: float) -> None:
 def train(
     graph: Graph,
     loss: Loss,
-    check: Callable[[], float],
+    check: Check,
     stream: Stream,
     schedule: Schedule,
     device: torch.device,
@@ -104,7 +123,7 @@ def train(
     Args:
         graph: the network.
         loss: what is minimised.
-        check: a figure of the network as it is, the larger the better.
+        check: what the network is judged by on the way.
         stream: the images.
         schedule: how long, and how fast.
         device: where to compute.
@@ -122,14 +141,14 @@ def train(
 class _Training:
     """Training as it stands; `_FIELDS`, the tensors and the optimizer are all there is to go on from."""
 
-    _FIELDS = ("epoch", "step", "seconds", "before", "figure", "held")
+    _FIELDS = ("epoch", "step", "seconds", "before", "best", "figure", "held")
 
     def __init__(
         self,
         graph: Graph,
         tensors: dict[str, nn.Parameter],
         loss: Loss,
-        check: Callable[[], float],
+        check: Check,
         stream: Stream,
         schedule: Schedule,
         device: torch.device,
@@ -146,12 +165,12 @@ class _Training:
         self.scaler = torch.amp.GradScaler("cuda", enabled=device.type == "cuda")
         self.together = max(1, -(-_STEP_IMAGES // stream.batch))
         self.epoch = self.step = 0
-        self.seconds = self.before = self.figure = 0.0
+        self.seconds = self.before = self.best = self.figure = 0.0
         self.held: dict[str, Tensor] = {}
 
     def run(self, progress: Progress) -> Trained:
         if not self._read():
-            self.before = self.figure = self.check()
+            self.before = self.best = self.figure = self.check.figure()
             self.held = self._copied()
         self.placed = _placed(self.loss, self.stream, self.device)
         self._zero()
@@ -189,12 +208,18 @@ class _Training:
                     break
             else:
                 self.epoch, self.step = self.epoch + 1, 0
-            found = self.check()
-            # of two that are as good, the one that was trained longer, but not the one that training began with
-            if found > self.figure or (found == self.figure > self.before):
-                self.figure, self.held = found, self._copied()
+            self._keep(self.check.figure())
             self.seconds = time.perf_counter() - began
             finished = self._done() >= 1
+
+    def _keep(self, found: float) -> None:
+        """Hold the network as it is, if its figure is as good as the best one as far as the images can tell.
+
+        Of many figures the largest is a lucky one; the state that was trained longest is not chosen by luck.
+        """
+        self.best = max(self.best, found)
+        if found > self.before and found >= self.best - self.check.noise(self.best):
+            self.figure, self.held = found, self._copied()
 
     def _steps(self) -> Iterator[list[tuple[Tensor, Labels, torch.Generator]]]:
         """What is left of the epoch: the batches of each step of the optimizer."""
@@ -303,24 +328,17 @@ def trainable(graph: Graph) -> Iterator[dict[str, nn.Parameter]]:
     names: dict[int, list[str]] = {}
     for name in dict.fromkeys(_trained(graph)):
         names.setdefault(id(fetch(graph.module, name)), []).append(name)
-    before = [(each, fetch(graph.module, each[0])) for each in names.values()]
-    flags = [tensor.requires_grad for _, tensor in before]
-    made: dict[str, nn.Parameter] = {}
-    for each, tensor in before:
-        parameter = tensor if isinstance(tensor, nn.Parameter) else nn.Parameter(tensor.detach())
-        made[each[0]] = parameter.requires_grad_(True)
-        if parameter is not tensor:
-            for name in each:
-                _put(graph.module, name, parameter)
+    before: list[Tensor] = [fetch(graph.module, aliases[0]) for aliases in names.values()]
+    flags = [tensor.requires_grad for tensor in before]
+    made = [tensor if isinstance(tensor, nn.Parameter) else nn.Parameter(tensor.detach()) for tensor in before]
+    for aliases, parameter in zip(names.values(), made, strict=True):
+        _put(graph.module, aliases, parameter.requires_grad_(True))
     try:
-        yield made
+        yield {aliases[0]: parameter for aliases, parameter in zip(names.values(), made, strict=True)}
     finally:
-        for (each, tensor), flag in zip(before, flags, strict=True):
-            parameter = made[each[0]].requires_grad_(flag)
-            parameter.grad = None
-            if parameter is not tensor:
-                for name in each:
-                    _put(graph.module, name, parameter.detach())
+        for aliases, parameter, tensor, flag in zip(names.values(), made, before, flags, strict=True):
+            parameter.requires_grad_(flag).grad = None
+            _put(graph.module, aliases, parameter if parameter is tensor else parameter.detach())
 
 
 def _trained(graph: Graph) -> Iterator[str]:
@@ -339,11 +357,13 @@ def _named(call: Any) -> Iterator[tuple[str, Any]]:
         yield from call.kwargs.items()
 
 
-def _put(module: nn.Module, name: str, tensor: Tensor) -> None:
-    path, _, leaf = name.rpartition(".")
-    owner = module.get_submodule(path)
-    delattr(owner, leaf)
-    if isinstance(tensor, nn.Parameter):
-        owner.register_parameter(leaf, tensor)
-    else:
-        owner.register_buffer(leaf, tensor)
+def _put(module: nn.Module, names: list[str], tensor: Tensor) -> None:
+    """Have a tensor stand under names in the place of another."""
+    for name in names:
+        path, _, leaf = name.rpartition(".")
+        owner = module.get_submodule(path)
+        delattr(owner, leaf)
+        if isinstance(tensor, nn.Parameter):
+            owner.register_parameter(leaf, tensor)
+        else:
+            owner.register_buffer(leaf, tensor)
