@@ -94,7 +94,7 @@ def distill(
     size = batch_size([whole, smaller], device, BATCH)
     stream = Stream(division.calibration, division.fitted, size, fixed=not whole.dynamic, seed=seed)
     checked = checking(division, whole.fixed_batch)
-    task = _Task(whole, kept, smaller, device)
+    task = _Task(whole, kept, smaller)
 
     def check() -> float:
         return agreement(whole, smaller, division.calibration.batches(whole.fixed_batch, checked), device)
@@ -129,9 +129,8 @@ def checking(division: Division, fixed: int | None) -> NDArray[np.int64]:
 class _Task:
     """The loss of a cut network against its original."""
 
-    def __init__(self, whole: Graph, kept: Cut, smaller: Graph, device: torch.device) -> None:
+    def __init__(self, whole: Graph, kept: Cut, smaller: Graph) -> None:
         self._kept = kept
-        self._device = device
         self._has_decisions = not whole.stops
         there = {node.name for node in smaller.nodes}
         self._features = [node for node in features(kept) if node.name in there]

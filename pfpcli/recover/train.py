@@ -359,6 +359,8 @@ def _named(call: Any) -> Iterator[tuple[str, Any]]:
 
 def _put(module: nn.Module, names: list[str], tensor: Tensor) -> None:
     """Have a tensor stand under names in the place of another."""
+    if fetch(module, names[0]) is tensor:
+        return
     for name in names:
         path, _, leaf = name.rpartition(".")
         owner = module.get_submodule(path)
