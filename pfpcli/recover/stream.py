@@ -125,7 +125,7 @@ def moved(x: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def mixed(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Images, each blended with another of the batch, in shares drawn uniformly; what is no image stays as it is.
+    """Images, half of them blended with another of the batch in shares drawn uniformly; what is no image stays.
 
     Source: Zhang et al., mixup: Beyond Empirical Risk Minimization, ICLR 2018, with alpha = 1, of the inputs alone.
 
@@ -136,5 +136,6 @@ def mixed(x: Tensor, generator: torch.Generator) -> Tensor:
     if x.dim() != 4 or len(x) < 2:
         return x
     others = torch.randperm(len(x), generator=generator).to(x.device)
-    share = torch.rand(len(x), generator=generator).view(-1, 1, 1, 1).to(x)
+    alone = (torch.rand(len(x), generator=generator) < 0.5).float()
+    share = torch.maximum(alone, torch.rand(len(x), generator=generator)).view(-1, 1, 1, 1).to(x)
     return share * x + (1 - share) * x[others]
