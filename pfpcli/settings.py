@@ -284,7 +284,7 @@ class Finetune(Calibrated):
     distill_weight: float | None = None
     epochs: int | None = None
     minutes: float | None = None
-    lr: float = 0.01
+    lr: float = 0.02
     augment: bool = True
     out: Path | None = None
 
