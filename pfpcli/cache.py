@@ -1,5 +1,7 @@
 """Cache: scores and curves by the content they were made of, so that another budget does not measure again.
 
+Training that was interrupted is kept here too, until it goes on.
+
 The key covers everything a score depends on: pfp and torch, the network as it was traced with all its tensors, the
 bytes of the images and what is done to them, the criterion and its settings. A file that cannot be read is not there.
 """
@@ -79,6 +81,22 @@ def key_of_curves(name: str, orders: Sequence[tuple[Group, NDArray[np.int64]]]) 
     for _, order in orders:
         digest.update(json.dumps(order.shape).encode() + order.tobytes())
     return digest.hexdigest()
+
+
+def training(graph: Graph, division: Division, *told: object) -> Path:
+    """The file for what is to go on of a training that is interrupted.
+
+    Its name stands for the network as training begins, the images, by their names and the sizes of their files (their
+    bytes may be too many), and what else was told; a plain value each.
+    """
+    digest = hashlib.sha256()
+    calibration, images = division.calibration, division.calibration.images
+    files = [(source.name, (images.root / source.name).stat().st_size) for source in images.sources]
+    preprocess = calibration.preprocess.recorded()
+    plain = json.dumps([files, preprocess, calibration.size, calibration.convert, told]).encode()
+    for part in (*_program(), *_network(graph), plain, division.fitted.tobytes(), division.checked.tobytes()):
+        digest.update(hashlib.sha256(part).digest())
+    return cache_folder() / f"{digest.hexdigest()}.training"
 
 
 def load(name: str) -> Scores | None:

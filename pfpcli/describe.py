@@ -6,6 +6,7 @@ import json
 import platform
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -28,11 +29,11 @@ from pfpcli.groups import Groups
 from pfpcli.inspection import GroupSeen, Inspection
 from pfpcli.latency import Latency
 from pfpcli.load import Source
-from pfpcli.outcome import Outcome, Scored, SparseOutcome
+from pfpcli.outcome import Outcome, Scored, SparseOutcome, TunedOutcome
 from pfpcli.plan import Plan
 from pfpcli.ranking import GroupRanked, LayerRanked, Ranking
 from pfpcli.readers import Reader
-from pfpcli.record import Cost, Filling, GroupRow, Layer, Quality, Run, SparseLayer, SparseRun
+from pfpcli.record import Cost, Filling, GroupRow, Layer, Quality, Run, SparseLayer, SparseRun, TunedRun
 from pfpcli.settings import Compare, Rank
 from pfpcli.weights import nonzeros
 
@@ -46,6 +47,7 @@ def record(outcome: Outcome, console: Console) -> Run:
     sizes, timed = outcome.written.file_bytes, outcome.timed
     return Run(
         **_common(outcome, scored.division, console),
+        model=_model(outcome.source, scored.division),
         requested={"keep": settings.keep, "of": settings.keep_of, "epsilon": settings.epsilon},
         achieved={"keep": round(planned.achieved, 6), "exact": planned.is_met},
         before=_cost(planned.before, sizes[0], timed[0]),
@@ -84,6 +86,7 @@ def sparse_record(outcome: SparseOutcome, console: Console) -> SparseRun:
         rows.append(SparseLayer(each.name, each.tensor.numel(), pair, one.bound, error))
     return SparseRun(
         **_common(outcome, weighed.division, console),
+        model=_model(outcome.source, weighed.division),
         requested={"keep": settings.keep},
         achieved={"keep": round(filled / amount.total, 6)},
         before=Filling(before.params, amount.present, before.macs, sizes[0], deflated[0]),
@@ -94,18 +97,35 @@ def sparse_record(outcome: SparseOutcome, console: Console) -> SparseRun:
     )
 
 
+def tuned_record(outcome: TunedOutcome, console: Console) -> TunedRun:
+    """The record of a fine-tuning that went through."""
+    run = outcome.run
+    return TunedRun(
+        **_common(outcome, outcome.division, console),
+        model=run.model,
+        run=outcome.settings.run.name,
+        before=run.before,
+        after=replace(run.after, file_bytes=outcome.written.file_bytes[1]),
+        scoring=run.scoring,
+        training=outcome.training,
+    )
+
+
 def cut_channels(planned: Plan) -> int:
     """Channels a plan drops."""
     return sum(row.size - row.kept for row in group_rows(planned))
 
 
-def _common(outcome: Outcome | SparseOutcome, division: Division, console: Console) -> dict[str, Any]:
-    """What every record says."""
-    source, size = outcome.source, division.calibration.size
+def _model(source: Source, division: Division) -> dict[str, Any]:
+    size = list(division.calibration.size)
+    return {"name": source.name, "kind": source.kind, "sha256": source.sha256, "input_size": size}
+
+
+def _common(outcome: Outcome | SparseOutcome | TunedOutcome, division: Division, console: Console) -> dict[str, Any]:
+    """What every record says but the model."""
     return {
         "pfp_version": __version__,
         "status": "ok",
-        "model": {"name": source.name, "kind": source.kind, "sha256": source.sha256, "input_size": list(size)},
         "settings": outcome.settings.recorded(),
         "quality": outcome.quality,
         "verification": outcome.verification,

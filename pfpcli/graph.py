@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -67,12 +68,14 @@ class Graph:
 
     @contextmanager
     def on(self, device: torch.device | str) -> Iterator[None]:
-        """On a device for the time of a block, and on the CPU again after it."""
+        """On a device for the time of a block, and back where it was after it."""
+        tensors = itertools.chain(self.module.parameters(), self.module.buffers())
+        before = next((tensor.device for tensor in tensors), torch.device("cpu"))
         self.to(device)
         try:
             yield
         finally:
-            self.to("cpu")
+            self.to(before)
 
     def tensor(self, node: Node) -> Tensor:
         """The parameter, buffer or constant a `get_attr` node stands for."""

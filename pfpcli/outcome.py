@@ -14,9 +14,9 @@ from pfpcli.latency import Latency
 from pfpcli.load import Source
 from pfpcli.plan import Plan
 from pfpcli.readers import Reader
-from pfpcli.record import Certificate, Quality, Recovered, Verification
+from pfpcli.record import Certificate, Quality, Recovered, Run, Training, TunedRun, Verification
 from pfpcli.score import Scores
-from pfpcli.settings import Settings, Sparsity
+from pfpcli.settings import Finetune, Settings, Sparsity
 from pfpcli.sparse import Chosen, Seen
 from pfpcli.weights import Amount, Weights
 
@@ -121,3 +121,18 @@ class SparseOutcome:
     verification: Verification
     written: Written
     deflated: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class TunedOutcome:
+    """The values of all steps of a fine-tuning; run: the record of what it began with."""
+
+    settings: Finetune
+    device: torch.device
+    run: Run | TunedRun
+    groups: Groups
+    division: Division
+    training: Training
+    quality: Quality
+    verification: Verification
+    written: Written

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import json
 
-from pfpcli import certificate, describe, export, plan_steps, record, recover_steps, sparse_steps, steps
+from pfpcli import certificate, describe, export, plan_steps, record, recover_steps, sparse_steps, steps, train_steps
 from pfpcli.certified import Certified, LayerChecked
 from pfpcli.comparison import Comparison, Point
 from pfpcli.console import Console
 from pfpcli.errors import InputError, UnsupportedError
 from pfpcli.inspection import Inspection
-from pfpcli.outcome import Outcome, SparseOutcome
+from pfpcli.outcome import Outcome, SparseOutcome, TunedOutcome
 from pfpcli.plan import nothing_to_prune, without
 from pfpcli.ranking import Ranking
 from pfpcli.readers import readers
-from pfpcli.record import FILES, Run, SparseRun, Verification, run_folder
+from pfpcli.record import FILES, Run, SparseRun, TunedRun, Verification, run_folder
 from pfpcli.replan import replan
 from pfpcli.report.comparison import FILES as COMPARISONS
 from pfpcli.reweight import reweight
-from pfpcli.settings import Certify, Compare, Network, Rank, Settings, Sparsity
+from pfpcli.settings import Certify, Compare, Finetune, Network, Rank, Settings, Sparsity
 from pfpcli.sparse import channels
 from pfpcli.verify import TOLERANCE
-from pfpcli.warn import warnings_about, warnings_about_sparse
+from pfpcli.warn import warnings_about, warnings_about_sparse, warnings_about_tuned
 
 
 def compress(settings: Settings, console: Console) -> tuple[Run, str]:
@@ -136,6 +136,35 @@ def sparsify(settings: Sparsity, console: Console) -> tuple[SparseRun, str]:
         run = describe.sparse_record(outcome, console)
         (folder / FILES["run"]).write_text(run.json(), encoding="utf-8")
     return run, name
+
+
+def finetune(settings: Finetune, console: Console) -> tuple[TunedRun, str]:
+    """Train the network of a run with labels and write a run folder.
+
+    Returns:
+        (the record, the name of the folder).
+
+    Raises:
+        PfpError: it could not be done; nothing is left behind.
+    """
+    run = train_steps.open_run(settings)
+    device = steps.find_device(settings.device)
+    with (
+        run_folder(settings.folder, settings.folder.name) as (folder, name),
+        steps.resources(settings) as scratch,
+    ):
+        calibration, division, groups = train_steps.open_data(settings, console)
+        teacher = train_steps.load_teacher(settings, run, calibration.size, console)
+        kept, tuned, training = train_steps.fine_tune(groups, teacher, division, settings, device, console)
+        quality = steps.evaluate(groups.labelled.graph, tuned, division, device, console)
+        written = train_steps.write(settings, kept, tuned, division, folder, scratch, console)
+        checked = Verification(None, written.onnx_vs_torch, written.model_pt, {"onnx_vs_torch": export.ONNX_TOLERANCE})
+        outcome = TunedOutcome(settings, device, run, groups, division, training, quality, checked, written)
+        for message in warnings_about_tuned(outcome):
+            console.warn(message)
+        made = describe.tuned_record(outcome, console)
+        (folder / FILES["run"]).write_text(made.json(), encoding="utf-8")
+    return made, name
 
 
 def inspect(settings: Network, console: Console) -> Inspection:

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from pfpcli.cut import Cut
 from pfpcli.graph import Graph
 from pfpcli.static_part import static_part
 
@@ -17,12 +16,11 @@ from pfpcli.static_part import static_part
 TOLERANCE = 1e-4
 
 
-def rebuild(module: nn.Module, cut: Cut, smaller: Graph) -> tuple[nn.Module | None, str]:
+def rebuild(module: nn.Module, smaller: Graph) -> tuple[nn.Module | None, str]:
     """A copy of a module with the cut network's tensors.
 
     Args:
         module: the original; it is left unchanged.
-        cut: what is left of the graph that was traced from it.
         smaller: the cut network.
 
     Returns:

@@ -291,7 +291,56 @@ class SparseRun(Record):
     layers: list[SparseLayer]
 
 
-def read(path: Path) -> Run | SparseRun:
+@dataclass
+class Training:
+    """What training with labels came to.
+
+    Attributes:
+        epochs: times that all images were seen; the last one may have been broken off.
+        seconds: taken, those before an interrupt included.
+        images: that were trained on.
+        checked: images set aside that said when the network was best.
+        accuracy: on those, before and after.
+        teacher: name of the model it learned from as well, None if there was none.
+        weight: share of that in the loss.
+    """
+
+    epochs: float
+    seconds: float
+    images: int
+    checked: int
+    accuracy: tuple[float, float]
+    teacher: str | None
+    weight: float
+
+    @property
+    def has_helped(self) -> bool:
+        """Whether the weights were changed: what is not better is not kept."""
+        return self.accuracy[1] > self.accuracy[0]
+
+
+@dataclass(kw_only=True)
+class TunedRun(Record):
+    """Everything one fine-tuning did; `quality` is that of the network before and after it.
+
+    Attributes:
+        run: name of the folder of the run it began with.
+        before, after: what the original costs, and what the network does; fine-tuning changes neither.
+        training: what it came to.
+    """
+
+    kind: str = "finetune"
+    run: str
+    before: Cost
+    after: Cost
+    training: Training
+
+
+#: Whatever a run folder can hold.
+AnyRun = Run | SparseRun | TunedRun
+
+
+def read(path: Path) -> AnyRun:
     """Read a run from its folder or its run.json; a record without a kind is one of a compression.
 
     Raises:
@@ -334,6 +383,11 @@ def _sparse_run(data: dict[str, Any]) -> SparseRun:
     return SparseRun(**data)
 
 
+def _tuned_run(data: dict[str, Any]) -> TunedRun:
+    _make(data, before=Cost, after=Cost, quality=Quality, verification=Verification, training=Training)
+    return TunedRun(**data)
+
+
 def _make(data: dict[str, Any], **kinds: Callable[..., Any]) -> None:
     """Put objects in the place of the dictionaries they were written as."""
     for name, kind in kinds.items():
@@ -341,7 +395,11 @@ def _make(data: dict[str, Any], **kinds: Callable[..., Any]) -> None:
 
 
 #: Kind of a run -> what makes it of a record.
-_KINDS: dict[str, Callable[[dict[str, Any]], Run | SparseRun]] = {"compress": _run, "sparsify": _sparse_run}
+_KINDS: dict[str, Callable[[dict[str, Any]], AnyRun]] = {
+    "compress": _run,
+    "sparsify": _sparse_run,
+    "finetune": _tuned_run,
+}
 
 
 def newest(runs: Path = RUNS) -> Path:

@@ -7,16 +7,19 @@ from collections.abc import Callable
 import torch
 from torch.fx.node import Node
 
+from pfpcli import cache
 from pfpcli.calibration import Division
 from pfpcli.console import Console, Step
 from pfpcli.cut import Cut
+from pfpcli.errors import Interrupted
 from pfpcli.graph import Graph, is_tensor
 from pfpcli.quality import compare, likeness
 from pfpcli.record import Recovered
 from pfpcli.recover.batch_norms import Recalibrate
+from pfpcli.recover.distill import distill
 from pfpcli.recover.lockstep import Lockstep, numbers
 from pfpcli.recover.refit import Refit
-from pfpcli.settings import Settings
+from pfpcli.settings import Settings, most_epochs
 
 #: Images that a layer is refitted to, at most, and bytes that their activations may take.
 FITTED, HELD = 1024, 1 << 32
@@ -44,17 +47,26 @@ def recover(
     """
     if not any(map(kept.is_cut, kept.labelled.graph.nodes)):
         return []
-    return [_recover(method, kept, smaller, division, device, console) for method in settings.recover]
+    return [_recover(method, kept, smaller, division, settings, device, console) for method in settings.recover]
 
 
 def _recover(
-    method: str, kept: Cut, smaller: Graph, division: Division, device: torch.device, console: Console
+    method: str,
+    kept: Cut,
+    smaller: Graph,
+    division: Division,
+    settings: Settings,
+    device: torch.device,
+    console: Console,
 ) -> Recovered:
     whole = kept.labelled.graph
     with console.step("recover") as step:
         held = {name: tensor.clone() for name, tensor in smaller.module.state_dict().items()}
         metric, before = _likeness(whole, smaller, division, device)
-        images = _in_lockstep(method, kept, smaller, division, device, step)
+        if method == "distill":
+            images = _distilled(kept, smaller, division, settings, device, step, console)
+        else:
+            images = _in_lockstep(method, kept, smaller, division, device, step)
         _, after = _likeness(whole, smaller, division, device)
         undone = before is not None and after is not None and after < before
         if undone:
@@ -92,6 +104,42 @@ def _in_lockstep(method: str, kept: Cut, smaller: Graph, division: Division, dev
 
         pair.run(batches, visit)
     return sum(map(len, batches))
+
+
+def _distilled(
+    kept: Cut,
+    smaller: Graph,
+    division: Division,
+    settings: Settings,
+    device: torch.device,
+    step: Step,
+    console: Console,
+) -> int:
+    """Train the cut network to do what the original does; returns the number of images."""
+    whole = kept.labelled.graph
+    minutes = None if settings.minutes is None else settings.minutes / settings.steps
+    epochs = most_epochs(settings.epochs, settings.minutes)
+    state = cache.training(smaller, division, epochs, minutes, settings.seed)
+    try:
+        found = distill(
+            whole,
+            kept,
+            smaller,
+            division,
+            minutes=minutes,
+            epochs=epochs,
+            device=device,
+            seed=settings.seed,
+            state=state,
+            progress=lambda done, best: step.progress(
+                round(100 * done), 100, f"% of the training, agreement {100 * best:.1f} %"
+            ),
+        )
+    except (KeyboardInterrupt, Interrupted):
+        if state.exists():
+            console.warn("training was interrupted; the same command goes on where it stopped")
+        raise
+    return found.images
 
 
 def adopt(smaller: Graph, made: Graph) -> None:

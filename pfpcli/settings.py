@@ -14,6 +14,10 @@ from pfpcli.errors import InputError
 from pfpcli.recover import RECOVERIES
 
 
+#: Times that all images are seen in training where no limit is given.
+EPOCHS = 30
+
+
 @dataclass(frozen=True, kw_only=True)
 class Network:
     """What to load, and what of it may be cut.
@@ -196,6 +200,8 @@ class Settings(Rank):
         allocate: who says how many channels each group keeps, one of `pfpcli.allocate.ALLOCATIONS`.
         steps: cut in so many steps, with recovery and scoring between them.
         recover: what is done after a cut to get back what was lost, some of `pfpcli.recover.RECOVERIES`, in order.
+        epochs: of "distill": times that all images are seen, at most; None means 30 where `minutes` is no limit either.
+        minutes: how long "distill" takes, at most; shared by the steps.
         multiple_of: kept channels are rounded up to a multiple of this.
         min_channels: smallest number of channels a group keeps.
         out: run folder; None means pfp-runs/<model>-keep<R> (or -epsilon<E>).
@@ -207,6 +213,8 @@ class Settings(Rank):
     allocate: str = "divergence"
     steps: int = 1
     recover: tuple[str, ...] = ("lsq",)
+    epochs: int | None = None
+    minutes: float | None = None
     multiple_of: int = 1
     min_channels: int = 1
     out: Path | None = None
@@ -236,6 +244,10 @@ class Settings(Rank):
         for method in self.recover:
             if method not in RECOVERIES:
                 raise InputError(f"--recover {method}: expected none or some of {', '.join(RECOVERIES)}")
+        _check_limits(self.epochs, self.minutes)
+        given = "--epochs" if self.epochs is not None else "--minutes"
+        if "distill" not in self.recover and (self.epochs, self.minutes) != (None, None):
+            raise InputError(f"{given}: nothing is trained", "use `--recover lsq,distill` with it")
 
     @property
     def name(self) -> str:
@@ -277,6 +289,74 @@ class Sparsity(Calibrated):
     def name(self) -> str:
         """What the run is called: the model and what was asked for."""
         return f"{self.model.stem}-sparse{self.keep:.2f}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finetune(Calibrated):
+    """How to train the network of a run with labels; `model` is its exported program, `calib` has the class folders.
+
+    Attributes:
+        run: folder of the run.
+        teacher: the model the run was made of, to learn from as well; None learns from the labels alone.
+        distill_weight: share of the teacher in the loss, 0 to 1; None means a half where there is a teacher.
+        epochs: times that all images are seen, at most; None means 30 where `minutes` sets no limit either.
+        minutes: how long, at most.
+        lr: the highest learning rate.
+        augment: mirror and shift the images at random.
+        out: run folder; None means <run>-finetuned.
+    """
+
+    run: Path
+    teacher: Path | None = None
+    distill_weight: float | None = None
+    epochs: int | None = None
+    minutes: float | None = None
+    lr: float = 0.02
+    augment: bool = True
+    out: Path | None = None
+
+    def __post_init__(self) -> None:
+        """As for the network."""
+        super().__post_init__()
+        _check_limits(self.epochs, self.minutes)
+        if not (isfinite(self.lr) and self.lr > 0):
+            raise InputError(f"--lr {self.lr:g}: expected a number above 0")
+        if self.distill_weight is not None and not 0 <= self.distill_weight <= 1:
+            raise InputError(f"--distill-weight {self.distill_weight:g}: expected a number from 0 to 1")
+        if self.distill_weight is not None and self.teacher is None:
+            raise InputError(
+                f"--distill-weight {self.distill_weight:g}: there is nothing to learn from but the labels",
+                "name the original with `--teacher MODEL`",
+            )
+
+    @property
+    def weight(self) -> float:
+        """The share of the teacher in the loss."""
+        if self.teacher is None:
+            return 0.0
+        return 0.5 if self.distill_weight is None else self.distill_weight
+
+    @property
+    def most_epochs(self) -> int | None:
+        """Times that all images are seen, at most; None where time is the limit."""
+        return most_epochs(self.epochs, self.minutes)
+
+    @property
+    def folder(self) -> Path:
+        """Where the run goes."""
+        return self.out or self.run.with_name(f"{self.run.name}-finetuned")
+
+
+def most_epochs(epochs: int | None, minutes: float | None) -> int | None:
+    """Times that all images are seen in training, at most; None where time is the limit."""
+    return EPOCHS if epochs is None and minutes is None else epochs
+
+
+def _check_limits(epochs: int | None, minutes: float | None) -> None:
+    if epochs is not None and epochs < 1:
+        raise InputError(f"--epochs {epochs}: expected a whole number from 1 up")
+    if minutes is not None and not (isfinite(minutes) and minutes > 0):
+        raise InputError(f"--minutes {minutes:g}: expected a number above 0")
 
 
 def _check_delta(delta: float) -> None:

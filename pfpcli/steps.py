@@ -271,7 +271,7 @@ def export_files(
         program = export.program(smaller)
         export.save_pt2(program, folder / FILES["pt2"])
         difference = export.save_onnx(program, smaller, named, onnx, samples)
-        model_pt = _save_module(source, kept, smaller, folder / FILES["pt"])
+        model_pt = _save_module(source, smaller, folder / FILES["pt"])
         files = {kind: file if (folder / file).exists() or kind == "run" else None for kind, file in FILES.items()}
         models = [file for kind, file in files.items() if file and kind.startswith(("onnx", "pt"))]
         free = ", ".join(export.open_sizes(onnx)) or "no size"
@@ -279,11 +279,11 @@ def export_files(
     return Written(files, (original.stat().st_size, onnx.stat().st_size), difference, model_pt)
 
 
-def _save_module(source: Source, kept: Cut, smaller: Graph, path: Path) -> str:
+def _save_module(source: Source, smaller: Graph, path: Path) -> str:
     """Write model.pt where the input was a module; returns "ok" or why there is none."""
     if source.kind not in ("module", "state_dict"):
         return f"the input is no module: {source.kind}"
-    module, reason = rebuild(source.module, kept, smaller)
+    module, reason = rebuild(source.module, smaller)
     if module is not None:
         torch.save(module, path)
     return reason

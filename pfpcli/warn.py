@@ -9,7 +9,7 @@ from pfpcli.graph import Graph
 from pfpcli.groups import Groups
 from pfpcli.latency import Latency
 from pfpcli.load import Source
-from pfpcli.outcome import Outcome, SparseOutcome
+from pfpcli.outcome import Outcome, SparseOutcome, TunedOutcome
 from pfpcli.plan import Plan
 from pfpcli.readers import Reader
 from pfpcli.record import Quality
@@ -56,6 +56,26 @@ def warnings_about_sparse(outcome: SparseOutcome) -> Iterator[str]:
     ):
         if message:
             yield message
+
+
+def warnings_about_tuned(outcome: TunedOutcome) -> Iterator[str]:
+    """The same for a fine-tuning."""
+    for message in (
+        "" if outcome.training.has_helped else _did_not_help(outcome),
+        _optimistic(outcome.division),
+        _fixed_batch(outcome.groups.labelled.graph),
+        _skipped(outcome.division),
+    ):
+        if message:
+            yield message
+
+
+def _did_not_help(outcome: TunedOutcome) -> str:
+    return (
+        f"fine-tuning made nothing better, so the weights are those of {outcome.settings.run.name}: train longer "
+        "(--epochs), more slowly (--lr) or on more images, and see that the class folders are in the order of the "
+        "outputs"
+    )
 
 
 def _wrong_preprocessing(division: Division, quality: Quality) -> str:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import pfpcli
-from pfpcli.cut import Cut, cut
+from pfpcli.cut import cut
 from pfpcli.errors import TraceError
 from pfpcli.flow import label
 from pfpcli.groups import Groups, group
@@ -105,7 +105,7 @@ def test_a_detector_that_was_cut_is_written_back_into_the_users_module_with_its_
     groups = grouped(module)
     alive = groups.alive(random_drop(groups, 1))
     smaller = cut(groups.labelled, alive)
-    rebuilt, reason = rebuild(module, Cut(groups.labelled, alive), smaller)
+    rebuilt, reason = rebuild(module, smaller)
     assert reason == "ok"
     assert rebuilt is not None
     assert set(rebuilt(image()[:1])) == {"scores", "boxes"}

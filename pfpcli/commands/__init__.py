@@ -11,5 +11,5 @@ from pfpcli.commands.talk import output
 __all__ = ["EXAMPLES", "app", "output"]
 
 # in the order of `pfp --help`: a command joins the program when its module is imported
-for _name in ("compress", "report", "inspect", "score", "compare_criteria", "certify", "sparsify"):
+for _name in ("compress", "report", "inspect", "score", "compare_criteria", "certify", "sparsify", "finetune"):
     import_module(f"pfpcli.commands.{_name}")

@@ -11,13 +11,11 @@ from pfpcli import record
 from pfpcli.commands.app import command
 from pfpcli.commands.flags import OUTPUT, switch
 from pfpcli.commands.options import images, machine, network, takes, talking
+from pfpcli.commands.remembered import remembered
 from pfpcli.commands.talk import Talk, width
 from pfpcli.errors import InputError
 from pfpcli.report import certificate
 from pfpcli.settings import Certify
-
-#: What is as it was in the run, unless a flag says otherwise.
-_REMEMBERED = ("arch", "arch_kwargs", "input_size", "preprocess", "mean", "std", "resize", "convert")
 
 
 def _run(
@@ -51,7 +49,7 @@ def certify(
     talk: Talk,
 ) -> None:
     """Measure the errors of RUN's layers on other images and compare them with its bounds. Nothing is written."""
-    settings = Certify(**{**given, **_remembered(given)})
+    settings = Certify(**{**given, **remembered(given)})
     found = talk.run("certify", settings)
     if talk.as_json:
         talk.json(found)
@@ -61,15 +59,3 @@ def certify(
         page.write(text.removesuffix("\n"))
     if any(row.is_above for row in found.layers):
         raise typer.Exit(1)
-
-
-def _remembered(given: dict[str, Any]) -> dict[str, Any]:
-    """What the run knows and no flag said."""
-    settings = record.read(given["run"]).settings
-    values = {name: settings.get(name) for name in _REMEMBERED if given[name] in (None, False)}
-    if str(values.get("preprocess") or "").endswith(".toml"):
-        raise InputError(
-            f"{given['run'].name}: its images went through {values['preprocess']}, which is not kept with a run",
-            f"name it: `--preprocess {values['preprocess']}`",
-        )
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}

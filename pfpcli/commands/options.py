@@ -19,10 +19,10 @@ from pfpcli.commands.talk import Talk
 from pfpcli.criteria import CRITERIA
 from pfpcli.errors import InputError
 from pfpcli.recover import RECOVERIES
-from pfpcli.settings import Settings, Sparsity, parse_keep, parse_numbers
+from pfpcli.settings import EPOCHS, Settings, Sparsity, parse_keep, parse_numbers
 
 INPUT, CALIBRATION, BUDGET, SCORING = "Input", "Calibration images", "Budget", "Scoring"
-CUT, RECOVERY, MACHINE = "What may be cut", "Recovery", "Machine"
+CUT, RECOVERY, MACHINE = "What may be cut", "Recovery and training", "Machine"
 
 _CRITERIA = "; ".join(f"{name} ({found.summary})" for name, found in CRITERIA.items())
 _ALLOCATIONS = "; ".join(f"{name} ({summary})" for name, summary in ALLOCATIONS.items())
@@ -31,6 +31,10 @@ Keep = Annotated[
     str | None,
     flag(BUDGET, "Fraction to keep, above 0 and at most 1, or a percentage; otherwise 0.5.", metavar="R"),
 ]
+Epochs = Annotated[
+    int | None, flag(RECOVERY, f"Train until all images were seen N times; otherwise {EPOCHS}, or --minutes.", metavar="N")
+]
+Minutes = Annotated[float | None, flag(RECOVERY, "Train for so long.", metavar="M")]
 Delta = Annotated[float, flag(SCORING, "Probability with which an error bound may fail.", metavar="P")]
 Out = Annotated[
     Path | None, flag(OUTPUT, "Run folder; otherwise one in pfp-runs named after the model.", metavar="DIR")
@@ -225,9 +229,15 @@ def recovery(
     recover: Annotated[
         str, flag(RECOVERY, f"none, or some of these with commas between: {_RECOVERIES}.", metavar="NAMES")
     ] = ",".join(Settings.recover),
+    epochs: Epochs = Settings.epochs,
+    minutes: Minutes = Settings.minutes,
 ) -> dict[str, Any]:
     """What is done after a cut."""
-    return {"recover": () if recover == "none" else tuple(recover.split(","))}
+    return {
+        "recover": () if recover == "none" else tuple(recover.split(",")),
+        "epochs": epochs,
+        "minutes": minutes,
+    }
 
 
 def sparsity(

@@ -1,7 +1,7 @@
 """Reports: each format is a pure function of a run; none of them imports torch.
 
 What a run shows depends on its kind: `terminal` is the report on a compression, `sparse` that on a removal of single
-weights. `inspection` renders what `pfp inspect` saw instead of a run.
+weights, `tuned` that on a fine-tuning. `inspection` renders what `pfp inspect` saw instead of a run.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from pfpcli.record import Record, Run, SparseRun
-from pfpcli.report import sparse, terminal
+from pfpcli.record import Record, Run, SparseRun, TunedRun
+from pfpcli.report import sparse, terminal, tuned
 
 #: Kind of a run -> the module that reports on it.
-_KINDS: dict[type[Record], Any] = {Run: terminal, SparseRun: sparse}
+_KINDS: dict[type[Record], Any] = {Run: terminal, SparseRun: sparse, TunedRun: tuned}
 
 
 def render(run: Record, **how: Any) -> str:

@@ -95,17 +95,21 @@ def made(page: Page, run: Record, everything: bool) -> None:
     how = on if scoring.get("samples", 1) else "scored without images"
     page.paragraph("", f"{how}, criterion {scoring['criterion']}")
     page.paragraph("", images["preprocess"].get("describe", ""))
-    if not everything:
-        return
-    facts = {
+    if everything:
+        facts(page, run)
+
+
+def facts(page: Page, run: Record) -> None:
+    """What else it takes to get the figures of a run again."""
+    found = {
         "settings": _pairs({name: value for name, value in run.settings.items() if value is not False and value != []}),
-        "scoring": _pairs(scoring),
+        "scoring": _pairs(run.scoring),
         "times": ", ".join(f"{step} {numbers.seconds(taken)}" for step, taken in run.timings.items()),
         "machine": _pairs(run.machine),
         "made": f"{run.created} by pfp {run.pfp_version}",
         "sha256": str(run.model.get("sha256", "")),
     }
-    for name, fact in facts.items():
+    for name, fact in found.items():
         if fact:
             page.paragraph(f"{name:<9} ", fact)
 
@@ -132,6 +136,6 @@ def wrote(page: Page, folder: str) -> None:
         page.lines.append(spell(f"wrote {folder}/    {following}", page.unicode))
 
 
-def fitted(run: Record, word: str, rest: str, width: int) -> str:
-    """A verdict in one line: a word, the name of the model, shortened to fit, and the rest."""
-    return f"{word}  {shorten(run.model['name'], max(width - len(word) - 2 - len(rest), SHORTEST))}{rest}"
+def fitted(name: str, word: str, rest: str, width: int) -> str:
+    """A verdict in one line: a word, the name of what it is about, shortened to fit, and the rest."""
+    return f"{word}  {shorten(name, max(width - len(word) - 2 - len(rest), SHORTEST))}{rest}"

@@ -68,8 +68,8 @@ def verdict(run: SparseRun, width: int = 80) -> str:
     asked, kept = numbers.percent(run.requested["keep"]), numbers.percent(run.achieved["keep"])
     if run.status != "ok":
         what = ", ".join(parts.failures(run)) or "a check did not hold"
-        return parts.fitted(run, "FAILED", f": {what} (asked {asked}, kept {kept})", width)
-    return parts.fitted(run, "PASS", f": {kept} of the parameters are nonzero (asked {asked})", width)
+        return parts.fitted(run.model["name"], "FAILED", f": {what} (asked {asked}, kept {kept})", width)
+    return parts.fitted(run.model["name"], "PASS", f": {kept} of the parameters are nonzero (asked {asked})", width)
 
 
 def _figures(page: Page, run: SparseRun) -> None:

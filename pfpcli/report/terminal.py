@@ -97,7 +97,7 @@ def verdict(run: Run, width: int = 80) -> str:
         run: the record.
         width: columns; a long name of a model is shortened to fit.
     """
-    return parts.fitted(run, *_judgement(run), width)
+    return parts.fitted(run.model["name"], *_judgement(run), width)
 
 
 def _judgement(run: Run) -> tuple[str, str]:

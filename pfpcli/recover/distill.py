@@ -1,0 +1,207 @@
+"""Distill: a cut network learns from the one it was cut from, on images without labels.
+
+The loss of a batch compares what the two networks put out, and what their last layers read:
+
+    L = mean over outputs of D(output) + mean over features of R(feature)
+
+where an output decides (float[N, classes, ...]), D is T² KL(softmax(y / T) || softmax(ŷ / T)) plus R, otherwise R; and
+R is the squared distance relative to the original, |ŷ - y|² / mean |y|². The features are what is read by the last
+calls with weights on the way to an output, of the channels that are left.
+
+Sources: the divergence, Hinton, Vinyals, Dean, Distilling the Knowledge in a Neural Network, 2015; features, Romero et
+al., FitNets, ICLR 2015, here without a map in between, because the channels that are left are the original's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, fx
+from torch.fx.node import Node
+
+from pfpcli.calibration import Batches, Division
+from pfpcli.cut import Cut
+from pfpcli.graph import Graph
+from pfpcli.loss import decides, real
+from pfpcli.quality import compare, likeness
+from pfpcli.recover.stream import Labels, Stream, batch_size, mixed, moved
+from pfpcli.recover.train import Check, Progress, Schedule, silent, train
+
+#: Temperature of the divergence, and the highest learning rate: the best of some that were tried (docs/method.md).
+TEMPERATURE, RATE = 4.0, 0.02
+#: Images at a time, at most.
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """What distillation came to.
+
+    Attributes:
+        epochs: times that all images were seen; the last one may have been broken off.
+        seconds: taken, those before an interrupt included.
+        before, after: agreement with the original (see `agreement`) on `division.checking`.
+        images: that were trained on.
+    """
+
+    epochs: float
+    seconds: float
+    before: float
+    after: float
+    images: int
+
+    @property
+    def has_helped(self) -> bool:
+        """Whether the network was changed: what is not better is not kept."""
+        return self.after > self.before
+
+
+def distill(
+    whole: Graph,
+    kept: Cut,
+    smaller: Graph,
+    division: Division,
+    *,
+    minutes: float | None,
+    epochs: int | None,
+    device: torch.device,
+    seed: int,
+    state: Path | None = None,
+    progress: Progress = silent,
+    rate: float = RATE,
+) -> Distilled:
+    """Train the cut network to do what the original does; its tensors change in place.
+
+    Args:
+        whole: the original.
+        kept: what is left of its tensors.
+        smaller: the cut network.
+        division: the images it is fitted to and those that check it; where none check, the fitted ones do.
+        minutes: how long, at most; None for no limit.
+        epochs: times that all images are seen, at most; None for no limit. One of the two has to be there.
+        device: where to compute.
+        seed: of the order of the images and their changes.
+        state: a file for what is to go on after an interrupt; None keeps nothing.
+        progress: told the part that is done, 0 to 1, and the best agreement so far.
+        rate: the highest learning rate.
+    """
+    size = batch_size([whole, smaller], device, BATCH)
+    stream = Stream(division.calibration, division.fitted, size, fixed=not whole.dynamic, seed=seed)
+    checked = checking(division, whole.fixed_batch)
+    task = _Task(whole, kept, smaller)
+
+    def check() -> float:
+        return agreement(whole, smaller, division.calibration.batches(whole.fixed_batch, checked), device)
+
+    schedule, judged = Schedule(epochs, minutes, rate), Check(check, len(checked))
+    with whole.on(device):
+        found = train(smaller, task.loss, judged, stream, schedule, device, state=state, progress=progress)
+    return Distilled(found.epochs, found.seconds, found.before, found.after, stream.images)
+
+
+def agreement(whole: Graph, smaller: Graph, batches: Batches, device: torch.device | str = "cpu") -> float:
+    """The fraction of decisions that two networks share; without decisions, 1 minus the distance of their outputs.
+
+    Args:
+        whole: the original.
+        smaller: the other one.
+        batches: the images to ask about.
+        device: where to compute.
+    """
+    return likeness(compare(whole, smaller, batches, "", device))[1]
+
+
+def checking(division: Division, fixed: int | None) -> NDArray[np.int64]:
+    """Which images check a recovery, the fitted ones where there are none; repeated to fill a fixed batch."""
+    indices: NDArray[np.int64] = division.checked if len(division.checked) else division.fitted
+    if fixed is not None:
+        indices = np.resize(indices, max(1, len(indices) // fixed) * fixed)
+    return indices
+
+
+class _Task:
+    """The loss of a cut network against its original."""
+
+    def __init__(self, whole: Graph, kept: Cut, smaller: Graph) -> None:
+        self._kept = kept
+        self._has_decisions = not whole.stops
+        there = {node.name for node in smaller.nodes}
+        self._features = [node for node in features(kept) if node.name in there]
+        self._teacher, self._student = (_Seeing(graph, self._features) for graph in (whole, smaller))
+
+    def loss(self, x: Tensor, labels: Labels, generator: torch.Generator) -> Tensor:
+        """Of one batch, float[N, ...]; the labels are not looked at."""
+        x = mixed(moved(x, generator), generator)
+        with torch.no_grad():
+            wanted, asked = self._teacher.see(x)
+        found, seen = self._student.see(x)
+        outputs = [self._divergence(a, b) for a, b in zip(found, wanted, strict=True)]
+        inside = [relative(seen[node.name], self._kept.slice(node, asked[node.name])) for node in self._features]
+        return _mean(outputs) + (_mean(inside) if inside else 0)
+
+    def _divergence(self, found: Tensor, wanted: Tensor) -> Tensor:
+        if not (decides(wanted) and self._has_decisions):
+            return relative(found, wanted)
+        return divergence(found, wanted) + relative(found, wanted)
+
+
+def _mean(losses: list[Tensor]) -> Tensor:
+    return torch.stack(losses).mean()
+
+
+def divergence(found: Tensor, wanted: Tensor) -> Tensor:
+    """T² KL of the decisions of two networks, float[N, classes, ...], averaged over samples and positions."""
+    here, there = (F.log_softmax(output.float() / TEMPERATURE, 1) for output in (found, wanted))
+    return TEMPERATURE**2 * F.kl_div(here, there, reduction="none", log_target=True).sum(1).mean()
+
+
+def relative(found: Tensor, wanted: Tensor) -> Tensor:
+    """The squared distance of two tensors, relative to the second one; over the batch, so no sample divides by zero."""
+    wanted = wanted.float()
+    return (found.float() - wanted).square().sum() / wanted.square().sum().clamp_min(1e-12)
+
+
+def features(kept: Cut) -> list[Node]:
+    """What the last calls with weights on the way to each output read, as far as it is not an input."""
+    reads = {each.node: each.x for each in kept.labelled.contractions if each.weight is not None}
+    found: dict[Node, None] = {}
+    seen: set[Node] = set()
+    waiting = list(kept.labelled.graph.outputs)
+    while waiting:
+        node = waiting.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if node in reads:
+            found[reads[node]] = None
+        else:
+            waiting += node.all_input_nodes
+    return [node for node in found if node.op == "call_function"]
+
+
+class _Seeing(fx.Interpreter):
+    """Runs a network and keeps what some nodes came to."""
+
+    def __init__(self, graph: Graph, nodes: Iterable[Node]) -> None:
+        super().__init__(graph.module)
+        self._names = {node.name for node in nodes}
+        self._seen: dict[str, Tensor] = {}
+
+    def see(self, x: Tensor) -> tuple[list[Tensor], dict[str, Tensor]]:
+        """The outputs that are real numbers, and the values of the nodes by their names."""
+        outputs = real(self.run(x))
+        seen, self._seen = self._seen, {}
+        return outputs, seen
+
+    def run_node(self, n: Node) -> object:
+        """Compute, and keep what was asked for."""
+        value = super().run_node(n)
+        if n.name in self._names:
+            self._seen[n.name] = value
+        return value

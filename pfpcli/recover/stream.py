@@ -1,0 +1,141 @@
+"""Stream: the images a network is trained on, again and again, in another order and slightly changed each time.
+
+Every random choice depends on the seed, the epoch and the number of the batch alone, so training that was interrupted
+sees what it would have seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pfpcli.calibration import Calibration
+from pfpcli.graph import Graph
+
+#: Bytes of decoded images that are held in memory; more are read again in each epoch.
+HELD = 1 << 30
+#: Bytes that the values of a network and their gradients may take for one batch on the CPU; on a GPU, a part of what
+#: is free there.
+_CPU_BYTES, _GPU_PART = 2 << 30, 0.25
+#: The part of a side that an image is shifted by, at most.
+_SHIFT = 1 / 8
+
+Labels = NDArray[np.int64] | None
+
+
+class Stream:
+    """Some images of a folder as batches for training.
+
+    Args:
+        calibration: where they come from.
+        indices: int64[N], which ones.
+        batch: images at a time; an epoch's last batch may be smaller.
+        fixed: the network takes no other batch: an epoch leaves out what does not fill one, and repeats the images
+            where they are too few for one.
+        seed: of the order and the changes.
+    """
+
+    def __init__(
+        self, calibration: Calibration, indices: NDArray[np.int64], batch: int, *, fixed: bool, seed: int
+    ) -> None:
+        self.indices = indices
+        self.batch = batch
+        self._calibration = calibration
+        self._fixed = fixed
+        self._seed = seed
+        self._held: tuple[Tensor, Labels] | None = None
+        if len(indices) * int(np.prod(calibration.size)) * 4 <= HELD:
+            parts = list(calibration.batches(None, indices))
+            labels = None if parts[0][1] is None else np.concatenate([each for _, each in parts])
+            self._held = torch.cat([images for images, _ in parts]), labels
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        return -(-len(self._order(0)) // self.batch)
+
+    @property
+    def images(self) -> int:
+        """How many images there are; those that could not be read are not among them."""
+        return len(self.indices) if self._held is None else len(self._held[0])
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[tuple[Tensor, Labels]]:
+        """The batches of an epoch from the `start`-th on: float[B, ...] and their labels, int64[B] or None."""
+        order = self._order(number)[start * self.batch :]
+        if self._held is None:
+            yield from self._calibration.batches(self.batch if self._fixed else None, self.indices[order])
+            return
+        images, labels = self._held
+        for first in range(0, len(order), self.batch):
+            chosen = order[first : first + self.batch]
+            yield images[torch.from_numpy(chosen)], None if labels is None else labels[chosen]
+
+    def generator(self, epoch: int, number: int) -> torch.Generator:
+        """For the random changes of a batch."""
+        seeds = np.random.SeedSequence([self._seed, epoch, number]).generate_state(1, np.uint64)
+        return torch.Generator().manual_seed(int(seeds[0] >> np.uint64(1)))
+
+    def _order(self, epoch: int) -> NDArray[np.int64]:
+        order = np.random.default_rng([self._seed, epoch]).permutation(self.images)
+        if not self._fixed:
+            return order
+        return np.resize(order, max(1, len(order) // self.batch) * self.batch)
+
+
+def batch_size(graphs: list[Graph], device: torch.device, most: int) -> int:
+    """Images that networks can be trained on at a time, by the sizes of the values in them; a fixed batch is taken."""
+    fixed = next((graph.fixed_batch for graph in graphs if graph.fixed_batch), None)
+    if fixed is not None:
+        return fixed
+    numbers = sum(_numbers(graph) for graph in graphs)
+    free = _CPU_BYTES if device.type != "cuda" else int(torch.cuda.mem_get_info(device)[0] * _GPU_PART)
+    # a value, its gradient, and what is kept for the way back
+    return max(1, min(most, free // (3 * 4 * numbers)))
+
+
+def _numbers(graph: Graph) -> int:
+    """Numbers among the values of a network for one image."""
+    values = [node.meta["val"] for node in graph.nodes if node.op == "call_function"]
+    return sum(value.numel() for value in values if isinstance(value, Tensor)) // graph.batch
+
+
+def moved(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Images, each mirrored or not, and shifted by up to an eighth of its side; what is no image stays as it is.
+
+    Args:
+        x: float[B, C, H, W]; what a shift would bring in from outside is the reflection of the image.
+        generator: on the CPU.
+    """
+    if x.dim() != 4:
+        return x
+    high, wide = (int(side * _SHIFT) for side in x.shape[2:])
+    count = len(x)
+    mirrored = torch.rand(count, generator=generator) < 0.5
+    down = torch.randint(2 * high + 1, (count,), generator=generator).tolist()
+    right = torch.randint(2 * wide + 1, (count,), generator=generator).tolist()
+    x = torch.where(mirrored.view(-1, 1, 1, 1).to(x.device), x.flip(3), x)
+    padded = F.pad(x, (wide, wide, high, high), mode="reflect")
+    height, width = x.shape[2:]
+    places = zip(padded, down, right, strict=True)
+    return torch.stack([image[:, a : a + height, b : b + width] for image, a, b in places])
+
+
+def mixed(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Images, half of them blended with another of the batch in shares drawn uniformly; what is no image stays.
+
+    Source: Zhang et al., mixup: Beyond Empirical Risk Minimization, ICLR 2018, with alpha = 1, of the inputs alone.
+
+    Args:
+        x: float[B, C, H, W].
+        generator: on the CPU.
+    """
+    if x.dim() != 4 or len(x) < 2:
+        return x
+    others = torch.randperm(len(x), generator=generator).to(x.device)
+    alone = (torch.rand(len(x), generator=generator) < 0.5).float()
+    share = torch.maximum(alone, torch.rand(len(x), generator=generator)).view(-1, 1, 1, 1).to(x)
+    return share * x + (1 - share) * x[others]
