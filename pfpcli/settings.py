@@ -13,7 +13,6 @@ from pfpcli.criteria import CRITERIA, WEIGHT_CRITERIA
 from pfpcli.errors import InputError
 from pfpcli.recover import RECOVERIES
 
-
 #: Times that all images are seen in training where no limit is given.
 EPOCHS = 30
 

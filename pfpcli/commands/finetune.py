@@ -10,13 +10,13 @@ import typer
 from pfpcli import record
 from pfpcli.commands.app import command
 from pfpcli.commands.flags import OUTPUT, flag, switch
-from pfpcli.commands.options import INPUT, machine, takes, talking
+from pfpcli.commands.options import INPUT, RECOVERY, Epochs, Minutes, machine, takes, talking
 from pfpcli.commands.remembered import remembered
 from pfpcli.commands.talk import Talk
 from pfpcli.record import FILES
 from pfpcli.settings import Finetune
 
-IMAGES, TRAINING = "Images", "Training"
+IMAGES = "Images"
 
 
 def _run(

@@ -32,7 +32,8 @@ Keep = Annotated[
     flag(BUDGET, "Fraction to keep, above 0 and at most 1, or a percentage; otherwise 0.5.", metavar="R"),
 ]
 Epochs = Annotated[
-    int | None, flag(RECOVERY, f"Train until all images were seen N times; otherwise {EPOCHS}, or --minutes.", metavar="N")
+    int | None,
+    flag(RECOVERY, f"Train until all images were seen N times; {EPOCHS} without --minutes.", metavar="N"),
 ]
 Minutes = Annotated[float | None, flag(RECOVERY, "Train for so long.", metavar="M")]
 Delta = Annotated[float, flag(SCORING, "Probability with which an error bound may fail.", metavar="P")]
