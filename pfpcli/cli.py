@@ -73,8 +73,8 @@ def explain(error: BaseException, asked: Asked) -> int:
     if isinstance(error, OSError) or code == NOBODY_READS:
         _drop(sys.stdout)
     try:
-        if code != NOBODY_READS and processes.is_first_to_fail():
-            output(sys.stderr, asked.color).write(_text(error, asked.verbose))
+        if code != NOBODY_READS:
+            processes.tell(lambda: output(sys.stderr, asked.color).write(_text(error, asked.verbose)))
     except BrokenPipeError:
         code = NOBODY_READS
     if code == NOBODY_READS:

@@ -11,11 +11,14 @@ With one process every function here gives back what it is given, and torch is n
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pfpcli.errors import Dismissed, InputError
+from pfpcli.errors import Dismissed, InputError, PfpError
 
 if TYPE_CHECKING:
     import torch
@@ -24,23 +27,26 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 #: What torchrun says to each process it starts.
-_TOLD = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-#: Where the one that fails first leaves a note for the others.
-_FAILED = "pfp-failed"
+_SAID = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+#: Notes of the one that fails first: that it has, and that it has said why; and how long the others wait for the second.
+_FAILED, _TOLD, _PATIENCE = "pfp-failed", "pfp-told", timedelta(seconds=5)
 
 
+@dataclass
 class _Together:
     """What this process has joined.
 
     Attributes:
         rank: which of them it is.
         count: how many there are.
-        store: where they leave notes for each other; None before they have met and after they have parted.
+        met: how often they have met.
+        notes: where they leave notes for each other.
     """
 
     rank: int = 0
     count: int = 1
-    store: Any = None
+    met: int = 0
+    notes: Any = None
 
 
 _now = _Together()
@@ -53,12 +59,14 @@ def start() -> None:
     import torch
     from torch import distributed
     from torch.distributed.distributed_c10d import PrefixStore
-    from torch.distributed.rendezvous import rendezvous
 
+    _now.met += 1
+    notes = PrefixStore(f"pfp-{_now.met}", _notes())
+    rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    store, rank, count = next(rendezvous("env://"))
-    distributed.init_process_group(backend, store=PrefixStore("pfp", store), rank=rank, world_size=count)
-    _now.rank, _now.count, _now.store = rank, count, store
+    with _each_other():
+        distributed.init_process_group(backend, store=notes, rank=rank, world_size=count)
+    _now.rank, _now.count = rank, count
 
 
 def finish() -> None:
@@ -71,17 +79,16 @@ def finish() -> None:
         return
     from torch import distributed
 
-    rank = _now.rank
-    distributed.barrier()
+    barrier()
     distributed.destroy_process_group()
-    _now.rank, _now.count, _now.store = 0, 1, None
-    if rank:
+    _now.rank, _now.count = 0, 1
+    if not is_first():
         raise Dismissed
 
 
 def is_one_of_several() -> bool:
     """Whether torchrun has started this process, and others with it."""
-    return all(name in os.environ for name in _TOLD) and os.environ["WORLD_SIZE"] != "1"
+    return all(name in os.environ for name in _SAID) and os.environ["WORLD_SIZE"] != "1"
 
 
 def is_first() -> bool:
@@ -89,14 +96,42 @@ def is_first() -> bool:
     return not is_one_of_several() or os.environ["RANK"] == "0"
 
 
-def is_first_to_fail() -> bool:
-    """Whether an error is this process's to tell: of one that all have, and of what follows from it, one tells."""
-    if _now.store is None:
-        return is_first()
+def tell(say: Callable[[], None]) -> None:
+    """Say what went wrong, unless another process does: of an error, and of what follows from it, one tells.
+
+    torchrun ends all processes when one has ended, so the others wait until it is told.
+    """
     try:
-        return bool(_now.store.add(_FAILED, 1) == 1)
-    except RuntimeError:  # whoever kept the notes is gone
-        return is_first()
+        notes = _notes() if is_one_of_several() else None
+        if notes is not None and notes.add(_FAILED, 1) > 1:
+            notes.wait([_TOLD], _PATIENCE)
+            return
+    except RuntimeError:  # whoever keeps the notes is gone, or nobody has told
+        if not is_first():
+            return
+    say()
+    if notes is not None:
+        with contextlib.suppress(RuntimeError):
+            notes.set(_TOLD, "")
+
+
+def _notes() -> Any:
+    if _now.notes is None:
+        from torch.distributed.rendezvous import rendezvous
+
+        _now.notes = next(rendezvous("env://"))[0]
+    return _now.notes
+
+
+@contextlib.contextmanager
+def _each_other() -> Iterator[None]:
+    """While processes speak with each other."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise PfpError(
+            "the processes have lost each other", "what torchrun prints says which ended, and how"
+        ) from error
 
 
 def rank() -> int:
@@ -155,7 +190,8 @@ def _combined(x: Any, how: str) -> Any:
     found = x.detach().clone() if isinstance(x, Tensor) else torch.from_numpy(np.array(x))
     found = (found if found.is_cuda else found.cpu()).contiguous()
     if found.numel():
-        distributed.all_reduce(found, getattr(distributed.ReduceOp, how))
+        with _each_other():
+            distributed.all_reduce(found, getattr(distributed.ReduceOp, how))
     if isinstance(x, Tensor):
         return found.to(x.device)
     return found.numpy() if isinstance(x, np.ndarray) else type(x)(found.item())
@@ -168,7 +204,8 @@ def gathered(value: _T) -> list[_T]:
     from torch import distributed
 
     values: list[Any] = [None] * _now.count
-    distributed.all_gather_object(values, value)
+    with _each_other():
+        distributed.all_gather_object(values, value)
     return values
 
 
@@ -179,7 +216,8 @@ def of_first(make: Callable[[], _T]) -> _T:
     from torch import distributed
 
     values: list[Any] = [None if _now.rank else make()]
-    distributed.broadcast_object_list(values)
+    with _each_other():
+        distributed.broadcast_object_list(values)
     made: _T = values[0]
     return made
 
@@ -189,4 +227,5 @@ def barrier() -> None:
     if _now.count > 1:
         from torch import distributed
 
-        distributed.barrier()
+        with _each_other():
+            distributed.barrier()
