@@ -28,7 +28,7 @@ _T = TypeVar("_T")
 
 #: What torchrun says to each process it starts.
 _SAID = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-#: Notes of the one that fails first: that it has, and that it has said why; and how long the others wait for the second.
+#: Notes of the one that fails first: that it has, and that it has said why; how long the others wait for the second.
 _FAILED, _TOLD, _PATIENCE = "pfp-failed", "pfp-told", timedelta(seconds=5)
 
 
@@ -101,18 +101,19 @@ def tell(say: Callable[[], None]) -> None:
 
     torchrun ends all processes when one has ended, so the others wait until it is told.
     """
+    if not is_one_of_several():
+        say()
+        return
     try:
-        notes = _notes() if is_one_of_several() else None
-        if notes is not None and notes.add(_FAILED, 1) > 1:
-            notes.wait([_TOLD], _PATIENCE)
+        if _notes().add(_FAILED, 1) > 1:
+            _notes().wait([_TOLD], _PATIENCE)
             return
     except RuntimeError:  # whoever keeps the notes is gone, or nobody has told
         if not is_first():
             return
     say()
-    if notes is not None:
-        with contextlib.suppress(RuntimeError):
-            notes.set(_TOLD, "")
+    with contextlib.suppress(RuntimeError):
+        _notes().set(_TOLD, "")
 
 
 def _notes() -> Any:
@@ -129,9 +130,8 @@ def _each_other() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise PfpError(
-            "the processes have lost each other", "what torchrun prints says which ended, and how"
-        ) from error
+        hint = "what torchrun prints says which of them ended, and how"
+        raise PfpError("the processes have lost each other", hint) from error
 
 
 def rank() -> int:
