@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pfpcli import pfp
+from pfpcli import pfp, processes
 from pfpcli.calibration import Division
 from pfpcli.curves import MEASURED, Curve
 from pfpcli.folders import cache_folder
@@ -148,6 +148,10 @@ def save_curves(name: str, curves: Sequence[Curve]) -> None:
 
 
 def _read(name: str) -> dict[str, Any] | None:
+    return processes.of_first(lambda: _found(name))
+
+
+def _found(name: str) -> dict[str, Any] | None:
     try:
         with (cache_folder() / f"{name}.npz").open("rb") as file, np.load(file, allow_pickle=False) as held:
             return dict(held)
@@ -156,6 +160,8 @@ def _read(name: str) -> dict[str, Any] | None:
 
 
 def _write(name: str, arrays: dict[str, Any]) -> None:
+    if processes.rank():
+        return
     with contextlib.suppress(OSError):
         cache_folder().mkdir(parents=True, exist_ok=True)
         draft = cache_folder() / f".{name}.{os.getpid()}.npz"

@@ -78,10 +78,10 @@ class Calibration:
         """Calibration images and their labels; batch: images at a time, None for a size that fits."""
         return self.of(self.images, np.arange(len(self.images)) if indices is None else indices, batch)
 
-    def of(self, images: ImageSet, indices: NDArray[np.int64], batch: int | None) -> Batches:
-        """Some images of a set, as the network takes them, and their labels."""
+    def of(self, images: ImageSet, indices: NDArray[np.int64], batch: int | None, *, shared: bool = True) -> Batches:
+        """Some images of a set, as the network takes them, and their labels; shared: among processes, see `decode`."""
         size = batch or max(1, min(64, _BATCH // int(np.prod(self.size))))
-        found = batches(images, indices, self.size, self.preprocess, size, self.convert)
+        found = batches(images, indices, self.size, self.preprocess, size, self.convert, shared=shared)
         # a network with a fixed batch size cannot take the last images if they do not fill a batch
         return (pair for pair in found if batch is None or len(pair[0]) == batch or len(indices) < batch)
 
@@ -125,7 +125,7 @@ class Division:
 
     def samples(self, count: int) -> Tensor:
         """A few judging images: float[count, ...], repeated if there are not as many."""
-        images = next(self.calibration.of(self.judges, self.judged[:count], count))[0]
+        images = next(self.calibration.of(self.judges, self.judged[:count], count, shared=False))[0]
         return images[[i % len(images) for i in range(count)]]
 
     def recorded(self) -> dict[str, Any]:

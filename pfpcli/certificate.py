@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pfpcli import pfp
+from pfpcli import pfp, processes
 from pfpcli.ops import Columns
 from pfpcli.plan import Plan
 from pfpcli.readers import Reader, Walk
@@ -136,10 +136,11 @@ def measure(
     images = 0
     with torch.no_grad():
         for batch in batches:
-            walk.run(batch.to(device))
+            if processes.is_mine(batch):
+                walk.run(batch.to(device))
             images += len(batch)
     graph.to("cpu")
-    return found, images
+    return {name: processes.largest(error) for name, error in found.items()}, images
 
 
 def _kept(planned: Plan, reader: Reader, columns: Columns) -> Tensor:

@@ -22,9 +22,10 @@ from typing import Any, NoReturn, TextIO
 
 import typer
 
+from pfpcli import processes
 from pfpcli.commands import EXAMPLES, app, output
 from pfpcli.commands.flags import Asked
-from pfpcli.errors import INTERRUPTED, NOBODY_READS, Interrupted, PfpError
+from pfpcli.errors import INTERRUPTED, NOBODY_READS, Dismissed, Interrupted, PfpError
 
 #: The base of all errors about flags. Depending on its version, typer has its own copy of click, or click's.
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
@@ -46,6 +47,8 @@ def run(args: Sequence[str]) -> int:
     try:
         code = command.main(list(args) or ["--help"], "pfp", standalone_mode=False, obj=asked)
         sys.stdout.flush()
+    except Dismissed:
+        code = 0
     except (Exception, KeyboardInterrupt, Interrupted) as error:
         code = explain(_interrupt_behind(error) or error, asked)
     return code or 0
@@ -71,7 +74,7 @@ def explain(error: BaseException, asked: Asked) -> int:
         _drop(sys.stdout)
     try:
         if code != NOBODY_READS:
-            output(sys.stderr, asked.color).write(_text(error, asked.verbose))
+            processes.tell(lambda: output(sys.stderr, asked.color).write(_text(error, asked.verbose)))
     except BrokenPipeError:
         code = NOBODY_READS
     if code == NOBODY_READS:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.fx.node import Node
 
-from pfpcli import ops
+from pfpcli import ops, processes
 from pfpcli.gated import Gated, Kept
 from pfpcli.grams import Gram, Refit, bundles
 from pfpcli.groups import Group
@@ -83,7 +83,8 @@ def curves(task: Task, orders: Sequence[tuple[Group, NDArray[np.int64]]], macs: 
         runs = sum(len(cut.kept) for cut in ordered)
         images = int(np.clip(MOST_MACS / max(1, macs * runs), 8, IMAGES))
         _measure(task, ordered, images)
-    return [cut.curve() for cut in ordered]
+    found = [cut.curve() for cut in ordered]
+    return processes.of_first(lambda: found)
 
 
 def _measure(task: Task, cuts: list[_Cuts], images: int) -> None:
@@ -133,8 +134,9 @@ class _Cuts:
         self.images += images
 
     def curve(self) -> Curve:
-        """What was measured."""
-        losses = {"divergence": self.diverged / max(1, self.images), "error": self.error}
+        """What was measured, by all processes."""
+        diverged, images = processes.total(self.diverged), processes.total(self.images)
+        losses = {"divergence": diverged / max(1, images), "error": self.error}
         return Curve(self.steps, np.asarray(self.kept, np.int64), losses)
 
 

@@ -15,13 +15,14 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from pfpcli import processes
 from pfpcli.images import (
     ImageSet,
     Source,
@@ -46,11 +47,16 @@ def batches(
     preprocess: Preprocess,
     batch: int,
     convert: bool,
+    *,
+    shared: bool = False,
 ) -> Iterator[tuple[torch.Tensor, NDArray[np.int64] | None]]:
     """Read samples in the order of `indices`, `batch` at a time.
 
     A sample that cannot be read is left out of its batch, which is then smaller, and noted in `images.tally`.
     Images of a batch are decoded by as many threads as torch uses.
+
+    Of several processes each decodes batches of its own, and all are told of all: every process goes through the same
+    batches in the same order, but those of others are on the "meta" device, where tensors have nothing but a size.
 
     Args:
         images: the scanned folder.
@@ -59,6 +65,7 @@ def batches(
         preprocess: what to do to every sample.
         batch: samples per batch.
         convert: as in `check_fits`, which is applied first.
+        shared: each process decodes its own batches; otherwise every one decodes all.
 
     Yields:
         float32[B, *size] and the labels int64[B], or None for an unlabelled set.
@@ -79,30 +86,48 @@ def batches(
         except Exception as error:  # as while scanning; only this sample is lost
             return error
 
+    def decode(chunk: list[int]) -> tuple[list[NDArray[np.float32]], _Told]:
+        places = [images.locate(index) for index in chunk]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # odd metadata does not matter to the pixels
+            # Arrays are a copy out of memory: threads would only unpack the same .npz twice.
+            results = list(map(read, places) if images.arrays else pool.map(read, places))
+        samples, told = [], _Told([], {}, set())
+        for index, (source, row), result in zip(chunk, places, results, strict=True):
+            if isinstance(result, Exception):
+                name = f"{source.name}[{row}]" if source.stacked else source.name
+                told.broken[name] = reason(result, images.root / source.name)
+                continue
+            samples.append(result)
+            told.kept.append(index)
+            if not images.arrays and source.shape[0] != size[0]:
+                told.converted.add(source.name)
+        return samples, told
+
     some = False
+    rank, count = (processes.rank(), processes.count()) if shared else (0, 1)
+    chunks = [[int(index) for index in indices[first : first + batch]] for first in range(0, len(indices), batch)]
     with ThreadPoolExecutor(max_workers=torch.get_num_threads()) as pool:
-        for start in range(0, len(indices), batch):
-            chunk = [int(index) for index in indices[start : start + batch]]
-            places = [images.locate(index) for index in chunk]
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # odd metadata does not matter to the pixels
-                # Arrays are a copy out of memory: threads would only unpack the same .npz twice.
-                results = list(map(read, places) if images.arrays else pool.map(read, places))
-            samples, kept = [], []
-            for index, (source, row), result in zip(chunk, places, results, strict=True):
-                if isinstance(result, Exception):
-                    name = f"{source.name}[{row}]" if source.stacked else source.name
-                    images.tally.broken[name] = reason(result, images.root / source.name)
-                    continue
-                samples.append(result)
-                kept.append(index)
-                if not images.arrays and source.shape[0] != size[0]:
-                    images.tally.converted.add(source.name)
-            if samples:
-                some = True
-                yield torch.from_numpy(np.stack(samples)), None if images.labels is None else images.labels[kept]
+        for first in range(0, len(chunks), count):
+            samples, mine = decode(chunks[first + rank] if first + rank < len(chunks) else [])
+            for i, told in enumerate(processes.gathered(mine) if shared else [mine]):
+                images.tally.broken |= told.broken
+                images.tally.converted |= told.converted
+                if told.kept:
+                    some = True
+                    here = torch.from_numpy(np.stack(samples)) if i == rank else None
+                    labels = None if images.labels is None else images.labels[told.kept]
+                    yield torch.empty(len(told.kept), *size, device="meta") if here is None else here, labels
     if not some and len(indices):
         raise nothing_left(images, len(indices))
+
+
+class _Told(NamedTuple):
+    """What came of a batch: the samples that could be read, why others could not, files whose channels changed."""
+
+    kept: list[int]
+    broken: dict[str, str]
+    converted: set[str]
 
 
 def _read_array(

@@ -61,6 +61,10 @@ class CheckFailed(PfpError):
 INTERRUPTED, NOBODY_READS = 130, 141
 
 
+class Dismissed(BaseException):
+    """This process has done its share of a run, which another one finishes; nothing is wrong."""
+
+
 class Interrupted(BaseException):
     """The user, or the system, wants pfp to end; no `except Exception` on the way gets hold of it."""
 

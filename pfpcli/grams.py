@@ -145,4 +145,6 @@ def _looked(task: Task, bundle: list[tuple[Group, list[Reader]]]) -> list[tuple[
     grams = {id(reader): Gram.of(reader, task) for _, found in bundle for reader in found}
     if grams:
         task.walk(lambda reader, x, w: grams[id(reader)].look(x, w), [gram.reader for gram in grams.values()])
+        for gram in grams.values():
+            gram.normal = gram.normal.of_all()
     return [(group, [grams[id(reader)] for reader in found]) for group, found in bundle]

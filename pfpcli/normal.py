@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pfpcli import processes
 from pfpcli.ops import Columns
 
 
@@ -35,6 +36,10 @@ class Normal:
 
     def __add__(self, other: Normal) -> Normal:
         return Normal(self.gram + other.gram, self.cross + other.cross)
+
+    def of_all(self) -> Normal:
+        """With the rows of all processes."""
+        return Normal(processes.total(self.gram), processes.total(self.cross))
 
     def loss(self, weight: Tensor) -> Tensor:
         """Squared error, up to a constant: float64[G]; weight float64[G, K + 1, O]."""

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import json
 
-from pfpcli import certificate, describe, export, plan_steps, record, recover_steps, sparse_steps, steps, train_steps
+from pfpcli import (
+    certificate,
+    describe,
+    export,
+    plan_steps,
+    processes,
+    record,
+    recover_steps,
+    sparse_steps,
+    steps,
+    train_steps,
+)
 from pfpcli.certified import Certified, LayerChecked
 from pfpcli.comparison import Comparison, Point
 from pfpcli.console import Console
@@ -56,6 +67,7 @@ def compress(settings: Settings, console: Console) -> tuple[Run, str]:
         recovered = recover_steps.recover(kept, smaller, scored.division, settings, device, console)
         certified = steps.certify(planned, scored, settings, device, console)
         quality = steps.evaluate(groups.labelled.graph, smaller, scored.division, device, console)
+        processes.finish()
         steps.write_plan(planned, kept, scored.readers, folder)
         written = steps.export_files(source, kept, smaller, scored.division, folder, scratch, console)
         timed, batch = steps.measure_latency(smaller, scored.division, folder, scratch, settings, console)
@@ -110,6 +122,7 @@ def sparsify(settings: Sparsity, console: Console) -> tuple[SparseRun, str]:
             steps.write_plan(planned, kept, readers(groups), folder)
         errors = sparse_steps.measure_errors(groups, weighed, chosen, device, console)
         quality = steps.evaluate(groups.labelled.graph, smaller, division, device, console)
+        processes.finish()
         written = steps.export_files(source, kept, smaller, division, folder, scratch, console)
         deflated = sparse_steps.deflate(scratch / FILES["onnx"], folder / FILES["onnx"])
         tolerances = {"cut_vs_masked": TOLERANCE, "onnx_vs_torch": export.ONNX_TOLERANCE}
@@ -226,6 +239,7 @@ def compare_criteria(settings: Compare, console: Console) -> tuple[Comparison, s
                 console.warn(f"{criterion}: {remark}")
         if not points:
             raise UnsupportedError("; ".join(skipped.values()), "name other criteria with --criteria")
+        processes.finish()
         compared = describe.comparison(source, settings, scored.division, points, quality, skipped, console)
         for file, write in COMPARISONS.items():
             (folder / file).write_text(write(compared), encoding="utf-8")

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from pfpcli import processes
 from pfpcli.graph import Graph
 from pfpcli.record import Quality
 
@@ -52,6 +53,8 @@ def compare_all(
         for graph in (before, *after):
             there.enter_context(graph.on(device))
         for images, labels in batches:
+            if not processes.is_mine(images):
+                continue
             x = images.to(device)
             whole = before.module(x)
             for graph, tally in zip(after, tallies, strict=True):
@@ -104,6 +107,9 @@ class _Tally:
             self.right_after += int((second == truth).sum())
 
     def quality(self, source: str) -> Quality:
+        """What all processes have counted comes to."""
+        for name, value in list(vars(self).items()):
+            setattr(self, name, processes.total(value))
         agreement = self.same / self.decisions if self.decisions else None
         distance = (self.squared_error / self.squares) ** 0.5 if self.squares else float(self.squared_error > 0)
         seen = (agreement, self.images, source, distance)

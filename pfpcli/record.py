@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -12,6 +13,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from pfpcli import processes
 from pfpcli.errors import InputError
 
 #: Raised when a field changes its meaning or goes; new fields do not raise it.
@@ -421,7 +423,7 @@ def newest(runs: Path = RUNS) -> Path:
 def run_folder(wanted: Path | None, name: str) -> Iterator[tuple[Path, str]]:
     """A folder to write a run into; it appears under its own name only when everything in it is finished.
 
-    An exception takes everything back.
+    An exception takes everything back. Of several processes the first one writes; the others get a folder that goes.
 
     Args:
         wanted: the folder the user named, or None.
@@ -433,6 +435,10 @@ def run_folder(wanted: Path | None, name: str) -> Iterator[tuple[Path, str]]:
     Raises:
         InputError: nothing can be written there.
     """
+    if processes.rank():
+        with tempfile.TemporaryDirectory() as nowhere:
+            yield Path(nowhere), name
+        return
     target = wanted or RUNS / name
     made = [parent for parent in target.parents if not parent.exists()]
     draft = target.parent / f".{target.name}.{os.getpid()}.partial"

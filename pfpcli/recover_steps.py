@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch.fx.node import Node
 
-from pfpcli import cache
+from pfpcli import cache, processes
 from pfpcli.calibration import Division
 from pfpcli.console import Console, Step
 from pfpcli.cut import Cut
@@ -93,7 +93,8 @@ def _in_lockstep(method: str, kept: Cut, smaller: Graph, division: Division, dev
     most = max(whole.batch, min(FITTED, most))
     with whole.on(device), smaller.on(device):
         pair = Lockstep(kept, smaller)
-        batches = [images.to(device) for images, _ in division.fitting(whole.fixed_batch, most)]
+        batches = [images for images, _ in division.fitting(whole.fixed_batch, most)]
+        mine = {i: images.to(device) for i, images in enumerate(batches) if processes.is_mine(images)}
         visitor, calls, done = _VISITORS[method](pair), sum(n.op == "call_function" for n in smaller.nodes), 0
 
         def visit(node: Node) -> None:
@@ -102,7 +103,7 @@ def _in_lockstep(method: str, kept: Cut, smaller: Graph, division: Division, dev
             done += 1
             step.progress(done, calls, "ops")
 
-        pair.run(batches, visit)
+        pair.run(mine, visit)
     return sum(map(len, batches))
 
 

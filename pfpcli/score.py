@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pfpcli import pfp
+from pfpcli import pfp, processes
 from pfpcli.criteria import CRITERIA
 from pfpcli.groups import Group, Groups
 from pfpcli.readers import Look, Reader, Walk
@@ -47,14 +47,19 @@ class Task:
     progress: Callable[[int], None] = lambda done: None
 
     def images(self, most: int | None = None) -> Iterator[Batch]:
-        """The calibration images, on the device; at most so many, if the network takes any number at a time."""
+        """The calibration images, on the device; at most so many, if the network takes any number at a time.
+
+        Of several processes each gets its own, maybe none: what is summed up over images, or the largest of them, has
+        to be combined by `processes.total` or `processes.largest` before anything is made of it.
+        """
         done = 0
         for x, labels in self.batches():
             if most is not None and done >= most:
                 return
             if most is not None and self.groups.labelled.graph.dynamic:
                 x, labels = x[: most - done], None if labels is None else labels[: most - done]
-            yield x.to(self.device), labels
+            if processes.is_mine(x):
+                yield x.to(self.device), labels
             done += len(x)
             self.progress(done)
 
@@ -67,7 +72,7 @@ class Task:
         return unit
 
     def walk(self, look: Look, readers: Iterable[Reader] | None = None) -> None:
-        """Run all images through the network and show what its readers (or these) read."""
+        """Run the images (see `images`) through the network and show what its readers (or these) read."""
         walk = Walk(self.groups.labelled.graph.module, self.readers if readers is None else readers, look)
         with torch.no_grad():
             for x, _ in self.images():
@@ -146,7 +151,9 @@ def score(criterion: str, task: Task) -> Scores:
     counted = Counter(task.progress)
     with task.groups.labelled.graph.on(task.device):
         scores = function(replace(task, progress=counted))
-    return replace(scores, unit=_of_readers(scores.unit, task), samples=counted.most)
+    found = replace(scores, unit=_of_readers(scores.unit, task), samples=counted.most)
+    # what was combined is the same for all, but what devices make of it may differ in the last digit
+    return processes.of_first(lambda: found)
 
 
 def _of_readers(unit: NDArray[np.float64], task: Task) -> NDArray[np.float64]:

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pfpcli import pfp, sipp
+from pfpcli import pfp, processes, sipp
 from pfpcli.criteria import WeightCriterion
 from pfpcli.cut import Cut
 from pfpcli.graph import Graph, fetch
@@ -51,8 +51,10 @@ def look(task: Task, found: Sequence[Weights], criterion: WeightCriterion) -> Se
     counted = Counter(task.progress)
     task = replace(task, progress=counted)
     with task.groups.labelled.graph.on(task.device):
-        largest = {id(reader): _Largest() for each in found for reader in each.readers}
-        mean = {key: _Largest() for key in largest}
+        largest, mean = (
+            {id(reader): _Largest.of(reader, each.tensor, task.device) for each in found for reader in each.readers}
+            for _ in range(2)
+        )
 
         def see(reader: Reader, x: Tensor, weight: Tensor) -> None:
             for columns in reader.pieces(x, weight):
@@ -61,6 +63,8 @@ def look(task: Task, found: Sequence[Weights], criterion: WeightCriterion) -> Se
                     mean[id(reader)].see(sipp.weight_sensitivity(columns, "mean"))
 
         task.walk(see, [reader for each in found for reader in each.readers])
+        for one in (*largest.values(), *mean.values()):
+            one.found = processes.largest(one.found)
         shares = {"max": largest, "mean": mean}.get(criterion.score)
         if shares is not None:
             score = [_combined(each, [shares[id(reader)].tensor for reader in each.readers]) for each in found]
@@ -73,16 +77,19 @@ def look(task: Task, found: Sequence[Weights], criterion: WeightCriterion) -> Se
 
 @dataclass
 class _Largest:
-    """The largest numbers so far."""
+    """The largest shares so far: float[G, O, J, R]."""
 
-    found: Tensor | None = None
+    found: Tensor
+
+    @classmethod
+    def of(cls, reader: Reader, tensor: Tensor, device: torch.device) -> _Largest:
+        return cls(torch.zeros_like(reader.matrix(view_of(reader.weight, tensor.detach())).float(), device=device))
 
     def see(self, values: Tensor) -> None:
-        self.found = values if self.found is None else torch.maximum(self.found, values)
+        self.found = torch.maximum(self.found, values)
 
     @property
     def tensor(self) -> Tensor:
-        assert self.found is not None
         return self.found.cpu()
 
 
@@ -111,7 +118,8 @@ def _gradients(task: Task, found: Sequence[Weights]) -> list[Tensor]:
                 for sums, leaf, slope in zip(total, leaves.values(), slopes, strict=True):
                     if slope is not None:
                         sums += (leaf.detach() * slope).abs()
-    return [(sums / max(1, count)).cpu() for sums in total]
+    count = processes.total(count)
+    return [(processes.total(sums) / max(1, count)).cpu() for sums in total]
 
 
 # What stays ------------------------------------------------------------------------------------------------------
@@ -271,7 +279,7 @@ def errors(task: Task, found: Sequence[Weights], chosen: Sequence[Chosen]) -> li
 
     with task.groups.labelled.graph.on(task.device):
         task.walk(see, [reader for each in found for reader in each.readers])
-    return largest
+    return [processes.largest(error) for error in largest]
 
 
 def dead_units(groups: Groups, readers: Sequence[Reader], sparse: Graph) -> NDArray[np.bool_]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from pfpcli import cache, describe, export
+from pfpcli import cache, describe, export, processes
 from pfpcli.calibration import Calibration, Division, open_calibration
 from pfpcli.certificate import certificate, measure
 from pfpcli.comparison import Point
@@ -307,7 +307,7 @@ def find_device(wanted: str) -> torch.device:
         wanted = next(name for name, there in available.items() if there)
     if not available[wanted]:
         raise InputError(f"--device {wanted}: torch finds no such device here", "use `--device auto` or `--device cpu`")
-    return torch.device(wanted)
+    return processes.own(torch.device(wanted))
 
 
 @contextmanager

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import os
 import sys
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 import typer
 
-from pfpcli import report
+from pfpcli import processes, report
 from pfpcli.record import Record
 from pfpcli.settings import Network
 
@@ -38,6 +40,10 @@ class Talk:
 
     def run(self, road: str, settings: Network) -> Any:
         """Go one of the pipeline's roads with its steps on stderr; the warnings are shown however it ends."""
+        with _one_talks():
+            return self._run(road, settings)
+
+    def _run(self, road: str, settings: Network) -> Any:
         from pfpcli.terminal_console import TerminalConsole
 
         console = TerminalConsole(self.beside(), self.quiet)
@@ -47,8 +53,11 @@ class Talk:
                 warnings.simplefilter("ignore")
             with console.starting():  # torch takes seconds to import
                 pipeline = importlib.import_module("pfpcli.pipeline")
+                processes.start()
             try:
-                return getattr(pipeline, road)(settings, console)
+                found = getattr(pipeline, road)(settings, console)
+                processes.finish()
+                return found
             finally:
                 console.close()
 
@@ -78,6 +87,20 @@ class Talk:
         """The record as it stands in its file, byte for byte, whatever the encoding of the terminal."""
         sys.stdout.flush()
         sys.stdout.buffer.write(found.json().encode("utf-8"))
+
+
+@contextlib.contextmanager
+def _one_talks() -> Iterator[None]:
+    """Silence, unless this is the first of the processes that work together."""
+    if processes.is_first():
+        yield
+        return
+    with (
+        open(os.devnull, "w", encoding="utf-8") as nowhere,
+        contextlib.redirect_stdout(nowhere),
+        contextlib.redirect_stderr(nowhere),
+    ):
+        yield
 
 
 def output(stream: TextIO, color: str) -> Output:

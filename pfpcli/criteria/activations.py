@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pfpcli import processes
 from pfpcli.labels import along
 from pfpcli.ops import Columns
 from pfpcli.readers import Reader, seats
@@ -37,7 +38,7 @@ def activation(task: Task) -> Scores:
             np.add.at(count, units, x.numel() / len(units))
 
     task.walk(look)
-    return Scores(total / np.maximum(count, 1))
+    return Scores(processes.total(total) / np.maximum(processes.total(count), 1))
 
 
 def weight_activation(task: Task) -> Scores:
@@ -67,7 +68,7 @@ def weight_activation(task: Task) -> Scores:
     task.walk(look)
     graph = task.groups.labelled.graph
     for reader in task.readers:
-        mean = squares[id(reader)] / max(counts[id(reader)], 1)
+        mean = processes.total(squares[id(reader)]) / max(processes.total(counts[id(reader)]), 1)
         if reader.has_weights:
             mean = np.sqrt(mean) * _wide(reader, _norms(reader.matrix(graph.tensor(reader.weight).detach().float())))
         np.add.at(unit, reader.units, mean)
@@ -89,10 +90,10 @@ def thinet(task: Task) -> Scores:
     the paper removes it, and so does this.)
     """
     unit = task.nothing()
-    seen = {id(r): Outputs.of(r, task, np.random.default_rng((task.seed, i))) for i, r in enumerate(task.readers)}
-    task.walk(lambda reader, x, weight: seen[id(reader)].look(x, weight))
+    seen = [Outputs.of(r, task, np.random.default_rng((task.seed, i))) for i, r in enumerate(task.readers)]
+    walk_outputs(task, seen)
     for i, group in enumerate(task.groups.prunable):
-        grams = [one.grams[i] / max(one.energy, _TINY) for one in seen.values() if i in one.grams]
+        grams = [one.grams[i] / max(one.energy, _TINY) for one in seen if i in one.grams]
         if grams:
             order = removal_order(np.sum(grams, axis=0))
             unit[group.units[order]] = (np.arange(len(order)) + 1) / len(order)
@@ -163,6 +164,15 @@ class Outputs:
             for part, places in zip(terms, self.places[i].view(parts, -1), strict=True):
                 gathered = part.new_zeros(len(part), len(gram) + 1).index_add_(1, places, part)[:, :-1]
                 gram += (gathered.T @ gathered).cpu().double().numpy()
+
+
+def walk_outputs(task: Task, seen: list[Outputs]) -> None:
+    """Show the outputs of some readers all images."""
+    by_reader = {id(one.reader): one for one in seen}
+    task.walk(lambda reader, x, weight: by_reader[id(reader)].look(x, weight), [one.reader for one in seen])
+    for one in seen:
+        one.energy = processes.total(one.energy)
+        one.grams = {i: processes.total(gram) for i, gram in one.grams.items()}
 
 
 def _squares(reader: Reader, x: Tensor) -> NDArray[np.float64]:

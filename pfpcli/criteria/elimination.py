@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pfpcli.criteria.activations import Outputs
+from pfpcli.criteria.activations import Outputs, walk_outputs
 from pfpcli.criteria.gradients import felt
 from pfpcli.grams import RIDGE, Gram, bundles, is_solved
 from pfpcli.groups import Group
@@ -46,14 +46,14 @@ def obs(task: Task) -> Scores:
     unit = task.nothing()
     weights = felt(task)
     others = [(i, r) for i, r in enumerate(task.readers) if not is_solved(r)]
-    seen = {id(r): Outputs.of(r, task, np.random.default_rng(i)) for i, r in others}
+    seen = [Outputs.of(reader, task, np.random.default_rng(i)) for i, reader in others]
     if seen:
-        task.walk(lambda reader, x, w: seen[id(reader)].look(x, w), [reader for _, reader in others])
+        walk_outputs(task, seen)
     where = {id(group): i for i, group in enumerate(task.groups.prunable)}
     for bundle in bundles(task, task.groups.prunable):
         for group, grams in bundle:
             blocks = [block for gram in grams for block in _blocks(gram, group, weights[gram.reader.node], task)]
-            for outputs in seen.values():
+            for outputs in seen:
                 if where[id(group)] in outputs.grams:
                     blocks.append(_of_outputs(outputs, where[id(group)]))
             if blocks:

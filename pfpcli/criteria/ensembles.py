@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.fx.node import Node
 
+from pfpcli import processes
 from pfpcli.gated import Gated, Kept
 from pfpcli.groups import Group
 from pfpcli.loss import divergence, real
@@ -75,9 +76,9 @@ def lfe(task: Task) -> Scores:
                 whole += float(divergence(outputs, outputs, truth))
                 for one in ensembles:
                     one.measure(kept.values, outputs, truth, len(images[some]))
-    doubtful = []
+    whole, doubtful = processes.total(whole), []
     for one in ensembles:
-        change = (one.losses - whole) / max(whole, _TINY)
+        change = (processes.total(one.losses) - whole) / max(whole, _TINY)
         weights, explained = fit(one.masks, np.minimum(change, np.percentile(change, CLIP)))
         unit[one.group.units] = -weights
         if explained < DOUBTFUL:

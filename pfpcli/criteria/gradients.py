@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx
 from torch.fx.node import Node
 
-from pfpcli import ops
+from pfpcli import ops, processes
 from pfpcli.gated import Gated
 from pfpcli.graph import Graph, is_tensor
 from pfpcli.loss import likely_losses, per_sample_loss, real
@@ -48,7 +48,7 @@ def taylor(task: Task) -> Scores:
             change[[*heads]] = [*heads.values()]
             unit += np.abs(change)
             count += 1
-    return Scores(unit / max(count, 1))
+    return Scores(processes.total(unit) / max(processes.total(count), 1))
 
 
 def felt(task: Task) -> dict[Node, Tensor]:
@@ -62,21 +62,23 @@ def felt(task: Task) -> dict[Node, Tensor]:
         call -> float64[C_out], the mean over images and positions.
     """
     graph = task.groups.labelled.graph
-    run = _Seen(graph.module, {reader.node for reader in task.readers if reader.has_weights})
-    sums: dict[Node, Tensor] = {}
-    counts: dict[Node, int] = {}
+    # in the order of the readers, which is the same in every process
+    layers = list(dict.fromkeys(reader.node for reader in task.readers if reader.has_weights))
+    run = _Seen(graph.module, set(layers))
+    sums = {node: torch.zeros(node.meta["val"].shape[_made(node)], dtype=torch.float64) for node in layers}
+    counts = dict.fromkeys(layers, 0)
     for images, _ in task.images(FELT):
         for some in images.split(_at_a_time(graph)):
             outputs = real(run.run(some.clone().requires_grad_()))
             for node, value in run.seen.items():
-                counts[node] = counts.get(node, 0) + value.numel() // value.shape[_made(node)]
+                counts[node] += value.numel() // value.shape[_made(node)]
             for loss in likely_losses(outputs, LIKELY):
                 slopes = torch.autograd.grad(loss, [*run.seen.values()], retain_graph=True, allow_unused=True)
                 for node, slope in zip(run.seen, slopes, strict=True):
                     squares = torch.zeros_like(run.seen[node]) if slope is None else slope.square()
                     rows = squares.detach().movedim(_made(node), 0).flatten(1)
-                    sums[node] = sums.get(node, 0) + rows.sum(1, dtype=torch.float64).cpu()
-    return {node: total / counts[node] for node, total in sums.items()}
+                    sums[node] += rows.sum(1, dtype=torch.float64).cpu()
+    return {node: processes.total(sums[node]) / max(1, processes.total(counts[node])) for node in layers}
 
 
 def _made(node: Node) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pfpcli import pfp
+from pfpcli import pfp, processes
 from pfpcli.ops import Columns
 from pfpcli.readers import Reader, by_unit, is_distinct
 from pfpcli.score import LayerScores, Scores, Task
@@ -76,13 +76,13 @@ class _Seen:
         self.unit.scatter_reduce_(0, units.to(shares.device), shares, "amax")
 
     def scores(self) -> LayerScores:
-        reader = self.reader
+        reader, channel, unit = self.reader, processes.largest(self.channel), processes.largest(self.unit)
         units = np.unique([*reader.units[reader.units > 0], *reader.heads[reader.heads > 0]]).astype(np.int64)
         return LayerScores(
             reader.name,
-            self.channel.double().cpu().numpy(),
+            channel.double().cpu().numpy(),
             units,
-            self.unit.double().cpu().numpy()[units],
+            unit.double().cpu().numpy()[units],
             reader.patches,
             reader.kernel,
             reader.neurons,

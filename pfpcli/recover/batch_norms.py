@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.fx.node import Node
 
+from pfpcli import processes
 from pfpcli.ops import bind
 from pfpcli.recover.lockstep import Lockstep
 from pfpcli.recover.refit import NORMS
@@ -35,16 +36,22 @@ class Recalibrate:
         if not isinstance(x, Node) or given["running_mean"] is None:
             return
         mean, var = (self._pair.tensor(given[name]) for name in ("running_mean", "running_var"))
-        (m, s), (m_hat, s_hat) = _moments(self._pair.original(x)), _moments(self._pair.now(x))
+        (m, s), (m_hat, s_hat) = (_moments(batches, mean) for batches in (self._pair.original(x), self._pair.now(x)))
         ratio = torch.where(s > 0, s_hat / s, 1.0)
         mean.copy_(m_hat - ratio * (m - mean))
         var.copy_((ratio.square() * (var + given["eps"]) - given["eps"]).clamp(min=0))
 
 
-def _moments(batches: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """(mean, standard deviation) of each channel: float64[C]; batches: float[N, C, ...] each."""
+def _moments(batches: list[Tensor], like: Tensor) -> tuple[Tensor, Tensor]:
+    """(mean, standard deviation) of each channel: float64[C].
+
+    Args:
+        batches: float[N, C, ...] each, of this process; there may be none.
+        like: float[C].
+    """
     rows = [x.movedim(1, 0).flatten(1) for x in batches]
-    count = sum(x.shape[1] for x in rows)
-    mean = torch.stack([x.sum(1, dtype=torch.float64) for x in rows]).sum(0) / count
-    spread = torch.stack([(x.double() - mean[:, None]).square().sum(1) for x in rows]).sum(0) / count
+    none = torch.zeros_like(like, dtype=torch.float64)
+    count = max(1, processes.total(sum(x.shape[1] for x in rows)))
+    mean = processes.total(sum((x.sum(1, dtype=torch.float64) for x in rows), none)) / count
+    spread = processes.total(sum(((x.double() - mean[:, None]).square().sum(1) for x in rows), none)) / count
     return mean, spread.sqrt()

@@ -108,13 +108,17 @@ def distill(
 def agreement(whole: Graph, smaller: Graph, batches: Batches, device: torch.device | str = "cpu") -> float:
     """The fraction of decisions that two networks share; without decisions, 1 minus the distance of their outputs.
 
+    Few images have few fractions, so networks that share as many are told apart by the distance of their outputs, which
+    counts less than one decision.
+
     Args:
         whole: the original.
         smaller: the other one.
         batches: the images to ask about.
         device: where to compute.
     """
-    return likeness(compare(whole, smaller, batches, "", device))[1]
+    quality = compare(whole, smaller, batches, "", device)
+    return likeness(quality)[1] - min(1.0, quality.distance) / (2 * max(1, quality.n))
 
 
 def checking(division: Division, fixed: int | None) -> NDArray[np.int64]:

@@ -1,12 +1,14 @@
 """Lockstep: an original and its cut run side by side, node by node, on all images at once.
 
+Of several processes each has its own batches, maybe none; what visitors sum up over them has to be combined.
+
 Before a call of the cut network is computed, a visitor may change its tensors, with everything in front of it computed
 already: what an earlier layer could not make good, a later one sees.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -27,6 +29,9 @@ class Lockstep:
     Args:
         kept: what is left of every tensor of the original.
         smaller: the cut network; its nodes have the names they have in the original.
+
+    Attributes:
+        places: of the batches here, among those of all processes.
     """
 
     def __init__(self, kept: Cut, smaller: Graph) -> None:
@@ -36,17 +41,21 @@ class Lockstep:
         self._partner = {node: named[node.name] for node in self._whole.nodes if node.name in named}
         self._original = {partner: node for node, partner in self._partner.items()}
         self._runs = fx.Interpreter(self._whole.module), fx.Interpreter(smaller.module)
+        self.places: list[int] = []
         self._batches: list[tuple[_Values, _Values]] = []
+        self._computed: tuple[set[Node], set[Node]] = set(), set()
 
-    def run(self, batches: Sequence[Tensor], visit: Callable[[Node], None]) -> None:
+    def run(self, batches: Mapping[int, Tensor], visit: Callable[[Node], None]) -> None:
         """Compute everything.
 
         Args:
-            batches: float[N, ...] each, where the tensors of the graphs are.
+            batches: place -> float[N, ...], where the tensors of the graphs are.
             visit: called with every call of the cut network, after the original has computed it and before it does.
         """
         first = self._whole.inputs[0]
-        self._batches = [({first: x}, {self._partner[first]: x}) for x in batches]
+        self.places = list(batches)
+        self._batches = [({first: x}, {self._partner[first]: x}) for x in batches.values()]
+        self._computed = {first}, {self._partner[first]}
         done = _last_uses(self._whole), _last_uses(self._smaller)
         with torch.no_grad():
             for node in self._smaller.nodes:
@@ -92,9 +101,10 @@ class Lockstep:
 
     def is_known(self, node: Node) -> bool:
         """Whether both networks have computed a node of the cut one."""
-        return all(self._original.get(node) in before and node in now for before, now in self._batches)
+        return self._original.get(node) in self._computed[0] and node in self._computed[1]
 
     def _compute(self, which: int, node: Node) -> None:
+        self._computed[which].add(node)
         for values in self._batches:
             self._runs[which].env = values[which]
             values[which][node] = self._runs[which].run_node(node)

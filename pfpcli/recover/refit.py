@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.fx.node import Node
 
-from pfpcli import ops
+from pfpcli import ops, processes
 from pfpcli.graph import is_tensor
 from pfpcli.layers import Layer
 from pfpcli.normal import Normal, rows
@@ -51,7 +51,8 @@ class Refit:
     def __init__(self, pair: Lockstep, *, weights: bool = True) -> None:
         self._pair = pair
         self._weights = weights
-        self._random = torch.Generator().manual_seed(0)
+        # by batch: which positions are looked at does not depend on the process that has it
+        self._random: dict[int, torch.Generator] = {}
         # weights that several layers share are fitted to all of them, as far as they have come
         self._problems: dict[int, _Problem] = {}
         self._intercepts: dict[int, Intercept | None] = {}
@@ -81,18 +82,18 @@ class Refit:
         assert rule is not None
         groups, columns, outputs = problem.start.shape
         targets = self._targets(layer.node)
-        positions = targets[0].numel() // (len(targets[0]) * groups * outputs)
-        images = sum(map(len, targets))
+        images = processes.total(sum(map(len, targets)))
         wanted = -(-max(FEWEST, ROWS * columns) // images)
-        for i, (x, y) in enumerate(zip(self._pair.now(layer.x), targets, strict=True)):
-            made = y.movedim(rule.made, 1).reshape(len(y), groups, outputs, positions)
+        for place, x, y in zip(self._pair.places, self._pair.now(layer.x), targets, strict=True):
+            random = self._random.setdefault(place, torch.Generator().manual_seed(place))
+            made = y.movedim(rule.made, 1).reshape(len(y), groups, outputs, -1)
             if fixed is not None:
                 made = made - self._pair.tensor(fixed).detach().expand(groups * outputs).view(groups, outputs, 1)
             done = 0
             for piece in layer.pieces(x, weight):
-                read, some = rows(piece, wanted, self._random)
+                read, some = rows(piece, wanted, random)
                 part = made[done : done + len(piece.x)][..., some.to(y.device)]
-                problem.add(i, read, part.permute(1, 0, 3, 2).flatten(1, 2).double())
+                problem.add(place, read, part.permute(1, 0, 3, 2).flatten(1, 2).double())
                 done += len(piece.x)
 
     def _targets(self, node: Node) -> list[Tensor]:
@@ -130,15 +131,16 @@ class _Problem:
         (self.checked if batch % CHECKED == CHECKED - 1 else self.fitted).add(x, y)
 
     def solve(self, ridges: tuple[float, ...], *, intercept: bool) -> Tensor:
-        """The weights with the lambda that predicts best, or with none of them: float64[G, K + 1, O]."""
-        both = self.fitted + self.checked
+        """The weights with the lambda that predicts best, or with none of them: float64[G, K + 1, O].
+
+        All processes have the same ones.
+        """
+        fitted, checked = self.fitted.of_all(), self.checked.of_all()
+        both = fitted + checked
         choices: list[float | None] = [None, *(ridges if self.start.shape[1] <= WIDEST else ())]
-        if len(choices) == 1 or not self.checked.gram.any():
+        if len(choices) == 1 or not checked.gram.any():
             return both.solve(self.start, choices[len(choices) // 2], intercept=intercept)
-        errors = [
-            float(self.checked.loss(self.fitted.solve(self.start, ridge, intercept=intercept)).sum())
-            for ridge in choices
-        ]
+        errors = [float(checked.loss(fitted.solve(self.start, ridge, intercept=intercept)).sum()) for ridge in choices]
         return both.solve(self.start, choices[errors.index(min(errors))], intercept=intercept)
 
 

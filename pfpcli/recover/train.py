@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pfpcli import processes
 from pfpcli.errors import Interrupted
 from pfpcli.graph import Graph, fetch, is_tensor
 from pfpcli.recover.stream import Labels, Stream
@@ -163,7 +164,8 @@ class _Training:
         self.path = path
         self.optimizer = _optimizer(tensors, schedule.decay)
         self.scaler = torch.amp.GradScaler("cuda", enabled=device.type == "cuda")
-        self.together = max(1, -(-_STEP_IMAGES // stream.batch))
+        # of several processes each has as many batches to a step as one would have alone
+        self.together = max(1, -(-_STEP_IMAGES // stream.batch)) * processes.count()
         self.epoch = self.step = 0
         self.seconds = self.before = self.best = self.figure = 0.0
         self.held: dict[str, Tensor] = {}
@@ -182,7 +184,7 @@ class _Training:
         with torch.no_grad():
             for name, tensor in self.tensors.items():
                 tensor.copy_(self.held[name])
-        if self.path is not None:
+        if self.path is not None and not processes.rank():
             self.path.unlink(missing_ok=True)
         return Trained(self._epochs(), self.seconds, self.before, self.figure)
 
@@ -199,7 +201,7 @@ class _Training:
             for batches in self._steps():
                 self._descend(batches)
                 self.step += 1
-                self.seconds = time.perf_counter() - began
+                self.seconds = processes.largest(time.perf_counter() - began)
                 progress(self._done(), self.figure)
                 if time.perf_counter() - saved > _SAVE:
                     self._write()
@@ -209,7 +211,7 @@ class _Training:
             else:
                 self.epoch, self.step = self.epoch + 1, 0
             self._keep(self.check.figure())
-            self.seconds = time.perf_counter() - began
+            self.seconds = processes.largest(time.perf_counter() - began)
             finished = self._done() >= 1
 
     def _keep(self, found: float) -> None:
@@ -236,9 +238,11 @@ class _Training:
     def _descend(self, batches: list[tuple[Tensor, Labels, torch.Generator]]) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = self.schedule.rate_at(self._done())
-        for x, labels, generator in batches:
+        for x, labels, generator in batches[processes.rank() :: processes.count()]:
             loss = self.placed(x, labels, generator) / len(batches)
             self.scaler.scale(loss).backward()
+        for tensor in self.tensors.values() if processes.count() > 1 else ():
+            tensor.grad = processes.total(torch.zeros_like(tensor) if tensor.grad is None else tensor.grad)
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.tensors.values(), _CLIP)
         if self.scaler.is_enabled() or norm.isfinite():
@@ -254,7 +258,7 @@ class _Training:
 
     def _write(self) -> None:
         """Keep the state, as far as there is a place to."""
-        if self.path is None:
+        if self.path is None or processes.rank():
             return
         content = {name: getattr(self, name) for name in self._FIELDS}
         content |= {"now": self._copied(), "optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
