@@ -202,3 +202,13 @@ def test_one_process_gets_back_what_it_gives(monkeypatch: pytest.MonkeyPatch) ->
 def test_the_command_line_starts_without_torch() -> None:
     code = "import sys, pfpcli.cli; assert not {'torch', 'numpy'} & {*sys.modules}"
     subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
+
+
+def test_two_processes_train_one_network(home: Path) -> None:
+    flags = ["--keep", "0.5", "--recover", "lsq,distill", "--epochs", "2", "--no-cache", "--out", "trained", "--json"]
+    done = together("-m", "pfpcli", "compress", "net.pt", "--calib", "few", *flags, cwd=home)
+    assert done.code == 0, done.err
+    methods = json.loads(done.out)["recovery"]
+    assert [each["method"] for each in methods] == ["lsq", "distill"]
+    assert methods[1]["after"] >= methods[1]["before"]
+    assert (home / "trained" / "model.onnx").exists()
