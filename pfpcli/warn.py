@@ -97,7 +97,8 @@ def _lost_quality(quality: Quality) -> str:
     lost = quality.before - quality.after
     if lost < LOSS:
         return ""
-    return f"{quality.metric} fell by {100 * lost:.1f} points: keep more (--keep), or train what was written"
+    more = "keep more (--keep), train without labels (--recover lsq,distill), or with them (pfp finetune)"
+    return f"{quality.metric} fell by {100 * lost:.1f} points: {more}"
 
 
 def _few_samples(division: Division, readers: list[Reader], delta: float) -> str:

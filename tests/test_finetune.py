@@ -43,7 +43,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for file in sorted((SAMPLES / "images" / name).iterdir())[:16]:
             shutil.copy(file, home / "images" / name)
     shutil.copy(SAMPLES / "model.pt", home)
-    pfpcli.compress(home / "model.pt", home / "images", keep=0.5, out=home / "run", threads=1)
+    pfpcli.compress(home / "model.pt", home / "images", keep=0.5, recover=(), out=home / "run", threads=1)
     return home
 
 

@@ -42,6 +42,7 @@ def compress(name: str, images: Path, folder: Path) -> Run:
         folder / "weights.pt",
         images,
         keep=0.5,
+        allocate="uniform",
         arch=f"torchvision:{name}",
         input_size=(3, 64, 64),
         samples=4,

@@ -46,7 +46,7 @@ def recovered(
 ) -> None:
     for visitor in visitors:
         pair = Lockstep(kept, smaller)
-        pair.run(images.split(16), visitor(pair))
+        pair.run(dict(enumerate(images.split(16))), visitor(pair))
 
 
 def means(pair: Lockstep) -> Refit:
@@ -228,7 +228,7 @@ def test_recovery_brings_every_network_nearer_to_the_original_on_what_it_is_fitt
     before = distance(kept, smaller, images)
     step = 16 if groups.labelled.graph.dynamic else len(images)
     pair = Lockstep(kept, smaller)
-    pair.run(images.split(step), Refit(pair))
+    pair.run(dict(enumerate(images.split(step))), Refit(pair))
     after = distance(kept, smaller, images)
     # what a norm across channels does with fewer of them, no refit in front of it can foresee
     assert after <= max(before, 1e-3) or any(group.inexact for group in groups.prunable)
@@ -239,7 +239,7 @@ def test_recovery_brings_every_network_nearer_to_the_original_on_what_it_is_fitt
 def test_what_lost_nothing_puts_out_what_it_did(name: str) -> None:
     _, kept, smaller, images = of_net(name, lambda groups: np.zeros(0, np.int64))
     pair = Lockstep(kept, smaller)
-    pair.run([images], Refit(pair))
+    pair.run({0: images}, Refit(pair))
     assert distance(kept, smaller, images) < 1e-4
 
 
