@@ -46,7 +46,8 @@ to the same fractions of their multiply-adds, and judged by the same images.
   Torch-Pruning and onnxsim has the bisection in it, since they take no budget of MACs. Memory is that of the whole
   process at its peak by then, libraries included.
 
-One run of every point, one seed. – stands for what was not measured."""
+One run of every point, one seed. – stands for what was not measured; rows and tables of which nothing was are left
+out (`make bench-accuracy` measures all of them, in many hours)."""
 
 
 def conditions(found: list[Record]) -> str:
@@ -65,7 +66,8 @@ def markdown(found: list[Record]) -> str:
     parts = [BEGINS, "" if not found else conditions(found)]
     for minutes in (0.0, MINUTES):
         for model in MODELS:
-            parts += [heading(found, model, minutes), table(found, model, minutes)]
+            if any((r["model"], r["minutes"]) == (model, minutes) for r in found):
+                parts += [heading(found, model, minutes), table(found, model, minutes)]
     if charted(found):
         parts.append(f"![{TITLES[MODELS[0]]}: accuracy against MACs](accuracy.svg)")
     failed = [f"- {name(record)}: {record['why']}" for record in found if record["status"] != "ok"]
@@ -103,6 +105,8 @@ def table(found: list[Record], model: str, minutes: float) -> str:
     head = ["keep of the MACs", *(f"{100 * budget:.0f} %" for budget in budgets), f"s {at}", f"MB {at}"]
     lines = [f"| {' | '.join(head)} |", "|---" + "|--:" * (len(head) - 1) + "|"]
     for tool, criterion in TRAINED if minutes else by_tool():
+        if not any((tool, criterion, budget) in there for budget in budgets):
+            continue
         cells = [cell(there.get((tool, criterion, budget))) for budget in budgets]
         costs = cost(there.get((tool, criterion, COSTS_AT)))
         lines.append(f"| {' | '.join([label(tool, criterion), *cells, *costs])} |")
