@@ -20,12 +20,13 @@ from pfpcli.certified import Certified, LayerChecked
 from pfpcli.comparison import Comparison, Point
 from pfpcli.console import Console
 from pfpcli.errors import InputError, UnsupportedError
+from pfpcli.folders import run_folder
 from pfpcli.inspection import Inspection
 from pfpcli.outcome import Outcome, SparseOutcome, TunedOutcome
 from pfpcli.plan import nothing_to_prune, without
 from pfpcli.ranking import Ranking
 from pfpcli.readers import readers
-from pfpcli.record import FILES, Run, SparseRun, TunedRun, Verification, run_folder
+from pfpcli.record import FILES, Run, SparseRun, TunedRun, Verification
 from pfpcli.replan import replan
 from pfpcli.report.comparison import FILES as COMPARISONS
 from pfpcli.reweight import reweight

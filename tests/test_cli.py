@@ -36,7 +36,7 @@ for name in ("FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS", "PFP_NO_PROGRESS"):
 FAKE = """
 import os, sys, time, types
 import runs
-from pfpcli.record import run_folder
+from pfpcli.folders import run_folder
 
 def compress(settings, console):
     with run_folder(settings.out, settings.name) as (folder, name):

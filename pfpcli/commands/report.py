@@ -11,6 +11,7 @@ from pfpcli import record
 from pfpcli.commands.app import command
 from pfpcli.commands.flags import COLORS, OUTPUT, Color, Json, Verbose, switch
 from pfpcli.commands.talk import Talk, width
+from pfpcli.folders import newest
 from pfpcli.report import REPORTS
 
 
@@ -29,7 +30,7 @@ def report(
 ) -> None:
     """Show what a run did: what was asked and achieved, where it was saved, and what was left alone."""
     talk = Talk(as_json, False, verbose, color)
-    path = run or record.newest()
+    path = run or newest()
     found = record.read(path)
     if as_json:
         talk.json(found)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from pfpcli.record import FILES, RUNS, Quality, Record
+from pfpcli.folders import RUNS
+from pfpcli.record import FILES, Quality, Record
 from pfpcli.report import numbers
 from pfpcli.report.page import SHORTEST, Page, shorten, spell
 
