@@ -2,8 +2,9 @@
 
 The error of a layer is |z_hat - z| / (z+ + z-): z what it puts out before its bias, z_hat without the channels that
 were dropped and with those that were drawn re-weighted, z+ and z- what its positive and its negative terms sum up to.
-It is of this layer alone, on what it reads in the original network. Errors of layers compound on the way to the output,
-and no bound on that is claimed; how far the outputs moved is measured (`quality`).
+It is of this layer alone, on what it reads in the original network, as it was cut and before any recovery. Errors of
+layers compound on the way to the output, and no bound on that is claimed; how far the outputs moved is measured
+(`quality`).
 
     bound      sum over channels j of |1 - scale_j| s_j, scale 0 where j was dropped: holds on the images scored, for
                any choice, because no term of channel j is more than s_j of its sum. At least 1, it says nothing

@@ -33,7 +33,7 @@ from pfpcli.quality import compare, likeness
 from pfpcli.recover.stream import Labels, Stream, batch_size, mixed, moved
 from pfpcli.recover.train import Check, Progress, Schedule, silent, train
 
-#: Temperature of the divergence, and the highest learning rate: the best of some that were tried (docs/method.md).
+#: Temperature of the divergence, and the highest learning rate.
 TEMPERATURE, RATE = 4.0, 0.02
 #: Images at a time, at most.
 BATCH = 64
