@@ -26,6 +26,10 @@ from pfpcli.select import SELECTIONS, Draws
 TOLERANCE = 0.005
 #: How often widths are chosen anew by what they cost where they were before.
 _ROUNDS = 4
+#: A curve counts (number of layers that read its group) to the power of this. It is measured with the group alone cut
+#: and each reader refitted by itself; where all are cut, later layers make good much of what is lost inside of a
+#: branch, and little of what all of them read.
+_SPREAD = 0.5
 
 
 @dataclass(frozen=True)
@@ -152,7 +156,8 @@ def _uniform(choices: list[_Choice], known: _Known) -> _Counts:
 
 def _least_loss(choices: list[_Choice], known: _Known, of: str) -> _Counts:
     """The least sum of what curves say is lost, for what it costs: each group minimises loss + level * cost."""
-    losses = [curve.at_every_width(of) for curve in known.curves]
+    spread = [max(1, len(choice.group.readers)) ** _SPREAD for choice in choices]
+    losses = [curve.at_every_width(of) * by for curve, by in zip(known.curves, spread, strict=True)]
     costs = [price * np.arange(len(loss)) for price, loss in zip(known.prices, losses, strict=True)]
     pairs = list(zip(choices, losses, costs, strict=True))
     return lambda level: [c.rounded(int(np.argmin(loss + level * cost))) for c, loss, cost in pairs]

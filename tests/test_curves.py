@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from pfpcli import plan as planning
 from pfpcli.cost import count
 from pfpcli.criteria.elimination import Block, eliminate
 from pfpcli.curves import MEASURED, Curve, curves
@@ -130,3 +131,32 @@ def test_widths_go_where_nothing_is_lost() -> None:
     kept = dict(zip((g.name for g in groups.groups), planned.kept, strict=True))
     names = [group.name for group in groups.prunable]
     assert kept[names[1]] < kept[names[0]]
+
+
+class Trunk(nn.Module):
+    """A trunk that four branches read, each of which reads a group of its own at its end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.last = conv(3, 16), head(16)
+        self.branches = nn.ModuleList(nn.Sequential(conv(16, 16), nn.Conv2d(16, 16, 3, padding=1)) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for branch in self.branches:
+            x = x + branch(x)
+        return self.last(x)
+
+
+def test_what_many_layers_read_keeps_more_than_its_curve_alone_would_leave(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    groups = grouped(Trunk(), 3, 8, 8)
+    found = scores(groups, [torch.randn(8, 3, 8, 8)], "l1")
+    widths = np.arange(15, 0, -1)
+    alike = [Curve(16, widths, {"divergence": 1.0 * (16 - widths) ** 2}) for _ in groups.prunable]
+    trunk = max(range(len(groups.groups)), key=lambda i: len(groups.groups[i].readers))
+    kept = []
+    for power in (0.0, 0.5):
+        monkeypatch.setattr(planning, "_SPREAD", power)
+        kept.append(plan(groups, found, Budget(0.5), allocate="divergence", curves=alike).kept[trunk])
+    assert kept[1] > kept[0]

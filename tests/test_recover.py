@@ -17,7 +17,7 @@ from pfpcli.flow import label
 from pfpcli.graph import Graph
 from pfpcli.groups import Groups, group
 from pfpcli.normal import Normal
-from pfpcli.recover import refit
+from pfpcli.recover import refit, tail
 from pfpcli.recover.batch_norms import Recalibrate
 from pfpcli.recover.lockstep import Lockstep
 from pfpcli.recover.refit import Refit
@@ -192,12 +192,63 @@ def test_the_end_of_a_residual_branch_makes_good_what_the_other_lost(monkeypatch
     alive = groups.alive(np.concatenate([g.units[:6] for g in groups.prunable if len(g.units) == 10]))
     images = torch.randn(COUNT, 3, 8, 8)
     left = []
-    for joined in (refit._joined, lambda node, pair: None):
-        monkeypatch.setattr(refit, "_joined", joined)
+    for added in (tail._added, lambda *_: None):
+        monkeypatch.setattr(tail, "_added", added)
         kept, smaller = Cut(groups.labelled, alive), cut(groups.labelled, alive)
         recovered(kept, smaller, images, Refit)
         left.append(distance(kept, smaller, images))
     assert left[0] < 0.95 * left[1]
+
+
+def normed(*after: nn.Module) -> nn.Module:
+    norm = nn.BatchNorm2d(6)
+    norm.running_mean, norm.running_var = torch.randn(6) / 10, torch.rand(6) / 10
+    with torch.no_grad():
+        norm.weight.copy_(torch.randn(6))  # some channels are turned over
+        norm.bias.copy_(torch.randn(6) / 10)
+    return nn.Sequential(conv(3, 10), nn.ReLU(), nn.Conv2d(10, 6, 3, padding=1, bias=False), norm, *after)
+
+
+class Added(nn.Module):
+    """A branch is added to another, and the sum is clipped."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.branch, self.other = normed(), conv(3, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        other = self.other(x)
+        return (self.branch(x) + other).relu()
+
+
+CLIPPED: dict[str, Callable[[], nn.Module]] = {
+    "relu": lambda: normed(nn.ReLU()),
+    "relu6": lambda: normed(nn.ReLU6()),
+    "hardtanh": lambda: normed(nn.Hardtanh(-1, 1)),
+    "bias": lambda: nn.Sequential(conv(3, 10), nn.ReLU(), nn.Conv2d(10, 6, 3), nn.ReLU()),
+    "grouped": lambda: nn.Sequential(conv(3, 12), nn.ReLU(), nn.Conv2d(12, 6, 3, groups=3), nn.ReLU()),
+    "linear": lambda: nn.Sequential(conv(3, 10), nn.ReLU(), nn.Flatten(), nn.Linear(640, 6), nn.ReLU()),
+    "sum": Added,
+}
+
+
+@pytest.mark.parametrize("name", CLIPPED)
+def test_what_is_clipped_away_is_no_error(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    groups = grouped(CLIPPED[name](), 3, 8, 8)
+    images = torch.randn(COUNT, 3, 8, 8)
+    left = []
+    for rounds in (0, refit.CLIPPED):
+        monkeypatch.setattr(refit, "CLIPPED", rounds)
+        kept, smaller = Cut(groups.labelled, alive := dropped_halves(groups)), cut(groups.labelled, alive)
+        recovered(kept, smaller, images, Refit)
+        left.append(distance(kept, smaller, images))
+    assert left[1] < 0.995 * left[0]
+
+
+def dropped_halves(groups: Groups) -> np.ndarray:
+    """All but half of every group."""
+    return groups.alive(np.concatenate([group.rows[:, : group.steps // 2].reshape(-1) for group in groups.prunable]))
 
 
 def test_weights_that_several_layers_share_are_fitted_to_all_of_them() -> None:

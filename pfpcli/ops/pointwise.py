@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.fx.node import Node
 from torch.utils._pytree import tree_leaves
 
-from pfpcli.ops.rule import register
+from pfpcli.ops.rule import bind, register
 
 if TYPE_CHECKING:
     from pfpcli.flow import Flow
@@ -87,6 +89,25 @@ def _ragged(flow: Flow, operands: list[Axes]) -> dict[int, Any] | None:
             return None
         found[dim] = ends[0][0].ragged[dim]
     return found
+
+
+def _limits(node: Node) -> tuple[float, float]:
+    """What a call clips to."""
+    given = bind(node)
+    low, high = (given.get(each, given.get(other)) for each, other in (("min", "min_val"), ("max", "max_val")))
+    return -inf if low is None else float(low), inf if high is None else float(high)
+
+
+register("aten.relu.default", clips=lambda node: (0.0, inf), ragged=True)(pointwise)
+register("aten.relu6.default", clips=lambda node: (0.0, 6.0), ragged=True)(pointwise)
+register(
+    "aten.hardtanh.default",
+    "aten.clamp.default",
+    "aten.clamp_min.default",
+    "aten.clamp_max.default",
+    clips=_limits,
+    ragged=True,
+)(pointwise)
 
 
 @register("aten.type_as.default")

@@ -39,6 +39,7 @@ class Rule:
         columns: the call as a matrix product, see `Columns`; None where it has no weights.
         operands: where among the arguments of its schema are what it reads, its weights and its bias, if it has any.
         made: the dimension of its result along which the channels it makes lie.
+        clips: the interval that the op maps to itself, whatever is outside to its ends; None for all other ops.
         exact: False where statistics are taken across channels, so that cutting changes them.
         ragged: whether `flow` can handle ragged dimensions; otherwise it sees them evened out.
     """
@@ -49,6 +50,7 @@ class Rule:
     columns: Callable[[Node, Tensor, Tensor], Columns] | None = None
     operands: tuple[int, ...] = (0, 1)
     made: int = -1
+    clips: Callable[[Node], tuple[float, float]] | None = None
     exact: bool = True
     ragged: bool = False
 
@@ -100,13 +102,14 @@ def register(
     columns: Callable[[Node, Tensor, Tensor], Columns] | None = None,
     operands: tuple[int, ...] = (0, 1),
     made: int = -1,
+    clips: Callable[[Node], tuple[float, float]] | None = None,
     exact: bool = True,
     ragged: bool = False,
 ) -> Callable[[FlowRule], FlowRule]:
     """Make a function the `flow` of the named overloads, e.g. "aten.linear.default"."""
 
     def add(flow: FlowRule) -> FlowRule:
-        rule = Rule(flow, resize, macs, columns, operands, made, exact, ragged)
+        rule = Rule(flow, resize, macs, columns, operands, made, clips, exact, ragged)
         for name in names:
             if name in RULES:
                 raise ValueError(f"{name} has a rule already")

@@ -9,7 +9,7 @@ from torch.fx.node import Node
 from pfpcli import processes
 from pfpcli.ops import bind
 from pfpcli.recover.lockstep import Lockstep
-from pfpcli.recover.refit import NORMS
+from pfpcli.recover.tail import NORMS
 
 
 class Recalibrate:

@@ -8,7 +8,7 @@ already: what an earlier layer could not make good, a later one sees.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -134,9 +134,3 @@ def _last_uses(graph: Graph) -> dict[Node, list[Node]]:
                 seen.add(source)
                 found.setdefault(node, []).append(source)
     return found
-
-
-def shifts(pair: Lockstep, node: Node) -> Iterator[Tensor]:
-    """What the cut network lacks at a node, batch by batch."""
-    for before, now in zip(pair.original(node), pair.now(node), strict=True):
-        yield before - now

@@ -6,16 +6,20 @@ x_hat is what the layer reads in the cut network, y what it put out in the origi
 With lambda without bound W stays and the mean of what was dropped is folded into b.
 
 Where what a layer makes is added to something else (the end of a residual branch), y also has what the other lacks.
+Where it is clipped (ReLU), an error beyond the limit is none: the layer is solved for again with what it makes there
+now as its y.
 
-Sources: He et al., Channel Pruning for Accelerating Very Deep Neural Networks, ICCV 2017, sections 3.1 and 3.3; Chee
+Sources: Zhang et al., Accelerating Very Deep Convolutional Networks for Classification and Detection, TPAMI 2016,
+section 3.2 (errors after a ReLU; theirs is a relaxation, here the curvature of all rows bounds that of those that
+count); He et al., Channel Pruning for Accelerating Very Deep Neural Networks, ICCV 2017, sections 3.1 and 3.3; Chee
 et al., Model Preserving Compression for Neural Networks, NeurIPS 2022: their interpolative decomposition is what this
 comes to for one layer, without an intercept, lambda = 0, and channels chosen by pivots.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,7 +30,8 @@ from pfpcli.graph import is_tensor
 from pfpcli.layers import Layer
 from pfpcli.normal import Normal, rows
 from pfpcli.ops import bind
-from pfpcli.recover.lockstep import Lockstep, shifts
+from pfpcli.recover.lockstep import Lockstep
+from pfpcli.recover.tail import NORMS, Tail
 
 #: What lambda may be, relative to the mean square of what the layer reads.
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
@@ -36,8 +41,8 @@ CHECKED = 4
 ROWS, FEWEST = 64, 1 << 16
 #: More columns than this are not solved for: such a layer gets its mean alone.
 WIDEST = 8192
-#: Calls that take running statistics.
-NORMS = ("aten.batch_norm.default", "aten._native_batch_norm_legit_no_training.default")
+#: How often a layer whose result is clipped is solved for again.
+CLIPPED = 2
 
 
 class Refit:
@@ -51,8 +56,6 @@ class Refit:
     def __init__(self, pair: Lockstep, *, weights: bool = True) -> None:
         self._pair = pair
         self._weights = weights
-        # by batch: which positions are looked at does not depend on the process that has it
-        self._random: dict[int, torch.Generator] = {}
         # weights that several layers share are fitted to all of them, as far as they have come
         self._problems: dict[int, _Problem] = {}
         self._intercepts: dict[int, Intercept | None] = {}
@@ -68,42 +71,70 @@ class Refit:
             self._problems[id(weight)] = _Problem.of(matrix)
             self._intercepts[id(weight)] = Intercept.of(layer, self._pair)
         problem, intercept = self._problems[id(weight)], self._intercepts[id(weight)]
-        self._add(layer, weight, problem, fixed=_bias(layer) if intercept is None else None)
-        found = problem.solve(RIDGES if self._weights else (), intercept=intercept is not None)
+        tail, made = Tail.of(node, self._pair), self._pair.original(node)
+        fixed = _fixed(layer, self._pair) if intercept is None else torch.zeros(())
+        wanted = (y - fixed for y in tail.wanted(self._pair, made))
+        for place, x, (y,) in self._rows(layer, problem, ((y,) for y in wanted)):
+            problem.add(place, x, y)
+        ridge = problem.ridge(RIDGES if self._weights else (), intercept=intercept is not None)
+        found = problem.solve(ridge, problem.both.cross, intercept=intercept is not None)
+        if self._weights and tail.is_clipped and len(self._pair.users(layer.weight)) == 1:
+            for _ in range(CLIPPED):
+                sums = ((was, added + tail.scale * fixed) for was, added in tail.sums(self._pair, made))
+                cross = self._clipped(layer, problem, tail, sums, found)
+                found = problem.solve(ridge, cross, intercept=intercept is not None)
         values = found[:, :-1].unflatten(1, matrix.shape[2:]).permute(0, 3, 1, 2)
         ones = layer.into_weight(layer.matrix(torch.ones_like(weight).double()), weight.detach().double())
         weight.copy_(layer.into_weight(values, weight.detach().double()) / ones)
         if intercept is not None:
             intercept.set(found[:, -1].flatten())
 
-    def _add(self, layer: Layer, weight: Tensor, problem: _Problem, fixed: Node | None) -> None:
-        """Add what the layer reads, and what its weights should make of it; fixed: a bias that has to stay."""
+    def _clipped(
+        self, layer: Layer, problem: _Problem, tail: Tail, sums: Iterable[tuple[Tensor, Tensor]], found: Tensor
+    ) -> Tensor:
+        """X'Y of targets that what the weights make now misses only as far as it is not clipped away.
+
+        Args:
+            layer: the layer.
+            problem: its rows.
+            tail: what follows it.
+            sums: what the original clips, and what is added to what the weights make, batch by batch.
+            found: float64[G, K + 1, O], the weights now.
+        """
+        misses = torch.zeros_like(found)
+        triples = ((was, added, tail.scale.expand_as(was)) for was, added in sums)
+        for _, x, (was, added, scale) in self._rows(layer, problem, triples):
+            misses += x.mT @ tail.missed(was, scale * (x @ found) + added, scale)
+        return problem.both.gram @ found + processes.total(misses)
+
+    def _rows(
+        self, layer: Layer, problem: _Problem, results: Iterable[tuple[Tensor, ...]]
+    ) -> Iterator[tuple[int, Tensor, list[Tensor]]]:
+        """What the layer reads, as rows, at the same positions each time.
+
+        Args:
+            layer: the layer.
+            problem: of its shape.
+            results: tensors of the shape of what the layer makes, batch by batch.
+
+        Yields:
+            (place of the batch, float64[G, M, K + 1], for each of the tensors float64[G, M, O]).
+        """
         rule = ops.find(layer.node.target)
         assert rule is not None
         groups, columns, outputs = problem.start.shape
-        targets = self._targets(layer.node)
-        images = processes.total(sum(map(len, targets)))
-        wanted = -(-max(FEWEST, ROWS * columns) // images)
-        for place, x, y in zip(self._pair.places, self._pair.now(layer.x), targets, strict=True):
-            random = self._random.setdefault(place, torch.Generator().manual_seed(place))
-            made = y.movedim(rule.made, 1).reshape(len(y), groups, outputs, -1)
-            if fixed is not None:
-                made = made - self._pair.tensor(fixed).detach().expand(groups * outputs).view(groups, outputs, 1)
+        weight, read = self._pair.tensor(layer.weight), self._pair.now(layer.x)
+        wanted = -(-max(FEWEST, ROWS * columns) // processes.total(sum(map(len, read))))
+        for place, x, made in zip(self._pair.places, read, results, strict=True):
+            # by batch: which positions are looked at does not depend on the process that has it
+            random = torch.Generator().manual_seed(place)
+            flat = [y.movedim(rule.made, 1).reshape(len(y), groups, outputs, -1) for y in made]
             done = 0
             for piece in layer.pieces(x, weight):
-                read, some = rows(piece, wanted, random)
-                part = made[done : done + len(piece.x)][..., some.to(y.device)]
-                problem.add(place, read, part.permute(1, 0, 3, 2).flatten(1, 2).double())
+                seen, some = rows(piece, wanted, random)
+                parts = [y[done : done + len(piece.x)][..., some.to(y.device)] for y in flat]
+                yield place, seen, [part.permute(1, 0, 3, 2).flatten(1, 2).double() for part in parts]
                 done += len(piece.x)
-
-    def _targets(self, node: Node) -> list[Tensor]:
-        """What a call should put out, batch by batch."""
-        made = self._pair.original(node)
-        joined = _joined(node, self._pair)
-        if joined is None:
-            return made
-        other, scale = joined
-        return [y + lacks / scale for y, lacks in zip(made, shifts(self._pair, other), strict=True)]
 
 
 @dataclass
@@ -130,18 +161,23 @@ class _Problem:
         """Add rows of a batch."""
         (self.checked if batch % CHECKED == CHECKED - 1 else self.fitted).add(x, y)
 
-    def solve(self, ridges: tuple[float, ...], *, intercept: bool) -> Tensor:
-        """The weights with the lambda that predicts best, or with none of them: float64[G, K + 1, O].
+    @property
+    def both(self) -> Normal:
+        """Of all rows of all processes."""
+        return self.fitted.of_all() + self.checked.of_all()
 
-        All processes have the same ones.
-        """
+    def ridge(self, ridges: tuple[float, ...], *, intercept: bool) -> float | None:
+        """The lambda that predicts best, or none of them: then the weights stay. All processes have the same one."""
         fitted, checked = self.fitted.of_all(), self.checked.of_all()
-        both = fitted + checked
         choices: list[float | None] = [None, *(ridges if self.start.shape[1] <= WIDEST else ())]
         if len(choices) == 1 or not checked.gram.any():
-            return both.solve(self.start, choices[len(choices) // 2], intercept=intercept)
+            return choices[len(choices) // 2]
         errors = [float(checked.loss(fitted.solve(self.start, ridge, intercept=intercept)).sum()) for ridge in choices]
-        return both.solve(self.start, choices[errors.index(min(errors))], intercept=intercept)
+        return choices[errors.index(min(errors))]
+
+    def solve(self, ridge: float | None, cross: Tensor, *, intercept: bool) -> Tensor:
+        """The weights, for all rows and an X'Y of them: float64[G, K + 1, O]."""
+        return Normal(self.both.gram, cross).solve(self.start, ridge, intercept=intercept)
 
 
 def layer_of(node: Node) -> Layer | None:
@@ -178,6 +214,17 @@ def _bias(layer: Layer) -> Node | None:
     return _operand(layer.node, rule.operands[2]) if len(rule.operands) > 2 else None
 
 
+def _fixed(layer: Layer, pair: Lockstep) -> Tensor:
+    """A bias that has to stay as it is, of a shape that fits what the layer makes; float[] where there is none."""
+    rule, bias = ops.find(layer.node.target), _bias(layer)
+    assert rule is not None
+    if bias is None:
+        return torch.zeros(())
+    sizes = [1] * layer.node.meta["val"].dim()
+    sizes[rule.made] = -1
+    return pair.tensor(bias).detach().view(sizes)
+
+
 @dataclass(frozen=True)
 class Intercept:
     """Where a layer's intercept goes: its bias, or the running mean of the batch norm that alone reads it.
@@ -212,42 +259,3 @@ class Intercept:
     def set(self, value: Tensor) -> None:
         """Put there what the layer has to add to what its weights make: float[C_out]."""
         self.tensor.copy_(value if self.mean is None else self.mean - value)
-
-
-def _joined(node: Node, pair: Lockstep) -> tuple[Node, Tensor] | None:
-    """What a layer's result is added to: (the other, what the result is multiplied with before, per channel).
-
-    Between them every channel may only be scaled and shifted, by a batch norm. None where that is not so, or where the
-    other is not computed yet: then it is the other that makes good what this one lacks.
-    """
-    scale = torch.ones(())
-    here = node
-    while len(here.users) == 1:
-        user = next(iter(here.users))
-        if str(user.target) in NORMS and user.args[0] is here:
-            scale = scale * _scale(user, pair)
-        elif str(user.target) == "aten.add.Tensor" and not user.kwargs:
-            others = [each for each in user.args if each is not here]
-            other: Any = others[0] if len(others) == 1 else None
-            is_like = isinstance(other, Node) and is_tensor(other)
-            if not is_like or other.meta["val"].shape != here.meta["val"].shape or not pair.is_known(other):
-                return None
-            return other, torch.where(scale.abs() > _TINY, scale, torch.inf)
-        elif str(user.target) != "<built-in function getitem>":
-            return None
-        here = user
-    return None
-
-
-#: A channel that is scaled by less than this makes nothing good.
-_TINY = 1e-6
-
-
-def _scale(norm: Node, pair: Lockstep) -> Tensor:
-    """float[C, 1, ...]: what a batch norm multiplies with."""
-    given = bind(norm)
-    scale: Tensor = (pair.tensor(given["running_var"]) + given["eps"]).rsqrt()
-    if given["weight"] is not None:
-        scale = scale * pair.tensor(given["weight"]).detach()
-    rank: int = given["input"].meta["val"].dim()
-    return scale.view(-1, *[1] * (rank - 2))
