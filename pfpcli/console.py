@@ -5,6 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+
+from pfpcli.errors import Interrupted
 
 
 class Step:
@@ -43,6 +46,16 @@ class Console:
         step.seconds = time.perf_counter() - start
         self.timings[name] = round(self.timings.get(name, 0.0) + step.seconds, 3)
         self.end(step)
+
+    @contextmanager
+    def resumable(self, state: Path) -> Iterator[None]:
+        """Training begins that leaves its state in a file when it is interrupted; says that it can go on."""
+        try:
+            yield
+        except (KeyboardInterrupt, Interrupted):
+            if state.exists():
+                self.warn("training was interrupted; the same command goes on where it stopped")
+            raise
 
     def warn(self, message: str) -> None:
         """Something the user should know; kept for the record, shown at the end."""

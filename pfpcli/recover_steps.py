@@ -11,7 +11,6 @@ from pfpcli import cache, processes
 from pfpcli.calibration import Division
 from pfpcli.console import Console, Step
 from pfpcli.cut import Cut
-from pfpcli.errors import Interrupted
 from pfpcli.graph import Graph, is_tensor
 from pfpcli.quality import compare, likeness
 from pfpcli.record import Recovered
@@ -121,7 +120,7 @@ def _distilled(
     minutes = None if settings.minutes is None else settings.minutes / settings.steps
     epochs = most_epochs(settings.epochs, settings.minutes)
     state = cache.training(smaller, division, epochs, minutes, settings.seed)
-    try:
+    with console.resumable(state):
         found = distill(
             whole,
             kept,
@@ -136,10 +135,6 @@ def _distilled(
                 round(100 * done), 100, f"% of the training, agreement {100 * best:.1f} %"
             ),
         )
-    except (KeyboardInterrupt, Interrupted):
-        if state.exists():
-            console.warn("training was interrupted; the same command goes on where it stopped")
-        raise
     return found.images
 
 

@@ -15,7 +15,7 @@ from pfpcli import cache, record, steps
 from pfpcli.calibration import Calibration, Division
 from pfpcli.console import Console
 from pfpcli.cut import Cut, cut
-from pfpcli.errors import CalibrationError, InputError, Interrupted
+from pfpcli.errors import CalibrationError, InputError
 from pfpcli.graph import Graph
 from pfpcli.groups import Groups
 from pfpcli.load import Source, load
@@ -135,24 +135,19 @@ def fine_tune(
         schedule = Schedule(settings.most_epochs, settings.minutes, settings.lr)
         told = (schedule.epochs, schedule.minutes, schedule.rate, settings.seed, settings.augment, settings.weight)
         state = cache.training(graph, division, *told)
-        try:
-            with graph.on(device), (teacher or graph).on(device):
-                found = train(
-                    tuned,
-                    _loss(tuned, teacher, settings),
-                    Check(accuracy, len(checked)),
-                    stream,
-                    schedule,
-                    device,
-                    state=state,
-                    progress=lambda done, best: step.progress(
-                        round(100 * done), 100, f"% of the training, accuracy {100 * best:.1f} %"
-                    ),
-                )
-        except (KeyboardInterrupt, Interrupted):
-            if state.exists():
-                console.warn("training was interrupted; the same command goes on where it stopped")
-            raise
+        with console.resumable(state), graph.on(device), (teacher or graph).on(device):
+            found = train(
+                tuned,
+                _loss(tuned, teacher, settings),
+                Check(accuracy, len(checked)),
+                stream,
+                schedule,
+                device,
+                state=state,
+                progress=lambda done, best: step.progress(
+                    round(100 * done), 100, f"% of the training, accuracy {100 * best:.1f} %"
+                ),
+            )
         step.summary = (
             f"{found.epochs:.3g} epochs of {stream.images} images · accuracy {100 * found.before:.1f} → "
             f"{100 * found.after:.1f} % on {len(checked)} others"

@@ -215,7 +215,7 @@ def test_an_interrupt_leaves_no_folder_and_the_same_command_goes_on(
         assert finetune(*TRAINED, "--out", "broken") == 130
     err = capsys.readouterr().err
     assert "the same command goes on where it stopped" in err
-    assert err.endswith("interrupted; nothing was written\n")
+    assert err.endswith("interrupted; no run was written\n")
     assert sorted(here.iterdir()) == before
     assert len(list(cache_folder().glob("*.training"))) == 1
 
@@ -228,7 +228,7 @@ def test_an_interrupt_leaves_no_folder_and_the_same_command_goes_on(
     monkeypatch.setattr(Stream, "epoch", noted)
     assert finetune(*TRAINED, "--out", "broken", "--json") == 0
     assert capsys.readouterr().out == (here / "broken" / FILES["run"]).read_text(encoding="utf-8")
-    assert begun == [4, 5]
+    assert [number for number in begun if number] == [4, 5]  # 0 is looked at for how the network is trained fastest
     assert not list(cache_folder().glob("*.training"))
     folders = [tuned, here / "broken"]
     runs = [record.read(folder) for folder in folders]

@@ -300,27 +300,37 @@ def _optimizer(tensors: dict[str, nn.Parameter], decay: float) -> torch.optim.Op
 def _placed(loss: Loss, stream: Stream, device: torch.device) -> Loss:
     """The loss of batches as they come, computed on the device.
 
-    On a GPU in half precision and with the channels last where the network can do that: a view that was written down
-    for channels first cannot.
+    With the channels last where the network can do that (a view that was written down for channels first cannot), and
+    with half the bits for what is multiplied where the device has instructions for them.
     """
-    # first what is fastest: (order in memory, half precision)
-    ways = [(torch.channels_last, True), (torch.contiguous_format, True)] if device.type == "cuda" else []
+    # first what is fastest: (order in memory, type of what is multiplied)
+    kinds = dict.fromkeys((_half(device), None))
+    *ways, plain = [(order, kind) for kind in kinds for order in (torch.channels_last, torch.contiguous_format)]
 
-    def placed(order: torch.memory_format, half: bool) -> Loss:
+    def placed(order: torch.memory_format, kind: torch.dtype | None) -> Loss:
         def there(x: Tensor, labels: Labels, generator: torch.Generator) -> Tensor:
             x = x.to(device)
             x = x.contiguous(memory_format=order) if x.dim() == 4 else x
-            with torch.autocast(device.type, torch.float16, enabled=half):
+            with torch.autocast(device.type, kind or torch.bfloat16, enabled=kind is not None):
                 return loss(x, labels, generator)
 
         return there
 
-    for order, half in ways:
+    for order, kind in ways:
         x, labels = next(stream.epoch(0))
         with contextlib.suppress(RuntimeError):
-            placed(order, half)(x, labels, stream.generator(0, 0)).backward()
-            return placed(order, half)
-    return placed(torch.contiguous_format, False)
+            placed(order, kind)(x, labels, stream.generator(0, 0)).backward()
+            return placed(order, kind)
+    return placed(*plain)
+
+
+def _half(device: torch.device) -> torch.dtype | None:
+    """The type of 16 bits that a device multiplies fast, None if there is none."""
+    if device.type == "cuda":
+        return torch.float16
+    # there is no public name for it
+    known = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return torch.bfloat16 if known is not None and known() else None
 
 
 @contextmanager

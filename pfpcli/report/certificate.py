@@ -26,7 +26,8 @@ def errors(page: Page, run: Run, everything: bool) -> None:
     ranked = sorted(certificate.layers, key=lambda row: -(row.measured or 0.0))
     shown = ranked if everything else ranked[:LAYERS]
     page.space()
-    page.paragraph("", "errors of layers, relative to what their sums are made of")
+    when = " as they were cut, before recovery" if run.recovery else ""
+    page.paragraph("", f"errors of layers{when}, relative to what their sums are made of")
     rows = [("layer", "read", "Σ s", "m", "ε", "at most", "measured")]
     rows += [
         (
