@@ -25,12 +25,15 @@ from torch import Tensor, nn
 
 from pfpcli import export, kernel, pfp
 from pfpcli.cost import count
-from pfpcli.cut import cut
+from pfpcli.curves import curves
+from pfpcli.cut import Cut, cut
 from pfpcli.flow import label
 from pfpcli.groups import group
 from pfpcli.ops import Columns
-from pfpcli.plan import Budget, plan
+from pfpcli.plan import Budget, orders, plan
 from pfpcli.readers import readers
+from pfpcli.recover.lockstep import Lockstep
+from pfpcli.recover.refit import Refit
 from pfpcli.score import Task, score
 from pfpcli.trace import trace
 from pfpcli.verify import cut_vs_masked
@@ -134,6 +137,13 @@ def main() -> None:
         smaller = cut(groups.labelled, planned.alive)
     with timed("verify (float64)", seconds):
         cut_vs_masked(groups.labelled, planned.alive, smaller, images[:2])
+    with timed("lsq", seconds):
+        pair = Lockstep(Cut(groups.labelled, planned.alive), smaller)
+        pair.run(dict(enumerate(images.split(BATCH))), Refit(pair))
+    with timed("obs (instead of pfp)", seconds):
+        eliminated = score("obs", task)
+    with timed("curves", seconds):
+        curves(task, orders(groups, eliminated, Budget(0.5)), count(graph).macs)
     with tempfile.TemporaryDirectory() as folder, timed("export (.pt2 and ONNX)", seconds):
         program = export.program(smaller)
         export.save_pt2(program, Path(folder) / "model.pt2")

@@ -16,10 +16,22 @@ from typing import Any
 
 from pfpcli._version import __version__
 from pfpcli.errors import PfpError
-from pfpcli.record import Run, SparseRun
-from pfpcli.settings import Settings, Sparsity
+from pfpcli.record import Run, SparseRun, TunedRun
+from pfpcli.settings import Finetune, Settings, Sparsity
 
-__all__ = ["PfpError", "Run", "Settings", "SparseRun", "Sparsity", "__version__", "compress", "sparsify"]
+__all__ = [
+    "Finetune",
+    "PfpError",
+    "Run",
+    "Settings",
+    "SparseRun",
+    "Sparsity",
+    "TunedRun",
+    "__version__",
+    "compress",
+    "finetune",
+    "sparsify",
+]
 
 # onnxruntime (1.31, for one) reports to its makers and leaves files behind, unless told not to before it is imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -69,9 +81,32 @@ def sparsify(model: str | Path, calib: str | Path, *, keep: float = Sparsity.kee
     return run
 
 
+def finetune(run: str | Path, data: str | Path, **settings: Any) -> TunedRun:
+    """Do what `pfp finetune` does, without a word on the terminal; the run folder is written as well.
+
+    Args:
+        run: folder of the run whose network is trained.
+        data: folder with one folder of images for each class.
+        settings: the other fields of `Finetune`; paths may be strings, sequences may be lists.
+
+    Returns:
+        The record of the new run.
+
+    Raises:
+        PfpError: it could not be done; `error.hint` says what to do instead.
+    """
+    from pfpcli.console import Console
+    from pfpcli.pipeline import finetune
+    from pfpcli.remembered import remembered, trainable
+
+    given = {**trainable(Path(run)), "calib": Path(data), **_settled(settings)}
+    tuned, _ = finetune(Finetune(**{**given, **remembered(given)}), Console())
+    return tuned
+
+
 def _settled(settings: dict[str, Any]) -> dict[str, Any]:
     """Settings as the dataclasses have them."""
-    for name in ("eval", "out"):
+    for name in ("eval", "out", "teacher"):
         if settings.get(name) is not None:
             settings[name] = Path(settings[name])
     return {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}

@@ -378,6 +378,7 @@ def _sparse_run(data: dict[str, Any]) -> SparseRun:
 
 
 def _tuned_run(data: dict[str, Any]) -> TunedRun:
+    data["training"]["accuracy"] = tuple(data["training"]["accuracy"])
     _make(data, before=Cost, after=Cost, quality=Quality, verification=Verification, training=Training)
     return TunedRun(**data)
 

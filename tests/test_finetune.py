@@ -105,6 +105,13 @@ def test_the_network_is_more_accurate_afterwards_and_its_files_say_the_same(
     assert "PASS  run: accuracy" in capsys.readouterr().out
 
 
+def test_the_library_call_does_what_the_command_does(here: Path, tuned: Path) -> None:
+    made = pfpcli.finetune("run", "images", teacher="model.pt", epochs=6, device="cpu", threads=1, out="called")
+    assert isinstance(made, TunedRun)
+    assert made.training.accuracy == record.read(tuned).training.accuracy
+    assert (here / "called" / FILES["onnx"]).is_file()
+
+
 def test_what_helps_nothing_changes_nothing(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert finetune("--epochs", "1", "--lr", "1e6", "--out", "same", "-q") == 0
     made = record.read(here / "same")

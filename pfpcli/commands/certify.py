@@ -11,9 +11,9 @@ from pfpcli import record
 from pfpcli.commands.app import command
 from pfpcli.commands.flags import OUTPUT, switch
 from pfpcli.commands.options import images, machine, network, takes, talking
-from pfpcli.commands.remembered import remembered
 from pfpcli.commands.talk import Talk, width
 from pfpcli.errors import InputError
+from pfpcli.remembered import remembered
 from pfpcli.report import certificate
 from pfpcli.settings import Certify
 

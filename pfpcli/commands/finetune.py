@@ -7,13 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from pfpcli import record
 from pfpcli.commands.app import command
 from pfpcli.commands.flags import OUTPUT, flag, switch
 from pfpcli.commands.options import INPUT, RECOVERY, Epochs, Minutes, machine, takes, talking
-from pfpcli.commands.remembered import remembered
 from pfpcli.commands.talk import Talk
-from pfpcli.record import FILES
+from pfpcli.remembered import remembered, trainable
 from pfpcli.settings import Finetune
 
 IMAGES = "Images"
@@ -23,14 +21,7 @@ def _run(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder that `pfp compress` wrote.")],
     trust: Annotated[bool, switch(INPUT, "Load pickles that may run any code.", "--trust")] = False,
 ) -> dict[str, Any]:
-    folder = run.parent if run.is_file() else run
-    found = record.read(folder)
-    return {
-        "run": folder if folder.name else folder.resolve(),
-        "model": folder / FILES["pt2"],
-        "input_size": tuple(found.model["input_size"]),
-        "trust": trust,
-    }
+    return {**trainable(run), "trust": trust}
 
 
 def _images(

@@ -1,11 +1,13 @@
-"""Remembered: settings of a run that commands on it go by, unless a flag says otherwise."""
+"""Remembered: settings of a run that what is done to it later goes by, unless something else is said."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from pfpcli import record
 from pfpcli.errors import InputError
+from pfpcli.record import FILES
 
 _REMEMBERED = ("arch", "arch_kwargs", "input_size", "preprocess", "mean", "std", "resize", "convert")
 
@@ -24,3 +26,18 @@ def remembered(given: dict[str, Any]) -> dict[str, Any]:
             f"name it: `--preprocess {values['preprocess']}`",
         )
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+
+def trainable(run: Path) -> dict[str, Any]:
+    """Which network of a run is trained: settings of `Finetune`; run: the folder, or a file in it.
+
+    Raises:
+        InputError: it is no run.
+    """
+    folder = run.parent if run.is_file() else run
+    found = record.read(folder)
+    return {
+        "run": folder if folder.name else folder.resolve(),
+        "model": folder / FILES["pt2"],
+        "input_size": tuple(found.model["input_size"]),
+    }
