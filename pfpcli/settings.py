@@ -27,7 +27,7 @@ class Network:
         arch_kwargs: keyword arguments for `arch`.
         trust: load pickles that name classes outside the allow-list.
         input_size: (C, H, W) (or any shape without the batch) where the file does not say.
-        freeze: dotted-name globs; layers that match are left as they are.
+        freeze: dotted-name globs; of layers that match nothing is dropped.
         exact_only: leave channels alone that a statistic is taken across.
         strict: refuse networks with ops that have no rule.
     """

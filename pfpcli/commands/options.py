@@ -96,7 +96,7 @@ def network(
     input_size: Annotated[str | None, flag(INPUT, "Needed where the file does not say.", metavar="C,H,W")] = None,
     trust: Annotated[bool, switch(INPUT, "Load pickles that may run any code.", "--trust")] = False,
     freeze: Annotated[
-        list[str] | None, flag(CUT, "Leave layers alone, e.g. 'head*'; may be repeated.", metavar="PATTERN")
+        list[str] | None, flag(CUT, "Drop nothing of a layer, e.g. 'head*'; may be repeated.", metavar="PATTERN")
     ] = None,
     exact_only: Annotated[
         bool, switch(CUT, "Leave channels alone that a norm or another statistic is taken across.", "--exact-only")

@@ -311,7 +311,7 @@ def _placed(loss: Loss, stream: Stream, device: torch.device) -> Loss:
         def there(x: Tensor, labels: Labels, generator: torch.Generator) -> Tensor:
             x = x.to(device)
             x = x.contiguous(memory_format=order) if x.dim() == 4 else x
-            with torch.autocast(device.type, kind or torch.bfloat16, enabled=kind is not None):
+            with torch.autocast(device.type, kind or torch.float16, enabled=kind is not None):
                 return loss(x, labels, generator)
 
         return there
