@@ -23,8 +23,9 @@ from pfpcli.loss import real
 from pfpcli.outcome import Written
 from pfpcli.quality import compare
 from pfpcli.record import FILES, Run, Training, TunedRun
+from pfpcli.recover.augment import moved
 from pfpcli.recover.distill import checking, divergence
-from pfpcli.recover.stream import Labels, Stream, batch_size, moved
+from pfpcli.recover.stream import Labels, Stream, batch_size
 from pfpcli.recover.train import Check, Loss, Schedule, train
 from pfpcli.settings import Finetune
 

@@ -20,7 +20,7 @@ from pfpcli.groups import group
 from pfpcli.images import open_folder
 from pfpcli.load import load
 from pfpcli.preprocess import preprocessing
-from pfpcli.recover import distill, stream, train
+from pfpcli.recover import augment, distill, stream, train
 from pfpcli.settings import Calibrated
 from pfpcli.trace import trace
 from properties import random_drop
@@ -255,30 +255,58 @@ def test_images_that_do_not_fit_in_memory_come_in_the_same_order(small: Case, mo
 
 def test_moved_images_are_pieces_of_the_image_or_its_mirror_image() -> None:
     x = torch.arange(256.0).view(1, 1, 16, 16).expand(32, 1, 16, 16)
-    made = stream.moved(x, torch.Generator().manual_seed(0))
+    made = augment.moved(x, torch.Generator().manual_seed(0))
     inner = made[:, 0, 2:14, 2:14]  # what no shift by 2 can reach from outside
     steps = inner[:, :, 1:] - inner[:, :, :-1]
     assert {float(step) for step in steps.flatten()} == {1.0, -1.0}
     assert len({float(value) for value in inner[:, 0, 0]}) > 8
 
 
-def test_half_of_the_mixed_images_lie_between_two_of_the_batch() -> None:
-    x = torch.arange(200.0).view(-1, 1, 1, 1).expand(200, 3, 4, 4)
-    made = stream.mixed(x, torch.Generator().manual_seed(1))
-    assert ((made >= 0) & (made < 200)).all()
-    assert made.flatten(1).std(1).max() < 1e-3
-    assert 70 < int((made == x).all(1).all(1).all(1).sum()) < 130
+def test_a_third_of_the_mixed_images_is_blended_and_a_third_has_a_patch_of_another() -> None:
+    x = torch.arange(300.0).view(-1, 1, 1, 1).expand(300, 3, 8, 8)
+    made = augment.mixed(x, torch.Generator().manual_seed(1))
+    assert ((made >= 0) & (made < 300)).all()
+    whole = made.flatten(1)
+    same, level = (whole == x.flatten(1)).all(1), whole.std(1) < 1e-3
+    assert 70 < int(same.sum()) < 150
+    assert 70 < int((level & ~same).sum()) < 130
+    patched = whole[~level]
+    assert 60 < len(patched) < 130
+    assert all(len(image.unique()) == 2 for image in patched)
+
+
+def test_altered_images_are_near_what_they_were_and_never_the_same() -> None:
+    wave = torch.linspace(0, 3, 32).sin()
+    x = (wave.view(1, 1, -1, 1) * wave.view(1, 1, 1, -1)).expand(16, 3, 32, 32)
+    made = augment.altered(x, torch.Generator().manual_seed(0))
+    assert made.shape == x.shape
+    away = (made - x).flatten(1).norm(dim=1) / x.flatten(1).norm(dim=1)
+    assert (away > 0.01).all()
+    assert (away < 0.6).all()
+    again = augment.altered(x, torch.Generator().manual_seed(0))
+    assert torch.equal(made, again)
 
 
 def test_what_is_no_image_is_left_alone() -> None:
     x, generator = torch.randn(4, 10), torch.Generator()
-    assert torch.equal(stream.mixed(stream.moved(x, generator), generator), x)
+    for change in (augment.moved, augment.altered, augment.mixed):
+        assert torch.equal(change(x, generator), x)
 
 
 def test_features_are_what_the_last_layers_read(tmp_path: Path) -> None:
     made = case(ZOO["residual"].module(), tmp_path)
     (found,) = distill.features(made.kept)
     assert "flatten" in found.name
+
+
+def test_the_ends_of_residual_branches_are_compared_as_well(tmp_path: Path) -> None:
+    made = case(ZOO["residual"].module(), tmp_path)
+    graph = made.kept.labelled.graph
+    added = [node for node in graph.nodes if str(node.target) == "aten.add.Tensor"]
+    assert added
+    found = distill.sums(made.kept)
+    assert len(found) == len(added)
+    assert all(end is each or end in each.users for end, each in zip(found, added, strict=True))
 
 
 def test_of_figures_that_images_cannot_tell_apart_the_last_one_counts() -> None:

@@ -1,12 +1,13 @@
 """Distill: a cut network learns from the one it was cut from, on images without labels.
 
-The loss of a batch compares what the two networks put out, and what their last layers read:
+The loss of a batch compares what the two networks put out, what their last layers read, and the ends of their residual
+branches:
 
     L = mean over outputs of D(output) + mean over features of R(feature)
 
 where an output decides (float[N, classes, ...]), D is T² KL(softmax(y / T) || softmax(ŷ / T)) plus R, otherwise R; and
 R is the squared distance relative to the original, |ŷ - y|² / mean |y|². The features are what is read by the last
-calls with weights on the way to an output, of the channels that are left.
+calls with weights on the way to an output, and sums of two branches, of the channels that are left.
 
 Sources: the divergence, Hinton, Vinyals, Dean, Distilling the Knowledge in a Neural Network, 2015; features, Romero et
 al., FitNets, ICLR 2015, here without a map in between, because the channels that are left are the original's.
@@ -25,12 +26,14 @@ from numpy.typing import NDArray
 from torch import Tensor, fx
 from torch.fx.node import Node
 
+from pfpcli import ops
 from pfpcli.calibration import Batches, Division
 from pfpcli.cut import Cut
-from pfpcli.graph import Graph
+from pfpcli.graph import Graph, is_tensor
 from pfpcli.loss import decides, real
 from pfpcli.quality import compare, likeness
-from pfpcli.recover.stream import Labels, Stream, batch_size, mixed, moved
+from pfpcli.recover.augment import altered, mixed, moved
+from pfpcli.recover.stream import Labels, Stream, batch_size
 from pfpcli.recover.train import Check, Progress, Schedule, silent, train
 
 #: Temperature of the divergence, and the highest learning rate.
@@ -136,12 +139,12 @@ class _Task:
         self._kept = kept
         self._has_decisions = not whole.stops
         there = {node.name for node in smaller.nodes}
-        self._features = [node for node in features(kept) if node.name in there]
+        self._features = [node for node in dict.fromkeys([*sums(kept), *features(kept)]) if node.name in there]
         self._teacher, self._student = (_Seeing(graph, self._features) for graph in (whole, smaller))
 
     def loss(self, x: Tensor, labels: Labels, generator: torch.Generator) -> Tensor:
         """Of one batch, float[N, ...]; the labels are not looked at."""
-        x = mixed(moved(x, generator), generator)
+        x = mixed(altered(moved(x, generator), generator), generator)
         with torch.no_grad():
             wanted, asked = self._teacher.see(x)
         found, seen = self._student.see(x)
@@ -187,6 +190,20 @@ def features(kept: Cut) -> list[Node]:
         else:
             waiting += node.all_input_nodes
     return [node for node in found if node.op == "call_function"]
+
+
+def sums(kept: Cut) -> list[Node]:
+    """Where two branches of one shape are added up, after what clips the sum, if anything does."""
+    found = []
+    for node in kept.labelled.graph.nodes:
+        if str(node.target) != "aten.add.Tensor":
+            continue
+        added = [each for each in node.args if isinstance(each, Node) and is_tensor(each)]
+        if len(added) == 2 and all(each.meta["val"].shape == node.meta["val"].shape for each in added):
+            after = next(iter(node.users)) if len(node.users) == 1 else node
+            rule = ops.find(after.target) if after.op == "call_function" else None
+            found.append(after if rule is not None and rule.clips is not None else node)
+    return found
 
 
 class _Seeing(fx.Interpreter):

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -22,8 +21,6 @@ HELD = 1 << 30
 #: Bytes that the values of a network and their gradients may take for one batch on the CPU; on a GPU, a part of what
 #: is free there.
 _CPU_BYTES, _GPU_PART = 2 << 30, 0.25
-#: The part of a side that an image is shifted by, at most.
-_SHIFT = 1 / 8
 
 Labels = NDArray[np.int64] | None
 
@@ -101,41 +98,3 @@ def _numbers(graph: Graph) -> int:
     """Numbers among the values of a network for one image."""
     values = [node.meta["val"] for node in graph.nodes if node.op == "call_function"]
     return sum(value.numel() for value in values if isinstance(value, Tensor)) // graph.batch
-
-
-def moved(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Images, each mirrored or not, and shifted by up to an eighth of its side; what is no image stays as it is.
-
-    Args:
-        x: float[B, C, H, W]; what a shift would bring in from outside is the reflection of the image.
-        generator: on the CPU.
-    """
-    if x.dim() != 4:
-        return x
-    high, wide = (int(side * _SHIFT) for side in x.shape[2:])
-    count = len(x)
-    mirrored = torch.rand(count, generator=generator) < 0.5
-    down = torch.randint(2 * high + 1, (count,), generator=generator).tolist()
-    right = torch.randint(2 * wide + 1, (count,), generator=generator).tolist()
-    x = torch.where(mirrored.view(-1, 1, 1, 1).to(x.device), x.flip(3), x)
-    padded = F.pad(x, (wide, wide, high, high), mode="reflect")
-    height, width = x.shape[2:]
-    places = zip(padded, down, right, strict=True)
-    return torch.stack([image[:, a : a + height, b : b + width] for image, a, b in places])
-
-
-def mixed(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Images, half of them blended with another of the batch in shares drawn uniformly; what is no image stays.
-
-    Source: Zhang et al., mixup: Beyond Empirical Risk Minimization, ICLR 2018, with alpha = 1, of the inputs alone.
-
-    Args:
-        x: float[B, C, H, W].
-        generator: on the CPU.
-    """
-    if x.dim() != 4 or len(x) < 2:
-        return x
-    others = torch.randperm(len(x), generator=generator).to(x.device)
-    alone = (torch.rand(len(x), generator=generator) < 0.5).float()
-    share = torch.maximum(alone, torch.rand(len(x), generator=generator)).view(-1, 1, 1, 1).to(x)
-    return share * x + (1 - share) * x[others]
