@@ -102,7 +102,7 @@ class Refit:
             found: float64[G, K + 1, O], the weights now.
         """
         misses = torch.zeros_like(found)
-        triples = ((was, added, tail.scale.expand_as(was)) for was, added in sums)
+        triples = ((was, added, tail.scale.to(was).expand_as(was)) for was, added in sums)
         for _, x, (was, added, scale) in self._rows(layer, problem, triples):
             misses += x.mT @ tail.missed(was, scale * (x @ found) + added, scale)
         return problem.both.gram @ found + processes.total(misses)
