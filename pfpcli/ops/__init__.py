@@ -33,7 +33,7 @@ def find(target: Any) -> Rule | None:
     """The rule of an op, or None: then whatever it touches is frozen."""
     rule = RULES.get(str(target))
     if rule is None and is_pointwise(target):
-        return _POINTWISE
+        return pointwise.CLIPPING.get(str(target), _POINTWISE)
     if rule is None and str(target) == "<built-in function getitem>":
         return _GETITEM
     return rule

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ import torch
 from torch.fx.node import Node
 from torch.utils._pytree import tree_leaves
 
-from pfpcli.ops.rule import bind, register
+from pfpcli.ops.rule import Rule, bind, register
 
 if TYPE_CHECKING:
     from pfpcli.flow import Flow
@@ -98,16 +99,19 @@ def _limits(node: Node) -> tuple[float, float]:
     return -inf if low is None else float(low), inf if high is None else float(high)
 
 
-register("aten.relu.default", clips=lambda node: (0.0, inf), ragged=True)(pointwise)
-register("aten.relu6.default", clips=lambda node: (0.0, 6.0), ragged=True)(pointwise)
-register(
-    "aten.hardtanh.default",
-    "aten.clamp.default",
-    "aten.clamp_min.default",
-    "aten.clamp_max.default",
-    clips=_limits,
-    ragged=True,
-)(pointwise)
+def _clips(limits: Callable[[Node], tuple[float, float]]) -> Rule:
+    return Rule(pointwise, clips=limits, ragged=True)
+
+
+#: Of the ops that torch itself calls pointwise, those that clip.
+CLIPPING = {
+    "aten.relu.default": _clips(lambda node: (0.0, inf)),
+    "aten.relu6.default": _clips(lambda node: (0.0, 6.0)),
+    **dict.fromkeys(
+        ("aten.hardtanh.default", "aten.clamp.default", "aten.clamp_min.default", "aten.clamp_max.default"),
+        _clips(_limits),
+    ),
+}
 
 
 @register("aten.type_as.default")

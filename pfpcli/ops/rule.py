@@ -102,14 +102,13 @@ def register(
     columns: Callable[[Node, Tensor, Tensor], Columns] | None = None,
     operands: tuple[int, ...] = (0, 1),
     made: int = -1,
-    clips: Callable[[Node], tuple[float, float]] | None = None,
     exact: bool = True,
     ragged: bool = False,
 ) -> Callable[[FlowRule], FlowRule]:
     """Make a function the `flow` of the named overloads, e.g. "aten.linear.default"."""
 
     def add(flow: FlowRule) -> FlowRule:
-        rule = Rule(flow, resize, macs, columns, operands, made, clips, exact, ragged)
+        rule = Rule(flow, resize, macs, columns, operands, made, exact=exact, ragged=ragged)
         for name in names:
             if name in RULES:
                 raise ValueError(f"{name} has a rule already")
