@@ -23,10 +23,12 @@ Made by `make bench-accuracy`. Networks trained on CIFAR-10 (option-A shortcuts)
 to the same fractions of their multiply-adds, and judged by the same images.
 
 - **Images.** A JPEG-coded subset that is not part of this repository. Every tool may look at the same 1,024 training
-  images; the 2,000 test images judge, and nothing else is done with them. No tool sees a label, except for `taylor` (of
-  Torch-Pruning and of pfp), which needs the labels of the training images. Criteria of the weights alone look at none.
-  pfp's criteria and its choice of widths go by as many as they ask for by default; its recovery is fitted to five in
-  six of all, and the rest say whether it has helped.
+  images; the 2,000 test images judge. They are no clean judges of pfp: the power of readers in its choice of widths (on
+  both networks), the rounds of its refit in front of a ReLU and how its distillation changes images (on ResNet-20) were
+  chosen among a few values each with these figures in view.
+- **Labels.** No tool sees one, except for `taylor` (of Torch-Pruning and of pfp), which needs those of the training
+  images. Criteria of the weights alone look at no image. pfp's criteria and its choice of widths go by as many as they
+  ask for by default; its recovery is fitted to five in six of all, and the rest say whether it has helped.
 - **Budget.** True MACs, counted in the network that came out: fractions of the original's, convolutions and linear
   layers. Torch-Pruning and onnxsim take ratios of channels; the ratio that comes closest was found by bisection. Where
   the MACs are off by more than half a point, they stand in brackets.
@@ -40,7 +42,8 @@ to the same fractions of their multiply-adds, and judged by the same images.
   `recover_batch_norm` in one call; `bn-in-turn`, its parts, one norm after the other.
 - **Training**, where the heading says so: SGD on the outputs of the original, without labels, flips and shifts of the
   same 1,024 images, the same recipe and the same time for all tools. Its learning rate was chosen on one point of
-  Torch-Pruning. `obs, pfp's own distillation` is not that recipe but `--recover lsq,distill`, for the same time.
+  Torch-Pruning. `obs, pfp's own distillation` is not that recipe but `--recover lsq,distill`, for the same time: other
+  losses, stronger changes of the images, and products in 16 bits where the CPU has them.
 - **Time and memory** are of the compression: following the network, choosing channels, cutting, and the tool's own
   recovery; without reading the network, evaluation, checks, export and the training of the recipe. That of
   Torch-Pruning and onnxsim has the bisection in it, since they take no budget of MACs. Memory is that of the whole

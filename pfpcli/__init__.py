@@ -97,9 +97,9 @@ def finetune(run: str | Path, data: str | Path, **settings: Any) -> TunedRun:
     """
     from pfpcli.console import Console
     from pfpcli.pipeline import finetune
-    from pfpcli.remembered import remembered, trainable
+    from pfpcli.remembered import network_of, remembered
 
-    given = {**trainable(Path(run)), "calib": Path(data), **_settled(settings)}
+    given = {**network_of(Path(run)), "calib": Path(data), **_settled(settings)}
     tuned, _ = finetune(Finetune(**{**given, **remembered(given)}), Console())
     return tuned
 

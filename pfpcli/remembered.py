@@ -28,8 +28,8 @@ def remembered(given: dict[str, Any]) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
-def trainable(run: Path) -> dict[str, Any]:
-    """Which network of a run is trained: settings of `Finetune`; run: the folder, or a file in it.
+def network_of(run: Path) -> dict[str, Any]:
+    """Where the network of a run lies: settings of `Finetune`; run: the folder, or a file in it.
 
     Raises:
         InputError: it is no run.

@@ -11,7 +11,7 @@ from pfpcli.commands.app import command
 from pfpcli.commands.flags import OUTPUT, flag, switch
 from pfpcli.commands.options import INPUT, RECOVERY, Epochs, Minutes, machine, takes, talking
 from pfpcli.commands.talk import Talk
-from pfpcli.remembered import remembered, trainable
+from pfpcli.remembered import network_of, remembered
 from pfpcli.settings import Finetune
 
 IMAGES = "Images"
@@ -21,7 +21,7 @@ def _run(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder that `pfp compress` wrote.")],
     trust: Annotated[bool, switch(INPUT, "Load pickles that may run any code.", "--trust")] = False,
 ) -> dict[str, Any]:
-    return {**trainable(run), "trust": trust}
+    return {**network_of(run), "trust": trust}
 
 
 def _images(

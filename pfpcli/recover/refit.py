@@ -77,22 +77,23 @@ class Refit:
         for place, x, (y,) in self._rows(layer, problem, ((y,) for y in wanted)):
             problem.add(place, x, y)
         ridge = problem.ridge(RIDGES if self._weights else (), intercept=intercept is not None)
-        found = problem.solve(ridge, problem.both.cross, intercept=intercept is not None)
+        both = problem.both
+        found = both.solve(problem.start, ridge, intercept=intercept is not None)
         if self._weights and tail.is_clipped and len(self._pair.users(layer.weight)) == 1:
             for _ in range(CLIPPED):
                 sums = ((was, added + tail.scale * fixed) for was, added in tail.sums(self._pair, made))
-                cross = self._clipped(layer, problem, tail, sums, found)
-                found = problem.solve(ridge, cross, intercept=intercept is not None)
+                cross = both.gram @ found + self._misses(layer, problem, tail, sums, found)
+                found = Normal(both.gram, cross).solve(problem.start, ridge, intercept=intercept is not None)
         values = found[:, :-1].unflatten(1, matrix.shape[2:]).permute(0, 3, 1, 2)
         ones = layer.into_weight(layer.matrix(torch.ones_like(weight).double()), weight.detach().double())
         weight.copy_(layer.into_weight(values, weight.detach().double()) / ones)
         if intercept is not None:
             intercept.set(found[:, -1].flatten())
 
-    def _clipped(
+    def _misses(
         self, layer: Layer, problem: _Problem, tail: Tail, sums: Iterable[tuple[Tensor, Tensor]], found: Tensor
     ) -> Tensor:
-        """X'Y of targets that what the weights make now misses only as far as it is not clipped away.
+        """X'Y of what the weights miss now, as far as it is not clipped away, over all processes.
 
         Args:
             layer: the layer.
@@ -105,7 +106,7 @@ class Refit:
         triples = ((was, added, tail.scale.to(was).expand_as(was)) for was, added in sums)
         for _, x, (was, added, scale) in self._rows(layer, problem, triples):
             misses += x.mT @ tail.missed(was, scale * (x @ found) + added, scale)
-        return problem.both.gram @ found + processes.total(misses)
+        return processes.total(misses)
 
     def _rows(
         self, layer: Layer, problem: _Problem, results: Iterable[tuple[Tensor, ...]]
@@ -174,10 +175,6 @@ class _Problem:
             return choices[len(choices) // 2]
         errors = [float(checked.loss(fitted.solve(self.start, ridge, intercept=intercept)).sum()) for ridge in choices]
         return choices[errors.index(min(errors))]
-
-    def solve(self, ridge: float | None, cross: Tensor, *, intercept: bool) -> Tensor:
-        """The weights, for all rows and an X'Y of them: float64[G, K + 1, O]."""
-        return Normal(self.both.gram, cross).solve(self.start, ridge, intercept=intercept)
 
 
 def layer_of(node: Node) -> Layer | None:
