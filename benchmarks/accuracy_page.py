@@ -55,13 +55,13 @@ out (`make bench-accuracy` measures all of them, in many hours)."""
 
 def conditions(found: list[Record]) -> str:
     """Threads and versions, as the records have them."""
-    threads = sorted({record["threads"] for record in found})
+    threads: dict[str, set[int]] = {}
+    for record in found:
+        threads.setdefault(record["tool"], set()).add(record["threads"])
+    used = ", ".join(f"{tool} {' or '.join(map(str, sorted(each)))}" for tool, each in sorted(threads.items()))
     versions = {f"{name} {version}" for record in found for name, version in record["versions"].items()}
     seconds = sum(record["wall"] for record in found)
-    return (
-        f"{len(found)} points, {seconds / 3600:.1f} hours, {' or '.join(map(str, threads))} thread(s) for every tool; "
-        f"{', '.join(sorted(versions))}."
-    )
+    return f"{len(found)} points, {seconds / 3600:.1f} hours, threads: {used}; {', '.join(sorted(versions))}."
 
 
 def markdown(found: list[Record]) -> str:
