@@ -299,6 +299,16 @@ def test_features_are_what_the_last_layers_read(tmp_path: Path) -> None:
     assert "flatten" in found.name
 
 
+@pytest.mark.parametrize(("epochs", "checks"), [(3, 3), (200, 40)])
+def test_a_network_is_judged_after_every_epoch_but_not_too_often(
+    epochs: int, checks: int, small: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged, agreement = [], distill.agreement
+    monkeypatch.setattr(distill, "agreement", lambda *given: judged.append(1) or agreement(*given))
+    small.distill(epochs=epochs)
+    assert len(judged) == 1 + checks  # and once before
+
+
 def test_the_ends_of_residual_branches_are_compared_as_well(tmp_path: Path) -> None:
     made = case(ZOO["residual"].module(), tmp_path)
     graph = made.kept.labelled.graph

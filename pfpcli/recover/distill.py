@@ -171,7 +171,9 @@ def divergence(found: Tensor, wanted: Tensor) -> Tensor:
 def relative(found: Tensor, wanted: Tensor) -> Tensor:
     """The squared distance of two tensors, relative to the second one; over the batch, so no sample divides by zero."""
     wanted = wanted.float()
-    return (found.float() - wanted).square().sum() / wanted.square().sum().clamp_min(1e-12)
+    # of large maps, each is one pass; squares written out are several, and as many for the gradients
+    length: Tensor = torch.linalg.vector_norm(wanted)
+    return F.mse_loss(found.float(), wanted, reduction="sum") / length.square().clamp_min(1e-12)
 
 
 def features(kept: Cut) -> list[Node]:

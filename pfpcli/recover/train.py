@@ -34,6 +34,8 @@ _STEP_IMAGES = 16
 _WARM_UP, _CLIP = 0.05, 5.0
 #: Seconds after which the state is written again.
 _SAVE = 30.0
+#: Times that the network is judged on the way, at most; it is judged after whole epochs.
+_CHECKS = 40
 
 #: `loss(x, labels, generator)` of a batch that is where the network is: one number with a gradient.
 Loss = Callable[[Tensor, Labels, torch.Generator], Tensor]
@@ -142,7 +144,7 @@ def train(
 class _Training:
     """Training as it stands; `_FIELDS`, the tensors and the optimizer are all there is to go on from."""
 
-    _FIELDS = ("epoch", "step", "seconds", "before", "best", "figure", "held")
+    _FIELDS = ("epoch", "step", "seconds", "checked", "before", "best", "figure", "held")
 
     def __init__(
         self,
@@ -166,7 +168,7 @@ class _Training:
         self.scaler = torch.amp.GradScaler("cuda", enabled=device.type == "cuda")
         # of several processes each has as many batches to a step as one would have alone
         self.together = max(1, -(-_STEP_IMAGES // stream.batch)) * processes.count()
-        self.epoch = self.step = 0
+        self.epoch = self.step = self.checked = 0
         self.seconds = self.before = self.best = self.figure = 0.0
         self.held: dict[str, Tensor] = {}
 
@@ -210,9 +212,12 @@ class _Training:
                     break
             else:
                 self.epoch, self.step = self.epoch + 1, 0
-            self._keep(self.check.figure())
-            self.seconds = processes.largest(time.perf_counter() - began)
             finished = self._done() >= 1
+            due = int(_CHECKS * self._done())
+            if finished or due > self.checked:
+                self.checked = due
+                self._keep(self.check.figure())
+                self.seconds = processes.largest(time.perf_counter() - began)
 
     def _keep(self, found: float) -> None:
         """Hold the network as it is, if its figure is as good as the best one as far as the images can tell.
