@@ -17,11 +17,12 @@ from torch import Tensor
 from torch.fx.node import Node
 
 from pfpcli import ops, processes
-from pfpcli.gated import Gated, Kept
-from pfpcli.grams import Gram, Refit, bundles
+from pfpcli.gated import Gated
+from pfpcli.grams import Gram, Narrowed, bundles
 from pfpcli.groups import Group
 from pfpcli.loss import divergence, real
 from pfpcli.score import Task
+from pfpcli.watch import Watch, at_a_time
 
 #: What a curve is measured by: how far the outputs diverge, and what the layers that read the group cannot make good.
 MEASURED = ("divergence", "error")
@@ -89,13 +90,14 @@ def curves(task: Task, orders: Sequence[tuple[Group, NDArray[np.int64]]], macs: 
 
 def _measure(task: Task, cuts: list[_Cuts], images: int) -> None:
     graph = task.groups.labelled.graph
-    kept = Kept(graph, {node for cut in cuts for node in cut.probe.needed})
+    needed = {node for cut in cuts for node in cut.probe.needed}
+    run, together = Watch(graph, needed), at_a_time(graph, needed)
     with torch.no_grad():
         for x, _ in task.images(images):
-            for some in x.split(kept.at_a_time(len(x))):
-                whole = real(kept.run(some))
+            for some in x.split(together):
+                whole = real(run.run(some))
                 for cut in cuts:
-                    cut.measure(kept.values, whole, len(some))
+                    cut.measure(run.values, whole, len(some))
 
 
 @dataclass
@@ -106,7 +108,7 @@ class _Cuts:
     steps: int
     kept: list[int]
     gates: list[Tensor]
-    refits: list[dict[Node, tuple[Node, Refit]]]
+    refits: list[dict[Node, tuple[Node, Narrowed]]]
     error: NDArray[np.float64]
     diverged: NDArray[np.float64] = field(init=False)
     images: int = 0
@@ -147,7 +149,7 @@ class _Probe(Gated):
         refits: call -> (the operand that is its weights, what is in their place).
     """
 
-    refits: dict[Node, tuple[Node, Refit]]
+    refits: dict[Node, tuple[Node, Narrowed]]
 
     def run_node(self, n: Node) -> Any:
         """Run one node."""

@@ -13,14 +13,11 @@ import torch
 from torch import Tensor, fx
 from torch.fx.node import Node
 
-from pfpcli.graph import Graph
 from pfpcli.groups import Groups
 from pfpcli.labels import along
 
 #: Calls that need one stretch of memory, and what they are without that.
 _COPYING = {torch.ops.aten.view.default: torch.ops.aten.reshape.default}
-#: Numbers that are held of a run for others to begin with, of so many images at a time as that allows.
-HELD = 1 << 27
 
 
 class Gated(fx.Interpreter):
@@ -74,28 +71,3 @@ class Gated(fx.Interpreter):
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
         """The call; what is one stretch of memory in one run need not be one in several at once."""
         return super().call_function(_COPYING.get(target, target), args, kwargs)
-
-
-class Kept(fx.Interpreter):
-    """Runs a graph and keeps some of its values."""
-
-    def __init__(self, graph: Graph, wanted: Collection[Node]) -> None:
-        super().__init__(graph.module)
-        self.values: dict[Node, object] = {}
-        self._graph = graph
-        self._wanted = wanted
-
-    def run_node(self, n: Node) -> object:
-        """Run one node."""
-        value = super().run_node(n)
-        if n in self._wanted:
-            self.values[n] = value
-        return value
-
-    def at_a_time(self, images: int) -> int:
-        """How many images may run together."""
-        if not self._graph.dynamic:
-            return images
-        values = [node.meta["val"] for node in self._wanted if node.op != "get_attr"]
-        held = sum(value.numel() for value in values if isinstance(value, Tensor)) // self._graph.batch
-        return max(1, min(images, HELD // max(1, held)))

@@ -57,7 +57,7 @@ class Gram:
             read, _ = rows(columns, -(-ROWS * columns.x.shape[2:4].numel() // IMAGES), random)
             self.normal.gram += read.mT @ read
 
-    def refit(self, alive: Tensor) -> Refit:
+    def refit(self, alive: Tensor) -> Narrowed:
         """Least squares for what stays, on what the layer reads in the original network; alive: bool[labels]."""
         _, _, inputs, kernel = self.matrix.shape
         whole, solved = self._rows(), self._solved(alive)
@@ -66,7 +66,7 @@ class Gram:
         normal = self.normal
         gram = normal.gram[:, :-1, :-1] / normal.count - normal.mean.mT @ normal.mean
         left, there = ((each * (gram @ each)).sum() for each in (solved[:, :-1] - whole, whole))
-        return Refit(weight, solved[:, -1].flatten().to(self.tensor), float(left / there) if there > 0 else 0.0)
+        return Narrowed(weight, solved[:, -1].flatten().to(self.tensor), float(left / there) if there > 0 else 0.0)
 
     def _rows(self) -> Tensor:
         """float64[G, K, O]."""
@@ -90,7 +90,7 @@ class Gram:
         return there.expand(-1, -1, kernel).flatten(1).to(self.matrix.device)
 
 
-class Refit(NamedTuple):
+class Narrowed(NamedTuple):
     """A layer that does without some of its channels.
 
     Attributes:

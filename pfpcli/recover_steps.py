@@ -116,13 +116,11 @@ def _distilled(
     console: Console,
 ) -> int:
     """Train the cut network to do what the original does; returns the number of images."""
-    whole = kept.labelled.graph
     minutes = None if settings.minutes is None else settings.minutes / settings.steps
     epochs = most_epochs(settings.epochs, settings.minutes)
     state = cache.training(smaller, division, epochs, minutes, settings.seed)
     with console.resumable(state):
         found = distill(
-            whole,
             kept,
             smaller,
             division,

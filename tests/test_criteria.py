@@ -306,10 +306,10 @@ def losses(groups: Groups, images: Tensor, labels: np.ndarray | None) -> list[np
     given, found = task(groups, [images]), []
     for one in groups.prunable:
         ensemble = ensembles._Ensemble.of(given, one, np.random.default_rng(0))
-        kept = ensembles.Kept(groups.labelled.graph, ensemble.gated.needed)
+        run = ensembles.Watch(groups.labelled.graph, ensemble.gated.needed)
         with torch.no_grad():
-            whole = ensembles.real(kept.run(images))
-            ensemble.measure(kept.values, whole, labels, len(images))
+            whole = ensembles.real(run.run(images))
+            ensemble.measure(run.values, whole, labels, len(images))
         found.append(ensemble.losses)
     return found
 

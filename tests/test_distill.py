@@ -40,7 +40,7 @@ class Case:
 
     def distill(self, epochs: int = 2, **settings: Any) -> distill.Distilled:
         how = {"minutes": None, "device": torch.device("cpu"), "seed": 0, **settings}
-        return distill.distill(self.whole, self.kept, self.smaller, self.division, epochs=epochs, **how)
+        return distill.distill(self.kept, self.smaller, self.division, epochs=epochs, **how)
 
     def tensors(self) -> dict[str, Tensor]:
         return {name: tensor.clone() for name, tensor in self.smaller.module.state_dict().items()}
@@ -125,7 +125,7 @@ def test_a_network_of_several_outputs_learns_from_all_of_them(tmp_path: Path) ->
             return float((made.whole.module(x)[name] - made.smaller.module(x)[name]).square().mean())
 
     before = {name: distance(name) for name in "ab"}
-    loss = distill._Task(made.whole, made.kept, made.smaller)
+    loss = distill._Task(made.kept, made.smaller)
     generator = torch.Generator().manual_seed(0)
     with train.trainable(made.smaller) as tensors:
         optimizer = torch.optim.SGD(tensors.values(), 0.02)

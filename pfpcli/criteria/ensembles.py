@@ -27,10 +27,11 @@ from torch import Tensor
 from torch.fx.node import Node
 
 from pfpcli import processes
-from pfpcli.gated import Gated, Kept
+from pfpcli.gated import Gated
 from pfpcli.groups import Group
 from pfpcli.loss import divergence, real
 from pfpcli.score import Scores, Task
+from pfpcli.watch import Watch, at_a_time
 
 #: Images that measure the loss, at most.
 IMAGES = 64
@@ -65,17 +66,18 @@ def lfe(task: Task) -> Scores:
         for i, group in enumerate(task.groups.prunable)
         if np.isin(group.units, read).all()
     ]
-    kept = Kept(graph, {node for one in ensembles for node in one.gated.needed})
+    needed = {node for one in ensembles for node in one.gated.needed}
+    run, together = Watch(graph, needed), at_a_time(graph, needed)
     whole = 0.0
     with torch.no_grad():
         for images, labels in task.images(IMAGES):
-            for start in range(0, len(images), step := kept.at_a_time(len(images))):
-                some = slice(start, start + step)
+            for start in range(0, len(images), together):
+                some = slice(start, start + together)
                 truth = None if labels is None else labels[some]
-                outputs = real(kept.run(images[some]))
+                outputs = real(run.run(images[some]))
                 whole += float(divergence(outputs, outputs, truth))
                 for one in ensembles:
-                    one.measure(kept.values, outputs, truth, len(images[some]))
+                    one.measure(run.values, outputs, truth, len(images[some]))
     whole, doubtful = processes.total(whole), []
     for one in ensembles:
         change = (processes.total(one.losses) - whole) / max(whole, _TINY)

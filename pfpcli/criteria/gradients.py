@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 import numpy as np
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 from torch.fx.node import Node
 
 from pfpcli import ops, processes
 from pfpcli.gated import Gated
-from pfpcli.graph import Graph, is_tensor
 from pfpcli.loss import likely_losses, per_sample_loss, real
 from pfpcli.score import Scores, Task
+from pfpcli.watch import Watch, at_a_time
 
 #: Images that say how much the loss feels a layer, and the most probable decisions of each that do.
 FELT, LIKELY = 128, 3
-#: Numbers that a pass back through the network may keep at a time.
-_HELD = 1 << 27
 
 
 def taylor(task: Task) -> Scores:
@@ -64,18 +60,20 @@ def felt(task: Task) -> dict[Node, Tensor]:
     graph = task.groups.labelled.graph
     # in the order of the readers, which is the same in every process
     layers = list(dict.fromkeys(reader.node for reader in task.readers if reader.has_weights))
-    run = _Seen(graph.module, set(layers))
+    run = Watch(graph, layers)
+    # the way back needs whatever a call has made
+    together = at_a_time(graph, (node for node in graph.nodes if node.op == "call_function"))
     sums = {node: torch.zeros(node.meta["val"].shape[_made(node)], dtype=torch.float64) for node in layers}
     counts = dict.fromkeys(layers, 0)
     for images, _ in task.images(FELT):
-        for some in images.split(_at_a_time(graph)):
+        for some in images.split(together):
             outputs = real(run.run(some.clone().requires_grad_()))
-            for node, value in run.seen.items():
+            for node, value in run.values.items():
                 counts[node] += value.numel() // value.shape[_made(node)]
             for loss in likely_losses(outputs, LIKELY):
-                slopes = torch.autograd.grad(loss, [*run.seen.values()], retain_graph=True, allow_unused=True)
-                for node, slope in zip(run.seen, slopes, strict=True):
-                    squares = torch.zeros_like(run.seen[node]) if slope is None else slope.square()
+                slopes = torch.autograd.grad(loss, [*run.values.values()], retain_graph=True, allow_unused=True)
+                for node, slope in zip(run.values, slopes, strict=True):
+                    squares = torch.zeros_like(run.values[node]) if slope is None else slope.square()
                     rows = squares.detach().movedim(_made(node), 0).flatten(1)
                     sums[node] += rows.sum(1, dtype=torch.float64).cpu()
     return {node: processes.total(sums[node]) / max(1, processes.total(counts[node])) for node in layers}
@@ -86,27 +84,3 @@ def _made(node: Node) -> int:
     rule = ops.find(node.target)
     assert rule is not None
     return rule.made
-
-
-def _at_a_time(graph: Graph) -> int:
-    """Images that go forward and back together."""
-    if not graph.dynamic:
-        return graph.batch
-    held: int = sum(node.meta["val"].numel() for node in graph.nodes if node.op == "call_function" and is_tensor(node))
-    return max(1, _HELD // max(1, held // graph.batch))
-
-
-class _Seen(fx.Interpreter):
-    """Runs a graph and keeps what some nodes put out."""
-
-    def __init__(self, module: fx.GraphModule, wanted: Collection[Node]) -> None:
-        super().__init__(module)
-        self.seen: dict[Node, Tensor] = {}
-        self._wanted = wanted
-
-    def run_node(self, n: Node) -> object:
-        """Run one node."""
-        value = super().run_node(n)
-        if n in self._wanted:
-            self.seen[n] = value
-        return value

@@ -15,7 +15,6 @@ al., FitNets, ICLR 2015, here without a map in between, because the channels tha
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +22,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor, fx
+from torch import Tensor
 from torch.fx.node import Node
 
 from pfpcli import ops
@@ -35,6 +34,7 @@ from pfpcli.quality import compare, likeness
 from pfpcli.recover.augment import altered, mixed, moved
 from pfpcli.recover.stream import Labels, Stream, batch_size
 from pfpcli.recover.train import Check, Progress, Schedule, silent, train
+from pfpcli.watch import Watch
 
 #: Temperature of the divergence, and the highest learning rate.
 TEMPERATURE, RATE = 4.0, 0.02
@@ -66,7 +66,6 @@ class Distilled:
 
 
 def distill(
-    whole: Graph,
     kept: Cut,
     smaller: Graph,
     division: Division,
@@ -82,8 +81,7 @@ def distill(
     """Train the cut network to do what the original does; its tensors change in place.
 
     Args:
-        whole: the original.
-        kept: what is left of its tensors.
+        kept: the original, and what is left of its tensors.
         smaller: the cut network.
         division: the images it is fitted to and those that check it; where none check, the fitted ones do.
         minutes: how long, at most; None for no limit.
@@ -94,10 +92,11 @@ def distill(
         progress: told the part that is done, 0 to 1, and the best agreement so far.
         rate: the highest learning rate.
     """
+    whole = kept.labelled.graph
     size = batch_size([whole, smaller], device, BATCH)
     stream = Stream(division.calibration, division.fitted, size, fixed=not whole.dynamic, seed=seed)
     checked = checking(division, whole.fixed_batch)
-    task = _Task(whole, kept, smaller)
+    task = _Task(kept, smaller)
 
     def check() -> float:
         return agreement(whole, smaller, division.calibration.batches(whole.fixed_batch, checked), device)
@@ -135,21 +134,23 @@ def checking(division: Division, fixed: int | None) -> NDArray[np.int64]:
 class _Task:
     """The loss of a cut network against its original."""
 
-    def __init__(self, whole: Graph, kept: Cut, smaller: Graph) -> None:
+    def __init__(self, kept: Cut, smaller: Graph) -> None:
+        whole, there = kept.labelled.graph, {node.name: node for node in smaller.nodes}
         self._kept = kept
         self._has_decisions = not whole.stops
-        there = {node.name for node in smaller.nodes}
-        self._features = [node for node in dict.fromkeys([*sums(kept), *features(kept)]) if node.name in there]
-        self._teacher, self._student = (_Seeing(graph, self._features) for graph in (whole, smaller))
+        # node of the original -> that of the cut network
+        self._features = {node: there[node.name] for node in [*sums(kept), *features(kept)] if node.name in there}
+        self._teacher, self._student = Watch(whole, self._features), Watch(smaller, self._features.values())
 
     def loss(self, x: Tensor, labels: Labels, generator: torch.Generator) -> Tensor:
         """Of one batch, float[N, ...]; the labels are not looked at."""
         x = mixed(altered(moved(x, generator), generator), generator)
         with torch.no_grad():
-            wanted, asked = self._teacher.see(x)
-        found, seen = self._student.see(x)
+            wanted = real(self._teacher.run(x))
+        found = real(self._student.run(x))
         outputs = [self._divergence(a, b) for a, b in zip(found, wanted, strict=True)]
-        inside = [relative(seen[node.name], self._kept.slice(node, asked[node.name])) for node in self._features]
+        before, now = self._teacher.values, self._student.values
+        inside = [relative(now[b], self._kept.slice(a, before[a])) for a, b in self._features.items()]
         return _mean(outputs) + (_mean(inside) if inside else 0)
 
     def _divergence(self, found: Tensor, wanted: Tensor) -> Tensor:
@@ -206,25 +207,3 @@ def sums(kept: Cut) -> list[Node]:
             rule = ops.find(after.target) if after.op == "call_function" else None
             found.append(after if rule is not None and rule.clips is not None else node)
     return found
-
-
-class _Seeing(fx.Interpreter):
-    """Runs a network and keeps what some nodes came to."""
-
-    def __init__(self, graph: Graph, nodes: Iterable[Node]) -> None:
-        super().__init__(graph.module)
-        self._names = {node.name for node in nodes}
-        self._seen: dict[str, Tensor] = {}
-
-    def see(self, x: Tensor) -> tuple[list[Tensor], dict[str, Tensor]]:
-        """The outputs that are real numbers, and the values of the nodes by their names."""
-        outputs = real(self.run(x))
-        seen, self._seen = self._seen, {}
-        return outputs, seen
-
-    def run_node(self, n: Node) -> object:
-        """Compute, and keep what was asked for."""
-        value = super().run_node(n)
-        if n.name in self._names:
-            self._seen[n.name] = value
-        return value
