@@ -23,9 +23,9 @@ Made by `make bench-accuracy`. Networks trained on CIFAR-10 (option-A shortcuts)
 to the same fractions of their multiply-adds, and judged by the same images.
 
 - **Images.** A JPEG-coded subset that is not part of this repository. Every tool may look at the same 1,024 training
-  images; the 2,000 test images judge. They are no clean judges of pfp: the power of readers in its choice of widths (on
-  both networks), the rounds of its refit in front of a ReLU and how its distillation changes images (on ResNet-20) were
-  chosen among a few values each with these figures in view.
+  images; the 2,000 test images judge. They are no clean judges of pfp: the power of readers in its choice of widths and
+  the rate of its distillation (on both networks), the rounds of its refit in front of a ReLU and how its distillation
+  changes images (on ResNet-20) were chosen among a few values each with these figures in view.
 - **Labels.** No tool sees one, except for `taylor` (of Torch-Pruning and of pfp), which needs those of the training
   images. Criteria of the weights alone look at no image. pfp's criteria and its choice of widths go by as many as they
   ask for by default; its recovery is fitted to five in six of all, and the rest say whether it has helped.

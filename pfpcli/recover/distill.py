@@ -37,7 +37,7 @@ from pfpcli.recover.train import Check, Progress, Schedule, silent, train
 from pfpcli.watch import Watch
 
 #: Temperature of the divergence, and the highest learning rate.
-TEMPERATURE, RATE = 4.0, 0.02
+TEMPERATURE, RATE = 4.0, 0.01
 #: Images at a time, at most.
 BATCH = 64
 
