@@ -371,8 +371,8 @@ def test_no_more_masks_run_together_than_there_is_room_for(monkeypatch: pytest.M
     ensemble = ensembles._Ensemble.of(given, groups.prunable[0], np.random.default_rng(0))
     largest = 12 * 8 * 8 * len(images)  # what the second convolution makes
     monkeypatch.setattr(ensembles, "_FOLDED", {"cpu": 3 * largest})
-    assert ensemble.at_a_time(len(images)) == 3
-    assert ensemble.at_a_time(len(images) * 4) == 1
+    assert ensemble.masks_at_a_time(len(images)) == 3
+    assert ensemble.masks_at_a_time(len(images) * 4) == 1
 
 
 def test_masks_that_cannot_run_together_run_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -177,12 +177,12 @@ class _Ensemble:
             self.gated.gates = gates
             return divergence(real(self.gated.rerun(values)), whole, labels)
 
-        step = self.at_a_time(images)
+        step = self.masks_at_a_time(images)
         for start in range(0, len(self.masks), step):
             some = slice(start, start + step)
             self.losses[some] += self._of_each(loss, self._gates(self.masks[some])).cpu().numpy()
 
-    def at_a_time(self, images: int) -> int:
+    def masks_at_a_time(self, images: int) -> int:
         """How many masks may run together on so many images."""
         groups = self.task.groups
         # what is read through gates becomes as many values as there are masks, too
