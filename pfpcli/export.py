@@ -10,7 +10,7 @@ import copy
 import io
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,23 +23,16 @@ from torch.export import ExportedProgram
 from torch.utils._pytree import tree_leaves
 
 from pfpcli.errors import CheckFailed, TraceError
-from pfpcli.graph import Graph
+from pfpcli.graph import Graph, Names
 from pfpcli.quiet import quiet
 from pfpcli.trace import export_program, free_dims, larger, open_dims
 
-#: What onnxruntime may differ from torch, relative to the largest output, in float32.
-ONNX_TOLERANCE = 1e-4
+#: What onnxruntime may differ from torch, in float32: relative to the largest number of an output, which counts as at
+#: least so much. Probabilities near 0 are sums that nearly cancel, and each runtime has its own.
+ONNX_TOLERANCE, _LEAST = 1e-4, 1e-2
 
 #: Metadata that says where a node came from, on this machine and in the user's source.
 _ORIGINS = ("stack_trace", "nn_module_stack", "source_fn_stack", "from_node", "torch_fn", "custom")
-
-
-@dataclass(frozen=True)
-class Names:
-    """The names of a network's inputs and outputs."""
-
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
 
 
 def names(graph: Graph) -> Names:
@@ -145,9 +138,9 @@ def save_onnx(exported: ExportedProgram, graph: Graph, named: Names, path: Path,
                 model = exporter(source, graph, named)
             _clean(model, open_dims(source))
             path.write_bytes(model.SerializeToString())
-            difference = _difference(path, graph, samples)
+            difference = onnx_vs_torch(path, graph, samples)
             if {"height", "width"} <= {dim.dim_param for dim in _dims(model.graph.input)}:
-                difference = max(difference, _difference(path, graph, larger(samples)))
+                difference = max(difference, onnx_vs_torch(path, graph, larger(samples)))
         except Exception as error:
             # the exporters colour their messages
             said = re.sub(r"\x1b\[\d+m", "", str(error)).strip()
@@ -284,7 +277,8 @@ def _graphs(graph: Any) -> Iterator[Any]:
                 yield from _graphs(attribute.g)
 
 
-def _difference(path: Path, graph: Graph, samples: Sequence[Tensor]) -> float:
+def onnx_vs_torch(path: Path, graph: Graph, samples: Sequence[Tensor]) -> float:
+    """The largest difference between a file in onnxruntime and a network in torch, relative to the largest output."""
     onnx.checker.check_model(path)
     with torch.no_grad():
         expected = [x for x in tree_leaves(graph.module(*samples)) if isinstance(x, Tensor)]
@@ -295,6 +289,5 @@ def _difference(path: Path, graph: Graph, samples: Sequence[Tensor]) -> float:
 def _relative(found: Any, expected: Any) -> float:
     if found.shape != expected.shape:
         raise ValueError(f"an output has shape {found.shape}, torch gives {expected.shape}")
-    largest = float(np.abs(expected.astype(np.float64)).max(initial=0.0))
-    error = float(np.abs(found.astype(np.float64) - expected).max(initial=0.0))
-    return error / largest if largest else error
+    largest = float(np.abs(expected.astype(np.float64)).max(initial=_LEAST))
+    return float(np.abs(found.astype(np.float64) - expected).max(initial=0.0)) / largest

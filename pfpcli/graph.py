@@ -83,6 +83,14 @@ class Graph:
         return tensor
 
 
+@dataclass(frozen=True)
+class Names:
+    """The names of a network's inputs and outputs."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
 def fetch(module: nn.Module, name: str) -> Any:
     """The attribute a dotted name leads to."""
     return operator.attrgetter(name)(module)

@@ -1,6 +1,6 @@
 """From a file to a network that can be called, told by its content and never by its suffix.
 
-In: TorchScript, a .pt2 ExportedProgram, a module, a state dict or a checkpoint that holds one of the two.
+In: ONNX, TorchScript, a .pt2 ExportedProgram, a module, a state dict or a checkpoint that holds one of the two.
 Out: a `Source`, in eval mode and on the CPU.
 Refused: everything that is none of these (saying what it is), files that would run code (see `pickles`), weights
 without an architecture (see `arch`), weights that are not finite, and networks without weights.
@@ -24,6 +24,8 @@ from torch import Tensor, nn
 
 from pfpcli import arch as architecture
 from pfpcli.errors import InputError
+from pfpcli.graph import Names
+from pfpcli.onnx_network import read_onnx
 from pfpcli.pickles import broken, check_program, unpickle
 from pfpcli.torchscript import training_op
 
@@ -37,11 +39,13 @@ class Source:
 
     Attributes:
         name: file name without folders, e.g. "model.pt".
-        kind: "module", "state_dict" (also of a checkpoint), "torchscript" or "pt2".
+        kind: "module", "state_dict" (also of a checkpoint), "torchscript", "pt2" or "onnx".
         module: callable on a batch (N, …); in eval mode, on the CPU.
         program: the ExportedProgram itself, for pt2 only.
         input_size: shape of one input without the batch, where the file or the library knows it.
         sha256: of the file's bytes, in hex.
+        batch: the only batch size that the network takes, if the file says so.
+        names: of its inputs and outputs, where the file has them and the forward does not.
     """
 
     name: str
@@ -50,12 +54,14 @@ class Source:
     program: torch.export.ExportedProgram | None
     input_size: tuple[int, ...] | None
     sha256: str
+    batch: int | None = None
+    names: Names | None = None
 
     def takes(self, size: tuple[int, ...]) -> bool:
         """Whether the forward pass gets through with one input of that shape."""
         try:
             with torch.no_grad():
-                self.module(torch.zeros(1, *size))
+                self.module(torch.zeros(self.batch or 1, *size))
         except Exception:
             return False
         return True
@@ -129,10 +135,19 @@ def load(
         raise _unknown(artefact)
     source = loader.load(artefact, request)
     if (arch or arch_kwargs) and source.kind != "state_dict":
-        what = {"module": "whole model", "torchscript": "TorchScript model", "pt2": "exported program"}[source.kind]
+        what = _WHOLE[source.kind]
         raise InputError(f"{source.name}: this is a {what}; --arch is not needed", "leave --arch and --arch-kwargs out")
     _check_weights(source)
     return source
+
+
+#: What needs no architecture.
+_WHOLE = {
+    "module": "whole model",
+    "torchscript": "TorchScript model",
+    "pt2": "exported program",
+    "onnx": "whole model",
+}
 
 
 def _load_torchscript(artefact: Artefact, request: Request) -> Source:
@@ -160,7 +175,8 @@ def _load_pt2(artefact: Artefact, request: Request) -> Source:
             f"{artefact.name}: was exported in training mode ({op} trains)", "export it again after model.eval()"
         )
     module = program.module(check_guards=False)
-    return Source(artefact.name, "pt2", module, program, _program_input_size(program), artefact.sha256)
+    size, batch = _program_input_size(program), _program_batch(program, artefact.name)
+    return Source(artefact.name, "pt2", module, program, size, artefact.sha256, batch)
 
 
 def _exported_program(file: BinaryIO, name: str) -> torch.export.ExportedProgram:
@@ -199,11 +215,10 @@ def _load_pickle(artefact: Artefact, request: Request) -> Source:
 
 
 def _load_onnx(artefact: Artefact, request: Request) -> Source:
-    raise InputError(
-        f"{artefact.name}: this is an ONNX file; pfp reads PyTorch files: "
-        "modules, state dicts, TorchScript and .pt2 programs",
-        "pass the checkpoint it was exported from; pfp writes ONNX itself",
-    )
+    network = read_onnx(artefact.path)
+    batch, *size = network.sizes or (None, None)
+    known = None if None in size else tuple(each for each in size if each is not None)
+    return Source(artefact.name, "onnx", network, None, known, artefact.sha256, batch, network.names)
 
 
 def _load_safetensors(artefact: Artefact, request: Request) -> Source:
@@ -313,7 +328,7 @@ def _members(path: Path, size: int, head: bytes) -> tuple[str, ...] | None:
 
 
 def _unknown(artefact: Artefact) -> InputError:
-    formats = "pfp reads PyTorch files: modules, state dicts, TorchScript and .pt2 programs"
+    formats = "pfp reads ONNX and PyTorch files: modules, state dicts, TorchScript and .pt2 programs"
     if artefact.members is not None:
         what = "this is a zip archive, but not one that torch wrote"
     elif artefact.head.startswith(b"version https://git-lfs"):
@@ -388,6 +403,19 @@ def _program_input_size(program: torch.export.ExportedProgram) -> tuple[int, ...
             sizes = [size if isinstance(size, int) else size.node.hint for size in value.shape[1:]]
             return None if None in sizes else tuple(sizes)
     return None
+
+
+def _program_batch(program: torch.export.ExportedProgram, name: str) -> int | None:
+    """The batch size that a program was exported for, None if it is free."""
+    inputs = [node for node in program.graph.nodes if node.name in program.graph_signature.user_inputs]
+    if len(inputs) != 1:
+        names = ", ".join(node.name for node in inputs)
+        raise InputError(
+            f"{name}: takes {len(inputs)} inputs ({names}); calibration images feed exactly one",
+            "wrap the model in a module whose forward takes one tensor, and export that",
+        )
+    size = inputs[0].meta["val"].shape[0]
+    return size if isinstance(size, int) else None
 
 
 def _check_weights(source: Source) -> None:

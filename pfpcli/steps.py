@@ -75,7 +75,7 @@ def open_images(settings: Calibrated, source: Source, console: Console) -> Calib
 def trace_groups(source: Source, size: tuple[int, ...], settings: Network, console: Console) -> Groups:
     """Follow the network and find what goes together."""
     with console.step("trace") as step:
-        graph = _graph(source, size)
+        graph = _graph(source, size, settings.model)
         groups = group(label(graph), settings.freeze, exact_only=settings.exact_only)
         ops = sum(node.op == "call_function" for node in graph.nodes)
         frozen = len(groups.groups) - len(groups.prunable)
@@ -90,11 +90,16 @@ def _refuse_unknown_ops(groups: Groups) -> None:
         raise CheckFailed(f"--strict: no rule for {names}", "what they hold back: `pfp inspect MODEL`")
 
 
-def _graph(source: Source, size: tuple[int, ...]) -> Graph:
+def _graph(source: Source, size: tuple[int, ...], file: Path) -> Graph:
     generator = torch.Generator().manual_seed(0)
-    example = (torch.randn(_batch(source), *size, generator=generator),)
+    # with one of a free batch it would be taken for a constant
+    example = (torch.randn(source.batch or 2, *size, generator=generator),)
     if source.program is not None:
         return from_program(source.program, example)
+    if source.kind == "onnx":
+        graph = trace(source.module, example)
+        _check_reading(graph, file)
+        return graph
     if not isinstance(source.module, torch.jit.ScriptModule):
         return trace(source.module, example)
     try:
@@ -103,19 +108,19 @@ def _graph(source: Source, size: tuple[int, ...]) -> Graph:
         return trace(script_to_fx(source.module, (example[0][:1],)), (example[0][:1],), source.module)
 
 
-def _batch(source: Source) -> int:
-    """Two, unless the file says that it has to be another number."""
-    if source.program is None:
-        return 2
-    inputs = [n for n in source.program.graph.nodes if n.name in source.program.graph_signature.user_inputs]
-    if len(inputs) != 1:
-        names = ", ".join(node.name for node in inputs)
-        raise InputError(
-            f"{source.name}: takes {len(inputs)} inputs ({names}); calibration images feed exactly one",
-            "wrap the model in a module whose forward takes one tensor, and export that",
+def _check_reading(graph: Graph, file: Path) -> None:
+    """Refuse a file that onnxruntime understands differently."""
+    try:
+        difference = export.onnx_vs_torch(file, graph, graph.example)
+    except Exception as error:
+        said = str(error).strip().partition("\n")[0]
+        raise InputError(f"{file.name}: onnxruntime does not run it ({said})", "export it again") from error
+    if difference > export.ONNX_TOLERANCE:
+        raise CheckFailed(
+            f"{file.name}: what pfp makes of it differs from onnxruntime by {difference:.1e} "
+            f"(at most {export.ONNX_TOLERANCE:.0e} expected)",
+            "pass the checkpoint it was exported from",
         )
-    size = inputs[0].meta["val"].shape[0]
-    return size if isinstance(size, int) else 2
 
 
 def score_units(
@@ -265,7 +270,7 @@ def export_files(
         whole = kept.labelled.graph
         # a batch size it has not been exported with, where that is free
         samples = [division.samples(smaller.fixed_batch or 3)]
-        named = export.names(whole)
+        named = source.names or export.names(whole)
         original, onnx = scratch / FILES["onnx"], folder / FILES["onnx"]
         export.save_onnx(export.program(whole), whole, named, original, samples)
         program = export.program(smaller)

@@ -44,7 +44,7 @@ def trace(module: nn.Module, example: Sequence[Tensor], original: nn.Module | No
 
     Args:
         module: in eval mode; it is left unchanged.
-        example: the inputs, each float[B, ...] with B >= 2 so that the batch is not taken for a constant.
+        example: the inputs, each float[B, ...]; with B = 1 the batch is taken for a constant.
         original: the network `module` was recorded from, if it is a recording: only that knows about other sizes.
 
     Raises:
@@ -55,8 +55,7 @@ def trace(module: nn.Module, example: Sequence[Tensor], original: nn.Module | No
     try:
         program = export_program(module, example, free_dims(example, spatial=False))
         if not _has_free_batch(program):
-            example = single
-            program = export_program(module, example)
+            example, program = _with_fixed_batch(module, example)
         graph = from_program(program, example)
     except TraceError as error:
         try:
@@ -65,6 +64,15 @@ def trace(module: nn.Module, example: Sequence[Tensor], original: nn.Module | No
             raise error from None
         return replace(from_program(export_program(part, single), single), stops=tuple(stops))
     return _with_free_sizes(module, original or module, graph) if graph.dynamic else graph
+
+
+def _with_fixed_batch(module: nn.Module, example: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], ExportedProgram]:
+    """The inputs and a program of them: of one sample, if it takes one."""
+    single = tuple(x[:1] for x in example)
+    try:
+        return single, export_program(module, single)
+    except TraceError:
+        return example, export_program(module, example)
 
 
 def _with_free_sizes(module: nn.Module, original: nn.Module, graph: Graph) -> Graph:

@@ -80,7 +80,7 @@ def _parameters(group: _Group) -> list[Parameter]:
 
 def checkpoint(
     model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="Checkpoint: a module, state dict, TorchScript or exported program.")
+        Path, typer.Argument(metavar="MODEL", help="A module, a state dict, TorchScript, an exported program or ONNX.")
     ],
 ) -> dict[str, Any]:
     """The file to load."""

@@ -1,0 +1,303 @@
+"""ONNX in: a file becomes a network that torch can run and follow.
+
+Initializers become parameters and buffers; nodes are computed in their order, each by its rule (`onnx_ops`).
+"""
+
+from __future__ import annotations
+
+import inspect
+import keyword
+import re
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import inliner, numpy_helper
+from onnx.reference import ReferenceEvaluator
+from torch import Tensor, nn
+
+from pfpcli.errors import InputError
+from pfpcli.graph import Names, add_tensor, fetch
+from pfpcli.onnx_ops import KNOWN, RULES, Call, Known
+
+#: The first opset in which numbers meet as they do in numpy.
+OLDEST = 7
+#: What the inputs of layers are, by their places.
+_ROLES = {1: "weight", 2: "bias", 3: "running_mean", 4: "running_var"}
+_LAYERS = ("Conv", "ConvTranspose", "Gemm", "BatchNormalization", "InstanceNormalization", "LayerNormalization")
+#: Ops that leave a tensor what it is, and a parameter a parameter.
+_PASSING = ("Identity", "Dropout")
+#: Ops whose numbers are whole by design: such a file has been quantised.
+_QUANTISED = re.compile(r"Q(uantize|Linear)|Dequantize|Integer$|^QGemm|^DynamicQuantize")
+#: Whole numbers in a row, and others, that may be sizes, places or scales: they are known when the network is written
+#: down.
+_SMALL, _FEW = 4096, 8
+
+
+@dataclass(frozen=True)
+class _Node:
+    op: str
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: dict[str, Any]
+    #: the node alone, for numbers that are known
+    alone: onnx.GraphProto
+
+
+def read_onnx(path: Path) -> OnnxNetwork:
+    """Read a file.
+
+    Args:
+        path: of an ONNX file; weights that it keeps in files beside it are read as well.
+
+    Raises:
+        InputError: it is broken, or there is something in it that pfp does not read.
+    """
+    try:
+        model = onnx.load(path)
+        model = inliner.inline_local_functions(model) if model.functions else model
+    except Exception as error:
+        raise InputError(f"{path.name}: cannot be read ({_first_line(error)})", "copy or export it again") from error
+    _refuse(model, path.name)
+    return _network(model)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _refuse(model: onnx.ModelProto, name: str) -> None:
+    """Refuse what cannot be computed."""
+    version = _version(model)
+    if version < OLDEST:
+        raise InputError(
+            f"{name}: is of opset {version}; pfp reads {OLDEST} and newer",
+            f"convert it: `onnx.version_converter.convert_version(model, {OLDEST})`, or export it again",
+        )
+    ops = Counter(f"{n.domain}.{n.op_type}" if n.domain not in ("", "ai.onnx") else n.op_type for n in model.graph.node)
+    unknown = {op: count for op, count in ops.items() if op not in RULES and op != "Constant"}
+    if any(_QUANTISED.search(op.rpartition(".")[2]) for op in unknown):
+        raise InputError(f"{name}: is quantised", "pass the network from before that, and quantise what comes out")
+    if unknown:
+        said = ", ".join(f"{op} ×{count}" for op, count in unknown.items())
+        raise InputError(
+            f"{name}: pfp does not read these ops of ONNX: {said}",
+            "pass the checkpoint it was exported from, or a file that ends in front of them "
+            "(`onnx.utils.extract_model`)",
+        )
+    inputs = _inputs(model)
+    if len(inputs) != 1:
+        named = ", ".join(each.name for each in inputs) or "none"
+        raise InputError(f"{name}: has {len(inputs)} inputs ({named}); pfp reads networks of one")
+
+
+def _version(model: onnx.ModelProto) -> int:
+    return next((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), 1)
+
+
+def _inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    """Old files list their weights among the inputs."""
+    held = {each.name for each in model.graph.initializer}
+    return [each for each in model.graph.input if each.name not in held]
+
+
+def _sizes(value: onnx.ValueInfoProto) -> tuple[int | None, ...] | None:
+    """The sizes of an input, None for a free one; None if nothing is said."""
+    shape = value.type.tensor_type
+    if not shape.HasField("shape"):
+        return None
+    return tuple(each.dim_value if each.dim_value > 0 else None for each in shape.shape.dim)
+
+
+class OnnxNetwork(nn.Module):
+    """Computes what an ONNX graph computes.
+
+    Args:
+        model: with its weights in it.
+
+    Attributes:
+        names: of its input and its outputs.
+        sizes: of its input, None for free ones; None if the file does not say.
+    """
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        super().__init__()
+        graph = model.graph
+        (shown,) = _inputs(model)
+        self.names = Names((shown.name,), tuple(each.name for each in graph.output))
+        self.sizes = _sizes(shown)
+        self._version = _version(model)
+        self._nodes: list[_Node] = []
+        constants = {each.name: numpy_helper.to_array(each) for each in graph.initializer}
+        for node in graph.node:
+            if node.op_type == "Constant":
+                constants[node.output[0]] = _constant(node)
+            else:
+                attributes = {each.name: _attribute(each) for each in node.attribute}
+                name = node.name or f"{node.op_type}_{node.output[0]}"
+                ends = tuple(node.input), tuple(node.output)
+                self._nodes.append(_Node(node.op_type, name, *ends, attributes, _alone(node)))
+        self._known: dict[str, NDArray[Any]] = {}
+        self._paths: dict[str, str] = {}
+        statistics = {name for each in self._nodes if each.op == "BatchNormalization" for name in each.inputs[3:]}
+        paths = _Paths(self._nodes)
+        for name, array in constants.items():
+            tensor = _tensor(array)
+            trained = tensor.is_floating_point() and tensor.dim() > 0 and name not in statistics
+            self._paths[name] = paths.of(name)
+            add_tensor(self, self._paths[name], nn.Parameter(tensor) if trained else tensor)
+            if array.ndim <= 1 and array.size <= (_FEW if tensor.is_floating_point() else _SMALL):
+                self._known[name] = array
+        #: value -> the last node that reads it
+        self._last = {name: i for i, node in enumerate(self._nodes) for name in node.inputs}
+
+    def compute(self, x: Tensor) -> Any:
+        """The output, or a dict of them by their names.
+
+        Raises:
+            ValueError: the input is not of the sizes that the file says.
+        """
+        self._check(x)
+        values: dict[str, Any] = dict.fromkeys(self.names.inputs, x)
+        for name, path in self._paths.items():
+            tensor = fetch(self, path)
+            values[name] = replace(Known.of_array(self._known[name]), tensor=tensor) if name in self._known else tensor
+        for i, node in enumerate(self._nodes):
+            given = [values[name] if name else None for name in node.inputs]
+            made = self._made(node, given)
+            values.update(zip(node.outputs, made, strict=False))
+            for name in node.inputs:
+                if self._last[name] == i and name not in self.names.outputs:
+                    values.pop(name, None)
+        found = [values[name] for name in self.names.outputs]
+        found = [each.as_tensor() if isinstance(each, Known) else each for each in found]
+        return found[0] if len(found) == 1 else dict(zip(self.names.outputs, found, strict=True))
+
+    def _made(self, node: _Node, given: list[Any]) -> tuple[Any, ...]:
+        """What a node comes to, as far as anything reads it."""
+        there = [each for each in given if each is not None]
+        call = Call(node.op, node.name, self._version, node.attributes, given, len(node.outputs))
+        if node.op in _PASSING or not there or not all(isinstance(each, Known) for each in there):
+            found = RULES[node.op](call)
+        elif all(each.is_concrete for each in there):
+            return self._numbers(node, given)
+        else:
+            found = KNOWN.get(node.op, RULES[node.op])(call)
+        made = found if isinstance(found, tuple) else (found,)
+        if any(name in self._last or name in self.names.outputs for name in node.outputs[len(made) :]):
+            asked = f"pfp computes {len(made)} of its {len(node.outputs)} outputs"
+            raise NotImplementedError(f"{node.op} {node.name}: {asked}")
+        return made
+
+    def _numbers(self, node: _Node, given: list[Any]) -> tuple[Known, ...]:
+        """The same where all numbers are known, by the standard's own definition of the op."""
+        feeds = {name: x.numbers() for name, x in zip(node.inputs, given, strict=True) if x is not None}
+        evaluator = ReferenceEvaluator(node.alone, opsets={"": self._version})
+        return tuple(Known.of_array(np.asarray(each)) for each in evaluator.run(None, feeds))
+
+    def _check(self, x: Tensor) -> None:
+        sizes = self.sizes
+        if sizes is None:
+            return
+        if len(sizes) != x.dim() or any(a not in (None, b) for a, b in zip(sizes, x.shape, strict=True)):
+            said = "×".join("?" if size is None else str(size) for size in sizes)
+            raise ValueError(f"input {self.names.inputs[0]} is {said}, not {'×'.join(map(str, x.shape))}")
+
+
+def _network(model: onnx.ModelProto) -> OnnxNetwork:
+    """The network of a graph; its forward has an argument of the name of the graph's input."""
+
+    def forward(self: OnnxNetwork, x: Tensor) -> Any:
+        return self.compute(x)
+
+    names = [_identifier(each.name) for each in _inputs(model)]
+    kind = inspect.Parameter.POSITIONAL_ONLY
+    forward.__signature__ = inspect.Signature([inspect.Parameter(name, kind) for name in ["self", *names]])  # type: ignore[attr-defined]
+    network: OnnxNetwork = type("OnnxNetwork", (OnnxNetwork,), {"forward": forward})(model)
+    return network.eval()
+
+
+def _identifier(name: str) -> str:
+    found = re.sub(r"\W", "_", name)
+    return f"_{found}" if not found or found[0].isdigit() or keyword.iskeyword(found) else found
+
+
+class _Paths:
+    """Dotted names for what a graph holds: its own where it has one, else that of the node that reads it first."""
+
+    def __init__(self, nodes: list[_Node]) -> None:
+        self._readers: dict[str, tuple[_Node, int]] = {}
+        for node in nodes:
+            for place, name in enumerate(node.inputs):
+                self._readers.setdefault(name, (node, place))
+        self._taken: set[str] = set()
+
+    def of(self, name: str) -> str:
+        """A name that no other tensor, and no part of the name of one, has."""
+        path = name
+        if "." not in name and name in self._readers:
+            node, place = self._readers[name]
+            role = _ROLES.get(place) if node.op in _LAYERS else None
+            path = f"{node.name}.{role or f'input{place}'}"
+        parts = [part for part in re.sub(r"[/:]+", ".", path).split(".") if part] or ["value"]
+        # a module has attributes of its own
+        parts = [f"{part}_" if hasattr(nn.Module, part) or part in _OWN else part for part in parts]
+        while self._is_below(parts):
+            parts[0] += "_"
+        while self._is_taken(parts):
+            parts[-1] += "_"
+        self._taken.update(".".join(parts[:i]) + "." for i in range(1, len(parts)))
+        self._taken.add(".".join(parts))
+        return ".".join(parts)
+
+    def _is_below(self, parts: list[str]) -> bool:
+        """Whether a tensor stands where one of its modules would."""
+        return any(".".join(parts[:i]) in self._taken for i in range(1, len(parts)))
+
+    def _is_taken(self, parts: list[str]) -> bool:
+        """Whether something stands there: a tensor, or a module."""
+        path = ".".join(parts)
+        return path in self._taken or f"{path}." in self._taken
+
+
+def _alone(node: onnx.NodeProto) -> onnx.GraphProto:
+    """The graph of one node; nothing is said about what goes in and out of it."""
+    inputs, outputs = (
+        [onnx.ValueInfoProto(name=name) for name in names if name] for names in (node.input, node.output)
+    )
+    return onnx.helper.make_graph([node], "node", inputs, outputs)
+
+
+#: What a network keeps beside its tensors.
+_OWN = ("names", "sizes", "training", "compute")
+
+
+def _tensor(array: NDArray[Any]) -> Tensor:
+    if array.dtype.name == "bfloat16":  # numpy has no such numbers of its own
+        return torch.from_numpy(array.astype(np.float32)).bfloat16()
+    return torch.from_numpy(np.array(array))
+
+
+def _attribute(found: onnx.AttributeProto) -> Any:
+    value = onnx.helper.get_attribute_value(found)
+    if isinstance(value, bytes):
+        return value.decode()
+    if isinstance(value, onnx.TensorProto):
+        return _tensor(numpy_helper.to_array(value))
+    if isinstance(value, (int, float, str, onnx.GraphProto)):
+        return value
+    return [each.decode() if isinstance(each, bytes) else each for each in value]
+
+
+def _constant(node: onnx.NodeProto) -> NDArray[Any]:
+    (attribute,) = node.attribute
+    name, value = attribute.name, onnx.helper.get_attribute_value(attribute)
+    if isinstance(value, onnx.TensorProto):
+        return numpy_helper.to_array(value)
+    return np.asarray(value, np.float32 if "float" in name else np.int64)

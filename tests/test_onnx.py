@@ -1,0 +1,315 @@
+"""ONNX files as input: read as onnxruntime reads them, and cut like any other network."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+import pfpcli
+from pfpcli import export, pipeline
+from pfpcli.console import Console
+from pfpcli.cut import cut
+from pfpcli.errors import CheckFailed, InputError
+from pfpcli.flow import label
+from pfpcli.groups import Groups, group
+from pfpcli.load import load
+from pfpcli.onnx_network import read_onnx
+from pfpcli.settings import Network
+from pfpcli.steps import trace_groups
+from pfpcli.trace import trace
+from properties import assert_costs_as_predicted, assert_equals_masked, difference, random_drop
+from zoo import ZOO, conv, head
+
+SAMPLES = Path(__file__).parent.parent / "samples"
+SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+shared = pytest.mark.skipif(not SHARED.is_dir(), reason="no shared data here")
+
+#: Networks of one input that torch's older exporter can write.
+NETS = [name for name, net in ZOO.items() if len(net.inputs) == 1]
+
+
+def write(module: nn.Module, example: Tensor, path: Path, free: tuple[str, ...] = ("n",), opset: int = 13) -> Path:
+    """By the exporter that traces: sizes are computed in the file, as in most files that people have.
+
+    Args:
+        module: the network.
+        example: one batch for it.
+        path: the file.
+        free: names for the dimensions that are free, "" for those that are not.
+        opset: the version of the ops.
+    """
+    buffer = io.BytesIO()
+    axes = {dim: name for dim, name in enumerate(free) if name}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it is old, and of sizes that become constants
+        torch.onnx.export(
+            module, (example,), buffer, dynamo=False, opset_version=opset, input_names=["image"],
+            dynamic_axes={"image": axes},
+        )  # fmt: skip
+    path.write_bytes(buffer.getvalue())
+    return path
+
+
+def groups_of(path: Path) -> Groups:
+    source = load(path)
+    assert source.input_size is not None
+    return trace_groups(source, source.input_size, Network(model=path), Console())
+
+
+# --- reading -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_a_network_read_from_onnx_is_the_same_network_and_is_cut_like_it(name: str, tmp_path: Path) -> None:
+    net = ZOO[name]
+    module, example = net.module(), net.example(batch=3)
+    path = write(module, example[0], tmp_path / "net.onnx")
+    groups = groups_of(path)
+    graph = groups.labelled.graph
+    with torch.no_grad():
+        assert difference(graph.module(*example), module(*example)) < 1e-4
+    assert graph.dynamic
+    for seed in range(2):
+        alive = groups.alive(random_drop(groups, seed))
+        smaller = cut(groups.labelled, alive)
+        assert_equals_masked(groups, alive, smaller, example)
+        assert_costs_as_predicted(groups, alive, smaller)
+
+
+#: What is one op for torch and several in the file, so that less of it is understood there.
+COARSER = {
+    "unknown_op": "the op is written as others, which have rules",
+    "frozen_batch_norm": "the exporter folds it into the convolution in front of it",
+}
+
+
+@pytest.mark.parametrize("name", [name for name in NETS if name not in COARSER])
+def test_as_much_of_it_can_be_cut_as_of_the_module(name: str, tmp_path: Path) -> None:
+    net = ZOO[name]
+    read = groups_of(write(net.module(), net.example()[0], tmp_path / "net.onnx"))
+    traced = group(label(trace(net.module(), net.example())))
+    assert sorted(each.steps for each in read.prunable) == sorted(each.steps for each in traced.prunable)
+
+
+def test_a_fixed_batch_stays_fixed(tmp_path: Path) -> None:
+    net = ZOO["residual"]
+    for batch in (1, 4):
+        path = write(net.module(), net.example(batch=batch)[0], tmp_path / f"{batch}.onnx", free=())
+        assert load(path).batch == batch
+        graph = groups_of(path).labelled.graph
+        assert graph.fixed_batch == batch
+
+
+def test_heights_and_widths_are_free_where_the_file_says_so(tmp_path: Path) -> None:
+    module = nn.Sequential(conv(3, 8), nn.Upsample(scale_factor=2), conv(8, 8), head(8)).eval()
+    path = write(module, torch.randn(2, 3, 8, 8), tmp_path / "net.onnx", ("n", "", "h", "w"))
+    source = load(path)
+    assert source.input_size is None
+    graph = trace_groups(source, (3, 8, 8), Network(model=path), Console()).labelled.graph
+    assert graph.dynamic
+    assert graph.spatial
+    x = torch.randn(3, 3, 16, 12)
+    with torch.no_grad():
+        assert difference(graph.module(x), module(x)) < 1e-5
+
+
+def test_weights_without_a_name_are_called_after_the_node_that_reads_them(tmp_path: Path) -> None:
+    module = nn.Sequential(conv(3, 8), head(8)).eval()  # the exporter folds the norm and gives the weights numbers
+    path = write(module, torch.randn(1, 3, 8, 8), tmp_path / "net.onnx")
+    (node,) = (node for node in onnx.load(path).graph.node if node.op_type == "Conv")
+    assert "." not in node.input[1]
+    where = node.name.strip("/").replace("/", ".")
+    assert dict(read_onnx(path).named_parameters()).keys() == {
+        f"{where}.weight", f"{where}.bias", "1.2.weight", "1.2.bias",
+    }  # fmt: skip
+
+
+def test_names_that_get_in_the_way_of_each_other_are_kept_apart(tmp_path: Path) -> None:
+    held = {"a": 4, "a.b": 5, "a/b": 6, "training": 7, "a.b.weight": 8, "forward.x": 9}
+    tensors = [numpy_helper.from_array(np.full((1, 3, 1, 1), value, np.float32), name) for name, value in held.items()]
+    nodes = []
+    for i, name in enumerate(held):
+        nodes.append(helper.make_node("Add", ["x" if not i else f"y{i - 1}", name], [f"y{i}"]))
+    path = save(nodes, tmp_path / "net.onnx", tensors, output=f"y{len(held) - 1}")
+    network = read_onnx(path)
+    x = torch.randn(2, 3, 4, 4)
+    assert torch.allclose(network(x), x + sum(held.values()))
+    assert sorted(float(tensor.flatten()[0]) for tensor in network.parameters()) == sorted(held.values())
+
+
+def save(
+    nodes: list[onnx.NodeProto],
+    path: Path,
+    tensors: list[TensorProto] | None = None,
+    *,
+    output: str = "y",
+    opsets: dict[str, int] | None = None,
+    inputs: tuple[str, ...] = ("x",),
+) -> Path:
+    """A file of these nodes, from images of 3 channels to something."""
+    sizes = ["n", 3, 8, 8]
+    shown = [helper.make_tensor_value_info(name, TensorProto.FLOAT, sizes) for name in inputs]
+    given = [helper.make_tensor_value_info(output, TensorProto.FLOAT, None)]
+    graph = helper.make_graph(nodes, "net", shown, given, tensors or [])
+    versions = [helper.make_opsetid(domain, version) for domain, version in (opsets or {"": 17}).items()]
+    path.write_bytes(helper.make_model(graph, opset_imports=versions, ir_version=9).SerializeToString())
+    return path
+
+
+def test_sizes_are_computed_while_the_network_is_written_down(tmp_path: Path) -> None:
+    """Half of the height, times two, by way of floats: what exporters have made of an interpolation."""
+    numbers = {
+        "two": np.asarray(2, np.int64), "three": np.asarray([3], np.int64), "scale": np.asarray(2.0, np.float32),
+        "axes": np.asarray([0], np.int64), "starts": np.asarray([2], np.int64), "ends": np.asarray([4], np.int64),
+    }  # fmt: skip
+    node = helper.make_node
+    nodes = [
+        node("Shape", ["x"], ["shape"]),
+        node("Slice", ["shape", "starts", "ends"], ["sides"]),
+        node("Cast", ["sides"], ["floats"], to=TensorProto.FLOAT),
+        node("Mul", ["floats", "scale"], ["scaled"]),
+        node("Floor", ["scaled"], ["floored"]),
+        node("Cast", ["floored"], ["wanted"], to=TensorProto.INT64),
+        node("Gather", ["shape", "axes"], ["batch"]),
+        node("Concat", ["batch", "three", "wanted"], ["sizes"], axis=0),
+        node("Resize", ["x", "", "", "sizes"], ["y"], mode="linear"),
+    ]
+    tensors = [numpy_helper.from_array(value, name) for name, value in numbers.items()]
+    network = read_onnx(save(nodes, tmp_path / "net.onnx", tensors))
+    graph = trace(network, (torch.randn(2, 3, 8, 8),))
+    assert graph.dynamic
+    assert {str(n.target).split(".")[1] for n in graph.nodes if n.op == "call_function"} <= {
+        "upsample_bilinear2d", "sym_size",
+    }  # fmt: skip
+    x = torch.randn(3, 3, 8, 8)
+    assert torch.allclose(graph.module(x), torch.nn.functional.interpolate(x, scale_factor=2, mode="bilinear"))
+
+
+# --- what is refused -----------------------------------------------------------------------------------------------
+
+NODE = helper.make_node
+REFUSED: dict[str, tuple[Callable[[Path], object], str, str]] = {
+    "unknown op": (
+        lambda path: save([NODE("NonZero", ["x"], ["z"]), NODE("Cast", ["z"], ["y"], to=1)], path),
+        "pfp does not read these ops of ONNX: NonZero ×1",
+        "checkpoint it was exported from",
+    ),
+    "op of somebody else": (
+        lambda path: save([NODE("Fused", ["x"], ["y"], domain="com.example")], path, opsets={"": 17, "com.example": 1}),
+        "com.example.Fused ×1",
+        "checkpoint it was exported from",
+    ),
+    "quantised": (
+        lambda path: save(
+            [NODE("DynamicQuantizeLinear", ["x"], ["a", "b", "c"]), NODE("Cast", ["a"], ["y"], to=1)], path
+        ),
+        "is quantised",
+        "quantise what comes out",
+    ),
+    "old": (
+        lambda path: save([NODE("Relu", ["x"], ["y"])], path, opsets={"": 6}),
+        "is of opset 6; pfp reads 7 and newer",
+        "convert_version",
+    ),
+    "two inputs": (
+        lambda path: save([NODE("Add", ["x", "z"], ["y"])], path, inputs=("x", "z")),
+        "has 2 inputs (x, z)",
+        "",
+    ),
+    "no weights": (
+        lambda path: save([NODE("Relu", ["x"], ["y"])], path),
+        "without parameters",
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_file_that_cannot_be_read_says_why(name: str, tmp_path: Path) -> None:
+    make, message, hint = REFUSED[name]
+    path = tmp_path / "net.onnx"
+    make(path)
+    with pytest.raises(InputError) as refused:
+        load(path)
+    assert refused.value.message.startswith("net.onnx: ")
+    assert message in refused.value.message
+    assert hint in refused.value.hint
+
+
+def test_weights_in_files_beside_it_are_read(tmp_path: Path) -> None:
+    net = ZOO["plain"]
+    path = write(net.module(), net.example()[0], tmp_path / "whole.onnx")
+    model = onnx.load(path)
+    onnx.save(model, tmp_path / "net.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
+    with torch.no_grad():
+        assert difference(read_onnx(tmp_path / "net.onnx")(*net.example()), net.module()(*net.example())) < 1e-4
+    (tmp_path / "weights.bin").unlink()
+    with pytest.raises(InputError, match=r"weights\.bin"):
+        read_onnx(tmp_path / "net.onnx")
+
+
+def test_what_onnxruntime_understands_differently_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = ZOO["plain"]
+    path = write(net.module(), net.example()[0], tmp_path / "net.onnx")
+    monkeypatch.setattr(export, "onnx_vs_torch", lambda *_: 0.1)
+    with pytest.raises(CheckFailed, match=r"differs from onnxruntime by 1\.0e-01"):
+        groups_of(path)
+
+
+# --- all the way ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sample network as an ONNX file."""
+    module = load(SAMPLES / "model.pt").module
+    return write(module, torch.randn(1, 3, 32, 32), tmp_path_factory.mktemp("onnx") / "model.onnx")
+
+
+def test_an_onnx_file_is_cut_and_recovered_and_written_with_its_names(sample: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    run = pfpcli.compress(sample, SAMPLES / "images", keep=0.4, criterion="obs", out=out, cache=False)
+    assert run.model["kind"] == "onnx"
+    assert run.quality.after > 0.85
+    assert [each.method for each in run.recovery] == ["lsq"]
+    written = onnx.load(out / "model.onnx")
+    original = onnx.load(sample)
+    assert [each.name for each in written.graph.input] == ["image"]
+    assert [each.name for each in written.graph.output] == [each.name for each in original.graph.output]
+    assert (out / "model.onnx").stat().st_size < 0.5 * sample.stat().st_size
+
+
+def test_inspect_takes_an_onnx_file(sample: Path) -> None:
+    found = pipeline.inspect(Network(model=sample), Console())
+    assert found.model["kind"] == "onnx"
+    assert sum(not each.frozen_reason for each in found.groups) == 5
+
+
+@shared
+@pytest.mark.parametrize("path", sorted(SHARED.glob("wild/*.onnx")), ids=lambda path: path.stem)
+def test_files_as_people_exported_them_are_read_and_cut(path: Path) -> None:
+    groups = groups_of(path)
+    assert len(groups.prunable) > len(groups.groups) / 2
+    alive = groups.alive(random_drop(groups, 0))
+    smaller = cut(groups.labelled, alive)
+    generator = torch.Generator().manual_seed(0)
+    example = tuple(torch.randn(x.shape, generator=generator) for x in groups.labelled.graph.example)
+    assert_equals_masked(groups, alive, smaller, example)
+    assert_costs_as_predicted(groups, alive, smaller)
+
+
+@shared
+def test_trained_networks_in_onnx_are_those_in_torch() -> None:
+    read, traced = (load(SHARED / "models" / f"resnet20.{kind}") for kind in ("onnx", "pt2"))
+    x = torch.randn(5, 3, 32, 32)
+    with torch.no_grad():
+        assert difference(read.module(x), traced.module(x)) < 1e-4

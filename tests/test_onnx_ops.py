@@ -1,0 +1,92 @@
+"""ONNX ops: every case of the ONNX standard's own tests that pfp's rules are for comes to what the standard says."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+
+from pfpcli.onnx_network import _network
+from pfpcli.onnx_ops import RULES
+
+#: Cases that are not for pfp, by words in their names.
+LEFT_OUT = (
+    # what no network of images has, or torch has no numbers for
+    *(
+        "uint16",
+        "uint32",
+        "uint64",
+        "float8",
+        "float4",
+        "int4",
+        "uint4",
+        "int2",
+        "string",
+        "sequence",
+        "bitwise_not_3d",
+    ),
+    *("training", "empty_set", "bf16_expanded"),
+    # sizes that are shown to the network; and which of equals is the first is a matter of taste
+    *("window", "test_range", "test_constantofshape", "same_values"),
+)
+#: Cases that are refused, by words in their names.
+REFUSED = (
+    *("maxpool_with_argmax", "averagepool_2d_dilations", "averagepool_3d_dilations", "gathernd_example_int32_batch"),
+    *("scatternd_max", "scatternd_min", "scatternd_multiply"),
+    *("antialias", "exclude_outside", "not_larger", "not_smaller", "tf_crop"),
+)
+
+
+def cases() -> dict[str, Any]:
+    """Name -> case, of the ops that have rules."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # numbers that do not fit their types, on purpose
+        from onnx.backend.test.case.node import collect_testcases
+
+        every = collect_testcases(None)
+    return {each.name: each for each in every if is_ours(each)}
+
+
+def is_ours(case: Any) -> bool:
+    """Whether all ops of a case have rules, and all that it is shown are arrays of numbers."""
+    ops = {node.op_type for node in case.model.graph.node} - {"Constant"}
+    shown = [x for data in case.data_sets for side in data for x in side]
+    plain = all(isinstance(x, (np.ndarray, np.generic)) and np.dtype(x.dtype).kind in "biuf" for x in shown)
+    named = any(word in case.name for word in LEFT_OUT)
+    return bool(ops) and ops <= {*RULES} and plain and not case.model.functions and not named
+
+
+CASES = cases()
+
+
+def ran(case: Any, given: list[Any]) -> list[torch.Tensor]:
+    """What a network of the one op comes to: the first input is an image, all others are in the file."""
+    model = onnx.ModelProto()
+    model.CopyFrom(case.model)
+    named = [each.name for each in model.graph.input]
+    held = [numpy_helper.from_array(np.asarray(x), name) for name, x in list(zip(named, given, strict=True))[1:]]
+    model.graph.initializer.extend(held)
+    with torch.no_grad():
+        found = _network(model)(*(torch.from_numpy(np.array(x)) for x in given[:1]))
+    return list(found.values()) if isinstance(found, dict) else [found]
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if not any(word in name for word in REFUSED)])
+def test_a_case_of_the_standard_comes_to_what_it_says(name: str) -> None:
+    for given, wanted in CASES[name].data_sets:
+        for found, expected in zip(ran(CASES[name], given), wanted, strict=True):
+            assert found.shape == expected.shape
+            assert found.numpy().dtype == expected.dtype
+            loose = 2e-3 if expected.dtype == np.float16 else 1e-5
+            np.testing.assert_allclose(found.double().numpy(), np.asarray(expected, np.float64), rtol=1e-3, atol=loose)
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if any(word in name for word in REFUSED)])
+def test_what_pfp_does_not_compute_is_refused(name: str) -> None:
+    with pytest.raises(NotImplementedError, match=CASES[name].model.graph.node[-1].op_type):
+        ran(CASES[name], CASES[name].data_sets[0][0])
