@@ -27,11 +27,16 @@ def owned_units(store: Store, root: NDArray[np.int64]) -> dict[int, set[int]]:
 
 def tie_parts(store: Store, owned: dict[int, set[int]]) -> bool:
     """Tie parts of which one owns nothing that the other does not; False if there are none."""
-    owners = _owners(owned, owned)
+    alike: dict[frozenset[int], list[int]] = {}
+    for part, units in owned.items():
+        alike.setdefault(frozenset(units), []).append(part)
+    # detectors have a part for each place of an image, and few sets of channels among them
+    same = [(first, other) for first, *others in alike.values() for other in others]
+    owners = _owners(owned, [first for first, *_ in alike.values()])
     pairs = {(a, b) for parts in owners.values() for a in parts for b in parts if a < b}
-    same = [pair for pair in sorted(pairs) if owned[pair[0]] <= owned[pair[1]] or owned[pair[1]] <= owned[pair[0]]]
-    for first, second in same:
-        store.tie(torch.tensor([first]), torch.tensor([second]))
+    same += [(a, b) for a, b in sorted(pairs) if owned[a] <= owned[b] or owned[b] <= owned[a]]
+    if same:
+        store.tie(*torch.tensor(same).unbind(1))
     return bool(same)
 
 

@@ -274,7 +274,7 @@ def export_files(
         original, onnx = scratch / FILES["onnx"], folder / FILES["onnx"]
         export.save_onnx(export.program(whole), whole, named, original, samples)
         program = export.program(smaller)
-        export.save_pt2(program, folder / FILES["pt2"])
+        export.save_pt2(program, named, folder / FILES["pt2"])
         difference = export.save_onnx(program, smaller, named, onnx, samples)
         model_pt = _save_module(source, smaller, folder / FILES["pt"])
         files = {kind: file if (folder / file).exists() or kind == "run" else None for kind, file in FILES.items()}

@@ -24,7 +24,7 @@ def _per_channel(flow: Flow, x: Axes, parameters: tuple[Any, ...]) -> dict[int, 
     return {**x.labels, 1: flow.join((x, 1), *given)}
 
 
-@register("aten.batch_norm.default", "aten.instance_norm.default")
+@register("aten.batch_norm.default")
 def batch_norm(flow: Flow, x: Axes, weight: Any, bias: Any, mean: Any, var: Any, *_: Any) -> Axes:
     """Every channel on its own: scale, shift and running statistics follow it."""
     return flow.result(_per_channel(flow, x, (weight, bias, mean, var)))
@@ -227,3 +227,14 @@ def native_group_norm(
     """As group_norm; the saved statistics have one entry per sample and group."""
     first = _normalized_in_groups(flow, x, groups, (weight, bias))
     return (first, *[type(x)(shape) for shape in flow.shapes[1:]])
+
+
+@register("aten.instance_norm.default", exact=False)
+def instance_norm(
+    flow: Flow, x: Axes, weight: Any, bias: Any, mean: Any, var: Any, use_input_stats: bool = True, *_: Any
+) -> Axes:
+    """As batch_norm; channels that a reshape put among the positions are normalised together (groups, in ONNX)."""
+    if use_input_stats:
+        for dim in range(2, len(x.shape)):
+            flow.inexact(x.labels.get(dim), "normalised across channels")
+    return flow.result(_per_channel(flow, x, (weight, bias, mean, var)))
