@@ -30,6 +30,8 @@ OLDEST = 7
 #: What the inputs of layers are, by their places.
 _ROLES = {1: "weight", 2: "bias", 3: "running_mean", 4: "running_var"}
 _LAYERS = ("Conv", "ConvTranspose", "Gemm", "BatchNormalization", "InstanceNormalization", "LayerNormalization")
+#: Ops whose inputs after the first say how: scales, limits, what to pad with.
+_TOLD = ("Resize", "Upsample", "Pad", "Clip", "Range")
 #: Ops that leave a tensor what it is, and a parameter a parameter.
 _PASSING = ("Identity", "Dropout")
 #: Ops whose numbers are whole by design: such a file has been quantised.
@@ -65,7 +67,7 @@ def read_onnx(path: Path) -> OnnxNetwork:
     except Exception as error:
         raise InputError(f"{path.name}: cannot be read ({_first_line(error)})", "copy or export it again") from error
     _refuse(model, path.name)
-    return _network(model)
+    return network(model)
 
 
 def _first_line(error: BaseException) -> str:
@@ -145,11 +147,16 @@ class OnnxNetwork(nn.Module):
                 self._nodes.append(_Node(node.op_type, name, *ends, attributes, _alone(node)))
         self._known: dict[str, NDArray[Any]] = {}
         self._paths: dict[str, str] = {}
-        statistics = {name for each in self._nodes if each.op == "BatchNormalization" for name in each.inputs[3:]}
+        untrained = {
+            name
+            for each in self._nodes
+            for name in each.inputs[3 if each.op == "BatchNormalization" else 1 :]
+            if each.op in ("BatchNormalization", *_TOLD)
+        }
         paths = _Paths(self._nodes)
         for name, array in constants.items():
             tensor = _tensor(array)
-            trained = tensor.is_floating_point() and tensor.dim() > 0 and name not in statistics
+            trained = tensor.is_floating_point() and tensor.dim() > 0 and name not in untrained
             self._paths[name] = paths.of(name)
             add_tensor(self, self._paths[name], nn.Parameter(tensor) if trained else tensor)
             if array.ndim <= 1 and array.size <= (_FEW if tensor.is_floating_point() else _SMALL):
@@ -210,7 +217,7 @@ class OnnxNetwork(nn.Module):
             raise ValueError(f"input {self.names.inputs[0]} is {said}, not {'×'.join(map(str, x.shape))}")
 
 
-def _network(model: onnx.ModelProto) -> OnnxNetwork:
+def network(model: onnx.ModelProto) -> OnnxNetwork:
     """The network of a graph; its forward has an argument of the name of the graph's input."""
 
     def forward(self: OnnxNetwork, x: Tensor) -> Any:
@@ -219,8 +226,8 @@ def _network(model: onnx.ModelProto) -> OnnxNetwork:
     names = [_identifier(each.name) for each in _inputs(model)]
     kind = inspect.Parameter.POSITIONAL_ONLY
     forward.__signature__ = inspect.Signature([inspect.Parameter(name, kind) for name in ["self", *names]])  # type: ignore[attr-defined]
-    network: OnnxNetwork = type("OnnxNetwork", (OnnxNetwork,), {"forward": forward})(model)
-    return network.eval()
+    made: OnnxNetwork = type("OnnxNetwork", (OnnxNetwork,), {"forward": forward})(model)
+    return made.eval()
 
 
 def _identifier(name: str) -> str:

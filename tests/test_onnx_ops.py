@@ -11,7 +11,7 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from pfpcli.onnx_network import _network
+from pfpcli.onnx_network import network
 from pfpcli.onnx_ops import RULES
 
 #: Cases that are not for pfp, by words in their names.
@@ -72,7 +72,7 @@ def ran(case: Any, given: list[Any]) -> list[torch.Tensor]:
     held = [numpy_helper.from_array(np.asarray(x), name) for name, x in list(zip(named, given, strict=True))[1:]]
     model.graph.initializer.extend(held)
     with torch.no_grad():
-        found = _network(model)(*(torch.from_numpy(np.array(x)) for x in given[:1]))
+        found = network(model)(*(torch.from_numpy(np.array(x)) for x in given[:1]))
     return list(found.values()) if isinstance(found, dict) else [found]
 
 

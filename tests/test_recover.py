@@ -16,7 +16,7 @@ from pfpcli.cut import Cut, cut
 from pfpcli.flow import label
 from pfpcli.graph import Graph
 from pfpcli.groups import Groups, group
-from pfpcli.normal import Normal
+from pfpcli.normal import Dual, Normal
 from pfpcli.recover import refit, tail
 from pfpcli.recover.batch_norms import Recalibrate
 from pfpcli.recover.lockstep import Lockstep
@@ -99,7 +99,34 @@ def test_all_channels_kept_leave_the_weights_as_they_are() -> None:
     torch.testing.assert_close(normal.solve(weight[None], 1e-3)[0, :3], weight)
 
 
-def test_a_channel_that_others_make_up_is_recovered_exactly() -> None:
+@pytest.mark.parametrize("intercept", [True, False])
+@pytest.mark.parametrize("count", [4, 30])
+def test_rows_give_what_normal_equations_give(count: int, intercept: bool) -> None:
+    generator = torch.Generator().manual_seed(count)
+
+    def random(*sizes: int) -> Tensor:
+        return torch.randn(2, *sizes, generator=generator, dtype=torch.float64)
+
+    start, dual, others = random(6, 3), Dual([]), Dual([])
+    normal, checked = (Normal.empty(2, 6, 3, torch.device("cpu")) for _ in range(2))
+    assert all(each.is_empty for each in (dual, normal))
+    for i in range(4):
+        x, y = torch.cat([random(count, 6) + 1, torch.ones(2, count, 1).double()], 2), random(count, 3)
+        for each in (dual, normal) if i < 3 else (others, checked):
+            each.add(x, y)
+    ridges = [None, 1e-3, 1e-1, 10.0]
+    for ridge in ridges:
+        found, expected = (each.solve(start, ridge, intercept=intercept) for each in (dual, normal))
+        torch.testing.assert_close(found, expected)
+    by_rows = dual.errors(others, start, ridges, intercept=intercept)
+    by_sums = normal.errors(checked, start, ridges, intercept=intercept)
+    constant = sum(float(y.square().sum()) for _, y in others.parts)
+    np.testing.assert_allclose(by_rows, np.add(by_sums, constant))
+
+
+@pytest.mark.parametrize("widest", [refit.WIDEST, 1])
+def test_a_channel_that_others_make_up_is_recovered_exactly(widest: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refit, "WIDEST", widest)
     torch.manual_seed(0)
     first, second = nn.Linear(6, 5), nn.Linear(5, 4)
     with torch.no_grad():
@@ -144,8 +171,12 @@ def twins(layer: nn.Module) -> nn.Module:
     return layer
 
 
+@pytest.mark.parametrize("widest", [refit.WIDEST, 1])
 @pytest.mark.parametrize("name", TWINS)
-def test_every_kind_of_layer_makes_good_what_a_twin_did(name: str) -> None:
+def test_every_kind_of_layer_makes_good_what_a_twin_did(
+    name: str, widest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refit, "WIDEST", widest)
     torch.manual_seed(0)
     module, size = TWINS[name]()
     kept, smaller = dropped(grouped(module, *size), 5)

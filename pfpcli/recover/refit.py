@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -28,7 +29,7 @@ from torch.fx.node import Node
 from pfpcli import ops, processes
 from pfpcli.graph import is_tensor
 from pfpcli.layers import Layer
-from pfpcli.normal import Normal, rows
+from pfpcli.normal import Dual, Normal, rows
 from pfpcli.ops import bind
 from pfpcli.recover.lockstep import Lockstep
 from pfpcli.recover.tail import NORMS, Tail
@@ -39,7 +40,7 @@ RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 CHECKED = 4
 #: Rows of the problem: so many for each of its columns, and at least. Positions beyond that are left out at random.
 ROWS, FEWEST = 64, 1 << 16
-#: More columns than this are not solved for: such a layer gets its mean alone.
+#: Of layers with more columns than this the rows are held, and no more numbers of them than of X'X of this size.
 WIDEST = 8192
 #: How often a layer whose result is clipped is solved for again.
 CLIPPED = 2
@@ -57,7 +58,7 @@ class Refit:
         self._pair = pair
         self._weights = weights
         # weights that several layers share are fitted to all of them, as far as they have come
-        self._problems: dict[int, _Problem] = {}
+        self._problems: dict[int, _Problem[Normal] | _Problem[Dual]] = {}
         self._intercepts: dict[int, Intercept | None] = {}
 
     def __call__(self, node: Node) -> None:
@@ -68,7 +69,7 @@ class Refit:
         weight = self._pair.tensor(layer.weight)
         matrix = layer.matrix(weight.detach().double())
         if id(weight) not in self._problems:
-            self._problems[id(weight)] = _Problem.of(matrix)
+            self._problems[id(weight)] = _problem(matrix)
             self._intercepts[id(weight)] = Intercept.of(layer, self._pair)
         problem, intercept = self._problems[id(weight)], self._intercepts[id(weight)]
         tail, made = Tail.of(node, self._pair), self._pair.original(node)
@@ -79,7 +80,8 @@ class Refit:
         ridge = problem.ridge(RIDGES if self._weights else (), intercept=intercept is not None)
         both = problem.both
         found = both.solve(problem.start, ridge, intercept=intercept is not None)
-        if self._weights and tail.is_clipped and len(self._pair.users(layer.weight)) == 1:
+        # of a layer whose rows are held, none is left out
+        if self._weights and isinstance(both, Normal) and tail.is_clipped and len(self._pair.users(layer.weight)) == 1:
             for _ in range(CLIPPED):
                 sums = ((was, added + tail.scale * fixed) for was, added in tail.sums(self._pair, made))
                 cross = both.gram @ found + self._misses(layer, problem, tail, sums, found)
@@ -91,7 +93,12 @@ class Refit:
             intercept.set(found[:, -1].flatten())
 
     def _misses(
-        self, layer: Layer, problem: _Problem, tail: Tail, sums: Iterable[tuple[Tensor, Tensor]], found: Tensor
+        self,
+        layer: Layer,
+        problem: _Problem[Normal] | _Problem[Dual],
+        tail: Tail,
+        sums: Iterable[tuple[Tensor, Tensor]],
+        found: Tensor,
     ) -> Tensor:
         """X'Y of what the weights miss now, as far as it is not clipped away, over all processes.
 
@@ -109,7 +116,7 @@ class Refit:
         return processes.total(misses)
 
     def _rows(
-        self, layer: Layer, problem: _Problem, results: Iterable[tuple[Tensor, ...]]
+        self, layer: Layer, problem: _Problem[Normal] | _Problem[Dual], results: Iterable[tuple[Tensor, ...]]
     ) -> Iterator[tuple[int, Tensor, list[Tensor]]]:
         """What the layer reads, as rows, at the same positions each time.
 
@@ -125,21 +132,25 @@ class Refit:
         assert rule is not None
         groups, columns, outputs = problem.start.shape
         weight, read = self._pair.tensor(layer.weight), self._pair.now(layer.x)
-        wanted = -(-max(FEWEST, ROWS * columns) // processes.total(sum(map(len, read))))
+        images = processes.total(sum(map(len, read)))
+        wanted = -(-max(FEWEST, ROWS * columns) // images) if columns <= WIDEST else WIDEST**2 // (columns * images)
         for place, x, made in zip(self._pair.places, read, results, strict=True):
             # by batch: which positions are looked at does not depend on the process that has it
             random = torch.Generator().manual_seed(place)
             flat = [y.movedim(rule.made, 1).reshape(len(y), groups, outputs, -1) for y in made]
             done = 0
             for piece in layer.pieces(x, weight):
-                seen, some = rows(piece, wanted, random)
+                seen, some = rows(piece, max(1, wanted), random)
                 parts = [y[done : done + len(piece.x)][..., some.to(y.device)] for y in flat]
                 yield place, seen, [part.permute(1, 0, 3, 2).flatten(1, 2).double() for part in parts]
                 done += len(piece.x)
 
 
+_Sums = TypeVar("_Sums", Normal, Dual)
+
+
 @dataclass
-class _Problem:
+class _Problem(Generic[_Sums]):
     """The least squares of one weight.
 
     Attributes:
@@ -148,33 +159,35 @@ class _Problem:
     """
 
     start: Tensor
-    fitted: Normal
-    checked: Normal
-
-    @classmethod
-    def of(cls, matrix: Tensor) -> _Problem:
-        """No rows yet; matrix: float64[G, O, J, R]."""
-        groups, outputs, inputs, kernel = matrix.shape
-        empty = [Normal.empty(groups, inputs * kernel, outputs, matrix.device) for _ in range(2)]
-        return cls(matrix.permute(0, 2, 3, 1).flatten(1, 2), *empty)
+    fitted: _Sums
+    checked: _Sums
 
     def add(self, batch: int, x: Tensor, y: Tensor) -> None:
         """Add rows of a batch."""
         (self.checked if batch % CHECKED == CHECKED - 1 else self.fitted).add(x, y)
 
     @property
-    def both(self) -> Normal:
+    def both(self) -> _Sums:
         """Of all rows of all processes."""
         return self.fitted.of_all() + self.checked.of_all()
 
     def ridge(self, ridges: tuple[float, ...], *, intercept: bool) -> float | None:
         """The lambda that predicts best, or none of them: then the weights stay. All processes have the same one."""
         fitted, checked = self.fitted.of_all(), self.checked.of_all()
-        choices: list[float | None] = [None, *(ridges if self.start.shape[1] <= WIDEST else ())]
-        if len(choices) == 1 or not checked.gram.any():
+        choices: list[float | None] = [None, *ridges]
+        if len(choices) == 1 or checked.is_empty:
             return choices[len(choices) // 2]
-        errors = [float(checked.loss(fitted.solve(self.start, ridge, intercept=intercept)).sum()) for ridge in choices]
+        errors = fitted.errors(checked, self.start, choices, intercept=intercept)
         return choices[errors.index(min(errors))]
+
+
+def _problem(matrix: Tensor) -> _Problem[Normal] | _Problem[Dual]:
+    """No rows yet; matrix: float64[G, O, J, R]."""
+    start = matrix.permute(0, 2, 3, 1).flatten(1, 2)
+    groups, columns, outputs = start.shape
+    if columns > WIDEST:
+        return _Problem(start, Dual([]), Dual([]))
+    return _Problem(start, *(Normal.empty(groups, columns, outputs, matrix.device) for _ in range(2)))
 
 
 def layer_of(node: Node) -> Layer | None:
