@@ -137,14 +137,20 @@ class OnnxNetwork(nn.Module):
         self._version = _version(model)
         self._nodes: list[_Node] = []
         constants = {each.name: numpy_helper.to_array(each) for each in graph.initializer}
+        # what an Identity calls a constant -> what that is called
+        same: dict[str, str] = {}
         for node in graph.node:
+            inputs = tuple(same.get(name, name) for name in node.input)
             if node.op_type == "Constant":
                 constants[node.output[0]] = _constant(node)
+            elif node.op_type == "Identity" and inputs[0] in constants and node.output[0] not in self.names.outputs:
+                same[node.output[0]] = inputs[0]
             else:
                 attributes = {each.name: _attribute(each) for each in node.attribute}
                 name = node.name or f"{node.op_type}_{node.output[0]}"
-                ends = tuple(node.input), tuple(node.output)
-                self._nodes.append(_Node(node.op_type, name, *ends, attributes, _alone(node)))
+                self._nodes.append(_Node(node.op_type, name, inputs, tuple(node.output), attributes, _alone(node)))
+        named = set(constants)
+        self._nodes = _apart(self._nodes, constants)
         self._known: dict[str, NDArray[Any]] = {}
         self._paths: dict[str, str] = {}
         untrained = {
@@ -153,7 +159,7 @@ class OnnxNetwork(nn.Module):
             for name in each.inputs[3 if each.op == "BatchNormalization" else 1 :]
             if each.op in ("BatchNormalization", *_TOLD)
         }
-        paths = _Paths(self._nodes)
+        paths = _Paths(self._nodes, named)
         for name, array in constants.items():
             tensor = _tensor(array)
             trained = tensor.is_floating_point() and tensor.dim() > 0 and name not in untrained
@@ -204,7 +210,8 @@ class OnnxNetwork(nn.Module):
 
     def _numbers(self, node: _Node, given: list[Any]) -> tuple[Known, ...]:
         """The same where all numbers are known, by the standard's own definition of the op."""
-        feeds = {name: x.numbers() for name, x in zip(node.inputs, given, strict=True) if x is not None}
+        names = node.alone.node[0].input
+        feeds = {name: x.numbers() for name, x in zip(names, given, strict=True) if x is not None}
         evaluator = ReferenceEvaluator(node.alone, opsets={"": self._version})
         return tuple(Known.of_array(np.asarray(each)) for each in evaluator.run(None, feeds))
 
@@ -215,6 +222,34 @@ class OnnxNetwork(nn.Module):
         if len(sizes) != x.dim() or any(a not in (None, b) for a, b in zip(sizes, x.shape, strict=True)):
             said = "×".join("?" if size is None else str(size) for size in sizes)
             raise ValueError(f"input {self.names.inputs[0]} is {said}, not {'×'.join(map(str, x.shape))}")
+
+
+def _apart(nodes: list[_Node], constants: dict[str, NDArray[Any]]) -> list[_Node]:
+    """The nodes with vectors of their own, unless they share all of their constants.
+
+    Exporters write equal numbers once: biases of 0, say. Layers that have no more in common than that would be tied to
+    each other by it.
+
+    Args:
+        nodes: of a graph.
+        constants: by name; gets the copies.
+    """
+    owners: dict[str, list[tuple[str, ...]]] = {}
+    found = []
+    for node in nodes:
+        held = tuple(name for name in node.inputs if name in constants)
+        inputs = list(node.inputs)
+        for place, name in enumerate(inputs):
+            if name not in held or constants[name].ndim != 1 or constants[name].dtype.kind != "f":
+                continue
+            sharing = owners.setdefault(name, [])
+            if held not in sharing:
+                sharing.append(held)
+            if index := sharing.index(held):
+                inputs[place] = f"{name}.{index}"
+                constants[inputs[place]] = constants[name]
+        found.append(replace(node, inputs=tuple(inputs)))
+    return found
 
 
 def network(model: onnx.ModelProto) -> OnnxNetwork:
@@ -238,7 +273,8 @@ def _identifier(name: str) -> str:
 class _Paths:
     """Dotted names for what a graph holds: its own where it has one, else that of the node that reads it first."""
 
-    def __init__(self, nodes: list[_Node]) -> None:
+    def __init__(self, nodes: list[_Node], named: set[str]) -> None:
+        self._named = {name for name in named if "." in name}
         self._readers: dict[str, tuple[_Node, int]] = {}
         for node in nodes:
             for place, name in enumerate(node.inputs):
@@ -248,7 +284,7 @@ class _Paths:
     def of(self, name: str) -> str:
         """A name that no other tensor, and no part of the name of one, has."""
         path = name
-        if "." not in name and name in self._readers:
+        if name not in self._named and name in self._readers:
             node, place = self._readers[name]
             role = _ROLES.get(place) if node.op in _LAYERS else None
             path = f"{node.name}.{role or f'input{place}'}"

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 import pfpcli
 from pfpcli import export, pipeline
 from pfpcli.console import Console
+from pfpcli.cost import count
 from pfpcli.cut import cut
 from pfpcli.errors import CheckFailed, InputError
 from pfpcli.flow import label
@@ -104,6 +105,26 @@ def test_as_much_of_it_can_be_cut_as_of_the_module(name: str, tmp_path: Path) ->
     read = groups_of(write(net.module(), net.example()[0], tmp_path / "net.onnx"))
     traced = group(label(trace(net.module(), net.example())))
     assert sorted(each.steps for each in read.prunable) == sorted(each.steps for each in traced.prunable)
+
+
+def test_layers_that_share_no_more_than_equal_biases_are_cut_on_their_own(tmp_path: Path) -> None:
+    layers = [nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 8, 1), nn.ReLU(), nn.Conv2d(8, 8, 1)]
+    for layer in layers[::2]:
+        nn.init.zeros_(layer.bias)
+    path = write(nn.Sequential(*layers), torch.randn(2, 3, 4, 4), tmp_path / "net.onnx")
+    graph = onnx.load(path).graph
+    assert sum("bias" in each.name for each in graph.initializer) == 1  # the exporter writes equal numbers once
+    groups = groups_of(path)
+    assert [each.steps for each in groups.prunable] == [8, 8]
+    assert count(groups.labelled.graph).params == 3 * 8 + 2 * 8 * 8 + 3 * 8
+
+
+def test_layers_that_share_all_of_their_weights_still_do(tmp_path: Path) -> None:
+    shared, last = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 4, 1)
+    module = nn.Sequential(nn.Conv2d(3, 8, 1), shared, nn.ReLU(), shared, nn.ReLU(), last).eval()
+    groups = groups_of(write(module, torch.randn(2, 3, 4, 4), tmp_path / "net.onnx"))
+    assert count(groups.labelled.graph).params == sum(x.numel() for x in module.parameters())
+    assert [each.steps for each in groups.prunable] == [8]
 
 
 def test_a_fixed_batch_stays_fixed(tmp_path: Path) -> None:
