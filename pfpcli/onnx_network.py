@@ -9,6 +9,7 @@ import inspect
 import keyword
 import re
 from collections import Counter
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -225,7 +226,7 @@ class OnnxNetwork(nn.Module):
 
 
 def _apart(nodes: list[_Node], constants: dict[str, NDArray[Any]]) -> list[_Node]:
-    """The nodes with vectors of their own, unless they share all of their constants.
+    """The nodes with vectors of their own, unless they are layers with the same weights, or follow such.
 
     Exporters write equal numbers once: biases of 0, say. Layers that have no more in common than that would be tied to
     each other by it.
@@ -234,22 +235,34 @@ def _apart(nodes: list[_Node], constants: dict[str, NDArray[Any]]) -> list[_Node
         nodes: of a graph.
         constants: by name; gets the copies.
     """
-    owners: dict[str, list[tuple[str, ...]]] = {}
+    # value -> what it has to have in common with another for the vectors behind both to be one
+    origins: dict[str, Hashable] = {}
+    owners: dict[str, list[Hashable]] = {}
     found = []
     for node in nodes:
         held = tuple(name for name in node.inputs if name in constants)
+        shown = [name for name in node.inputs if name and name not in constants]
+        origin: Hashable = node.name
+        if any(sum(size > 1 for size in constants[name].shape) > 1 for name in held):
+            origin = held
+        elif len(shown) == 1:
+            origin = (held, origins.get(shown[0]))
+        origins.update(dict.fromkeys(node.outputs, origin))
         inputs = list(node.inputs)
         for place, name in enumerate(inputs):
-            if name not in held or constants[name].ndim != 1 or constants[name].dtype.kind != "f":
-                continue
-            sharing = owners.setdefault(name, [])
-            if held not in sharing:
-                sharing.append(held)
-            if index := sharing.index(held):
-                inputs[place] = f"{name}.{index}"
-                constants[inputs[place]] = constants[name]
+            if name in held and _is_vector(constants[name]):
+                sharing = owners.setdefault(name, [])
+                if (origin, place) not in sharing:
+                    sharing.append((origin, place))
+                if index := sharing.index((origin, place)):
+                    inputs[place] = f"{name}.{index}"
+                    constants[inputs[place]] = constants[name]
         found.append(replace(node, inputs=tuple(inputs)))
     return found
+
+
+def _is_vector(array: NDArray[Any]) -> bool:
+    return array.dtype.kind == "f" and array.size > 1 and max(array.shape) == array.size
 
 
 def network(model: onnx.ModelProto) -> OnnxNetwork:

@@ -295,6 +295,27 @@ def test_weights_that_several_layers_share_are_fitted_to_all_of_them() -> None:
     assert distance(kept, smaller, torch.randn(COUNT, 6)) < 2e-3
 
 
+@pytest.mark.parametrize("alike", [True, False])
+def test_norms_behind_shared_weights_take_up_the_mean_if_it_is_one_norm(alike: bool) -> None:
+    def forward(m: nn.Module, x: Tensor) -> Tensor:
+        y, z = (m.last(m.wide(each).relu()) for each in (x, x * 2))
+        return m.norm(y) + 3 * (m.norm if alike else m.other)(z)
+
+    torch.manual_seed(0)
+    wide, last = nn.Conv2d(3, 7, 1), nn.Conv2d(7, 4, 1, bias=False)
+    with torch.no_grad():
+        wide.weight[6], wide.bias[6] = 0, 2.5
+    net = Calls(forward, wide=wide, last=last, norm=nn.BatchNorm2d(4), other=nn.BatchNorm2d(4)).eval()
+    kept, smaller = dropped(grouped(net, 3, 4, 4), 6)
+    images = torch.randn(COUNT, 3, 4, 4)
+    before = distance(kept, smaller, images)
+    recovered(kept, smaller, images, Refit)
+    assert distance(kept, smaller, images) < (2e-3 if alike else 0.9 * before)
+    means = [smaller.module.get_buffer("norm.running_mean")]
+    means += [] if alike else [smaller.module.get_buffer("other.running_mean")]
+    assert all(mean.any() == alike for mean in means)
+
+
 def of_net(name: str, drop: Callable[[Groups], np.ndarray]) -> tuple[Groups, Cut, Graph, Tensor]:
     """A network of the zoo, what is left of it, and inputs."""
     net = NETS[name]

@@ -235,6 +235,20 @@ def _fixed(layer: Layer, pair: Lockstep) -> Tensor:
     return pair.tensor(bias).detach().view(sizes)
 
 
+def _place(layer: Layer) -> tuple[Node, Node] | None:
+    """What an intercept of a layer could be put into, a number for each channel it makes, and the call that adds it."""
+    rule, place, reader = ops.find(layer.node.target), _bias(layer), layer.node
+    assert rule is not None
+    if place is None:
+        norms = list(layer.node.users)
+        if len(norms) != 1 or str(norms[0].target) not in NORMS:
+            return None
+        place, reader = bind(norms[0])["running_mean"], norms[0]
+    size = layer.node.meta["val"].shape[rule.made]
+    is_there = place is not None and place.op == "get_attr" and place.meta["val"].shape == (size,)
+    return (place, reader) if is_there else None
+
+
 @dataclass(frozen=True)
 class Intercept:
     """Where a layer's intercept goes: its bias, or the running mean of the batch norm that alone reads it.
@@ -249,22 +263,16 @@ class Intercept:
 
     @classmethod
     def of(cls, layer: Layer, pair: Lockstep) -> Intercept | None:
-        """None if there is no such place, or if others use it, too."""
-        rule, place = ops.find(layer.node.target), _bias(layer)
-        assert rule is not None
-        calls = [layer.node]
-        if place is None:
-            norms = list(layer.node.users)
-            if len(norms) != 1 or str(norms[0].target) not in NORMS:
-                return None
-            place, calls = bind(norms[0])["running_mean"], norms
-        size = layer.node.meta["val"].shape[rule.made]
-        if place is None or place.op != "get_attr" or place.meta["val"].shape != (size,):
+        """None if there is no such place, or not one for all that share the weights, or if others use it, too."""
+        calls = [layer_of(call) for call in pair.users(layer.weight)]
+        found = [_place(call) if call is not None else None for call in calls]
+        places, readers = [each[0] for each in found if each], [each[1] for each in found if each]
+        if len(places) < len(calls) or len({id(pair.tensor(place)) for place in places}) > 1:
             return None
-        if not pair.users(place) <= {*calls, *pair.users(layer.weight)}:
+        if not pair.users(places[0]) <= set(readers):
             return None
-        tensor = pair.tensor(place)
-        return cls(tensor, tensor.detach().clone() if calls != [layer.node] else None)
+        tensor = pair.tensor(places[0])
+        return cls(tensor, tensor.detach().clone() if str(readers[0].target) in NORMS else None)
 
     def set(self, value: Tensor) -> None:
         """Put there what the layer has to add to what its weights make: float[C_out]."""
