@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -46,6 +46,18 @@ class Normal:
     def of_all(self) -> Normal:
         """With the rows of all processes."""
         return Normal(processes.total(self.gram), processes.total(self.cross))
+
+    def after(self, weight: Tensor, missed: Iterable[tuple[Tensor, Tensor]]) -> Normal:
+        """The same rows with other targets: what the weights make of them, and what they miss.
+
+        Args:
+            weight: float64[G, K + 1, O].
+            missed: all rows of this process again, and float64[G, M, O] for them.
+        """
+        more = torch.zeros_like(weight)
+        for x, y in missed:
+            more += x.mT @ y
+        return Normal(self.gram, self.gram @ weight + processes.total(more))
 
     def loss(self, weight: Tensor) -> Tensor:
         """Squared error, up to a constant: float64[G]; weight float64[G, K + 1, O]."""
@@ -120,6 +132,10 @@ class Dual:
     def of_all(self) -> Dual:
         """With the rows of all processes."""
         return Dual([part for parts in processes.gathered(self.parts) for part in parts])
+
+    def after(self, weight: Tensor, missed: Iterable[tuple[Tensor, Tensor]]) -> Dual:
+        """As `Normal.after`."""
+        return Dual([(x, x @ weight + y) for x, y in missed]).of_all()
 
     def errors(
         self, others: Dual, start: Tensor, ridges: Sequence[float | None], *, intercept: bool = True

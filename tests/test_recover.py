@@ -122,6 +122,11 @@ def test_rows_give_what_normal_equations_give(count: int, intercept: bool) -> No
     by_sums = normal.errors(checked, start, ridges, intercept=intercept)
     constant = sum(float(y.square().sum()) for _, y in others.parts)
     np.testing.assert_allclose(by_rows, np.add(by_sums, constant))
+    missed = [(x, random(count, 3)) for x, _ in dual.parts]
+    weight = random(7, 3)
+    again = [each.after(weight, missed) for each in (dual, normal)]
+    found, expected = (each.solve(start, 1e-2, intercept=intercept) for each in again)
+    torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize("widest", [refit.WIDEST, 1])

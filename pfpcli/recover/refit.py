@@ -40,7 +40,7 @@ RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 CHECKED = 4
 #: Rows of the problem: so many for each of its columns, and at least. Positions beyond that are left out at random.
 ROWS, FEWEST = 64, 1 << 16
-#: Of layers with more columns than this the rows are held, and no more numbers of them than of X'X of this size.
+#: Of a layer with more columns than this, no more numbers are held than there are in X'X of this size.
 WIDEST = 8192
 #: How often a layer whose result is clipped is solved for again.
 CLIPPED = 2
@@ -69,7 +69,8 @@ class Refit:
         weight = self._pair.tensor(layer.weight)
         matrix = layer.matrix(weight.detach().double())
         if id(weight) not in self._problems:
-            self._problems[id(weight)] = _problem(matrix)
+            images = processes.total(sum(map(len, self._pair.now(layer.x))))
+            self._problems[id(weight)] = _problem(matrix, images, _positions(layer))
             self._intercepts[id(weight)] = Intercept.of(layer, self._pair)
         problem, intercept = self._problems[id(weight)], self._intercepts[id(weight)]
         tail, made = Tail.of(node, self._pair), self._pair.original(node)
@@ -80,27 +81,26 @@ class Refit:
         ridge = problem.ridge(RIDGES if self._weights else (), intercept=intercept is not None)
         both = problem.both
         found = both.solve(problem.start, ridge, intercept=intercept is not None)
-        # of a layer whose rows are held, none is left out
-        if self._weights and isinstance(both, Normal) and tail.is_clipped and len(self._pair.users(layer.weight)) == 1:
+        if self._weights and tail.is_clipped and len(self._pair.users(layer.weight)) == 1:
             for _ in range(CLIPPED):
                 sums = ((was, added + tail.scale * fixed) for was, added in tail.sums(self._pair, made))
-                cross = both.gram @ found + self._misses(layer, problem, tail, sums, found)
-                found = Normal(both.gram, cross).solve(problem.start, ridge, intercept=intercept is not None)
+                missed = self._missed(layer, problem, tail, sums, found)
+                found = both.after(found, missed).solve(problem.start, ridge, intercept=intercept is not None)
         values = found[:, :-1].unflatten(1, matrix.shape[2:]).permute(0, 3, 1, 2)
         ones = layer.into_weight(layer.matrix(torch.ones_like(weight).double()), weight.detach().double())
         weight.copy_(layer.into_weight(values, weight.detach().double()) / ones)
         if intercept is not None:
             intercept.set(found[:, -1].flatten())
 
-    def _misses(
+    def _missed(
         self,
         layer: Layer,
         problem: _Problem[Normal] | _Problem[Dual],
         tail: Tail,
         sums: Iterable[tuple[Tensor, Tensor]],
         found: Tensor,
-    ) -> Tensor:
-        """X'Y of what the weights miss now, as far as it is not clipped away, over all processes.
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Rows of X, and what the weights miss there now, as far as it is not clipped away.
 
         Args:
             layer: the layer.
@@ -109,11 +109,9 @@ class Refit:
             sums: what the original clips, and what is added to what the weights make, batch by batch.
             found: float64[G, K + 1, O], the weights now.
         """
-        misses = torch.zeros_like(found)
         triples = ((was, added, tail.scale.to(was).expand_as(was)) for was, added in sums)
         for _, x, (was, added, scale) in self._rows(layer, problem, triples):
-            misses += x.mT @ tail.missed(was, scale * (x @ found) + added, scale)
-        return processes.total(misses)
+            yield x, tail.missed(was, scale * (x @ found) + added, scale)
 
     def _rows(
         self, layer: Layer, problem: _Problem[Normal] | _Problem[Dual], results: Iterable[tuple[Tensor, ...]]
@@ -130,17 +128,15 @@ class Refit:
         """
         rule = ops.find(layer.node.target)
         assert rule is not None
-        groups, columns, outputs = problem.start.shape
+        groups, _, outputs = problem.start.shape
         weight, read = self._pair.tensor(layer.weight), self._pair.now(layer.x)
-        images = processes.total(sum(map(len, read)))
-        wanted = -(-max(FEWEST, ROWS * columns) // images) if columns <= WIDEST else WIDEST**2 // (columns * images)
         for place, x, made in zip(self._pair.places, read, results, strict=True):
             # by batch: which positions are looked at does not depend on the process that has it
             random = torch.Generator().manual_seed(place)
             flat = [y.movedim(rule.made, 1).reshape(len(y), groups, outputs, -1) for y in made]
             done = 0
             for piece in layer.pieces(x, weight):
-                seen, some = rows(piece, max(1, wanted), random)
+                seen, some = rows(piece, problem.positions, random)
                 parts = [y[done : done + len(piece.x)][..., some.to(y.device)] for y in flat]
                 yield place, seen, [part.permute(1, 0, 3, 2).flatten(1, 2).double() for part in parts]
                 done += len(piece.x)
@@ -155,10 +151,12 @@ class _Problem(Generic[_Sums]):
 
     Attributes:
         start: float64[G, K, O], the weights as they were.
+        positions: of each image that are looked at, at most.
         fitted, checked: what they are fitted to, and what says which lambda is best.
     """
 
     start: Tensor
+    positions: int
     fitted: _Sums
     checked: _Sums
 
@@ -181,13 +179,28 @@ class _Problem(Generic[_Sums]):
         return choices[errors.index(min(errors))]
 
 
-def _problem(matrix: Tensor) -> _Problem[Normal] | _Problem[Dual]:
-    """No rows yet; matrix: float64[G, O, J, R]."""
+def _problem(matrix: Tensor, images: int, positions: int) -> _Problem[Normal] | _Problem[Dual]:
+    """No rows yet.
+
+    Args:
+        matrix: float64[G, O, J, R].
+        images: that will be looked at.
+        positions: where each image is read.
+    """
     start = matrix.permute(0, 2, 3, 1).flatten(1, 2)
     groups, columns, outputs = start.shape
-    if columns > WIDEST:
-        return _Problem(start, Dual([]), Dual([]))
-    return _Problem(start, *(Normal.empty(groups, columns, outputs, matrix.device) for _ in range(2)))
+    most = max(FEWEST, ROWS * columns) if columns <= WIDEST else WIDEST**2 // columns
+    positions = max(1, min(positions, -(-most // max(1, images))))
+    if columns > WIDEST or images * positions < columns:
+        return _Problem(start, positions, Dual([]), Dual([]))
+    return _Problem(start, positions, *(Normal.empty(groups, columns, outputs, matrix.device) for _ in range(2)))
+
+
+def _positions(layer: Layer) -> int:
+    """Where a layer reads each image."""
+    made, rule = layer.node.meta["val"], ops.find(layer.node.target)
+    assert rule is not None
+    return int(made.numel() // (made.shape[0] * made.shape[rule.made]))
 
 
 def layer_of(node: Node) -> Layer | None:
