@@ -146,9 +146,8 @@ def main() -> None:
         curves(task, orders(groups, eliminated, Budget(0.5)), count(graph).macs)
     with tempfile.TemporaryDirectory() as folder, timed("export (.pt2 and ONNX)", seconds):
         program = export.program(smaller)
-        named = export.names(smaller)
-        export.save_pt2(program, named, Path(folder) / "model.pt2")
-        export.save_onnx(program, smaller, named, Path(folder) / "model.onnx", [images[:3]])
+        export.save_pt2(program, Path(folder) / "model.pt2")
+        export.save_onnx(program, smaller, export.names(smaller), Path(folder) / "model.onnx", [images[:3]])
     forward = seconds["plain forward"]
     looped = seconds[f"loop over outputs, {LOOPED} image"] / LOOPED * settings.images
     print(f"scoring ({kernel.about()}) is {seconds['score'] / forward:.1f} × a plain forward pass over the same images")

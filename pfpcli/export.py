@@ -23,7 +23,7 @@ from torch.export import ExportedProgram
 from torch.utils._pytree import tree_leaves
 
 from pfpcli.errors import CheckFailed, TraceError
-from pfpcli.graph import NAMES_FILE, Graph, Names
+from pfpcli.graph import Graph, Names
 from pfpcli.quiet import quiet
 from pfpcli.trace import export_program, free_dims, larger, open_dims
 
@@ -107,11 +107,11 @@ def _with_open_dims(graph: Graph) -> ExportedProgram:
     return exported
 
 
-def save_pt2(exported: ExportedProgram, named: Names, path: Path) -> None:
-    """Write a program that `torch.export.load` opens, and beside it the names that it cannot hold."""
+def save_pt2(exported: ExportedProgram, path: Path) -> None:
+    """Write a program that `torch.export.load` opens."""
     buffer = io.BytesIO()
     with quiet():
-        torch.export.save(exported, buffer, extra_files={NAMES_FILE: named.to_json()})
+        torch.export.save(exported, buffer)
     path.write_bytes(buffer.getvalue())
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import itertools
-import json
 import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -90,19 +89,6 @@ class Names:
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-
-    def to_json(self) -> str:
-        """As text."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> Names:
-        """From such text."""
-        return cls(**{key: tuple(names) for key, names in json.loads(text).items()})
-
-
-#: Where an exported program that pfp wrote keeps its names.
-NAMES_FILE = "pfp_names.json"
 
 
 def fetch(module: nn.Module, name: str) -> Any:

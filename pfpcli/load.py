@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from pfpcli import arch as architecture
 from pfpcli.errors import InputError
-from pfpcli.graph import NAMES_FILE, Names
+from pfpcli.graph import Names
 from pfpcli.onnx_network import read_onnx
 from pfpcli.pickles import broken, check_program, unpickle
 from pfpcli.torchscript import training_op
@@ -169,19 +169,17 @@ def _load_pt2(artefact: Artefact, request: Request) -> Source:
     with artefact.path.open("rb") as file:
         if not request.trust:
             check_program(file, artefact.name)
-        program, names = _exported_program(file, artefact.name)
+        program = _exported_program(file, artefact.name)
     if op := training_op(program.graph):
         raise InputError(
             f"{artefact.name}: was exported in training mode ({op} trains)", "export it again after model.eval()"
         )
     module = program.module(check_guards=False)
     size, batch = _program_input_size(program), _program_batch(program, artefact.name)
-    return Source(artefact.name, "pt2", module, program, size, artefact.sha256, batch, names)
+    return Source(artefact.name, "pt2", module, program, size, artefact.sha256, batch)
 
 
-def _exported_program(file: BinaryIO, name: str) -> tuple[torch.export.ExportedProgram, Names | None]:
-    """A program, and the names beside it if pfp wrote it."""
-    beside = {NAMES_FILE: ""}
+def _exported_program(file: BinaryIO, name: str) -> torch.export.ExportedProgram:
     reasons: list[BaseException] = []
 
     def keep_reason(record: logging.LogRecord) -> bool:
@@ -192,8 +190,7 @@ def _exported_program(file: BinaryIO, name: str) -> tuple[torch.export.ExportedP
     logger = logging.getLogger("torch.export")  # torch logs why it fails, then raises that the log says why
     logger.addFilter(keep_reason)
     try:
-        program = torch.export.load(file, extra_files=beside)
-        return program, Names.from_json(beside[NAMES_FILE]) if beside[NAMES_FILE] else None
+        return torch.export.load(file)
     except Exception as error:
         raise broken(name, reasons[0] if reasons else error) from error
     finally:

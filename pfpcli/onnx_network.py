@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 from onnx import inliner, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from torch import Tensor, nn
+from torch.fx import traceback
+from torch.fx.node import Node
 
 from pfpcli.errors import InputError
 from pfpcli.graph import Names, add_tensor, fetch
@@ -49,6 +51,8 @@ class _Node:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     attributes: dict[str, Any]
+    #: its place in the file
+    place: int
     #: the node alone, for numbers that are known
     alone: onnx.GraphProto
 
@@ -63,12 +67,19 @@ def read_onnx(path: Path) -> OnnxNetwork:
         InputError: it is broken, or there is something in it that pfp does not read.
     """
     try:
-        model = onnx.load(path)
-        model = inliner.inline_local_functions(model) if model.functions else model
+        model = read_model(path)
     except Exception as error:
         raise InputError(f"{path.name}: cannot be read ({_first_line(error)})", "copy or export it again") from error
     _refuse(model, path.name)
-    return network(model)
+    found = network(model)
+    found.file = path
+    return found
+
+
+def read_model(path: Path) -> onnx.ModelProto:
+    """The graph of a file, without functions of its own, and with its weights in it."""
+    model = onnx.load(path)
+    return inliner.inline_local_functions(model) if model.functions else model
 
 
 def _first_line(error: BaseException) -> str:
@@ -126,7 +137,9 @@ class OnnxNetwork(nn.Module):
 
     Attributes:
         names: of its input and its outputs.
+        paths: name of a constant -> the dotted name of its tensor here.
         sizes: of its input, None for free ones; None if the file does not say.
+        file: that it was read from, if it was.
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
@@ -135,25 +148,31 @@ class OnnxNetwork(nn.Module):
         (shown,) = _inputs(model)
         self.names = Names((shown.name,), tuple(each.name for each in graph.output))
         self.sizes = _sizes(shown)
+        self.file: Path | None = None
         self._version = _version(model)
         self._nodes: list[_Node] = []
         constants = {each.name: numpy_helper.to_array(each) for each in graph.initializer}
         # what an Identity calls a constant -> what that is called
         same: dict[str, str] = {}
-        for node in graph.node:
+        for place, node in enumerate(graph.node):
             inputs = tuple(same.get(name, name) for name in node.input)
             if node.op_type == "Constant":
                 constants[node.output[0]] = _constant(node)
             elif node.op_type == "Identity" and inputs[0] in constants and node.output[0] not in self.names.outputs:
                 same[node.output[0]] = inputs[0]
+            elif inputs and all(name in constants for name in inputs if name):
+                feeds = {old: constants[new] for old, new in zip(node.input, inputs, strict=True) if new}
+                made = ReferenceEvaluator(_alone(node), opsets={"": self._version}).run(None, feeds)
+                constants.update(zip(node.output, map(np.asarray, made), strict=True))
             else:
                 attributes = {each.name: _attribute(each) for each in node.attribute}
                 name = node.name or f"{node.op_type}_{node.output[0]}"
-                self._nodes.append(_Node(node.op_type, name, inputs, tuple(node.output), attributes, _alone(node)))
+                ends = inputs, tuple(node.output)
+                self._nodes.append(_Node(node.op_type, name, *ends, attributes, place, _alone(node)))
         named = set(constants)
         self._nodes = _apart(self._nodes, constants)
         self._known: dict[str, NDArray[Any]] = {}
-        self._paths: dict[str, str] = {}
+        self.paths: dict[str, str] = {}
         untrained = {
             name
             for each in self._nodes
@@ -161,15 +180,22 @@ class OnnxNetwork(nn.Module):
             if each.op in ("BatchNormalization", *_TOLD)
         }
         paths = _Paths(self._nodes, named)
+        read = {name for node in self._nodes for name in node.inputs}.union(self.names.outputs)
         for name, array in constants.items():
+            if name not in read:
+                continue
             tensor = _tensor(array)
             trained = tensor.is_floating_point() and tensor.dim() > 0 and name not in untrained
-            self._paths[name] = paths.of(name)
-            add_tensor(self, self._paths[name], nn.Parameter(tensor) if trained else tensor)
+            self.paths[name] = paths.of(name)
+            add_tensor(self, self.paths[name], nn.Parameter(tensor) if trained else tensor)
             if array.ndim <= 1 and array.size <= (_FEW if tensor.is_floating_point() else _SMALL):
                 self._known[name] = array
         #: value -> the last node that reads it
         self._last = {name: i for i, node in enumerate(self._nodes) for name in node.inputs}
+
+    def reads(self, place: int) -> tuple[str, ...]:
+        """What a node of the file reads, by the names that `paths` has; none of one that is not computed."""
+        return next((node.inputs for node in self._nodes if node.place == place), ())
 
     def compute(self, x: Tensor) -> Any:
         """The output, or a dict of them by their names.
@@ -177,15 +203,29 @@ class OnnxNetwork(nn.Module):
         Raises:
             ValueError: the input is not of the sizes that the file says.
         """
+        return self._computed(x, {})
+
+    def sizes_read(self, x: Tensor) -> dict[str, NDArray[Any]]:
+        """What is computed from sizes and read together with tensors, by the names of the file."""
+        told: dict[str, Known] = {}
+        with torch.no_grad():
+            self._computed(x, told)
+        return {name: value.numbers() for name, value in told.items()}
+
+    def _computed(self, x: Tensor, told: dict[str, Known]) -> Any:
         self._check(x)
         values: dict[str, Any] = dict.fromkeys(self.names.inputs, x)
-        for name, path in self._paths.items():
+        for name, path in self.paths.items():
             tensor = fetch(self, path)
             values[name] = replace(Known.of_array(self._known[name]), tensor=tensor) if name in self._known else tensor
         for i, node in enumerate(self._nodes):
             given = [values[name] if name else None for name in node.inputs]
-            made = self._made(node, given)
+            with traceback.annotate({_NODE: node.place}):
+                made = self._made(node, given)
             values.update(zip(node.outputs, made, strict=False))
+            if any(isinstance(each, Tensor) for each in made):
+                read = zip(node.inputs, given, strict=True)
+                told.update({name: x for name, x in read if isinstance(x, Known) and name not in self.paths})
             for name in node.inputs:
                 if self._last[name] == i and name not in self.names.outputs:
                     values.pop(name, None)
@@ -331,7 +371,16 @@ def _alone(node: onnx.NodeProto) -> onnx.GraphProto:
 
 
 #: What a network keeps beside its tensors.
-_OWN = ("names", "sizes", "training", "compute")
+_OWN = ("file", "names", "paths", "reads", "sizes", "sizes_read", "training", "compute")
+
+#: Where a call of a traced network keeps the place of the node of the file that it was read from.
+_NODE = "onnx_node"
+
+
+def node_of(call: Node) -> int | None:
+    """The place in its file of the node that a call was read from."""
+    found: int | None = call.meta.get("custom", {}).get(_NODE)
+    return found
 
 
 def _tensor(array: NDArray[Any]) -> Tensor:

@@ -49,12 +49,14 @@ class Written:
         file_bytes: sizes of the ONNX files before and after.
         onnx_vs_torch: largest relative difference.
         model_pt: "ok", or why there is no model.pt.
+        exported: why an ONNX graph that came in was exported anew; "" where it was not.
     """
 
     files: dict[str, str | None]
     file_bytes: tuple[int, int]
     onnx_vs_torch: float
     model_pt: str
+    exported: str = ""
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ def network_of(run: Path) -> dict[str, Any]:
     found = record.read(folder)
     return {
         "run": folder if folder.name else folder.resolve(),
-        "model": folder / FILES["pt2"],
+        # the graph that came in is trained as the graph it is
+        "model": folder / FILES["onnx" if found.model["kind"] == "onnx" else "pt2"],
         "input_size": tuple(found.model["input_size"]),
     }

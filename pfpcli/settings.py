@@ -292,7 +292,9 @@ class Sparsity(Calibrated):
 
 @dataclass(frozen=True, kw_only=True)
 class Finetune(Calibrated):
-    """How to train the network of a run with labels; `model` is its exported program, `calib` has the class folders.
+    """How to train the network of a run with labels.
+
+    `model` is its exported program, or its ONNX file where the run was given one; `calib` has the class folders.
 
     Attributes:
         run: folder of the run.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from pfpcli import cache, describe, export, processes
+from pfpcli import cache, describe, export, narrow, processes
 from pfpcli.calibration import Calibration, Division, open_calibration
 from pfpcli.certificate import certificate, measure
 from pfpcli.comparison import Point
@@ -23,6 +23,7 @@ from pfpcli.graph import Graph
 from pfpcli.groups import Groups, group
 from pfpcli.latency import Latency, latency
 from pfpcli.load import Source, load
+from pfpcli.onnx_network import OnnxNetwork
 from pfpcli.outcome import Scored, Written
 from pfpcli.plan import Budget, Plan, plan
 from pfpcli.quality import compare, compare_all
@@ -272,16 +273,25 @@ def export_files(
         samples = [division.samples(smaller.fixed_batch or 3)]
         named = source.names or export.names(whole)
         original, onnx = scratch / FILES["onnx"], folder / FILES["onnx"]
-        export.save_onnx(export.program(whole), whole, named, original, samples)
         program = export.program(smaller)
-        export.save_pt2(program, named, folder / FILES["pt2"])
-        difference = export.save_onnx(program, smaller, named, onnx, samples)
+        export.save_pt2(program, folder / FILES["pt2"])
+        difference, exported = None, ""
+        if isinstance(source.module, OnnxNetwork) and source.module.file is not None:
+            narrow.copy(source.module.file, original)
+            try:
+                difference = narrow.save(source.module, whole, smaller, onnx, samples)
+            except narrow.CannotNarrow as error:
+                exported = str(error)
+        else:
+            export.save_onnx(export.program(whole), whole, named, original, samples)
+        if difference is None:
+            difference = export.save_onnx(program, smaller, named, onnx, samples)
         model_pt = _save_module(source, smaller, folder / FILES["pt"])
         files = {kind: file if (folder / file).exists() or kind == "run" else None for kind, file in FILES.items()}
         models = [file for kind, file in files.items() if file and kind.startswith(("onnx", "pt"))]
         free = ", ".join(export.open_sizes(onnx)) or "no size"
         step.summary = f"{' · '.join(models)} · {free} open · onnx ≡ torch (max {difference:.0e})"
-    return Written(files, (original.stat().st_size, onnx.stat().st_size), difference, model_pt)
+    return Written(files, (original.stat().st_size, onnx.stat().st_size), difference, model_pt, exported)
 
 
 def _save_module(source: Source, smaller: Graph, path: Path) -> str:

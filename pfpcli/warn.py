@@ -9,7 +9,7 @@ from pfpcli.graph import Graph
 from pfpcli.groups import Groups
 from pfpcli.latency import Latency
 from pfpcli.load import Source
-from pfpcli.outcome import Outcome, SparseOutcome, TunedOutcome
+from pfpcli.outcome import Outcome, SparseOutcome, TunedOutcome, Written
 from pfpcli.plan import Plan
 from pfpcli.readers import Reader
 from pfpcli.record import Quality
@@ -33,6 +33,7 @@ def warnings_about(outcome: Outcome) -> Iterator[str]:
         _stops(graph),
         _fixed_batch(graph),
         _unused(outcome.source, graph),
+        _exported(outcome.written),
         _skipped(division),
         _no_faster(*outcome.timed),
     ):
@@ -160,6 +161,12 @@ def _unused(source: Source, graph: Graph) -> str:
         f"{numbers:,} parameters ({unused[0]} and others) take no part in the forward pass as they are; "
         "they are not counted and not exported"
     )
+
+
+def _exported(written: Written) -> str:
+    if not written.exported:
+        return ""
+    return f"model.onnx is no longer the graph that came in, but torch's export of it ({written.exported})"
 
 
 def _skipped(division: Division) -> str:

@@ -43,7 +43,7 @@ def test_the_onnx_file_of_a_cut_net_computes_what_torch_computes(name: str, tmp_
 @pytest.mark.parametrize("name", ["option_a", "attention", "two_heads"])
 def test_the_program_file_of_a_cut_net_computes_what_torch_computes(name: str, tmp_path: Path) -> None:
     _, graph = smaller(name)
-    export.save_pt2(export.program(graph), export.names(graph), tmp_path / "model.pt2")
+    export.save_pt2(export.program(graph), tmp_path / "model.pt2")
     loaded = torch.export.load(tmp_path / "model.pt2").module(check_guards=False)
     samples = NETS[name].example(batch=5, seed=5)
     with torch.no_grad():

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 import pfpcli
-from pfpcli import export, pipeline
+from pfpcli import export, narrow, pipeline
 from pfpcli.console import Console
 from pfpcli.cost import count
 from pfpcli.cut import cut
@@ -23,7 +23,7 @@ from pfpcli.errors import CheckFailed, InputError
 from pfpcli.flow import label
 from pfpcli.groups import Groups, group
 from pfpcli.load import load
-from pfpcli.onnx_network import read_onnx
+from pfpcli.onnx_network import OnnxNetwork, read_onnx
 from pfpcli.settings import Network
 from pfpcli.steps import trace_groups
 from pfpcli.trace import trace
@@ -222,6 +222,47 @@ def test_sizes_are_computed_while_the_network_is_written_down(tmp_path: Path) ->
     }  # fmt: skip
     x = torch.randn(3, 3, 8, 8)
     assert torch.allclose(graph.module(x), torch.nn.functional.interpolate(x, scale_factor=2, mode="bilinear"))
+
+
+# --- writing -------------------------------------------------------------------------------------------------------
+
+
+def narrowed(path: Path, folder: Path, seed: int) -> tuple[Path, Path]:
+    """A random cut of a file, with other weights, written into its graph: (the file, what is left)."""
+    source, groups = load(path), groups_of(path)
+    smaller = cut(groups.labelled, groups.alive(random_drop(groups, seed)))
+    with torch.no_grad():
+        for tensor in smaller.module.parameters():
+            tensor.mul_(1.01)
+    assert isinstance(source.module, OnnxNetwork)
+    written = folder / f"{seed}.onnx"
+    # raises if onnxruntime and torch do not agree
+    narrow.save(source.module, groups.labelled.graph, smaller, written, smaller.example)
+    return path, written
+
+
+def assert_same_graph(path: Path, written: Path) -> None:
+    """The same interface, and no node that was not there, by name; those that are left are in the same order."""
+    before, after = onnx.load(path), onnx.load(written)
+    assert [each.SerializeToString() for each in before.opset_import] == [
+        each.SerializeToString() for each in after.opset_import
+    ]
+    for there, left in ((before.graph.input, after.graph.input), (before.graph.output, after.graph.output)):
+        names = [each.name for each in left]
+        assert [each.SerializeToString() for each in there if each.name in names][:1] == [
+            each.SerializeToString() for each in left
+        ][:1]
+    names = [node.name for node in before.graph.node]
+    places = [names.index(node.name) for node in after.graph.node]
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_a_cut_is_written_into_the_graph_that_came_in(name: str, tmp_path: Path) -> None:
+    net = ZOO[name]
+    path = write(net.module(), net.example(batch=3)[0], tmp_path / "net.onnx")
+    for seed in range(2):
+        assert_same_graph(*narrowed(path, tmp_path, seed))
 
 
 # --- what is refused -----------------------------------------------------------------------------------------------

@@ -73,7 +73,7 @@ def ran(case: Any, given: list[Any]) -> list[torch.Tensor]:
     model.graph.initializer.extend(held)
     with torch.no_grad():
         found = network(model)(*(torch.from_numpy(np.array(x)) for x in given[:1]))
-    return list(found.values()) if isinstance(found, dict) else [found]
+    return [each.detach() for each in (found.values() if isinstance(found, dict) else [found])]
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if not any(word in name for word in REFUSED)])

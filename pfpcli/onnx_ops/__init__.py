@@ -8,12 +8,14 @@ statistics    norms, pooling, reductions
 """
 
 from pfpcli.onnx_ops import contraction, movement, pointwise, resize, statistics
-from pfpcli.onnx_ops.call import KNOWN, RULES, Call, Known, UnknownValue
+from pfpcli.onnx_ops.call import KNOWN, NARROWED, RULES, Call, Edit, Known, UnknownValue
 
 __all__ = [
     "KNOWN",
+    "NARROWED",
     "RULES",
     "Call",
+    "Edit",
     "Known",
     "UnknownValue",
     "contraction",

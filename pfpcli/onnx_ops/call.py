@@ -188,6 +188,68 @@ def register(*names: str, known: bool = False) -> Callable[[OnnxRule], OnnxRule]
     return add
 
 
+class Edit:
+    """A node of a file whose numbers follow those of a cut network.
+
+    Attributes:
+        node: changed in place.
+        after: the ATen calls it was read as, as they are in the cut network.
+    """
+
+    def __init__(self, node: onnx.NodeProto, after: list[Any], file: Any) -> None:
+        self.node = node
+        self.after = after
+        self._file = file
+
+    def call(self, name: str) -> Any:
+        """The call of an op, by a part of its name."""
+        return next(each for each in self.after if name in str(each.target))
+
+    def constant(self, index: int) -> list[Any] | None:
+        """The numbers of an input, None if they are computed or left out."""
+        there = index < len(self.node.input) and self.node.input[index]
+        found = self._file.constant(self.node.input[index]) if there else None
+        return None if found is None else found.reshape(-1).tolist()
+
+    def set_attribute(self, name: str, value: Any) -> None:
+        """Say something else about the node."""
+        others = [each for each in self.node.attribute if each.name != name]
+        del self.node.attribute[:]
+        self.node.attribute.extend([*others, onnx.helper.make_attribute(name, value)])
+
+    def set_input(self, index: int, numbers: list[int]) -> None:
+        """Whole numbers of its own for an input."""
+        name = f"{self.node.name or self.node.output[0]}_{index}"
+        self.node.input[index] = self._file.add(np.asarray(numbers, np.int64), name)
+
+    def add(self, array: NDArray[Any], name: str) -> str:
+        """A new constant of the file; returns its name."""
+        return str(self._file.add(array, name))
+
+    def set_numbers(self, index: int, attribute: str, numbers: list[int]) -> None:
+        """The same for what older opsets have as an attribute."""
+        if any(each.name == attribute for each in self.node.attribute):
+            self.set_attribute(attribute, numbers)
+        else:
+            self.node.input.extend([""] * (index + 1 - len(self.node.input)))
+            self.set_input(index, numbers)
+
+
+Narrowing = Callable[[Edit], None]
+#: How the numbers of an op follow.
+NARROWED: dict[str, Narrowing] = {}
+
+
+def narrows(*names: str) -> Callable[[Narrowing], Narrowing]:
+    """Make a function what changes the numbers of the named ops to those of a cut network."""
+
+    def add(narrowing: Narrowing) -> Narrowing:
+        NARROWED.update(dict.fromkeys(names, narrowing))
+        return narrowing
+
+    return add
+
+
 def axis_of(axis: int, rank: int) -> int:
     """An axis, counted from the front."""
     return axis + rank if axis < 0 else axis

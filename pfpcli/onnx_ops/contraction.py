@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pfpcli.onnx_ops.call import Call, Result, register
+from pfpcli.onnx_ops.call import Call, Edit, Result, narrows, register
+from pfpcli.ops.rule import bind
 
 _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
@@ -93,6 +94,11 @@ def _conv_transpose(call: Call) -> Result:
         if (low, high) != (least, least):
             y = F.pad(y, [0, 0] * (y.dim() - 1 - dim) + [least - low, least - high])
     return y
+
+
+@narrows("Conv", "ConvTranspose")
+def _conv_groups(edit: Edit) -> None:
+    edit.set_attribute("group", bind(edit.call("conv"))["groups"])
 
 
 @register("Gemm")

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from pfpcli.onnx_ops.call import Call, Known, Result, axes_of, axis_of, register
+from pfpcli.onnx_ops.call import Call, Edit, Known, Result, axes_of, axis_of, narrows, register
+from pfpcli.ops.rule import bind
 
 
 @register("Shape")
@@ -34,6 +35,24 @@ def _reshape(call: Call) -> Result:
     if not call.attribute("allowzero", 0):
         shape = [x.shape[i] if isinstance(size, int) and size == 0 else size for i, size in enumerate(shape)]
     return x.reshape(shape)
+
+
+@narrows("Reshape", "Expand")
+def _new_shape(edit: Edit) -> None:
+    call = edit.after[-1]
+    given, shape = bind(call), [*call.meta["val"].shape]
+    sizes = next(given[name] for name in ("shape", "size") if name in given)
+    before = [*call.args[0].meta["val"].shape, *shape][: len(shape)]
+    for dim, size in enumerate(sizes):
+        if not isinstance(size, int):  # a free one: the one of the input, or what is left
+            free = 0 if before[dim] == shape[dim] else -1
+            shape[dim] = 1 if edit.node.op_type == "Expand" else free
+    was = edit.constant(1)
+    if was is not None and len(was) == len(shape):  # said as it was said before
+        shape = [old if old in (0, -1) else new for old, new in zip(was, shape, strict=True)]
+    if shape.count(-1) > 1:
+        raise ValueError("several free sizes")
+    edit.set_input(1, shape)
 
 
 @register("Reshape", known=True)
@@ -106,6 +125,14 @@ def _split(call: Call) -> Result:
     return tuple(x.split(_parts(call, x.shape[axis]), axis))
 
 
+@narrows("Split")
+def _new_parts(edit: Edit) -> None:
+    edit.set_numbers(1, "split", [*bind(edit.call("split_with_sizes"))["split_sizes"]])
+    others = [each for each in edit.node.attribute if each.name != "num_outputs"]
+    del edit.node.attribute[:]
+    edit.node.attribute.extend(others)
+
+
 @register("Split", known=True)
 def _split_known(call: Call) -> Result:
     x, axis = call.known(0), call.attribute("axis", 0)
@@ -131,8 +158,14 @@ def _slice(call: Call) -> Result:
             start, end = _backwards(start, end, size)
             x = x.flip(axis)
             step = -step
-        x = x[(slice(None),) * axis + (slice(start, end, step),)]
+        x = _sliced(x, axis, start, end, step)
     return x
+
+
+def _sliced(x: torch.Tensor, axis: int, start: Any, end: Any, step: Any) -> torch.Tensor:
+    """One call, where an index has one for each dimension in front."""
+    found: torch.Tensor = torch.ops.aten.slice.Tensor(x, axis, start, end, step)
+    return found
 
 
 def _backwards(start: int, end: int, size: int) -> tuple[int, int]:
@@ -140,6 +173,23 @@ def _backwards(start: int, end: int, size: int) -> tuple[int, int]:
     start = min(start + size if start < 0 else start, size - 1)
     end = max(-1, end + size if end < 0 else end) if end >= -size else -1
     return size - 1 - start, size - 1 - end
+
+
+@narrows("Slice")
+def _new_ranges(edit: Edit) -> None:
+    given = [bind(each) for each in edit.after if "slice" in str(each.target)]
+    ranges = [(each["dim"], each["start"] or 0, each["end"], each["step"]) for each in given]
+    ranges = [each for each in ranges if each[1:] != (0, _END, 1)]
+    if len(given) < len(edit.after):
+        raise ValueError("turned around")
+    axes, starts, ends, steps = (list(each) for each in zip(*ranges, strict=True))
+    for index, (name, numbers) in enumerate({"starts": starts, "ends": ends, "axes": axes, "steps": steps}.items(), 1):
+        if name != "steps" or any(step != 1 for step in numbers):
+            edit.set_numbers(index, name, numbers)
+
+
+#: What stands for the end of a dimension.
+_END = torch.iinfo(torch.int64).max
 
 
 @register("Slice", known=True)
@@ -169,7 +219,7 @@ def _gather(call: Call) -> Result:
         if chosen.value.ndim == 0:
             return x.select(axis, chosen.whole()[0])
         if (piece := _stretch(chosen.whole())) is not None and chosen.value.ndim == 1:
-            return x[(slice(None),) * axis + (piece,)]
+            return _sliced(x, axis, piece.start, piece.stop, piece.step)
     index = call.tensor(1).long()
     if not isinstance(chosen, Known) or any(i < 0 for i in chosen.whole()):
         index = torch.where(index < 0, index + x.shape[axis], index)
@@ -185,6 +235,16 @@ def _stretch(places: list[Any]) -> slice | None:
     if step < 1 or places != list(range(places[0], places[-1] + 1, step)):
         return None
     return slice(places[0], places[-1] + 1, step)
+
+
+@narrows("Gather")
+def _new_places(edit: Edit) -> None:
+    given = bind(edit.after[-1])
+    if "index" in given:
+        name = edit.node.name or edit.node.output[0]
+        edit.node.input[1] = edit.add(np.asarray(given["index"], np.int64), f"{name}_place")
+    else:
+        edit.set_input(1, list(range(given["start"], given["end"], given["step"])))
 
 
 @register("Gather", known=True)
@@ -275,6 +335,16 @@ def _pad(call: Call) -> Result:
     while around and around[-2:] == [0, 0]:
         around = around[:-2]
     return F.pad(x, around, {"reflect": "reflect", "edge": "replicate", "wrap": "circular"}[mode])
+
+
+@narrows("Pad")
+def _new_pads(edit: Edit) -> None:
+    around, rank = list(bind(edit.call("pad"))["pad"]), edit.after[-1].meta["val"].dim()
+    around += [0] * (2 * rank - len(around))
+    pairs = list(zip(around[::2], around[1::2], strict=True))[::-1]
+    axes = edit.constant(3)
+    pairs = pairs if axes is None else [pairs[axis] for axis in axes_of(axes, rank)]
+    edit.set_numbers(1, "pads", [low for low, _ in pairs] + [high for _, high in pairs])
 
 
 @register("DepthToSpace")

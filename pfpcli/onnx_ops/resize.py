@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pfpcli.onnx_ops.call import Call, Result, axes_of, register
+from pfpcli.onnx_ops.call import Call, Edit, Result, axes_of, narrows, register
 
 #: Place in the result, its size, size before, scale -> place before.
 _PLACES: dict[str, Callable[[Tensor, Any, Any, Any], Tensor]] = {
@@ -51,6 +51,13 @@ def _resize(call: Call) -> Result:
         else:
             x = _blended(x, axis, place, _linear)
     return x
+
+
+@narrows("Resize")
+def _new_sizes(edit: Edit) -> None:
+    sizes, made = edit.constant(3), edit.after[-1].meta["val"].shape
+    if sizes and len(sizes) == len(made) and sizes[1] != made[1]:
+        edit.set_input(3, [sizes[0], made[1], *sizes[2:]])
 
 
 def _sides(call: Call, modern: bool) -> dict[int, tuple[Any, Any]]:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pfpcli.onnx_ops.call import Call, Known, Result, axes_of, axis_of, register
+from pfpcli.onnx_ops.call import Call, Edit, Known, Result, axes_of, axis_of, narrows, register
 from pfpcli.onnx_ops.contraction import Window, padded
 
 _MAX_POOL = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
@@ -43,6 +43,11 @@ def _layer_norm(call: Call) -> Result:
     dims = list(range(axis, x.dim()))
     mean = x.mean(dims, keepdim=True)
     return normed, mean, (x.var(dims, unbiased=False, keepdim=True) + epsilon).rsqrt()
+
+
+@narrows("LayerNormalization", "RMSNormalization")
+def _same_axis(edit: Edit) -> None:
+    """The file says from which axis on, not how many there are."""
 
 
 @register("RMSNormalization")

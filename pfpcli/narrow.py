@@ -1,0 +1,236 @@
+"""Narrow: the ONNX graph that came in, with the weights and the sizes of the network that was cut from it.
+
+Its nodes, their order and names, its opset, inputs and outputs stay. Each call of a traced network knows the node that it
+was read from; where a cut has changed the numbers among its arguments, those of the node follow (`onnx_ops`: one
+function for each op that has such numbers). What is computed from sizes in the file either comes out right by itself,
+or is replaced by what it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import numpy_helper
+from torch import Tensor
+from torch.fx.node import Node, map_arg
+
+from pfpcli.export import ONNX_TOLERANCE, onnx_vs_torch
+from pfpcli.graph import Graph, fetch
+from pfpcli.onnx_network import OnnxNetwork, node_of, read_model
+from pfpcli.onnx_network import network as read_again
+from pfpcli.onnx_ops import NARROWED, Edit
+from pfpcli.trace import larger
+
+
+class CannotNarrow(Exception):
+    """A file that the cut cannot be written into: it says the same in a way that is not followed back."""
+
+
+def save(network: OnnxNetwork, whole: Graph, smaller: Graph, path: Path, samples: Sequence[Tensor]) -> float:
+    """Write the file of a cut network and run it against torch.
+
+    Args:
+        network: what was read from the original's file.
+        whole: the graph that was traced.
+        smaller: what was cut from it.
+        path: the file.
+        samples: as for `export.save_onnx`.
+
+    Returns:
+        the largest difference, relative to the largest output.
+
+    Raises:
+        CannotNarrow: something that changed has no place in the file; none is left.
+    """
+    assert network.file is not None
+    try:
+        onnx.save(narrow(read_model(network.file), network, whole, smaller), path)
+        difference = onnx_vs_torch(path, smaller, samples)
+        if whole.spatial and any(size is None for size in (network.sizes or ())[2:]):
+            difference = max(difference, onnx_vs_torch(path, smaller, larger(samples)))
+        if difference > ONNX_TOLERANCE:
+            raise CannotNarrow(f"its outputs would differ by {difference:.1e}")
+    except Exception as error:
+        path.unlink(missing_ok=True)
+        if isinstance(error, CannotNarrow):
+            raise
+        raise CannotNarrow(str(error).strip().partition("\n")[0]) from error
+    return difference
+
+
+def copy(file: Path, path: Path) -> None:
+    """A file as it came in, with what it keeps beside it in it."""
+    onnx.save(read_model(file), path)
+
+
+def narrow(model: onnx.ModelProto, network: OnnxNetwork, whole: Graph, smaller: Graph) -> onnx.ModelProto:
+    """The file of a cut network.
+
+    Args:
+        model: the file that was read, with its weights in it; it is changed.
+        network: what was read from it.
+        whole: the graph that was traced.
+        smaller: what was cut from it.
+
+    Raises:
+        CannotNarrow: something that changed has no place in the file.
+    """
+    graph = model.graph
+    before, after = _calls(whole), _calls(smaller)
+    written = _Written(graph, network, smaller)
+    for place, node in written.nodes.items():
+        written.set_weights(place, node)
+        old, new = before.get(place, []), after.get(place, [])
+        if len(old) != len(new):
+            raise CannotNarrow(f"{node.op_type} {node.name}")
+        if any(_said(a) != _said(b) for a, b in zip(old, new, strict=True)) or node.op_type in _ALWAYS:
+            written.follow(node, new)
+    del graph.value_info[:]
+    _drop_unused(graph)
+    written.keep_sizes(model, smaller.example[0])
+    _drop_unused(graph)
+    return model
+
+
+#: Ops with sizes that are not among the arguments of the calls they are read as.
+_ALWAYS = ("Resize",)
+
+
+def _calls(graph: Graph) -> dict[int, list[Node]]:
+    """Node of the file -> the calls it was read as, in order."""
+    found: dict[int, list[Node]] = {}
+    for node in graph.nodes:
+        place = node_of(node)
+        if node.op == "call_function" and place is not None:
+            found.setdefault(place, []).append(node)
+    return found
+
+
+def _said(node: Any) -> tuple[str, Any]:
+    """A call without what it computes with: its target, its numbers, and the names of its tensors."""
+
+    def name(n: Node) -> Any:
+        return f"tensor {n.target}" if n.op == "get_attr" else "value"
+
+    return str(node.target), map_arg((node.args, node.kwargs), name)
+
+
+class _Written:
+    """The file while it is written."""
+
+    def __init__(self, graph: onnx.GraphProto, network: OnnxNetwork, smaller: Graph) -> None:
+        self.graph = graph
+        self.nodes = {place: node for place, node in enumerate(graph.node)}
+        self._network = network
+        self._smaller = smaller
+        self._holders = {each.name: each for each in graph.initializer}
+        self._values = {node.output[0]: node.attribute[0] for node in graph.node if node.op_type == "Constant"}
+        self._fresh = 0
+
+    def set_weights(self, place: int, node: onnx.NodeProto) -> None:
+        """Give a node the tensors that it has in the cut network."""
+        for index, name in enumerate(self._network.reads(place)):
+            path = self._network.paths.get(name)
+            if path is None:
+                continue
+            was = fetch(self._network, path)
+            try:
+                tensor: Tensor = fetch(self._smaller.module, path)
+            except AttributeError:  # numbers that say how, or that were computed with once
+                continue
+            if tensor.shape == was.shape and torch.equal(tensor, was):
+                continue
+            array = tensor.detach().cpu().numpy()
+            if node.input[index] == name and name in {**self._holders, **self._values}:
+                self._set(name, array)
+            else:  # one of several that were written once, or what was computed from weights
+                node.input[index] = self.add(array, name)
+
+    def _set(self, name: str, array: NDArray[Any]) -> None:
+        if name in self._holders:
+            self._holders[name].CopyFrom(numpy_helper.from_array(array, name))
+            for shown in self.graph.input:  # old files list their weights there
+                if shown.name == name:
+                    shown.CopyFrom(onnx.helper.make_tensor_value_info(name, self._holders[name].data_type, array.shape))
+        else:
+            self._values[name].CopyFrom(onnx.helper.make_attribute("value", numpy_helper.from_array(array)))
+
+    def follow(self, node: onnx.NodeProto, calls: list[Node]) -> None:
+        """Change what a node says to what its calls say now."""
+        edit = Edit(node, calls, self)
+        if str(calls[-1].target) == "aten.index_select.default":
+            self._pick(edit)
+            return
+        if node.op_type not in NARROWED:
+            raise CannotNarrow(f"{node.op_type} {node.name}")
+        try:
+            NARROWED[node.op_type](edit)
+        except (KeyError, IndexError, StopIteration, ValueError) as error:
+            raise CannotNarrow(f"{node.op_type} {node.name}: {error}") from error
+
+    def _pick(self, edit: Edit) -> None:
+        """Make a node pick positions along a dimension."""
+        x, dim, index = edit.after[-1].args
+        positions = self._smaller.tensor(index).detach().cpu().numpy()
+        node = edit.node
+        inputs = [self.value(x), self.add(positions, f"{node.name}_positions")]
+        node.CopyFrom(onnx.helper.make_node("Gather", inputs, [*node.output], name=node.name, axis=dim))
+
+    def keep_sizes(self, model: onnx.ModelProto, x: Tensor) -> None:
+        """Make constants of what is computed from sizes that have changed, where the cut network has it as it was."""
+        was = self._network.sizes_read(x)
+        now = read_again(model).sizes_read(x)
+        for name in now:
+            if name in was and not np.array_equal(was[name], now[name]):
+                for node in self.nodes.values():
+                    if name in node.input:
+                        node.input[[*node.input].index(name)] = self.add(was[name], f"{name}_was")
+
+    def value(self, node: Node) -> str:
+        """What the file calls what a call comes to."""
+        if node.op == "placeholder":
+            return str(self.graph.input[0].name)
+        place = node_of(node)
+        if place is None:
+            raise CannotNarrow(node.name)
+        which: Any = node.args[1] if "getitem" in str(node.target) else 0
+        return str(self.nodes[place].output[which])
+
+    def add(self, array: NDArray[Any], name: str) -> str:
+        """A new constant; returns its name."""
+        taken = {each.name for each in self.graph.initializer} | {x for n in self.graph.node for x in n.output}
+        while name in taken:
+            self._fresh += 1
+            name = f"{name}_{self._fresh}"
+        self.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        return name
+
+    def constant(self, name: str) -> NDArray[Any] | None:
+        """A constant of the file, None if it is computed."""
+        path = self._network.paths.get(name)
+        return None if path is None else fetch(self._network, path).detach().numpy()
+
+
+def _drop_unused(graph: onnx.GraphProto) -> None:
+    """Leave out what nothing reads any more."""
+    wanted = {each.name for each in graph.output}
+    for node in reversed(graph.node):
+        if wanted.intersection(node.output):
+            wanted.update(node.input)
+    gone = {each.name for each in graph.initializer} - wanted
+    _keep(graph.node, lambda node: bool(wanted.intersection(node.output)))
+    _keep(graph.initializer, lambda each: each.name in wanted)
+    _keep(graph.input, lambda each: each.name not in gone)
+
+
+def _keep(found: Any, is_kept: Callable[[Any], bool]) -> None:
+    """Take what is not kept out of a list of the file; what is kept stays the same object."""
+    for index in reversed(range(len(found))):
+        if not is_kept(found[index]):
+            del found[index]
