@@ -1,6 +1,6 @@
 """Narrow: the ONNX graph that came in, with the weights and the sizes of the network that was cut from it.
 
-Its nodes, their order and names, its opset, inputs and outputs stay. Each call of a traced network knows the node that it
+Its nodes, their order and names, its opset, inputs and outputs stay. Each call of a traced network knows the node it
 was read from; where a cut has changed the numbers among its arguments, those of the node follow (`onnx_ops`: one
 function for each op that has such numbers). What is computed from sizes in the file either comes out right by itself,
 or is replaced by what it was.
