@@ -424,9 +424,9 @@ def _check_weights(source: Source) -> None:
     buffers = dict(source.module.named_buffers())
     # A frozen script keeps its weights as constants.
     if not parameters and source.kind != "torchscript":
-        raise InputError(
-            f"{source.name}: holds a {type(source.module).__name__} without parameters; nothing can be cut"
-        )
+        what = "graph" if source.kind == "onnx" else type(source.module).__name__
+        hint = "export it with its weights in it" if source.kind == "onnx" else ""
+        raise InputError(f"{source.name}: holds a {what} without parameters; nothing can be cut", hint)
     for name, value in (parameters | buffers).items():
         if not (value.is_floating_point() or value.is_complex()) or value.isfinite().all():
             continue

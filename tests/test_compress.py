@@ -706,7 +706,7 @@ REFUSED: dict[str, tuple[list[str], str, str]] = {
     "empty model": (["@/empty.pt", *IMGS], "empty.pt: this file is empty", "again"),
     "truncated zip": (["@/truncated.pt", *IMGS], "truncated.pt: this zip archive has no end", "again"),
     "text file": (["@/notes.pt", *IMGS], "notes.pt: this is a text file", "torch.save(model, path)"),
-    "onnx file": (["@/model.onnx", *IMGS], "model.onnx: this is an ONNX file", "it was exported from"),
+    "onnx file": (["@/model.onnx", *IMGS], "model.onnx: holds a graph without parameters", "with its weights in it"),
     "state dict alone": (["@/state.pt", *IMGS], "state.pt: this is a state_dict (20 tensors)", "--arch"),
     "arch of no name": (
         ["@/state.pt", *IMGS, "--arch", f"{ARCH}:resnet2"],

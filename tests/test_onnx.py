@@ -298,8 +298,8 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str, str]] = {
     ),
     "no weights": (
         lambda path: save([NODE("Relu", ["x"], ["y"])], path),
-        "without parameters",
-        "",
+        "holds a graph without parameters",
+        "export it with its weights in it",
     ),
 }
 
