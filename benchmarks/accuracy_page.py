@@ -95,7 +95,21 @@ def heading(found: list[Record], model: str, minutes: float) -> str:
     done = f"trained for {minutes:g} minutes" if minutes else "nothing trained"
     before = [record["before"] for record in found if record["model"] == model and record["status"] == "ok"]
     whole = f"Before: {100 * before[0]:.1f} % of the 2,000 test images." if before else ""
+    if minutes:
+        whole += f" Threads: {threads(found, model, minutes)}."
     return f"## {TITLES[model]}, {done}\n\n{whole}".rstrip()
+
+
+def threads(found: list[Record], model: str, minutes: float) -> str:
+    """How many threads trained at each budget; in the same time, fewer of them see fewer images."""
+    said = []
+    for budget in sorted(BUDGETS, reverse=True):
+        wanted = (model, minutes, budget)
+        used = {
+            record["threads"] for record in found if (record["model"], record["minutes"], record["asked"]) == wanted
+        }
+        said += [f"{' or '.join(map(str, sorted(used)))} at {100 * budget:.0f} %"] if used else []
+    return ", ".join(said)
 
 
 def table(found: list[Record], model: str, minutes: float) -> str:

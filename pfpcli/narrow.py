@@ -136,21 +136,28 @@ class _Written:
     def set_weights(self, place: int, node: onnx.NodeProto) -> None:
         """Give a node the tensors that it has in the cut network."""
         for index, name in enumerate(self._network.reads(place)):
-            path = self._network.paths.get(name)
-            if path is None:
-                continue
-            was = fetch(self._network, path)
-            try:
-                tensor: Tensor = fetch(self._smaller.module, path)
-            except AttributeError:  # numbers that say how, or that were computed with once
-                continue
-            if tensor.shape == was.shape and torch.equal(tensor, was):
-                continue
-            array = tensor.detach().cpu().numpy()
-            if node.input[index] == name and name in {**self._holders, **self._values}:
-                self._set(name, array)
-            else:  # one of several that were written once, or what was computed from weights
-                node.input[index] = self.add(array, name)
+            tensor = self._tensor(name)
+            if name in self._holders or name in self._values:
+                if self._has_changed(name):
+                    self._set(name, tensor.detach().cpu().numpy())
+            # one of several that were written once, or what is computed from weights
+            elif tensor is not None and (self._has_changed(name) or self._has_changed(name.rpartition(".")[0])):
+                node.input[index] = self.add(tensor.detach().cpu().numpy(), name)
+
+    def _has_changed(self, name: str) -> bool:
+        """Whether a constant is another one in the cut network."""
+        tensor = self._tensor(name)
+        if tensor is None:
+            return False
+        was = fetch(self._network, self._network.paths[name])
+        return tensor.shape != was.shape or not torch.equal(tensor, was)
+
+    def _tensor(self, name: str) -> Any:
+        """A constant as it is in the cut network, None if it has no tensor there: numbers that say how."""
+        try:
+            return fetch(self._smaller.module, self._network.paths[name])
+        except (KeyError, AttributeError):
+            return None
 
     def _set(self, name: str, array: NDArray[Any]) -> None:
         if name in self._holders:
@@ -195,7 +202,7 @@ class _Written:
     def value(self, node: Node) -> str:
         """What the file calls what a call comes to."""
         if node.op == "placeholder":
-            return str(self.graph.input[0].name)
+            return self._network.names.inputs[0]
         place = node_of(node)
         if place is None:
             raise CannotNarrow(node.name)

@@ -37,6 +37,8 @@ _LAYERS = ("Conv", "ConvTranspose", "Gemm", "BatchNormalization", "InstanceNorma
 _TOLD = ("Resize", "Upsample", "Pad", "Clip", "Range")
 #: Ops that leave a tensor what it is, and a parameter a parameter.
 _PASSING = ("Identity", "Dropout")
+#: As many channels as images have.
+_CHANNELS = (1, 3, 4)
 #: Ops whose numbers are whole by design: such a file has been quantised.
 _QUANTISED = re.compile(r"Q(uantize|Linear)|Dequantize|Integer$|^QGemm|^DynamicQuantize")
 #: Whole numbers in a row, and others, that may be sizes, places or scales: they are known when the network is written
@@ -109,6 +111,13 @@ def _refuse(model: onnx.ModelProto, name: str) -> None:
     if len(inputs) != 1:
         named = ", ".join(each.name for each in inputs) or "none"
         raise InputError(f"{name}: has {len(inputs)} inputs ({named}); pfp reads networks of one")
+    sizes = _sizes(inputs[0]) or ()
+    if len(sizes) == 4 and sizes[3] in _CHANNELS and sizes[1] not in _CHANNELS:
+        said = "×".join("?" if size is None else str(size) for size in sizes)
+        raise InputError(
+            f"{name}: reads images with the channels last ({said}); pfp reads those with the channels first",
+            f"export it that way: `tf2onnx.convert … --inputs-as-nchw {inputs[0].name}`",
+        )
 
 
 def _version(model: onnx.ModelProto) -> int:
@@ -220,7 +229,7 @@ class OnnxNetwork(nn.Module):
             values[name] = replace(Known.of_array(self._known[name]), tensor=tensor) if name in self._known else tensor
         for i, node in enumerate(self._nodes):
             given = [values[name] if name else None for name in node.inputs]
-            with traceback.annotate({_NODE: node.place}):
+            with traceback.preserve_node_meta(), traceback.annotate({_NODE: node.place}):
                 made = self._made(node, given)
             values.update(zip(node.outputs, made, strict=False))
             if any(isinstance(each, Tensor) for each in made):

@@ -18,7 +18,6 @@ from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import Dim, ExportedProgram, ShapesCollection, export
 from torch.fx.node import Node
-from torch.fx.traceback import preserve_node_meta
 from torch.utils._pytree import tree_leaves
 
 from pfpcli.canonical import (
@@ -217,7 +216,7 @@ def export_program(
     for x, dims in zip(example, free, strict=False):
         shapes[x] = dict.fromkeys(dims, Dim.AUTO)
     try:
-        with quiet(), preserve_node_meta():
+        with quiet():
             return export(module, example, dynamic_shapes=shapes if free else None, strict=False)  # type: ignore[arg-type]
     except Exception as error:
         raise _cannot_follow(example, error) from error
