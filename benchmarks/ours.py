@@ -5,7 +5,8 @@
 Prints one line of JSON, that of `benchmarks/peers.py`. `--list` prints the criteria: those of `pfp compress`, each with
 its defaults (`--allocate divergence --recover lsq`), and the variants of `benchmarks/points.py`. `seconds` and
 `peak_mb` are of following the network, scoring, planning, cutting and recovery, without evaluation, checks, export and
-the training of `--minutes`, which is the same for every tool; where pfp trains by itself, that is in them.
+the training of `--minutes`, which is the same for every tool; where pfp trains by itself, that is in them. Scores and
+curves that are in pfp's cache are used, except at half of the MACs, where the seconds are shown.
 
 The images are those that the other tools look at, in one folder, so that no labels are there; `taylor` has them in
 folders of classes.
@@ -24,7 +25,7 @@ from pathlib import Path
 import cifar
 import torch
 from peers import Point
-from points import OWN_TRAINING, VARIANTS, unable
+from points import BUDGETS, OWN_TRAINING, VARIANTS, unable
 from torch import Tensor, nn
 
 from pfpcli.console import Console, Step
@@ -106,7 +107,8 @@ def told(data: Path, criterion: str, model: str, asked: float, minutes: float, s
         eval=data / "cifar10" / "test",
         keep=asked,
         keep_of="macs",
-        cache=False,
+        # times are shown at the first budget; the others may find scores and curves that are there
+        cache=asked != BUDGETS[0],
         device="cpu",
         threads=torch.get_num_threads(),
         out=scratch / "run",
