@@ -181,12 +181,13 @@ def run_onnx(session: onnxruntime.InferenceSession, inputs: Sequence[Tensor]) ->
     return list(session.run(None, feeds))
 
 
-def session(path: Path, threads: int | None = None) -> onnxruntime.InferenceSession:
+def session(file: Path | onnx.ModelProto, threads: int | None = None) -> onnxruntime.InferenceSession:
     """An onnxruntime session on the CPU; threads: None uses all cores."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads or 0
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    given = file if isinstance(file, Path) else file.SerializeToString()
+    return onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
 
 
 def _export_program(exported: ExportedProgram, graph: Graph, named: Names) -> onnx.ModelProto:
@@ -277,12 +278,12 @@ def _graphs(graph: Any) -> Iterator[Any]:
                 yield from _graphs(attribute.g)
 
 
-def onnx_vs_torch(path: Path, graph: Graph, samples: Sequence[Tensor]) -> float:
+def onnx_vs_torch(file: Path | onnx.ModelProto, graph: Graph, samples: Sequence[Tensor]) -> float:
     """The largest difference between a file in onnxruntime and a network in torch, relative to the largest output."""
-    onnx.checker.check_model(path)
+    onnx.checker.check_model(file)
     with torch.no_grad():
         expected = [x for x in tree_leaves(graph.module(*samples)) if isinstance(x, Tensor)]
-    found = run_onnx(session(path), samples)
+    found = run_onnx(session(file), samples)
     return max(_relative(a, b.numpy()) for a, b in zip(found, expected, strict=True))
 
 

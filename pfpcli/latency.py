@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx
 from onnxruntime import InferenceSession
 from torch import Tensor
 
@@ -29,11 +30,11 @@ class Latency:
     runs: int
 
 
-def latency(files: Sequence[Path], inputs: Sequence[Tensor], threads: int | None) -> list[Latency]:
+def latency(files: Sequence[Path | onnx.ModelProto], inputs: Sequence[Tensor], threads: int | None) -> list[Latency]:
     """Time several ONNX files on the same inputs, in turn, so that the machine's moods reach them all.
 
     Args:
-        files: ONNX files with the same inputs.
+        files: ONNX files with the same inputs, or what they hold.
         inputs: float[N, ...] each.
         threads: of onnxruntime; None uses all cores.
     """

@@ -8,7 +8,7 @@ or is replaced by what it was.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,10 @@ from onnx import numpy_helper
 from torch import Tensor
 from torch.fx.node import Node, map_arg
 
-from pfpcli.export import ONNX_TOLERANCE, onnx_vs_torch
+from pfpcli.export import ONNX_TOLERANCE, onnx_vs_torch, run_onnx, session
 from pfpcli.graph import Graph, fetch
-from pfpcli.onnx_network import OnnxNetwork, node_of, read_model
+from pfpcli.onnx_file import drop_unused, read_model, with_channels_first
+from pfpcli.onnx_network import OnnxNetwork, node_of
 from pfpcli.onnx_network import network as read_again
 from pfpcli.onnx_ops import NARROWED, Edit
 from pfpcli.trace import larger
@@ -51,17 +52,30 @@ def save(network: OnnxNetwork, whole: Graph, smaller: Graph, path: Path, samples
     assert network.file is not None
     try:
         onnx.save(narrow(read_model(network.file), network, whole, smaller), path)
-        difference = onnx_vs_torch(path, smaller, samples)
+        written = network.as_read(path)
+        difference = onnx_vs_torch(written, smaller, samples)
         if whole.spatial and any(size is None for size in (network.sizes or ())[2:]):
-            difference = max(difference, onnx_vs_torch(path, smaller, larger(samples)))
+            difference = max(difference, onnx_vs_torch(written, smaller, larger(samples)))
         if difference > ONNX_TOLERANCE:
             raise CannotNarrow(f"its outputs would differ by {difference:.1e}")
+        if network.rest.nodes and _runs(network.file, network, samples) and not _runs(path, network, samples):
+            raise CannotNarrow("what comes after it would not run any more")
     except Exception as error:
         path.unlink(missing_ok=True)
         if isinstance(error, CannotNarrow):
             raise
         raise CannotNarrow(str(error).strip().partition("\n")[0]) from error
     return difference
+
+
+def _runs(file: Path, network: OnnxNetwork, samples: Sequence[Tensor]) -> bool:
+    """Whether onnxruntime runs all of a file."""
+    try:
+        model = read_model(file)
+        run_onnx(session(with_channels_first(model) if network.has_channels_last else model), samples)
+    except Exception:
+        return False
+    return True
 
 
 def copy(file: Path, path: Path) -> None:
@@ -92,9 +106,9 @@ def narrow(model: onnx.ModelProto, network: OnnxNetwork, whole: Graph, smaller: 
         if any(_said(a) != _said(b) for a, b in zip(old, new, strict=True)) or node.op_type in _ALWAYS:
             written.follow(node, new)
     del graph.value_info[:]
-    _drop_unused(graph)
+    drop_unused(graph)
     written.keep_sizes(model, smaller.example[0])
-    _drop_unused(graph)
+    drop_unused(graph)
     return model
 
 
@@ -131,16 +145,18 @@ class _Written:
         self._smaller = smaller
         self._holders = {each.name: each for each in graph.initializer}
         self._values = {node.output[0]: node.attribute[0] for node in graph.node if node.op_type == "Constant"}
+        #: constants that may become others in place
+        self._own = {*self._holders, *self._values} - network.rest.reads
         self._fresh = 0
 
     def set_weights(self, place: int, node: onnx.NodeProto) -> None:
         """Give a node the tensors that it has in the cut network."""
         for index, name in enumerate(self._network.reads(place)):
             tensor = self._tensor(name)
-            if name in self._holders or name in self._values:
+            if name in self._own:
                 if self._has_changed(name):
                     self._set(name, tensor.detach().cpu().numpy())
-            # one of several that were written once, or what is computed from weights
+            # one of several that were written once, what is computed from weights, or what the rest reads too
             elif tensor is not None and (self._has_changed(name) or self._has_changed(name.rpartition(".")[0])):
                 node.input[index] = self.add(tensor.detach().cpu().numpy(), name)
 
@@ -195,9 +211,11 @@ class _Written:
         now = read_again(model).sizes_read(x)
         for name in now:
             if name in was and not np.array_equal(was[name], now[name]):
+                if name in self._network.rest.reads:
+                    raise CannotNarrow(f"what comes after it reads {name}")
                 for node in self.nodes.values():
-                    if name in node.input:
-                        node.input[[*node.input].index(name)] = self.add(was[name], f"{name}_was")
+                    for index in (i for i, read in enumerate(node.input) if read == name):
+                        node.input[index] = self.add(was[name], f"{name}_was")
 
     def value(self, node: Node) -> str:
         """What the file calls what a call comes to."""
@@ -222,22 +240,3 @@ class _Written:
         """A constant of the file, None if it is computed."""
         path = self._network.paths.get(name)
         return None if path is None else fetch(self._network, path).detach().numpy()
-
-
-def _drop_unused(graph: onnx.GraphProto) -> None:
-    """Leave out what nothing reads any more."""
-    wanted = {each.name for each in graph.output}
-    for node in reversed(graph.node):
-        if wanted.intersection(node.output):
-            wanted.update(node.input)
-    gone = {each.name for each in graph.initializer} - wanted
-    _keep(graph.node, lambda node: bool(wanted.intersection(node.output)))
-    _keep(graph.initializer, lambda each: each.name in wanted)
-    _keep(graph.input, lambda each: each.name not in gone)
-
-
-def _keep(found: Any, is_kept: Callable[[Any], bool]) -> None:
-    """Take what is not kept out of a list of the file; what is kept stays the same object."""
-    for index in reversed(range(len(found))):
-        if not is_kept(found[index]):
-            del found[index]

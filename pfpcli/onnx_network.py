@@ -8,7 +8,6 @@ from __future__ import annotations
 import inspect
 import keyword
 import re
-from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +17,7 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from onnx import inliner, numpy_helper
+from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 from torch import Tensor, nn
 from torch.fx import traceback
@@ -26,10 +25,21 @@ from torch.fx.node import Node
 
 from pfpcli.errors import InputError
 from pfpcli.graph import Names, add_tensor, fetch
-from pfpcli.onnx_ops import KNOWN, RULES, Call, Known
+from pfpcli.onnx_file import (
+    Rest,
+    counted,
+    has_channels_last,
+    op_of,
+    part,
+    read_model,
+    refuse,
+    shown,
+    sizes_of,
+    version_of,
+    with_channels_first,
+)
+from pfpcli.onnx_ops import KNOWN, RULES, Call, Known, UnknownValue
 
-#: The first opset in which numbers meet as they do in numpy.
-OLDEST = 7
 #: What the inputs of layers are, by their places.
 _ROLES = {1: "weight", 2: "bias", 3: "running_mean", 4: "running_var"}
 _LAYERS = ("Conv", "ConvTranspose", "Gemm", "BatchNormalization", "InstanceNormalization", "LayerNormalization")
@@ -37,10 +47,15 @@ _LAYERS = ("Conv", "ConvTranspose", "Gemm", "BatchNormalization", "InstanceNorma
 _TOLD = ("Resize", "Upsample", "Pad", "Clip", "Range")
 #: Ops that leave a tensor what it is, and a parameter a parameter.
 _PASSING = ("Identity", "Dropout")
-#: As many channels as images have.
-_CHANNELS = (1, 3, 4)
-#: Ops whose numbers are whole by design: such a file has been quantised.
-_QUANTISED = re.compile(r"Q(uantize|Linear)|Dequantize|Integer$|^QGemm|^DynamicQuantize")
+#: From channels last to first, and back.
+_TURNED, _BACK = (0, 3, 1, 2), (0, 2, 3, 1)
+#: Ops that come to numbers that no weight and no image has a part in.
+_SIZES = ("Shape", "Size")
+#: What helps where something is not read.
+_WITHOUT_IT = (
+    "pass the checkpoint it was exported from, or a file that ends in front of what is not read "
+    "(`onnx.utils.extract_model`)"
+)
 #: Whole numbers in a row, and others, that may be sizes, places or scales: they are known when the network is written
 #: down.
 _SMALL, _FEW = 4096, 8
@@ -72,70 +87,17 @@ def read_onnx(path: Path) -> OnnxNetwork:
         model = read_model(path)
     except Exception as error:
         raise InputError(f"{path.name}: cannot be read ({_first_line(error)})", "copy or export it again") from error
-    _refuse(model, path.name)
+    refuse(model, path.name)
     found = network(model)
+    if not found.names.outputs:
+        said = counted(found.rest.ops)
+        raise InputError(f"{path.name}: pfp does not read these ops of ONNX: {said}", _WITHOUT_IT)
     found.file = path
     return found
 
 
-def read_model(path: Path) -> onnx.ModelProto:
-    """The graph of a file, without functions of its own, and with its weights in it."""
-    model = onnx.load(path)
-    return inliner.inline_local_functions(model) if model.functions else model
-
-
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def _refuse(model: onnx.ModelProto, name: str) -> None:
-    """Refuse what cannot be computed."""
-    version = _version(model)
-    if version < OLDEST:
-        raise InputError(
-            f"{name}: is of opset {version}; pfp reads {OLDEST} and newer",
-            f"convert it: `onnx.version_converter.convert_version(model, {OLDEST})`, or export it again",
-        )
-    ops = Counter(f"{n.domain}.{n.op_type}" if n.domain not in ("", "ai.onnx") else n.op_type for n in model.graph.node)
-    unknown = {op: count for op, count in ops.items() if op not in RULES and op != "Constant"}
-    if any(_QUANTISED.search(op.rpartition(".")[2]) for op in unknown):
-        raise InputError(f"{name}: is quantised", "pass the network from before that, and quantise what comes out")
-    if unknown:
-        said = ", ".join(f"{op} ×{count}" for op, count in unknown.items())
-        raise InputError(
-            f"{name}: pfp does not read these ops of ONNX: {said}",
-            "pass the checkpoint it was exported from, or a file that ends in front of them "
-            "(`onnx.utils.extract_model`)",
-        )
-    inputs = _inputs(model)
-    if len(inputs) != 1:
-        named = ", ".join(each.name for each in inputs) or "none"
-        raise InputError(f"{name}: has {len(inputs)} inputs ({named}); pfp reads networks of one")
-    sizes = _sizes(inputs[0]) or ()
-    if len(sizes) == 4 and sizes[3] in _CHANNELS and sizes[1] not in _CHANNELS:
-        said = "×".join("?" if size is None else str(size) for size in sizes)
-        raise InputError(
-            f"{name}: reads images with the channels last ({said}); pfp reads those with the channels first",
-            f"export it that way: `tf2onnx.convert … --inputs-as-nchw {inputs[0].name}`",
-        )
-
-
-def _version(model: onnx.ModelProto) -> int:
-    return next((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), 1)
-
-
-def _inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
-    """Old files list their weights among the inputs."""
-    held = {each.name for each in model.graph.initializer}
-    return [each for each in model.graph.input if each.name not in held]
-
-
-def _sizes(value: onnx.ValueInfoProto) -> tuple[int | None, ...] | None:
-    """The sizes of an input, None for a free one; None if nothing is said."""
-    shape = value.type.tensor_type
-    if not shape.HasField("shape"):
-        return None
-    return tuple(each.dim_value if each.dim_value > 0 else None for each in shape.shape.dim)
 
 
 class OnnxNetwork(nn.Module):
@@ -145,29 +107,40 @@ class OnnxNetwork(nn.Module):
         model: with its weights in it.
 
     Attributes:
-        names: of its input and its outputs.
+        names: of its input and its outputs: those of the file that are computed, and what the rest reads.
+        rest: what of the file is not computed.
         paths: name of a constant -> the dotted name of its tensor here.
-        sizes: of its input, None for free ones; None if the file does not say.
+        has_channels_last: whether the file has the channels of its images last; here they are first.
+        sizes: of its input, the channels first, None for free ones; None if the file does not say.
         file: that it was read from, if it was.
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
         super().__init__()
         graph = model.graph
-        (shown,) = _inputs(model)
-        self.names = Names((shown.name,), tuple(each.name for each in graph.output))
-        self.sizes = _sizes(shown)
+        (image,) = shown(model)
+        self.sizes = sizes_of(image)
+        self.has_channels_last = has_channels_last(self.sizes)
+        if self.sizes is not None and self.has_channels_last:
+            self.sizes = tuple(self.sizes[i] for i in _TURNED)
         self.file: Path | None = None
-        self._version = _version(model)
+        self._version = version_of(model)
         self._nodes: list[_Node] = []
         constants = {each.name: numpy_helper.to_array(each) for each in graph.initializer}
+        given = [each.name for each in graph.output]
         # what an Identity calls a constant -> what that is called
         same: dict[str, str] = {}
+        left: list[onnx.NodeProto] = []
+        # what these come to
+        unknown: set[str] = set()
         for place, node in enumerate(graph.node):
             inputs = tuple(same.get(name, name) for name in node.input)
             if node.op_type == "Constant":
                 constants[node.output[0]] = _constant(node)
-            elif node.op_type == "Identity" and inputs[0] in constants and node.output[0] not in self.names.outputs:
+            elif op_of(node) not in RULES or unknown.intersection(inputs):
+                left.append(node)
+                unknown.update(filter(None, node.output))
+            elif node.op_type == "Identity" and inputs[0] in constants and node.output[0] not in given:
                 same[node.output[0]] = inputs[0]
             elif inputs and all(name in constants for name in inputs if name):
                 feeds = {old: constants[new] for old, new in zip(node.input, inputs, strict=True) if new}
@@ -176,8 +149,15 @@ class OnnxNetwork(nn.Module):
             else:
                 attributes = {each.name: _attribute(each) for each in node.attribute}
                 name = node.name or f"{node.op_type}_{node.output[0]}"
-                ends = inputs, tuple(node.output)
-                self._nodes.append(_Node(node.op_type, name, *ends, attributes, place, _alone(node)))
+                self._nodes.append(
+                    _Node(node.op_type, name, inputs, tuple(node.output), attributes, place, _alone(node))
+                )
+        self.rest = Rest.of(left, constants, RULES)
+        ends = [name for name in given if name not in unknown]
+        # the last that is computed is the likeliest to be what the network says
+        read = self.rest.reads - _of_sizes(self._nodes, constants)
+        ends += [name for node in reversed(self._nodes) for name in node.outputs if name in read]
+        self.names = Names((image.name,), tuple(dict.fromkeys(ends)))
         named = set(constants)
         self._nodes = _apart(self._nodes, constants)
         self._known: dict[str, NDArray[Any]] = {}
@@ -188,10 +168,12 @@ class OnnxNetwork(nn.Module):
             for name in each.inputs[3 if each.op == "BatchNormalization" else 1 :]
             if each.op in ("BatchNormalization", *_TOLD)
         }
-        paths = _Paths(self._nodes, named)
-        read = {name for node in self._nodes for name in node.inputs}.union(self.names.outputs)
+        self._kept = self.rest.reads.union(self.names.outputs)
+        #: value -> the last node that reads it
+        self._last = {name: i for i, node in enumerate(self._nodes) for name in node.inputs}
+        paths = _Paths(self._nodes, named, {*dir(self)})
         for name, array in constants.items():
-            if name not in read:
+            if name not in self._last and name not in self.names.outputs:
                 continue
             tensor = _tensor(array)
             trained = tensor.is_floating_point() and tensor.dim() > 0 and name not in untrained
@@ -199,8 +181,13 @@ class OnnxNetwork(nn.Module):
             add_tensor(self, self.paths[name], nn.Parameter(tensor) if trained else tensor)
             if array.ndim <= 1 and array.size <= (_FEW if tensor.is_floating_point() else _SMALL):
                 self._known[name] = array
-        #: value -> the last node that reads it
-        self._last = {name: i for i, node in enumerate(self._nodes) for name in node.inputs}
+
+    def as_read(self, file: Path) -> Path | onnx.ModelProto:
+        """A file as it is computed here: that part of it, and with the channels of its images first."""
+        if not self.rest.nodes and not self.has_channels_last:
+            return file
+        model = part(read_model(file), self.names.outputs)
+        return with_channels_first(model) if self.has_channels_last else model
 
     def reads(self, place: int) -> tuple[str, ...]:
         """What a node of the file reads, by the names that `paths` has; none of one that is not computed."""
@@ -215,15 +202,15 @@ class OnnxNetwork(nn.Module):
         return self._computed(x, {})
 
     def sizes_read(self, x: Tensor) -> dict[str, NDArray[Any]]:
-        """What is computed from sizes and read together with tensors, by the names of the file."""
+        """What is computed from sizes and read together with tensors, or by the rest, by the names of the file."""
         told: dict[str, Known] = {}
         with torch.no_grad():
             self._computed(x, told)
-        return {name: value.numbers() for name, value in told.items()}
+        return {name: value.numbers() for name, value in told.items() if name not in self.paths}
 
     def _computed(self, x: Tensor, told: dict[str, Known]) -> Any:
         self._check(x)
-        values: dict[str, Any] = dict.fromkeys(self.names.inputs, x)
+        values: dict[str, Any] = {self.names.inputs[0]: x.permute(_BACK) if self.has_channels_last else x}
         for name, path in self.paths.items():
             tensor = fetch(self, path)
             values[name] = replace(Known.of_array(self._known[name]), tensor=tensor) if name in self._known else tensor
@@ -234,16 +221,28 @@ class OnnxNetwork(nn.Module):
             values.update(zip(node.outputs, made, strict=False))
             if any(isinstance(each, Tensor) for each in made):
                 read = zip(node.inputs, given, strict=True)
-                told.update({name: x for name, x in read if isinstance(x, Known) and name not in self.paths})
+                told.update({name: x for name, x in read if isinstance(x, Known)})
             for name in node.inputs:
-                if self._last[name] == i and name not in self.names.outputs:
+                if self._last[name] == i and name not in self._kept:
                     values.pop(name, None)
+        told.update({name: values[name] for name in self.rest.reads if isinstance(values.get(name), Known)})
         found = [values[name] for name in self.names.outputs]
         found = [each.as_tensor() if isinstance(each, Known) else each for each in found]
         return found[0] if len(found) == 1 else dict(zip(self.names.outputs, found, strict=True))
 
     def _made(self, node: _Node, given: list[Any]) -> tuple[Any, ...]:
-        """What a node comes to, as far as anything reads it."""
+        """What a node comes to, as far as anything reads it.
+
+        Raises:
+            InputError: it is of a kind that its rule does not compute.
+        """
+        try:
+            return self._ruled(node, given)
+        except (NotImplementedError, UnknownValue) as error:
+            of = self.file.name if self.file else "the graph"
+            raise InputError(f"{of}: pfp does not read {node.op} {node.name}: {error}", _WITHOUT_IT) from error
+
+    def _ruled(self, node: _Node, given: list[Any]) -> tuple[Any, ...]:
         there = [each for each in given if each is not None]
         call = Call(node.op, node.name, self._version, node.attributes, given, len(node.outputs))
         if node.op in _PASSING or not there or not all(isinstance(each, Known) for each in there):
@@ -253,9 +252,8 @@ class OnnxNetwork(nn.Module):
         else:
             found = KNOWN.get(node.op, RULES[node.op])(call)
         made = found if isinstance(found, tuple) else (found,)
-        if any(name in self._last or name in self.names.outputs for name in node.outputs[len(made) :]):
-            asked = f"pfp computes {len(made)} of its {len(node.outputs)} outputs"
-            raise NotImplementedError(f"{node.op} {node.name}: {asked}")
+        if any(name in self._last or name in self._kept for name in node.outputs[len(made) :]):
+            raise NotImplementedError(f"{len(made)} of its {len(node.outputs)} outputs have a rule")
         return made
 
     def _numbers(self, node: _Node, given: list[Any]) -> tuple[Known, ...]:
@@ -272,6 +270,15 @@ class OnnxNetwork(nn.Module):
         if len(sizes) != x.dim() or any(a not in (None, b) for a, b in zip(sizes, x.shape, strict=True)):
             said = "×".join("?" if size is None else str(size) for size in sizes)
             raise ValueError(f"input {self.names.inputs[0]} is {said}, not {'×'.join(map(str, x.shape))}")
+
+
+def _of_sizes(nodes: list[_Node], constants: dict[str, NDArray[Any]]) -> set[str]:
+    """Values that come of sizes alone."""
+    found: set[str] = set()
+    for node in nodes:
+        if node.op in _SIZES or all(name in constants or name in found for name in node.inputs if name):
+            found.update(node.outputs)
+    return found
 
 
 def _apart(nodes: list[_Node], constants: dict[str, NDArray[Any]]) -> list[_Node]:
@@ -320,7 +327,7 @@ def network(model: onnx.ModelProto) -> OnnxNetwork:
     def forward(self: OnnxNetwork, x: Tensor) -> Any:
         return self.compute(x)
 
-    names = [_identifier(each.name) for each in _inputs(model)]
+    names = [_identifier(each.name) for each in shown(model)]
     kind = inspect.Parameter.POSITIONAL_ONLY
     forward.__signature__ = inspect.Signature([inspect.Parameter(name, kind) for name in ["self", *names]])  # type: ignore[attr-defined]
     made: OnnxNetwork = type("OnnxNetwork", (OnnxNetwork,), {"forward": forward})(model)
@@ -333,9 +340,16 @@ def _identifier(name: str) -> str:
 
 
 class _Paths:
-    """Dotted names for what a graph holds: its own where it has one, else that of the node that reads it first."""
+    """Dotted names for what a graph holds: its own where it has one, else that of the node that reads it first.
 
-    def __init__(self, nodes: list[_Node], named: set[str]) -> None:
+    Args:
+        nodes: of the graph.
+        named: the constants that have names.
+        reserved: what a module calls something else.
+    """
+
+    def __init__(self, nodes: list[_Node], named: set[str], reserved: set[str]) -> None:
+        self._reserved = reserved
         self._named = {name for name in named if "." in name}
         self._readers: dict[str, tuple[_Node, int]] = {}
         for node in nodes:
@@ -351,8 +365,7 @@ class _Paths:
             role = _ROLES.get(place) if node.op in _LAYERS else None
             path = f"{node.name}.{role or f'input{place}'}"
         parts = [part for part in re.sub(r"[/:]+", ".", path).split(".") if part] or ["value"]
-        # a module has attributes of its own
-        parts = [f"{part}_" if hasattr(nn.Module, part) or part in _OWN else part for part in parts]
+        parts = [f"{part}_" if part in self._reserved else part for part in parts]
         while self._is_below(parts):
             parts[0] += "_"
         while self._is_taken(parts):
@@ -378,9 +391,6 @@ def _alone(node: onnx.NodeProto) -> onnx.GraphProto:
     )
     return onnx.helper.make_graph([node], "node", inputs, outputs)
 
-
-#: What a network keeps beside its tensors.
-_OWN = ("file", "names", "paths", "reads", "sizes", "sizes_read", "training", "compute")
 
 #: Where a call of a traced network keeps the place of the node of the file that it was read from.
 _NODE = "onnx_node"

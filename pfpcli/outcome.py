@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
+import onnx
 import torch
 
 from pfpcli.calibration import Division
@@ -40,6 +42,10 @@ class Scored:
     cached: str = ""
 
 
+#: ONNX files before and after, or what they hold.
+Files = tuple[Path | onnx.ModelProto, Path | onnx.ModelProto]
+
+
 @dataclass(frozen=True)
 class Written:
     """What the export step came to.
@@ -49,6 +55,7 @@ class Written:
         file_bytes: sizes of the ONNX files before and after.
         onnx_vs_torch: largest relative difference.
         model_pt: "ok", or why there is no model.pt.
+        timed: what the latency before and after is of.
         exported: why an ONNX graph that came in was exported anew; "" where it was not.
     """
 
@@ -56,6 +63,7 @@ class Written:
     file_bytes: tuple[int, int]
     onnx_vs_torch: float
     model_pt: str
+    timed: Files
     exported: str = ""
 
 

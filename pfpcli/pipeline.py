@@ -71,7 +71,7 @@ def compress(settings: Settings, console: Console) -> tuple[Run, str]:
         processes.finish()
         steps.write_plan(planned, kept, scored.readers, folder)
         written = steps.export_files(source, kept, smaller, scored.division, folder, scratch, console)
-        timed, batch = steps.measure_latency(smaller, scored.division, folder, scratch, settings, console)
+        timed, batch = steps.measure_latency(smaller, scored.division, written, settings, console)
         tolerances = {"cut_vs_masked": TOLERANCE, "onnx_vs_torch": export.ONNX_TOLERANCE}
         checked = Verification(masked, written.onnx_vs_torch, written.model_pt, tolerances)
         outcome = Outcome(

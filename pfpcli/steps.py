@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -24,7 +25,7 @@ from pfpcli.groups import Groups, group
 from pfpcli.latency import Latency, latency
 from pfpcli.load import Source, load
 from pfpcli.onnx_network import OnnxNetwork
-from pfpcli.outcome import Scored, Written
+from pfpcli.outcome import Files, Scored, Written
 from pfpcli.plan import Budget, Plan, plan
 from pfpcli.quality import compare, compare_all
 from pfpcli.readers import Reader, readers
@@ -97,9 +98,9 @@ def _graph(source: Source, size: tuple[int, ...], file: Path) -> Graph:
     example = (torch.randn(source.batch or 2, *size, generator=generator),)
     if source.program is not None:
         return from_program(source.program, example)
-    if source.kind == "onnx":
-        graph = trace(source.module, example)
-        _check_reading(graph, file)
+    if isinstance(source.module, OnnxNetwork):
+        graph = replace(trace(source.module, example), stops=source.module.rest.ops)
+        _check_reading(graph, source.module, file)
         return graph
     if not isinstance(source.module, torch.jit.ScriptModule):
         return trace(source.module, example)
@@ -109,10 +110,10 @@ def _graph(source: Source, size: tuple[int, ...], file: Path) -> Graph:
         return trace(script_to_fx(source.module, (example[0][:1],)), (example[0][:1],), source.module)
 
 
-def _check_reading(graph: Graph, file: Path) -> None:
+def _check_reading(graph: Graph, network: OnnxNetwork, file: Path) -> None:
     """Refuse a file that onnxruntime understands differently."""
     try:
-        difference = export.onnx_vs_torch(file, graph, graph.example)
+        difference = export.onnx_vs_torch(network.as_read(file), graph, graph.example)
     except Exception as error:
         said = str(error).strip().partition("\n")[0]
         raise InputError(f"{file.name}: onnxruntime does not run it ({said})", "export it again") from error
@@ -276,12 +277,16 @@ def export_files(
         program = export.program(smaller)
         export.save_pt2(program, folder / FILES["pt2"])
         difference, exported = None, ""
+        timed: Files = (original, onnx)
         if isinstance(source.module, OnnxNetwork) and source.module.file is not None:
+            network = source.module
             narrow.copy(source.module.file, original)
             try:
-                difference = narrow.save(source.module, whole, smaller, onnx, samples)
+                difference = narrow.save(network, whole, smaller, onnx, samples)
+                timed = (network.as_read(original), network.as_read(onnx))
             except narrow.CannotNarrow as error:
                 exported = str(error)
+                timed = (network.as_read(original), onnx)
         else:
             export.save_onnx(export.program(whole), whole, named, original, samples)
         if difference is None:
@@ -291,7 +296,8 @@ def export_files(
         models = [file for kind, file in files.items() if file and kind.startswith(("onnx", "pt"))]
         free = ", ".join(export.open_sizes(onnx)) or "no size"
         step.summary = f"{' · '.join(models)} · {free} open · onnx ≡ torch (max {difference:.0e})"
-    return Written(files, (original.stat().st_size, onnx.stat().st_size), difference, model_pt, exported)
+    sizes = original.stat().st_size, onnx.stat().st_size
+    return Written(files, sizes, difference, model_pt, timed, exported)
 
 
 def _save_module(source: Source, smaller: Graph, path: Path) -> str:
@@ -305,12 +311,12 @@ def _save_module(source: Source, smaller: Graph, path: Path) -> str:
 
 
 def measure_latency(
-    smaller: Graph, division: Division, folder: Path, scratch: Path, settings: Settings, console: Console
+    smaller: Graph, division: Division, written: Written, settings: Settings, console: Console
 ) -> tuple[tuple[Latency, Latency], int]:
     """Time both networks in onnxruntime; returns the figures and how many inputs went at a time."""
     with console.step("measure") as step:
         inputs = division.samples(smaller.fixed_batch or 1)
-        before, after = latency([scratch / FILES["onnx"], folder / FILES["onnx"]], [inputs], settings.threads)
+        before, after = latency(written.timed, [inputs], settings.threads)
         step.summary = f"{before.median_ms:.3g} → {after.median_ms:.3g} ms in onnxruntime"
     return (before, after), len(inputs)
 

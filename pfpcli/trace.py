@@ -28,7 +28,7 @@ from pfpcli.canonical import (
     inline_regions,
     leave_batch,
 )
-from pfpcli.errors import TraceError
+from pfpcli.errors import InputError, TraceError
 from pfpcli.graph import Graph
 from pfpcli.quiet import quiet
 from pfpcli.static_part import static_part
@@ -211,6 +211,7 @@ def export_program(
 
     Raises:
         TraceError: `torch.export` cannot follow the forward pass.
+        InputError: the network says that it cannot be computed.
     """
     shapes = ShapesCollection()
     for x, dims in zip(example, free, strict=False):
@@ -218,6 +219,8 @@ def export_program(
     try:
         with quiet():
             return export(module, example, dynamic_shapes=shapes if free else None, strict=False)  # type: ignore[arg-type]
+    except InputError:
+        raise
     except Exception as error:
         raise _cannot_follow(example, error) from error
 

@@ -9,6 +9,7 @@ from pfpcli.graph import Graph
 from pfpcli.groups import Groups
 from pfpcli.latency import Latency
 from pfpcli.load import Source
+from pfpcli.onnx_network import OnnxNetwork
 from pfpcli.outcome import Outcome, SparseOutcome, TunedOutcome, Written
 from pfpcli.plan import Plan
 from pfpcli.readers import Reader
@@ -30,10 +31,10 @@ def warnings_about(outcome: Outcome) -> Iterator[str]:
         _optimistic(division),
         _budget(outcome.planned),
         _unknown_ops(outcome.groups),
-        _stops(graph),
+        _stops(outcome.source, outcome.written, graph),
         _fixed_batch(graph),
         _unused(outcome.source, graph),
-        _exported(outcome.written),
+        _exported(outcome.source, outcome.written),
         _skipped(division),
         _no_faster(*outcome.timed),
     ):
@@ -50,7 +51,7 @@ def warnings_about_sparse(outcome: SparseOutcome) -> Iterator[str]:
         _few_samples(division, outcome.weighed.readers, outcome.settings.delta),
         _optimistic(division),
         _empty_layers(outcome),
-        _stops(graph),
+        _stops(outcome.source, outcome.written, graph),
         _fixed_batch(graph),
         _unused(outcome.source, graph),
         _skipped(division),
@@ -137,10 +138,17 @@ def _fixed_batch(graph: Graph) -> str:
     return "" if graph.dynamic else f"the model fixes its batch size to {graph.batch}; so does what was written"
 
 
-def _stops(graph: Graph) -> str:
+def _stops(source: Source, written: Written, graph: Graph) -> str:
     if not graph.stops:
         return ""
     ops = ", ".join(dict.fromkeys(graph.stops))
+    if isinstance(source.module, OnnxNetwork):
+        rest = source.module.rest
+        kept = "model.onnx ends in front of them" if written.exported else "they stay in model.onnx as they are"
+        return (
+            f"pfp does not read {ops}: those nodes and what comes after them ({rest.nodes} nodes, {rest.numbers:,} "
+            f"parameters) are not cut, counted or timed; {kept}"
+        )
     return (
         f"the forward pass ends in steps whose sizes depend on values ({ops}), which no ONNX of a fixed form can hold: "
         f"model.onnx ends in front of them, with {len(graph.outputs)} outputs; model.pt, where it was written, has all "
@@ -163,10 +171,12 @@ def _unused(source: Source, graph: Graph) -> str:
     )
 
 
-def _exported(written: Written) -> str:
+def _exported(source: Source, written: Written) -> str:
     if not written.exported:
         return ""
-    return f"model.onnx is no longer the graph that came in, but torch's export of it ({written.exported})"
+    turned = isinstance(source.module, OnnxNetwork) and source.module.has_channels_last
+    first = ", which takes images with the channels first" if turned else ""
+    return f"model.onnx is no longer the graph that came in, but torch's export of it{first} ({written.exported})"
 
 
 def _skipped(division: Division) -> str:

@@ -189,9 +189,10 @@ def save(
     opsets: dict[str, int] | None = None,
     inputs: tuple[str, ...] = ("x",),
     sizes: Sequence[int | str] = ("n", 3, 8, 8),
+    kind: int = TensorProto.FLOAT,
 ) -> Path:
     """A file of these nodes, from images of 3 channels to something."""
-    shown = [helper.make_tensor_value_info(name, TensorProto.FLOAT, sizes) for name in inputs]
+    shown = [helper.make_tensor_value_info(name, kind, sizes) for name in inputs]
     given = [helper.make_tensor_value_info(output, TensorProto.FLOAT, None)]
     graph = helper.make_graph(nodes, "net", shown, given, tensors or [])
     versions = [helper.make_opsetid(domain, version) for domain, version in (opsets or {"": 17}).items()]
@@ -257,6 +258,145 @@ def assert_same_graph(path: Path, written: Path) -> None:
     assert places == sorted(places)
 
 
+# --- what is not read ----------------------------------------------------------------------------------------------
+
+
+def followed_by(
+    nodes: Callable[[str], list[onnx.NodeProto]], path: Path, *, name: str = "plain", kind: int = TensorProto.INT64
+) -> Path:
+    """A network of the zoo with other nodes behind it, by what its output is called; their result is "end"."""
+    net = ZOO[name]
+    model = onnx.load(write(net.module(), net.example()[0], path))
+    model.graph.node.extend(nodes(model.graph.output[0].name))
+    model.opset_import.append(helper.make_opsetid("com.example", 1))
+    del model.graph.output[:]
+    model.graph.output.append(helper.make_tensor_value_info("end", kind, None))
+    onnx.save(model, path)
+    return path
+
+
+def picking(output: str) -> list[onnx.NodeProto]:
+    return [NODE("NonZero", [output], ["places"]), NODE("Transpose", ["places"], ["end"], perm=[1, 0])]
+
+
+def foreign(output: str) -> list[onnx.NodeProto]:
+    return [NODE("Fused", [output], ["end"], domain="com.example")]
+
+
+@pytest.mark.parametrize(("nodes", "op", "many"), [(picking, "NonZero", 2), (foreign, "com.example.Fused", 1)])
+def test_what_comes_after_an_op_without_a_rule_stays_as_it_is(
+    nodes: Callable[[str], list[onnx.NodeProto]], op: str, many: int, tmp_path: Path
+) -> None:
+    path = followed_by(nodes, tmp_path / "net.onnx")
+    source = load(path)
+    groups = groups_of(path, source)
+    assert groups.labelled.graph.stops == (op,)
+    whole = group(label(trace(ZOO["plain"].module(), ZOO["plain"].example())))
+    assert sorted(each.steps for each in groups.prunable) == sorted(each.steps for each in whole.prunable)
+    smaller = cut(groups.labelled, groups.alive(random_drop(groups, 0)))
+    after = written(source, groups, smaller, tmp_path)
+    assert_same_graph(path, after)
+    tails = [[node.SerializeToString() for node in onnx.load(each).graph.node][-many:] for each in (path, after)]
+    assert tails[0] == tails[1]
+    if op == "NonZero":
+        x = ZOO["plain"].example(3)[0]
+        assert export.run_onnx(export.session(after), [x])[0].shape == (
+            np.count_nonzero(smaller.module(x).detach().numpy()),
+            2,
+        )
+
+
+def test_what_is_read_in_branches_that_are_not_read_keeps_its_channels(tmp_path: Path) -> None:
+    inside: list[str] = []
+
+    def branching(output: str) -> list[onnx.NodeProto]:
+        model = onnx.load(tmp_path / "net.onnx")
+        inside.append(next(node.output[0] for node in model.graph.node if node.op_type == "Relu"))
+        shown = [helper.make_tensor_value_info("chosen", TensorProto.FLOAT, None)]
+        branches = {
+            f"{which}_branch": helper.make_graph([NODE("Identity", [name], ["chosen"])], which, [], shown)
+            for which, name in (("then", output), ("else", inside[0]))
+        }
+        always = helper.make_tensor("always", TensorProto.BOOL, [], [True])
+        return [NODE("Constant", [], ["condition"], value=always), NODE("If", ["condition"], ["end"], **branches)]
+
+    path = followed_by(branching, tmp_path / "net.onnx", kind=TensorProto.FLOAT)
+    source = load(path)
+    assert source.names is not None
+    assert inside[0] in source.names.outputs
+    groups = groups_of(path, source)
+    assert any("output" in (each.frozen or "") for each in groups.groups)
+    smaller = cut(groups.labelled, groups.alive(random_drop(groups, 0)))
+    after = written(source, groups, smaller, tmp_path)
+    x = ZOO["plain"].example(3)[0]
+    (found,) = export.run_onnx(export.session(after), [x])
+    with torch.no_grad():
+        outputs = smaller.module(x)
+    assert list(outputs) == [*source.names.outputs]
+    assert difference(torch.from_numpy(found), next(iter(outputs.values()))) < 1e-4
+
+
+def test_weights_that_are_read_behind_it_too_stay_whole_there(tmp_path: Path) -> None:
+    weights: list[str] = []
+
+    def reading(output: str) -> list[onnx.NodeProto]:
+        model = onnx.load(tmp_path / "net.onnx")
+        weights.extend(node.input[1] for node in model.graph.node if node.op_type == "Conv")
+        return [NODE("Fused", [output, weights[1]], ["end"], domain="com.example")]
+
+    path = followed_by(reading, tmp_path / "net.onnx")
+    source = load(path)
+    groups = groups_of(path, source)
+    smaller = cut(groups.labelled, groups.alive(random_drop(groups, 0)))
+    after = onnx.load(written(source, groups, smaller, tmp_path)).graph
+    sizes = {each.name: tuple(each.dims) for each in after.initializer}
+    layers = [node.input[1] for node in after.node if node.op_type == "Conv"]
+    assert sizes[weights[1]] == next(tuple(x.dims) for x in onnx.load(path).graph.initializer if x.name == weights[1])
+    assert np.prod(sizes[layers[1]]) < np.prod(sizes[weights[1]])
+
+
+def test_sizes_that_are_read_behind_it_cannot_change(tmp_path: Path) -> None:
+    def reading(output: str) -> list[onnx.NodeProto]:
+        model = onnx.load(tmp_path / "net.onnx")
+        inside = next(node.output[0] for node in model.graph.node if node.op_type == "Relu")
+        return [NODE("Shape", [inside], ["sizes"]), NODE("Fused", [output, "sizes"], ["end"], domain="com.example")]
+
+    path = followed_by(reading, tmp_path / "net.onnx")
+    source = load(path)
+    groups = groups_of(path, source)
+    smaller = cut(groups.labelled, groups.alive(random_drop(groups, 0)))
+    with pytest.raises(narrow.CannotNarrow, match="reads sizes"):
+        written(source, groups, smaller, tmp_path)
+
+
+def test_images_with_their_channels_last_go_in_as_they_did(tmp_path: Path) -> None:
+    net = ZOO["residual"]
+    model = onnx.load(write(net.module(), net.example()[0], tmp_path / "first.onnx"))
+    (image,) = model.graph.input
+    batch, channels, height, width = image.type.tensor_type.shape.dim
+    turned = helper.make_tensor_value_info("image_last", TensorProto.FLOAT, None)
+    turned.type.tensor_type.shape.dim.extend([batch, height, width, channels])
+    nodes = [NODE("Transpose", ["image_last"], ["image"], "turn", perm=[0, 3, 1, 2]), *model.graph.node]
+    del model.graph.input[:], model.graph.node[:]
+    model.graph.input.append(turned)
+    model.graph.node.extend(nodes)
+    path = tmp_path / "last.onnx"
+    onnx.save(model, path)
+    source, first = load(path), load(tmp_path / "first.onnx")
+    assert source.input_size == first.input_size
+    groups = groups_of(path, source)
+    assert sorted(each.steps for each in groups.prunable) == sorted(
+        each.steps for each in groups_of(tmp_path / "first.onnx", first).prunable
+    )
+    smaller = cut(groups.labelled, groups.alive(random_drop(groups, 0)))
+    after = written(source, groups, smaller, tmp_path)
+    assert_same_graph(path, after)
+    x = net.example(3)[0]
+    (found,) = export.run_onnx(export.session(after), [x.permute(0, 2, 3, 1)])
+    with torch.no_grad():
+        assert difference(torch.from_numpy(found), smaller.module(x)) < 1e-4
+
+
 # --- what is refused -----------------------------------------------------------------------------------------------
 
 NODE = helper.make_node
@@ -288,10 +428,15 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str, str]] = {
         "has 2 inputs (x, z)",
         "",
     ),
-    "channels last": (
-        lambda path: save([NODE("Relu", ["x"], ["y"])], path, sizes=["n", 32, 24, 3]),
-        "reads images with the channels last (?×32×24×3)",
-        "--inputs-as-nchw x",
+    "whole numbers": (
+        lambda path: save([NODE("Cast", ["x"], ["y"], to=1)], path, kind=TensorProto.UINT8),
+        "reads images of type uint8",
+        "extract_model",
+    ),
+    "half precision": (
+        lambda path: save([NODE("Cast", ["x"], ["y"], to=1)], path, kind=TensorProto.FLOAT16),
+        "reads images of type float16",
+        "in 32 bits, and convert what comes out",
     ),
     "no weights": (
         lambda path: save([NODE("Relu", ["x"], ["y"])], path),
@@ -311,6 +456,15 @@ def test_a_file_that_cannot_be_read_says_why(name: str, tmp_path: Path) -> None:
     assert refused.value.message.startswith("net.onnx: ")
     assert message in refused.value.message
     assert hint in refused.value.hint
+
+
+def test_a_node_that_no_rule_computes_is_named_when_the_network_is_followed(tmp_path: Path) -> None:
+    pool = NODE("AveragePool", ["x"], ["pooled"], "pool", kernel_shape=[2, 2], dilations=[2, 2])
+    weight = numpy_helper.from_array(np.ones((1, 3, 1, 1), np.float32), "weight")
+    path = save([pool, NODE("Conv", ["pooled", "weight"], ["y"])], tmp_path / "net.onnx", [weight], opsets={"": 19})
+    with pytest.raises(InputError, match=r"net\.onnx: pfp does not read AveragePool pool: dilations") as refused:
+        groups_of(path)
+    assert "extract_model" in refused.value.hint
 
 
 def test_weights_in_files_beside_it_are_read(tmp_path: Path) -> None:
@@ -363,6 +517,37 @@ def test_training_the_outcome_keeps_the_names(sample: Path, tmp_path: Path) -> N
     written = [onnx.load(path / "model.onnx").graph for path in (run, tuned)]
     for ends in ([*graph.input, *graph.output] for graph in written):
         assert [each.name for each in ends] == ["image", onnx.load(sample).graph.output[0].name]
+
+
+def test_a_file_that_ends_in_what_is_not_read_is_cut_and_the_run_says_so(sample: Path, tmp_path: Path) -> None:
+    model = onnx.load(sample)
+    model.graph.node.extend(picking(model.graph.output[0].name))
+    del model.graph.output[:]
+    model.graph.output.append(helper.make_tensor_value_info("end", TensorProto.INT64, None))
+    onnx.save(model, tmp_path / "net.onnx")
+    run = pfpcli.compress(
+        tmp_path / "net.onnx", SAMPLES / "images", keep=0.5, allocate="uniform", recover=(), out=tmp_path / "run",
+        cache=False,
+    )  # fmt: skip
+    assert any("does not read NonZero" in each and "2 nodes, 0 parameters" in each for each in run.warnings)
+    assert [node.op_type for node in onnx.load(tmp_path / "run" / "model.onnx").graph.node][-2:] == [
+        "NonZero", "Transpose",
+    ]  # fmt: skip
+    pfpcli.finetune(tmp_path / "run", data=SAMPLES / "images", epochs=1, out=tmp_path / "tuned")
+    assert_same_graph(tmp_path / "run" / "model.onnx", tmp_path / "tuned" / "model.onnx")
+
+
+def test_single_weights_of_an_onnx_file_become_zeros_in_its_graph(sample: Path, tmp_path: Path) -> None:
+    run = pfpcli.sparsify(sample, SAMPLES / "images", keep=0.6, out=tmp_path / "run")
+    assert run.quality.after > 0.8
+    after = tmp_path / "run" / "model.onnx"
+    assert_same_graph(sample, after)
+    zeros, total = 0, 0
+    for each in onnx.load(after).graph.initializer:
+        if len(each.dims) > 1:
+            array = numpy_helper.to_array(each)
+            zeros, total = zeros + int((array == 0).sum()), total + array.size
+    assert 0.35 < zeros / total < 0.45
 
 
 def test_inspect_takes_an_onnx_file(sample: Path) -> None:

@@ -140,7 +140,7 @@ class Call:
         """An input that has to be known when the network is written down."""
         value = self.inputs[index]
         if not isinstance(value, Known):
-            raise UnknownValue(f"{self.op} {self.name}: input {index} depends on the image")
+            raise UnknownValue(f"its input {index} depends on the image")
         return value
 
     def whole(self, index: int, attribute: str | None = None) -> list[Any] | None:

@@ -263,7 +263,7 @@ def _gather_elements(call: Call) -> Result:
 def _gather_nd(call: Call) -> Result:
     x, index, batch = call.tensor(0), call.tensor(1).long(), call.attribute("batch_dims", 0)
     if batch:
-        raise NotImplementedError("GatherND with batch dimensions")
+        raise NotImplementedError(f"batch_dims={batch}")
     return x[tuple(index.unbind(-1))]
 
 
@@ -272,7 +272,7 @@ def _scatter_nd(call: Call) -> Result:
     x, index, values = call.tensor(0), call.tensor(1).long(), call.tensor(2)
     reduction = call.attribute("reduction", "none")
     if reduction not in ("none", "add"):
-        raise NotImplementedError(f"ScatterND that reduces by {reduction}")
+        raise NotImplementedError(f"reduction={reduction}")
     return x.index_put(tuple(index.unbind(-1)), values, accumulate=reduction == "add")
 
 

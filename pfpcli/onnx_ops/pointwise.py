@@ -9,6 +9,7 @@ from functools import reduce
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -151,7 +152,7 @@ def _kind(call: Call) -> torch.dtype:
         return like.dtype
     number = call.attribute("to")
     if number not in TYPES:
-        raise NotImplementedError(f"Cast to type {number}")
+        raise NotImplementedError(f"numbers of type {onnx.TensorProto.DataType.Name(number)}")
     return TYPES[number]
 
 

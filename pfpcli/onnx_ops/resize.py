@@ -36,7 +36,7 @@ def _resize(call: Call) -> Result:
     rounding = call.attribute("nearest_mode", "round_prefer_floor" if modern else "floor")
     stretched = call.attribute("keep_aspect_ratio_policy", "stretch") == "stretch"
     if way not in _PLACES or not stretched or call.attribute("antialias", 0) or call.attribute("exclude_outside", 0):
-        raise NotImplementedError(f"{call.op} with {dict(call.attributes)}")
+        raise NotImplementedError(", ".join(f"{name}={value}" for name, value in call.attributes.items()))
     sides = _sides(call, modern)
     if (kind := _in_one(call, sides, mode, way, rounding)) is not None:
         corners = None if kind == "nearest" else way == "align_corners"

@@ -94,7 +94,7 @@ def _average_pool(call: Call) -> Result:
     pads, strides = window.padding(call, x.shape[2:]), window.strides
     counted, ceil = bool(call.attribute("count_include_pad", 0)), bool(call.attribute("ceil_mode", 0))
     if any(each != 1 for each in window.dilations):
-        raise NotImplementedError("AveragePool with dilations")
+        raise NotImplementedError("dilations of an average")
     pool = _AVG_POOL[len(kernel)]
     if all(low == high and 2 * low <= k for (low, high), k in zip(pads, kernel, strict=True)):
         return pool(x, kernel, strides, [low for low, _ in pads], ceil, counted)

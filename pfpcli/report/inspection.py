@@ -38,11 +38,9 @@ def render(found: Inspection, *, width: int = 80, everything: bool = False, unic
     costs = f"{numbers.count(found.params)} parameters, {numbers.count(found.macs)} MACs"
     page.paragraph("", f"{found.model['name']}: {costs}, input {size}{free}", indent=0)
     if found.stops:
-        page.paragraph(
-            "",
-            f"followed up to {', '.join(found.stops)}: the sizes of what comes after depend on values, and it stays",
-            indent=0,
-        )
+        values = "the sizes of what comes after depend on values, and it stays"
+        why = "no rule reads them; they and what comes after stay" if found.model["kind"] == "onnx" else values
+        page.paragraph("", f"followed up to {', '.join(found.stops)}: {why}", indent=0)
     _groups(page, found.groups, everything)
     _ops(page, found, everything)
     free_groups = sum(not group.frozen_reason for group in found.groups)
