@@ -61,9 +61,34 @@ def refuse(model: onnx.ModelProto, name: str) -> None:
         raise InputError(f"{name}: reads images of type {kind}; pfp reads networks of 32-bit floats", hint)
 
 
-def has_channels_last(sizes: tuple[int | None, ...] | None) -> bool:
-    """Whether images go in with their channels behind heights and widths, as TensorFlow has them."""
-    return sizes is not None and len(sizes) == 4 and sizes[3] in _CHANNELS and sizes[1] not in _CHANNELS
+def has_channels_last(model: onnx.ModelProto) -> bool:
+    """Whether images go in with their channels behind heights and widths, as TensorFlow has them.
+
+    Its sizes say so, and the first convolution does not read as many as there would be if they were first.
+    """
+    (image,) = shown(model)
+    sizes = sizes_of(image) or ()
+    if len(sizes) != 4 or sizes[3] not in _CHANNELS or sizes[1] in _CHANNELS:
+        return False
+    read = _channels_read(model.graph, image.name)
+    # more of them where places were moved into channels on the way
+    return read is not None and read != sizes[1] and read % sizes[3] == 0
+
+
+def _channels_read(graph: onnx.GraphProto, image: str) -> int | None:
+    """The channels that the first convolution behind a value reads, None where none does with weights of the file."""
+    weights = {each.name: each.dims for each in graph.initializer}
+    weights |= {each.output[0]: each.attribute[0].t.dims for each in graph.node if each.op_type == "Constant"}
+    behind = {image}
+    for node in graph.node:
+        if not behind.intersection(node.input):
+            continue
+        if node.op_type in ("Conv", "ConvTranspose"):
+            dims = weights.get(node.input[1])
+            groups = next((each.i for each in node.attribute if each.name == "group"), 1)
+            return None if dims is None else dims[1] * groups if node.op_type == "Conv" else dims[0]
+        behind.update(node.output)
+    return None
 
 
 def version_of(model: onnx.ModelProto) -> int:

@@ -120,7 +120,7 @@ class OnnxNetwork(nn.Module):
         graph = model.graph
         (image,) = shown(model)
         self.sizes = sizes_of(image)
-        self.has_channels_last = has_channels_last(self.sizes)
+        self.has_channels_last = has_channels_last(model)
         if self.sizes is not None and self.has_channels_last:
             self.sizes = tuple(self.sizes[i] for i in _TURNED)
         self.file: Path | None = None

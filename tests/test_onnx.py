@@ -397,6 +397,12 @@ def test_images_with_their_channels_last_go_in_as_they_did(tmp_path: Path) -> No
         assert difference(torch.from_numpy(found), smaller.module(x)) < 1e-4
 
 
+def test_many_channels_of_narrow_images_are_first(tmp_path: Path) -> None:
+    weight = numpy_helper.from_array(np.ones((4, 16, 1, 1), np.float32), "weight")
+    path = save([NODE("Conv", ["x", "weight"], ["y"])], tmp_path / "net.onnx", [weight], sizes=["n", 16, 5, 3])
+    assert load(path).input_size == (16, 5, 3)
+
+
 # --- what is refused -----------------------------------------------------------------------------------------------
 
 NODE = helper.make_node
