@@ -8,7 +8,7 @@ or is replaced by what it was.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from torch.fx.node import Node, map_arg
 
 from pfpcli.export import ONNX_TOLERANCE, onnx_vs_torch, run_onnx, session
 from pfpcli.graph import Graph, fetch
-from pfpcli.onnx_file import drop_unused, read_model, with_channels_first
+from pfpcli.onnx_file import drop_unused, read_model
 from pfpcli.onnx_network import OnnxNetwork, node_of
 from pfpcli.onnx_network import network as read_again
 from pfpcli.onnx_ops import NARROWED, Edit
@@ -58,7 +58,7 @@ def save(network: OnnxNetwork, whole: Graph, smaller: Graph, path: Path, samples
             difference = max(difference, onnx_vs_torch(written, smaller, larger(samples)))
         if difference > ONNX_TOLERANCE:
             raise CannotNarrow(f"its outputs would differ by {difference:.1e}")
-        if network.rest.nodes and _runs(network.file, network, samples) and not _runs(path, network, samples):
+        if runs(network, network.file, samples) and not runs(network, path, samples):
             raise CannotNarrow("what comes after it would not run any more")
     except Exception as error:
         path.unlink(missing_ok=True)
@@ -68,11 +68,10 @@ def save(network: OnnxNetwork, whole: Graph, smaller: Graph, path: Path, samples
     return difference
 
 
-def _runs(file: Path, network: OnnxNetwork, samples: Sequence[Tensor]) -> bool:
-    """Whether onnxruntime runs all of a file."""
+def runs(network: OnnxNetwork, file: Path, samples: Sequence[Tensor]) -> bool:
+    """Whether onnxruntime runs all of a file; what pfp does not read may be for other programs."""
     try:
-        model = read_model(file)
-        run_onnx(session(with_channels_first(model) if network.has_channels_last else model), samples)
+        run_onnx(session(network.whole(file)), samples)
     except Exception:
         return False
     return True
@@ -103,6 +102,7 @@ def narrow(model: onnx.ModelProto, network: OnnxNetwork, whole: Graph, smaller: 
         old, new = before.get(place, []), after.get(place, [])
         if len(old) != len(new):
             raise CannotNarrow(f"{node.op_type} {node.name}")
+        written.set_numbers(place, node, zip(old, new, strict=True), whole)
         if any(_said(a) != _said(b) for a, b in zip(old, new, strict=True)) or node.op_type in _ALWAYS:
             written.follow(node, new)
     del graph.value_info[:]
@@ -135,6 +135,10 @@ def _said(node: Any) -> tuple[str, Any]:
     return str(node.target), map_arg((node.args, node.kwargs), name)
 
 
+def _constants(call: Node) -> list[Node]:
+    return [node for node in call.all_input_nodes if node.op == "get_attr"]
+
+
 class _Written:
     """The file while it is written."""
 
@@ -148,6 +152,8 @@ class _Written:
         #: constants that may become others in place
         self._own = {*self._holders, *self._values} - network.rest.reads
         self._fresh = 0
+        #: what is computed from sizes
+        self._sizes = network.sizes_read(smaller.example[0])
 
     def set_weights(self, place: int, node: onnx.NodeProto) -> None:
         """Give a node the tensors that it has in the cut network."""
@@ -159,6 +165,26 @@ class _Written:
             # one of several that were written once, what is computed from weights, or what the rest reads too
             elif tensor is not None and (self._has_changed(name) or self._has_changed(name.rpartition(".")[0])):
                 node.input[index] = self.add(tensor.detach().cpu().numpy(), name)
+
+    def set_numbers(self, place: int, node: onnx.NodeProto, calls: Iterable[tuple[Node, Node]], whole: Graph) -> None:
+        """Give a node what is left of numbers that the file computes from sizes, where that was cut with a tensor.
+
+        Args:
+            place: of the node.
+            node: of the file; it is changed.
+            calls: that it was read as, before and after the cut.
+            whole: the graph before it.
+        """
+        held = [(a, b) for before, after in calls for a, b in zip(_constants(before), _constants(after), strict=True)]
+        for a, b in held:
+            was, now = whole.tensor(a), self._smaller.tensor(b)
+            if str(a.target) in self._network.paths.values() or was.shape == now.shape:
+                continue
+            numbers = was.detach().cpu().numpy()
+            for index, name in enumerate(self._network.reads(place)):
+                found = self._sizes.get(name)
+                if found is not None and np.array_equal(found.reshape(-1), numbers.reshape(-1)):
+                    node.input[index] = self.add(now.detach().cpu().numpy(), f"{name}_kept")
 
     def _has_changed(self, name: str) -> bool:
         """Whether a constant is another one in the cut network."""
@@ -207,7 +233,7 @@ class _Written:
 
     def keep_sizes(self, model: onnx.ModelProto, x: Tensor) -> None:
         """Make constants of what is computed from sizes that have changed, where the cut network has it as it was."""
-        was = self._network.sizes_read(x)
+        was = self._sizes
         now = read_again(model).sizes_read(x)
         for name in now:
             if name in was and not np.array_equal(was[name], now[name]):

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import onnx
-from numpy.typing import NDArray
 from onnx import inliner
 
 from pfpcli.errors import InputError
@@ -136,30 +134,6 @@ def _taken(graph: onnx.GraphProto) -> list[str]:
     own = {each.name for each in (*graph.input, *graph.initializer)}.union(*(node.output for node in graph.node))
     wanted = [name for node in graph.node for name in reads(node)] + [each.name for each in graph.output]
     return [name for name in wanted if name not in own]
-
-
-@dataclass(frozen=True)
-class Rest:
-    """What of a file is not computed: ops without a rule, and all that comes after them.
-
-    Attributes:
-        ops: those without a rule, one for each node.
-        nodes: how many nodes there are in it.
-        numbers: how many numbers it holds.
-        reads: the values and constants that it reads of the part that is computed.
-    """
-
-    ops: tuple[str, ...]
-    nodes: int
-    numbers: int
-    reads: frozenset[str]
-
-    @classmethod
-    def of(cls, nodes: list[onnx.NodeProto], constants: Mapping[str, NDArray[Any]], rules: Container[str]) -> Rest:
-        """Of these nodes."""
-        read = {name for node in nodes for name in reads(node)}.difference(*(node.output for node in nodes))
-        numbers = sum(constants[name].size for name in read if name in constants and constants[name].dtype.kind == "f")
-        return cls(tuple(op for op in map(op_of, nodes) if op not in rules), len(nodes), numbers, frozenset(read))
 
 
 def part(model: onnx.ModelProto, outputs: Iterable[str]) -> onnx.ModelProto:

@@ -26,10 +26,8 @@ from torch.fx.node import Node
 from pfpcli.errors import InputError
 from pfpcli.graph import Names, add_tensor, fetch
 from pfpcli.onnx_file import (
-    Rest,
     counted,
     has_channels_last,
-    op_of,
     part,
     read_model,
     refuse,
@@ -39,6 +37,7 @@ from pfpcli.onnx_file import (
     with_channels_first,
 )
 from pfpcli.onnx_ops import KNOWN, RULES, Call, Known, UnknownValue
+from pfpcli.onnx_rest import rest_of
 
 #: What the inputs of layers are, by their places.
 _ROLES = {1: "weight", 2: "bias", 3: "running_mean", 4: "running_var"}
@@ -49,8 +48,6 @@ _TOLD = ("Resize", "Upsample", "Pad", "Clip", "Range")
 _PASSING = ("Identity", "Dropout")
 #: From channels last to first, and back.
 _TURNED, _BACK = (0, 3, 1, 2), (0, 2, 3, 1)
-#: Ops that come to numbers that no weight and no image has a part in.
-_SIZES = ("Shape", "Size")
 #: What helps where something is not read.
 _WITHOUT_IT = (
     "pass the checkpoint it was exported from, or a file that ends in front of what is not read "
@@ -130,16 +127,14 @@ class OnnxNetwork(nn.Module):
         given = [each.name for each in graph.output]
         # what an Identity calls a constant -> what that is called
         same: dict[str, str] = {}
-        left: list[onnx.NodeProto] = []
-        # what these come to
+        self.rest = rest_of(graph, RULES)
         unknown: set[str] = set()
         for place, node in enumerate(graph.node):
             inputs = tuple(same.get(name, name) for name in node.input)
-            if node.op_type == "Constant":
+            if place in self.rest.places:
+                unknown.update(node.output)
+            elif node.op_type == "Constant":
                 constants[node.output[0]] = _constant(node)
-            elif op_of(node) not in RULES or unknown.intersection(inputs):
-                left.append(node)
-                unknown.update(filter(None, node.output))
             elif node.op_type == "Identity" and inputs[0] in constants and node.output[0] not in given:
                 same[node.output[0]] = inputs[0]
             elif inputs and all(name in constants for name in inputs if name):
@@ -152,12 +147,8 @@ class OnnxNetwork(nn.Module):
                 self._nodes.append(
                     _Node(node.op_type, name, inputs, tuple(node.output), attributes, place, _alone(node))
                 )
-        self.rest = Rest.of(left, constants, RULES)
         ends = [name for name in given if name not in unknown]
-        # the last that is computed is the likeliest to be what the network says
-        read = self.rest.reads - _of_sizes(self._nodes, constants)
-        ends += [name for node in reversed(self._nodes) for name in node.outputs if name in read]
-        self.names = Names((image.name,), tuple(dict.fromkeys(ends)))
+        self.names = Names((image.name,), tuple(dict.fromkeys([*ends, *self.rest.ends])))
         named = set(constants)
         self._nodes = _apart(self._nodes, constants)
         self._known: dict[str, NDArray[Any]] = {}
@@ -184,10 +175,14 @@ class OnnxNetwork(nn.Module):
 
     def as_read(self, file: Path) -> Path | onnx.ModelProto:
         """A file as it is computed here: that part of it, and with the channels of its images first."""
-        if not self.rest.nodes and not self.has_channels_last:
+        if not self.rest.places and not self.has_channels_last:
             return file
         model = part(read_model(file), self.names.outputs)
         return with_channels_first(model) if self.has_channels_last else model
+
+    def whole(self, file: Path) -> Path | onnx.ModelProto:
+        """All of a file, with the channels of its images first."""
+        return with_channels_first(read_model(file)) if self.has_channels_last else file
 
     def reads(self, place: int) -> tuple[str, ...]:
         """What a node of the file reads, by the names that `paths` has; none of one that is not computed."""
@@ -270,15 +265,6 @@ class OnnxNetwork(nn.Module):
         if len(sizes) != x.dim() or any(a not in (None, b) for a, b in zip(sizes, x.shape, strict=True)):
             said = "×".join("?" if size is None else str(size) for size in sizes)
             raise ValueError(f"input {self.names.inputs[0]} is {said}, not {'×'.join(map(str, x.shape))}")
-
-
-def _of_sizes(nodes: list[_Node], constants: dict[str, NDArray[Any]]) -> set[str]:
-    """Values that come of sizes alone."""
-    found: set[str] = set()
-    for node in nodes:
-        if node.op in _SIZES or all(name in constants or name in found for name in node.inputs if name):
-            found.update(node.outputs)
-    return found
 
 
 def _apart(nodes: list[_Node], constants: dict[str, NDArray[Any]]) -> list[_Node]:

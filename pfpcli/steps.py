@@ -283,10 +283,11 @@ def export_files(
             narrow.copy(source.module.file, original)
             try:
                 difference = narrow.save(network, whole, smaller, onnx, samples)
-                timed = (network.as_read(original), network.as_read(onnx))
+                of = network.whole if narrow.runs(network, original, samples) else network.as_read
+                timed = of(original), of(onnx)
             except narrow.CannotNarrow as error:
                 exported = str(error)
-                timed = (network.as_read(original), onnx)
+                timed = network.as_read(original), onnx
         else:
             export.save_onnx(export.program(whole), whole, named, original, samples)
         if difference is None:

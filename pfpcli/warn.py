@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from pfpcli.calibration import Division
 from pfpcli.graph import Graph
@@ -145,9 +146,10 @@ def _stops(source: Source, written: Written, graph: Graph) -> str:
     if isinstance(source.module, OnnxNetwork):
         rest = source.module.rest
         kept = "model.onnx ends in front of them" if written.exported else "they stay in model.onnx as they are"
+        timed = "" if isinstance(written.timed[0], Path) else " or timed"
         return (
-            f"pfp does not read {ops}: those nodes and what comes after them ({rest.nodes} nodes, {rest.numbers:,} "
-            f"parameters) are not cut, counted or timed; {kept}"
+            f"the network is followed up to {ops}: those nodes and what comes after them ({len(rest.places)} nodes, "
+            f"{rest.numbers:,} parameters) are not cut, counted{timed}; {kept}"
         )
     return (
         f"the forward pass ends in steps whose sizes depend on values ({ops}), which no ONNX of a fixed form can hold: "

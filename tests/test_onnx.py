@@ -200,6 +200,22 @@ def save(
     return path
 
 
+def test_numbers_and_tensors_meet_as_they_may_in_the_file(tmp_path: Path) -> None:
+    held = {
+        "limit": np.asarray(0.5, np.float32), "no": np.asarray(False), "weight": np.ones((1, 3, 1, 1), np.float32),
+    }  # fmt: skip
+    nodes = [
+        NODE("Less", ["x", "limit"], ["below"]),
+        NODE("Xor", ["below", "no"], ["same"]),
+        NODE("Where", ["same", "x", "limit"], ["clipped"]),
+        NODE("Conv", ["clipped", "weight"], ["y"]),
+    ]
+    tensors = [numpy_helper.from_array(value, name) for name, value in held.items()]
+    network = read_onnx(save(nodes, tmp_path / "net.onnx", tensors))
+    x = torch.randn(2, 3, 8, 8)
+    assert torch.allclose(network(x), x.clamp(max=0.5).sum(1, keepdim=True))
+
+
 def test_sizes_are_computed_while_the_network_is_written_down(tmp_path: Path) -> None:
     """Half of the height, times two, by way of floats: what exporters have made of an interpolation."""
     numbers = {
@@ -258,6 +274,36 @@ def assert_same_graph(path: Path, written: Path) -> None:
     assert places == sorted(places)
 
 
+def test_numbers_for_channels_that_are_computed_from_their_count_are_cut_with_them(tmp_path: Path) -> None:
+    """As positions are in attention: a row of numbers, as long as there are channels, is added."""
+    generator = np.random.default_rng(0)
+    held = {
+        "first": generator.normal(size=(12, 3, 1, 1)).astype(np.float32),
+        "second": generator.normal(size=(4, 12, 1, 1)).astype(np.float32),
+        "zero": np.asarray(0, np.int64), "one": np.asarray(1, np.int64), "axes": np.asarray([0, 2, 3], np.int64),
+    }  # fmt: skip
+    nodes = [
+        NODE("Conv", ["x", "first"], ["a"], "a"),
+        NODE("Shape", ["a"], ["shape"], "shape"),
+        NODE("Gather", ["shape", "one"], ["channels"], "channels"),
+        NODE("Range", ["zero", "channels", "one"], ["row"], "row"),
+        NODE("Cast", ["row"], ["floats"], "floats", to=TensorProto.FLOAT),
+        NODE("Sin", ["floats"], ["waves"], "waves"),
+        NODE("Unsqueeze", ["waves", "axes"], ["positions"], "positions"),
+        NODE("Add", ["a", "positions"], ["b"], "b"),
+        NODE("Relu", ["b"], ["c"], "c"),
+        NODE("Conv", ["c", "second"], ["y"], "y"),
+    ]
+    path = save(nodes, tmp_path / "net.onnx", [numpy_helper.from_array(value, name) for name, value in held.items()])
+    source = load(path)
+    groups = groups_of(path, source)
+    for seed in range(3):
+        alive = groups.alive(random_drop(groups, seed))
+        smaller = cut(groups.labelled, alive)
+        assert_equals_masked(groups, alive, smaller, groups.labelled.graph.example)
+        assert_same_graph(path, written(source, groups, smaller, tmp_path))
+
+
 # --- what is not read ----------------------------------------------------------------------------------------------
 
 
@@ -275,6 +321,20 @@ def followed_by(
     return path
 
 
+def classes(output: str) -> list[onnx.NodeProto]:
+    return [NODE("ArgMax", [output], ["end"], axis=1, keepdims=0)]
+
+
+def above(output: str) -> list[onnx.NodeProto]:
+    half = helper.make_tensor("half", TensorProto.FLOAT, [], [0.5])
+    return [
+        NODE("Constant", [], ["half"], value=half),
+        NODE("Greater", [output, "half"], ["is_above"]),
+        NODE("Cast", ["is_above"], ["numbers"], to=TensorProto.INT32),
+        NODE("NonZero", ["numbers"], ["end"]),
+    ]
+
+
 def picking(output: str) -> list[onnx.NodeProto]:
     return [NODE("NonZero", [output], ["places"]), NODE("Transpose", ["places"], ["end"], perm=[1, 0])]
 
@@ -283,14 +343,19 @@ def foreign(output: str) -> list[onnx.NodeProto]:
     return [NODE("Fused", [output], ["end"], domain="com.example")]
 
 
-@pytest.mark.parametrize(("nodes", "op", "many"), [(picking, "NonZero", 2), (foreign, "com.example.Fused", 1)])
-def test_what_comes_after_an_op_without_a_rule_stays_as_it_is(
-    nodes: Callable[[str], list[onnx.NodeProto]], op: str, many: int, tmp_path: Path
+@pytest.mark.parametrize(
+    ("nodes", "ops", "many"),
+    [(picking, ("NonZero",), 2), (foreign, ("com.example.Fused",), 1), (above, ("NonZero",), 4), (classes, (), 1)],
+)
+def test_what_comes_after_an_op_without_a_rule_or_one_that_picks_stays_as_it_is(
+    nodes: Callable[[str], list[onnx.NodeProto]], ops: tuple[str, ...], many: int, tmp_path: Path
 ) -> None:
     path = followed_by(nodes, tmp_path / "net.onnx")
     source = load(path)
     groups = groups_of(path, source)
-    assert groups.labelled.graph.stops == (op,)
+    assert groups.labelled.graph.stops == ops
+    assert source.names is not None
+    assert len(source.names.outputs) == 1
     whole = group(label(trace(ZOO["plain"].module(), ZOO["plain"].example())))
     assert sorted(each.steps for each in groups.prunable) == sorted(each.steps for each in whole.prunable)
     smaller = cut(groups.labelled, groups.alive(random_drop(groups, 0)))
@@ -298,7 +363,7 @@ def test_what_comes_after_an_op_without_a_rule_stays_as_it_is(
     assert_same_graph(path, after)
     tails = [[node.SerializeToString() for node in onnx.load(each).graph.node][-many:] for each in (path, after)]
     assert tails[0] == tails[1]
-    if op == "NonZero":
+    if nodes is picking:
         x = ZOO["plain"].example(3)[0]
         assert export.run_onnx(export.session(after), [x])[0].shape == (
             np.count_nonzero(smaller.module(x).detach().numpy()),
@@ -353,6 +418,33 @@ def test_weights_that_are_read_behind_it_too_stay_whole_there(tmp_path: Path) ->
     layers = [node.input[1] for node in after.node if node.op_type == "Conv"]
     assert sizes[weights[1]] == next(tuple(x.dims) for x in onnx.load(path).graph.initializer if x.name == weights[1])
     assert np.prod(sizes[layers[1]]) < np.prod(sizes[weights[1]])
+
+
+def test_equal_vectors_by_another_name_stay_whole_behind_it(tmp_path: Path) -> None:
+    """Exporters write equal biases once, and have Identity give them the names they had."""
+    generator = np.random.default_rng(0)
+    weights = {"first": (8, 3, 3, 3), "second": (4, 8, 3, 3), "behind": (8, 4, 1, 1)}
+    tensors = [
+        numpy_helper.from_array(generator.normal(size=size).astype(np.float32), name) for name, size in weights.items()
+    ]
+    tensors.append(numpy_helper.from_array(np.zeros(8, np.float32), "zeros"))
+    nodes = [
+        NODE("Identity", ["zeros"], ["zeros_behind"], "alias"),
+        NODE("Conv", ["x", "first", "zeros"], ["a"], "a"),
+        NODE("Relu", ["a"], ["b"], "b"),
+        NODE("Conv", ["b", "second"], ["c"], "c"),
+        NODE("TopK", ["c", "two"], ["values", "places"], "pick", axis=3),
+        NODE("Conv", ["values", "behind", "zeros_behind"], ["y"], "d"),
+    ]
+    tensors.append(numpy_helper.from_array(np.asarray([2], np.int64), "two"))
+    path = save(nodes, tmp_path / "net.onnx", tensors)
+    source = load(path)
+    groups = groups_of(path, source)
+    assert groups.labelled.graph.stops == ("TopK",)
+    smaller = cut(groups.labelled, groups.alive(random_drop(groups, 0)))
+    after = written(source, groups, smaller, tmp_path)
+    (found,) = export.run_onnx(export.session(after), [torch.randn(1, 3, 8, 8)])
+    assert found.shape == (1, 8, 4, 2)
 
 
 def test_sizes_that_are_read_behind_it_cannot_change(tmp_path: Path) -> None:
@@ -535,7 +627,9 @@ def test_a_file_that_ends_in_what_is_not_read_is_cut_and_the_run_says_so(sample:
         tmp_path / "net.onnx", SAMPLES / "images", keep=0.5, allocate="uniform", recover=(), out=tmp_path / "run",
         cache=False,
     )  # fmt: skip
-    assert any("does not read NonZero" in each and "2 nodes, 0 parameters" in each for each in run.warnings)
+    assert any(
+        "up to NonZero" in each and "2 nodes, 0 parameters) are not cut, counted;" in each for each in run.warnings
+    )
     assert [node.op_type for node in onnx.load(tmp_path / "run" / "model.onnx").graph.node][-2:] == [
         "NonZero", "Transpose",
     ]  # fmt: skip

@@ -27,10 +27,14 @@ UNARY: dict[str, Callable[[Tensor], Tensor]] = {
 }  # fmt: skip
 
 BINARY: dict[str, Callable[[Any, Any], Tensor]] = {
-    "Add": torch.add, "Sub": torch.sub, "Mul": torch.mul, "And": torch.logical_and,
-    "Or": torch.logical_or, "Xor": torch.logical_xor, "Equal": torch.eq, "Greater": torch.gt, "Less": torch.lt,
+    "Add": torch.add, "Sub": torch.sub, "Mul": torch.mul, "Equal": torch.eq, "Greater": torch.gt, "Less": torch.lt,
     "GreaterOrEqual": torch.ge, "LessOrEqual": torch.le, "BitwiseAnd": torch.bitwise_and, "BitwiseOr": torch.bitwise_or,
     "BitwiseXor": torch.bitwise_xor,
+}  # fmt: skip
+
+#: These take no numbers, just tensors.
+LOGICAL: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "And": torch.logical_and, "Or": torch.logical_or, "Xor": torch.logical_xor,
 }  # fmt: skip
 
 #: Of numbers that may stand for free sizes.
@@ -58,6 +62,10 @@ def _binary(compute: Callable[[Any, Any], Tensor]) -> Callable[[Call], Result]:
     return rule
 
 
+def _logical(compute: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Call], Result]:
+    return lambda call: compute(call.tensor(0), call.tensor(1))
+
+
 _TURNED: dict[Any, Callable[[Tensor, Any], Tensor]] = {
     torch.add: torch.add, torch.mul: torch.mul, torch.sub: torch.rsub, torch.eq: torch.eq
 }  # fmt: skip
@@ -66,6 +74,8 @@ for _name, _compute in UNARY.items():
     register(_name)(_unary(_compute))
 for _name, _pair in BINARY.items():
     register(_name)(_binary(_pair))
+for _name, _both in LOGICAL.items():
+    register(_name)(_logical(_both))
 
 
 def _each(compute: Callable[..., Any]) -> Callable[[Call], Result]:
