@@ -135,7 +135,7 @@ def _said(node: Any) -> tuple[str, Any]:
     return str(node.target), map_arg((node.args, node.kwargs), name)
 
 
-def _constants(call: Node) -> list[Node]:
+def _held(call: Node) -> list[Node]:
     return [node for node in call.all_input_nodes if node.op == "get_attr"]
 
 
@@ -175,7 +175,8 @@ class _Written:
             calls: that it was read as, before and after the cut.
             whole: the graph before it.
         """
-        held = [(a, b) for before, after in calls for a, b in zip(_constants(before), _constants(after), strict=True)]
+        # a call that became another one has other constants; its numbers follow
+        held = [(a, b) for x, y in calls if x.target == y.target for a, b in zip(_held(x), _held(y), strict=True)]
         for a, b in held:
             was, now = whole.tensor(a), self._smaller.tensor(b)
             if str(a.target) in self._network.paths.values() or was.shape == now.shape:
