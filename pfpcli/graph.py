@@ -23,8 +23,8 @@ class Graph:
         example: the inputs it was traced with, each float[B, ...].
         dynamic: whether the batch size is free; otherwise it is the example's.
         spatial: whether the network also takes images of other heights and widths.
-        stops: the ops it stops in front of: the sizes of their results depend on values, or no rule reads them (ONNX);
-            mostly there are none.
+        stops: the ops it stops in front of: the sizes of their results depend on values, or, in an ONNX file, they pick
+            or have no rule; mostly there are none.
     """
 
     module: fx.GraphModule

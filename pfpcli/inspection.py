@@ -41,7 +41,7 @@ class Inspection:
         model: name, kind, sha256 and input size.
         params, macs: what it costs; MACs for one input.
         open: the sizes of the input that are not fixed: "batch", "height", "width".
-        stops: the ops it is followed up to: the sizes of what comes after depend on values, or no rule reads them.
+        stops: the ops it is followed up to, as `Graph.stops`.
         ops: op -> how often it is called.
         unknown: op without a rule -> how often it is called.
         prunable: {params, macs}, the fraction that goes if every group keeps one channel.

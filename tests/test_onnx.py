@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 import pfpcli
-from pfpcli import export, narrow, pipeline
+from pfpcli import cli, export, narrow, pipeline
 from pfpcli.console import Console
 from pfpcli.cost import count
 from pfpcli.cut import cut
@@ -635,6 +635,12 @@ def test_a_file_that_ends_in_what_is_not_read_is_cut_and_the_run_says_so(sample:
     ]  # fmt: skip
     pfpcli.finetune(tmp_path / "run", data=SAMPLES / "images", epochs=1, out=tmp_path / "tuned")
     assert_same_graph(tmp_path / "run" / "model.onnx", tmp_path / "tuned" / "model.onnx")
+
+
+def test_inspect_says_up_to_where_a_file_is_followed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = followed_by(picking, tmp_path / "net.onnx")
+    assert cli.run(["inspect", str(path)]) == 0
+    assert "followed up to NonZero: they and what comes after stay" in " ".join(capsys.readouterr().out.split())
 
 
 def test_single_weights_of_an_onnx_file_become_zeros_in_its_graph(sample: Path, tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def render(found: Inspection, *, width: int = 80, everything: bool = False, unic
     page.paragraph("", f"{found.model['name']}: {costs}, input {size}{free}", indent=0)
     if found.stops:
         values = "the sizes of what comes after depend on values, and it stays"
-        why = "no rule reads them; they and what comes after stay" if found.model["kind"] == "onnx" else values
+        why = "they and what comes after stay as they are" if found.model["kind"] == "onnx" else values
         page.paragraph("", f"followed up to {', '.join(found.stops)}: {why}", indent=0)
     _groups(page, found.groups, everything)
     _ops(page, found, everything)
