@@ -145,7 +145,8 @@ def _stops(source: Source, written: Written, graph: Graph) -> str:
     ops = ", ".join(dict.fromkeys(graph.stops))
     if isinstance(source.module, OnnxNetwork):
         rest = source.module.rest
-        kept = "model.onnx ends in front of them" if written.exported else "they stay in model.onnx as they are"
+        ends = "model.onnx and model.pt2 end in front of them"
+        kept = ends if written.exported else "they stay in model.onnx as they are, model.pt2 ends in front of them"
         timed = "" if isinstance(written.timed[0], Path) else " or timed"
         return (
             f"the network is followed up to {ops}: those nodes and what comes after them ({len(rest.places)} nodes, "
