@@ -156,7 +156,7 @@ def _trace(groups: Groups) -> dict[str, Any]:
 
 def unknown_ops(groups: Groups) -> dict[str, int]:
     """Op without a rule -> how often it is called."""
-    return dict(Counter(str(node.target) for node in groups.labelled.unknown))
+    return dict(Counter([*groups.labelled.graph.unread, *(str(node.target) for node in groups.labelled.unknown)]))
 
 
 def inspection(source: Source, size: tuple[int, ...], groups: Groups) -> Inspection:

@@ -25,6 +25,7 @@ class Graph:
         spatial: whether the network also takes images of other heights and widths.
         stops: the ops it stops in front of: the sizes of their results depend on values, or, in an ONNX file, they pick
             or have no rule; mostly there are none.
+        unread: the ops of an ONNX file that no rule reads, one for each node.
     """
 
     module: fx.GraphModule
@@ -32,6 +33,13 @@ class Graph:
     dynamic: bool
     spatial: bool = False
     stops: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
+
+    @property
+    def is_undecided(self) -> bool:
+        """Whether its outputs are what something is picked by behind it, other than a class by one vector of scores."""
+        outputs = [node.meta["val"] for node in self.outputs]
+        return bool(self.stops) and not (len(outputs) == 1 and outputs[0].dim() == 2)
 
     @property
     def nodes(self) -> Iterator[Node]:

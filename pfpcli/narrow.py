@@ -17,6 +17,7 @@ import onnx
 import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
+from onnxruntime import InferenceSession
 from torch import Tensor
 from torch.fx.node import Node, map_arg
 
@@ -58,6 +59,8 @@ def save(network: OnnxNetwork, whole: Graph, smaller: Graph, path: Path, samples
             difference = max(difference, onnx_vs_torch(written, smaller, larger(samples)))
         if difference > ONNX_TOLERANCE:
             raise CannotNarrow(f"its outputs would differ by {difference:.1e}")
+        if is_sound(network.file) and not is_sound(path):
+            raise CannotNarrow("it would not be sound any more")
         if runs(network, network.file, samples) and not runs(network, path, samples):
             raise CannotNarrow("what comes after it would not run any more")
     except Exception as error:
@@ -68,13 +71,38 @@ def save(network: OnnxNetwork, whole: Graph, smaller: Graph, path: Path, samples
     return difference
 
 
-def runs(network: OnnxNetwork, file: Path, samples: Sequence[Tensor]) -> bool:
-    """Whether onnxruntime runs all of a file; what pfp does not read may be for other programs."""
+def is_sound(file: Path) -> bool:
+    """Whether a file is all that the standard asks for; onnxruntime takes others as well."""
     try:
-        run_onnx(session(network.whole(file)), samples)
+        onnx.checker.check_model(file)
     except Exception:
         return False
     return True
+
+
+def runs(network: OnnxNetwork, file: Path, samples: Sequence[Tensor]) -> bool:
+    """Whether onnxruntime runs all of a file; what pfp does not read may be for other programs."""
+    try:
+        whole = session(network.whole(file))
+    except Exception:
+        return False
+    # picking is often for one image
+    return any(_does_run(whole, inputs) for inputs in (samples, [x[:1] for x in samples]))
+
+
+def _does_run(session: InferenceSession, inputs: Sequence[Tensor]) -> bool:
+    try:
+        run_onnx(session, inputs)
+    except Exception:
+        return False
+    return True
+
+
+def lost(network: OnnxNetwork, why: str) -> str:
+    """What torch's export of a network does not have of its file, for a warning."""
+    parts = ["takes images with the channels first"] if network.has_channels_last else []
+    parts += ["ends in front of what was not followed"] if network.rest.places else []
+    return f", which {' and '.join(parts)} ({why})" if parts else f" ({why})"
 
 
 def copy(file: Path, path: Path) -> None:
@@ -96,7 +124,7 @@ def narrow(model: onnx.ModelProto, network: OnnxNetwork, whole: Graph, smaller: 
     """
     graph = model.graph
     before, after = _calls(whole), _calls(smaller)
-    written = _Written(graph, network, smaller)
+    written = _Written(graph, model.ir_version, network, smaller)
     for place, node in written.nodes.items():
         written.set_weights(place, node)
         old, new = before.get(place, []), after.get(place, [])
@@ -112,6 +140,8 @@ def narrow(model: onnx.ModelProto, network: OnnxNetwork, whole: Graph, smaller: 
     return model
 
 
+#: The first version of the format in which constants need not be listed among the inputs.
+_UNLISTED = 4
 #: Ops with sizes that are not among the arguments of the calls they are read as.
 _ALWAYS = ("Resize",)
 
@@ -142,7 +172,7 @@ def _held(call: Node) -> list[Node]:
 class _Written:
     """The file while it is written."""
 
-    def __init__(self, graph: onnx.GraphProto, network: OnnxNetwork, smaller: Graph) -> None:
+    def __init__(self, graph: onnx.GraphProto, version: int, network: OnnxNetwork, smaller: Graph) -> None:
         self.graph = graph
         self.nodes = {place: node for place, node in enumerate(graph.node)}
         self._network = network
@@ -152,6 +182,7 @@ class _Written:
         #: constants that may become others in place
         self._own = {*self._holders, *self._values} - network.rest.reads
         self._fresh = 0
+        self._lists_weights = version < _UNLISTED
         #: what is computed from sizes
         self._sizes = network.sizes_read(smaller.example[0])
 
@@ -261,6 +292,10 @@ class _Written:
             self._fresh += 1
             name = f"{name}_{self._fresh}"
         self.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        if self._lists_weights:
+            self.graph.input.append(
+                onnx.helper.make_tensor_value_info(name, self.graph.initializer[-1].data_type, array.shape)
+            )
         return name
 
     def constant(self, name: str) -> NDArray[Any] | None:

@@ -12,21 +12,23 @@ import onnx
 from onnx import inliner
 
 from pfpcli.errors import InputError
+from pfpcli.images import TAKEN_CHANNELS
 
 #: The first opset in which numbers meet as they do in numpy.
 OLDEST = 7
-#: As many channels as images have.
-_CHANNELS = (1, 3, 4)
 #: Types of images that go in as torch has them.
-_REAL = ("float", "undefined")
+_TAKEN = ("float", "undefined")
 #: Ops whose numbers are whole by design: such a file has been quantised.
 _QUANTISED = re.compile(r"Q(uantize|Linear)|Dequantize|Integer$|^QGemm|^DynamicQuantize")
 
 
 def read_model(path: Path) -> onnx.ModelProto:
-    """The graph of a file, without functions of its own, and with its weights in it."""
+    """The graph of a file, without functions of its own and what no output needs, and with its weights in it."""
     model = onnx.load(path)
-    return inliner.inline_local_functions(model) if model.functions else model
+    if model.functions:
+        model = inliner.inline_local_functions(model)
+    drop_unused(model.graph)
+    return model
 
 
 def refuse(model: onnx.ModelProto, name: str) -> None:
@@ -47,15 +49,17 @@ def refuse(model: onnx.ModelProto, name: str) -> None:
         )
     if any(_QUANTISED.search(node.op_type) for node in model.graph.node):
         raise InputError(f"{name}: is quantised", "pass the network from before that, and quantise what comes out")
+    if model.graph.sparse_initializer:
+        raise InputError(f"{name}: holds sparse tensors", "export it with dense ones")
     inputs = shown(model)
     if len(inputs) != 1:
         named = ", ".join(each.name for each in inputs) or "none"
         raise InputError(f"{name}: has {len(inputs)} inputs ({named}); pfp reads networks of one")
     kind = onnx.TensorProto.DataType.Name(inputs[0].type.tensor_type.elem_type).lower()
-    if kind not in _REAL:
+    if kind not in _TAKEN:
         shorter = "pass the network in 32 bits, and convert what comes out"
-        whole = "leave the conversion in front of it out: `onnx.utils.extract_model`, or export it without that"
-        hint = whole if "int" in kind else shorter
+        other = "leave the conversion in front of it out: `onnx.utils.extract_model`, or export it without that"
+        hint = shorter if "float" in kind or kind == "double" else other
         raise InputError(f"{name}: reads images of type {kind}; pfp reads networks of 32-bit floats", hint)
 
 
@@ -66,7 +70,7 @@ def has_channels_last(model: onnx.ModelProto) -> bool:
     """
     (image,) = shown(model)
     sizes = sizes_of(image) or ()
-    if len(sizes) != 4 or sizes[3] not in _CHANNELS or sizes[1] in _CHANNELS:
+    if len(sizes) != 4 or sizes[3] not in TAKEN_CHANNELS or sizes[1] in TAKEN_CHANNELS:
         return False
     read = _channels_read(model.graph, image.name)
     # more of them where places were moved into channels on the way
@@ -111,6 +115,11 @@ def sizes_of(value: onnx.ValueInfoProto) -> tuple[int | None, ...] | None:
 def op_of(node: onnx.NodeProto) -> str:
     """What kind of node it is, with the domain of whoever made it up."""
     return node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
+
+
+def is_standard(node: onnx.NodeProto) -> bool:
+    """Whether the ONNX standard says what a node comes to, and it is no control flow."""
+    return node.domain in ("", "ai.onnx") and not any(_inner(node))
 
 
 def counted(ops: Iterable[str]) -> str:

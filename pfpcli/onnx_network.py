@@ -86,8 +86,8 @@ def read_onnx(path: Path) -> OnnxNetwork:
         raise InputError(f"{path.name}: cannot be read ({_first_line(error)})", "copy or export it again") from error
     refuse(model, path.name)
     found = network(model)
-    if not found.names.outputs:
-        said = counted(found.rest.ops)
+    if found.rest.unknown and not any(each.dim() > 1 for each in found.parameters()):
+        said = counted(found.rest.unknown)
         raise InputError(f"{path.name}: pfp does not read these ops of ONNX: {said}", _WITHOUT_IT)
     found.file = path
     return found
@@ -128,13 +128,16 @@ class OnnxNetwork(nn.Module):
         # what an Identity calls a constant -> what that is called
         same: dict[str, str] = {}
         self.rest = rest_of(graph, RULES)
-        unknown: set[str] = set()
+        left = {name for place in self.rest.places for name in graph.node[place].output}
+        followed = [node for place, node in enumerate(graph.node) if place not in self.rest.places]
+        wanted = {name for node in followed for name in node.input}.union(given)
         for place, node in enumerate(graph.node):
             inputs = tuple(same.get(name, name) for name in node.input)
             if place in self.rest.places:
-                unknown.update(node.output)
-            elif node.op_type == "Constant":
-                constants[node.output[0]] = _constant(node)
+                continue
+            if node.op_type == "Constant":
+                if node.output[0] in wanted:
+                    constants[node.output[0]] = _constant(node)
             elif node.op_type == "Identity" and inputs[0] in constants and node.output[0] not in given:
                 same[node.output[0]] = inputs[0]
             elif inputs and all(name in constants for name in inputs if name):
@@ -147,7 +150,7 @@ class OnnxNetwork(nn.Module):
                 self._nodes.append(
                     _Node(node.op_type, name, inputs, tuple(node.output), attributes, place, _alone(node))
                 )
-        ends = [name for name in given if name not in unknown]
+        ends = [name for name in given if name not in left]
         self.names = Names((image.name,), tuple(dict.fromkeys([*ends, *self.rest.ends])))
         named = set(constants)
         self._nodes = _apart(self._nodes, constants)
@@ -283,12 +286,12 @@ def _apart(nodes: list[_Node], constants: dict[str, NDArray[Any]]) -> list[_Node
     found = []
     for node in nodes:
         held = tuple(name for name in node.inputs if name in constants)
-        shown = [name for name in node.inputs if name and name not in constants]
+        computed = [name for name in node.inputs if name and name not in constants]
         origin: Hashable = node.name
         if any(sum(size > 1 for size in constants[name].shape) > 1 for name in held):
             origin = held
-        elif len(shown) == 1:
-            origin = (held, origins.get(shown[0]))
+        elif len(computed) == 1:
+            origin = (held, origins.get(computed[0]))
         origins.update(dict.fromkeys(node.outputs, origin))
         inputs = list(node.inputs)
         for place, name in enumerate(inputs):

@@ -56,7 +56,8 @@ class Written:
         onnx_vs_torch: largest relative difference.
         model_pt: "ok", or why there is no model.pt.
         timed: what the latency before and after is of.
-        exported: why an ONNX graph that came in was exported anew; "" where it was not.
+        is_whole: whether that is all of them.
+        exported: what an ONNX graph that was exported anew has lost by that, and why it was; "" where it was not.
     """
 
     files: dict[str, str | None]
@@ -64,6 +65,7 @@ class Written:
     onnx_vs_torch: float
     model_pt: str
     timed: Files
+    is_whole: bool
     exported: str = ""
 
 

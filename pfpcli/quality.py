@@ -58,8 +58,8 @@ def compare_all(
             x = images.to(device)
             whole = before.module(x)
             for graph, tally in zip(after, tallies, strict=True):
-                if before.stops:
-                    tally.add_undecided(_all(whole).cpu(), _all(graph.module(x)).cpu())
+                if before.is_undecided:
+                    tally.add_undecided(len(x), _all(whole).cpu(), _all(graph.module(x)).cpu())
                 else:
                     tally.add(_first(whole).cpu(), _first(graph.module(x)).cpu(), labels)
     return [tally.quality(source) for tally in tallies]
@@ -77,8 +77,8 @@ def _first(outputs: object) -> Tensor:
 
 
 def _all(outputs: object) -> Tensor:
-    """float[N, n], for a batch of N = 1: everything the network gives out."""
-    return torch.cat([x.reshape(1, -1) for x in tree_leaves(outputs) if x.is_floating_point()], 1)
+    """float[n]: everything the network gives out."""
+    return torch.cat([x.flatten() for x in tree_leaves(outputs) if x.is_floating_point()])
 
 
 class _Tally:
@@ -88,13 +88,13 @@ class _Tally:
         self.images = self.decisions = self.same = self.labelled = self.right_before = self.right_after = 0
         self.squares = self.squared_error = 0.0
 
-    def add_undecided(self, before: Tensor, after: Tensor) -> None:
-        self.images += len(before)
+    def add_undecided(self, images: int, before: Tensor, after: Tensor) -> None:
+        self.images += images
         self.squares += float(before.double().square().sum())
         self.squared_error += float((after.double() - before.double()).square().sum())
 
     def add(self, before: Tensor, after: Tensor, labels: NDArray[np.int64] | None) -> None:
-        self.add_undecided(before, after)
+        self.add_undecided(len(before), before, after)
         if before.dim() < 2 or before.shape[1] < 2:
             return
         first, second = before.argmax(1), after.argmax(1)

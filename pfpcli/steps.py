@@ -25,7 +25,7 @@ from pfpcli.groups import Groups, group
 from pfpcli.latency import Latency, latency
 from pfpcli.load import Source, load
 from pfpcli.onnx_network import OnnxNetwork
-from pfpcli.outcome import Files, Scored, Written
+from pfpcli.outcome import Scored, Written
 from pfpcli.plan import Budget, Plan, plan
 from pfpcli.quality import compare, compare_all
 from pfpcli.readers import Reader, readers
@@ -99,7 +99,8 @@ def _graph(source: Source, size: tuple[int, ...], file: Path) -> Graph:
     if source.program is not None:
         return from_program(source.program, example)
     if isinstance(source.module, OnnxNetwork):
-        graph = replace(trace(source.module, example), stops=source.module.rest.ops)
+        rest = source.module.rest
+        graph = replace(trace(source.module, example), stops=rest.ops, unread=rest.unknown)
         _check_reading(graph, source.module, file)
         return graph
     if not isinstance(source.module, torch.jit.ScriptModule):
@@ -277,16 +278,17 @@ def export_files(
         program = export.program(smaller)
         export.save_pt2(program, folder / FILES["pt2"])
         difference, exported = None, ""
-        timed: Files = (original, onnx)
+        timed, is_whole = (original, onnx), True
         if isinstance(source.module, OnnxNetwork) and source.module.file is not None:
             network = source.module
             narrow.copy(source.module.file, original)
             try:
                 difference = narrow.save(network, whole, smaller, onnx, samples)
-                of = network.whole if narrow.runs(network, original, samples) else network.as_read
+                is_whole = narrow.runs(network, original, samples)
+                of = network.whole if is_whole else network.as_read
                 timed = of(original), of(onnx)
             except narrow.CannotNarrow as error:
-                exported = str(error)
+                exported, is_whole = narrow.lost(network, str(error)), not network.rest.places
                 timed = network.as_read(original), onnx
         else:
             export.save_onnx(export.program(whole), whole, named, original, samples)
@@ -298,7 +300,7 @@ def export_files(
         free = ", ".join(export.open_sizes(onnx)) or "no size"
         step.summary = f"{' · '.join(models)} · {free} open · onnx ≡ torch (max {difference:.0e})"
     sizes = original.stat().st_size, onnx.stat().st_size
-    return Written(files, sizes, difference, model_pt, timed, exported)
+    return Written(files, sizes, difference, model_pt, timed, is_whole, exported)
 
 
 def _save_module(source: Source, smaller: Graph, path: Path) -> str:

@@ -57,7 +57,7 @@ def trace(module: nn.Module, example: Sequence[Tensor], original: nn.Module | No
         if not _has_free_batch(program):
             example, program = _with_fixed_batch(module, example)
         graph = from_program(program, example)
-    except TraceError as error:
+    except (TraceError, InputError) as error:
         try:
             part, stops = static_part(module, single)
         except Exception:
@@ -71,7 +71,7 @@ def _with_fixed_batch(module: nn.Module, example: tuple[Tensor, ...]) -> tuple[t
     single = tuple(x[:1] for x in example)
     try:
         return single, export_program(module, single)
-    except TraceError:
+    except (TraceError, InputError):
         return example, export_program(module, example)
 
 
@@ -92,7 +92,7 @@ def _with_free_sizes(module: nn.Module, original: nn.Module, graph: Graph) -> Gr
         free = from_program(
             export_program(module, graph.example, free_dims(graph.example, spatial=True)), graph.example
         )
-    except TraceError:
+    except (TraceError, InputError):
         return graph
     return replace(free, spatial=True) if free.dynamic and _gives(free, other, expected) else graph
 

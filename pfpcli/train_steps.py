@@ -70,8 +70,14 @@ def check_classes(calibration: Calibration, graph: Graph) -> None:
     """Refuse labels that are not those of the network: label i is its output i.
 
     Raises:
-        CalibrationError: there are no labels, or not as many as outputs.
+        CalibrationError: there are no labels, or not as many as outputs, or something is picked by the outputs.
     """
+    if graph.is_undecided:
+        ops = ", ".join(dict.fromkeys(graph.stops))
+        raise CalibrationError(
+            f"the network is followed up to {ops}; class labels say nothing about what goes in there",
+            "train it by what the original says there: `pfp compress … --recover lsq,distill`",
+        )
     output = next((node.meta["val"] for node in graph.outputs if node.meta["val"].is_floating_point()), None)
     sizes = () if output is None else tuple(output.shape[1:])
     if len(sizes) != 1:

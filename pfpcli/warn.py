@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from pfpcli.calibration import Division
 from pfpcli.graph import Graph
@@ -11,6 +10,7 @@ from pfpcli.groups import Groups
 from pfpcli.latency import Latency
 from pfpcli.load import Source
 from pfpcli.onnx_network import OnnxNetwork
+from pfpcli.onnx_rest import Rest
 from pfpcli.outcome import Outcome, SparseOutcome, TunedOutcome, Written
 from pfpcli.plan import Plan
 from pfpcli.readers import Reader
@@ -35,7 +35,7 @@ def warnings_about(outcome: Outcome) -> Iterator[str]:
         _stops(outcome.source, outcome.written, graph),
         _fixed_batch(graph),
         _unused(outcome.source, graph),
-        _exported(outcome.source, outcome.written),
+        _exported(outcome.written),
         _skipped(division),
         _no_faster(*outcome.timed),
     ):
@@ -55,6 +55,7 @@ def warnings_about_sparse(outcome: SparseOutcome) -> Iterator[str]:
         _stops(outcome.source, outcome.written, graph),
         _fixed_batch(graph),
         _unused(outcome.source, graph),
+        _exported(outcome.written),
         _skipped(division),
     ):
         if message:
@@ -67,6 +68,7 @@ def warnings_about_tuned(outcome: TunedOutcome) -> Iterator[str]:
         "" if outcome.training.has_helped else _did_not_help(outcome),
         _optimistic(outcome.division),
         _fixed_batch(outcome.groups.labelled.graph),
+        _exported(outcome.written),
         _skipped(outcome.division),
     ):
         if message:
@@ -140,22 +142,27 @@ def _fixed_batch(graph: Graph) -> str:
 
 
 def _stops(source: Source, written: Written, graph: Graph) -> str:
+    if isinstance(source.module, OnnxNetwork):
+        return _rest(source.module.rest, written)
     if not graph.stops:
         return ""
     ops = ", ".join(dict.fromkeys(graph.stops))
-    if isinstance(source.module, OnnxNetwork):
-        rest = source.module.rest
-        ends = "model.onnx and model.pt2 end in front of them"
-        kept = ends if written.exported else "they stay in model.onnx as they are, model.pt2 ends in front of them"
-        timed = "" if isinstance(written.timed[0], Path) else " or timed"
-        return (
-            f"the network is followed up to {ops}: those nodes and what comes after them ({len(rest.places)} nodes, "
-            f"{rest.numbers:,} parameters) are not cut, counted{timed}; {kept}"
-        )
     return (
         f"the forward pass ends in steps whose sizes depend on values ({ops}), which no ONNX of a fixed form can hold: "
         f"model.onnx ends in front of them, with {len(graph.outputs)} outputs; model.pt, where it was written, has all "
         "of it"
+    )
+
+
+def _rest(rest: Rest, written: Written) -> str:
+    if not rest.ops:
+        return ""
+    ends = "model.onnx and model.pt2 end in front of them"
+    kept = ends if written.exported else "they stay in model.onnx as they are, model.pt2 ends in front of them"
+    timed = "cut or counted" if written.is_whole else "cut, counted or timed"
+    return (
+        f"the network is followed up to {', '.join(rest.ops)}: those nodes and what comes after them "
+        f"({len(rest.places)} nodes, {rest.numbers:,} parameters) are not {timed}; {kept}"
     )
 
 
@@ -174,12 +181,10 @@ def _unused(source: Source, graph: Graph) -> str:
     )
 
 
-def _exported(source: Source, written: Written) -> str:
+def _exported(written: Written) -> str:
     if not written.exported:
         return ""
-    turned = isinstance(source.module, OnnxNetwork) and source.module.has_channels_last
-    first = ", which takes images with the channels first" if turned else ""
-    return f"model.onnx is no longer the graph that came in, but torch's export of it{first} ({written.exported})"
+    return f"model.onnx is no longer the graph that came in, but torch's export of it{written.exported}"
 
 
 def _skipped(division: Division) -> str:

@@ -420,6 +420,123 @@ def test_weights_that_are_read_behind_it_too_stay_whole_there(tmp_path: Path) ->
     assert np.prod(sizes[layers[1]]) < np.prod(sizes[weights[1]])
 
 
+def named(output: str) -> list[onnx.NodeProto]:
+    names = helper.make_tensor("names", TensorProto.STRING, [5], [b"a", b"b", b"c", b"d", b"e"])
+    return [
+        NODE("ArgMax", [output], ["index"], axis=1, keepdims=0),
+        NODE("Constant", [], ["names"], value=names),
+        NODE("Gather", ["names", "index"], ["end"]),
+    ]
+
+
+def test_names_of_classes_are_left_alone(tmp_path: Path) -> None:
+    path = followed_by(named, tmp_path / "net.onnx", kind=TensorProto.STRING)
+    source = load(path)
+    groups = groups_of(path, source)
+    assert groups.labelled.graph.stops == ()
+    smaller = cut(groups.labelled, groups.alive(random_drop(groups, 0)))
+    after = written(source, groups, smaller, tmp_path)
+    (found,) = export.run_onnx(export.session(after), [ZOO["plain"].example(3)[0]])
+    assert set(found) <= {*"abcde"}
+
+
+def test_outputs_in_front_of_the_rest_and_behind_it_are_kept(tmp_path: Path) -> None:
+    path = followed_by(picking, tmp_path / "net.onnx")
+    model = onnx.load(path)
+    scores = model.graph.node[-2].input[0]
+    model.graph.output.insert(0, helper.make_tensor_value_info(scores, TensorProto.FLOAT, None))
+    onnx.save(model, path)
+    source = load(path)
+    assert source.names is not None
+    assert source.names.outputs == (scores,)
+    groups = groups_of(path, source)
+    smaller = cut(groups.labelled, groups.alive(random_drop(groups, 0)))
+    after = onnx.load(written(source, groups, smaller, tmp_path))
+    assert [each.name for each in after.graph.output] == [scores, "end"]
+
+
+def test_what_no_output_needs_is_no_rest(tmp_path: Path) -> None:
+    net = ZOO["plain"]
+    model = onnx.load(write(net.module(), net.example()[0], tmp_path / "net.onnx"))
+    inside = next(node.output[0] for node in model.graph.node if node.op_type == "Relu")
+    model.graph.node.append(NODE("NonZero", [inside], ["unused"]))
+    onnx.save(model, tmp_path / "net.onnx")
+    source = load(tmp_path / "net.onnx")
+    assert isinstance(source.module, OnnxNetwork)
+    assert source.module.rest.places == frozenset()
+    assert source.names is not None
+    assert len(source.names.outputs) == 1
+
+
+def test_layers_behind_the_choice_of_a_nearest_one_are_said_to_stay(tmp_path: Path) -> None:
+    """A codebook: what is nearest goes on through layers of its own."""
+    generator = np.random.default_rng(0)
+    weights = {"first": (8, 3, 1, 1), "distances": (5, 8, 1, 1), "codes": (5, 6), "last": (6, 4)}
+    tensors = [
+        numpy_helper.from_array(generator.normal(size=size).astype(np.float32), name) for name, size in weights.items()
+    ]
+    nodes = [
+        NODE("Conv", ["x", "first"], ["a"]),
+        NODE("Conv", ["a", "distances"], ["b"]),
+        NODE("ArgMin", ["b"], ["nearest"], axis=1, keepdims=0),
+        NODE("Gather", ["codes", "nearest"], ["code"]),
+        NODE("MatMul", ["code", "last"], ["y"]),
+    ]
+    network = read_onnx(save(nodes, tmp_path / "net.onnx", tensors))
+    assert network.rest.ops == ("ArgMin",)
+    assert network.rest.numbers == 5 * 6 + 6 * 4
+
+
+def test_sizes_that_are_only_known_where_they_are_fixed_fix_the_network(tmp_path: Path) -> None:
+    held = {
+        "half": np.asarray([0.5, 0.5], np.float32), "starts": np.asarray([2], np.int64),
+        "ends": np.asarray([4], np.int64), "weight": np.ones((4, 3, 1, 1), np.float32),
+        "front": np.asarray([1, 3], np.int64),
+    }  # fmt: skip
+    nodes = [
+        NODE("Shape", ["x"], ["shape"]),
+        NODE("Slice", ["shape", "starts", "ends"], ["sides"]),
+        NODE("Cast", ["sides"], ["floats"], to=TensorProto.FLOAT),
+        NODE("Mul", ["floats", "half"], ["scaled"]),
+        NODE("Round", ["scaled"], ["rounded"]),
+        NODE("Cast", ["rounded"], ["wanted"], to=TensorProto.INT64),
+        NODE("Concat", ["front", "wanted"], ["sizes"], axis=0),
+        NODE("Resize", ["x", "", "", "sizes"], ["small"], mode="nearest"),
+        NODE("Conv", ["small", "weight"], ["y"]),
+    ]
+    tensors = [numpy_helper.from_array(value, name) for name, value in held.items()]
+    path = save(nodes, tmp_path / "net.onnx", tensors, sizes=[1, 3, "h", "w"])
+    graph = trace_groups(load(path), (3, 8, 8), Network(model=path), Console()).labelled.graph
+    assert not graph.spatial
+    assert graph.module(torch.randn(1, 3, 8, 8)).shape == (1, 4, 4, 4)
+
+
+def test_constants_that_a_cut_adds_to_an_old_file_are_listed_as_it_lists_them(tmp_path: Path) -> None:
+    net = ZOO["uneven_split"]
+    path = write(net.module(), net.example()[0], tmp_path / "net.onnx", opset=10)
+    model = onnx.load(path)
+    model.ir_version = 3
+    listed = {each.name for each in model.graph.input}
+    model.graph.input.extend(
+        helper.make_tensor_value_info(each.name, each.data_type, each.dims)
+        for each in model.graph.initializer
+        if each.name not in listed
+    )
+    onnx.save(model, path)
+    onnx.checker.check_model(path)
+    source = load(path)
+    groups = groups_of(path, source)
+    for seed in range(4):
+        smaller = cut(groups.labelled, groups.alive(random_drop(groups, seed)))
+        onnx.checker.check_model(written(source, groups, smaller, tmp_path))
+
+
+def test_strict_refuses_files_with_ops_that_no_rule_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["inspect", str(followed_by(picking, tmp_path / "net.onnx")), "--strict"]) == 1
+    assert "--strict: no rule for NonZero" in capsys.readouterr().err
+    assert cli.run(["inspect", str(followed_by(classes, tmp_path / "net.onnx")), "--strict"]) == 0
+
+
 def test_equal_vectors_by_another_name_stay_whole_behind_it(tmp_path: Path) -> None:
     """Exporters write equal biases once, and have Identity give them the names they had."""
     generator = np.random.default_rng(0)
@@ -490,9 +607,9 @@ def test_images_with_their_channels_last_go_in_as_they_did(tmp_path: Path) -> No
 
 
 def test_many_channels_of_narrow_images_are_first(tmp_path: Path) -> None:
-    weight = numpy_helper.from_array(np.ones((4, 16, 1, 1), np.float32), "weight")
-    path = save([NODE("Conv", ["x", "weight"], ["y"])], tmp_path / "net.onnx", [weight], sizes=["n", 16, 5, 3])
-    assert load(path).input_size == (16, 5, 3)
+    weight = numpy_helper.from_array(np.ones((4, 15, 1, 1), np.float32), "weight")
+    path = save([NODE("Conv", ["x", "weight"], ["y"])], tmp_path / "net.onnx", [weight], sizes=["n", 15, 5, 3])
+    assert load(path).input_size == (15, 5, 3)
 
 
 # --- what is refused -----------------------------------------------------------------------------------------------
@@ -628,8 +745,9 @@ def test_a_file_that_ends_in_what_is_not_read_is_cut_and_the_run_says_so(sample:
         cache=False,
     )  # fmt: skip
     assert any(
-        "up to NonZero" in each and "2 nodes, 0 parameters) are not cut, counted;" in each for each in run.warnings
+        "up to NonZero" in each and "2 nodes, 0 parameters) are not cut or counted;" in each for each in run.warnings
     )
+    assert run.quality.metric == "accuracy"  # one vector of scores is what goes in there
     assert [node.op_type for node in onnx.load(tmp_path / "run" / "model.onnx").graph.node][-2:] == [
         "NonZero", "Transpose",
     ]  # fmt: skip
@@ -641,6 +759,26 @@ def test_inspect_says_up_to_where_a_file_is_followed(tmp_path: Path, capsys: pyt
     path = followed_by(picking, tmp_path / "net.onnx")
     assert cli.run(["inspect", str(path)]) == 0
     assert "followed up to NonZero: they and what comes after stay" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_graph_that_cannot_be_written_into_is_exported_and_the_run_says_what_is_lost(
+    sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = onnx.load(sample)
+    model.graph.node.extend(classes(model.graph.output[0].name))
+    del model.graph.output[:]
+    model.graph.output.append(helper.make_tensor_value_info("end", TensorProto.INT64, None))
+    onnx.save(model, tmp_path / "net.onnx")
+
+    def cannot(*_: object) -> onnx.ModelProto:
+        raise narrow.CannotNarrow("Reshape 7")
+
+    monkeypatch.setattr(narrow, "narrow", cannot)
+    run = pfpcli.compress(
+        tmp_path / "net.onnx", SAMPLES / "images", keep=0.5, allocate="uniform", recover=(), out=tmp_path / "run",
+    )  # fmt: skip
+    (said,) = (each for each in run.warnings if "torch's export" in each)
+    assert "which ends in front of what was not followed (Reshape 7)" in said
 
 
 def test_single_weights_of_an_onnx_file_become_zeros_in_its_graph(sample: Path, tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ class _Task:
     def __init__(self, kept: Cut, smaller: Graph) -> None:
         whole, there = kept.labelled.graph, {node.name: node for node in smaller.nodes}
         self._kept = kept
-        self._has_decisions = not whole.stops
+        self._has_decisions = not whole.is_undecided
         # node of the original -> that of the cut network
         self._features = {node: there[node.name] for node in [*sums(kept), *features(kept)] if node.name in there}
         self._teacher, self._student = Watch(whole, self._features), Watch(smaller, self._features.values())
