@@ -49,7 +49,7 @@ to the same fractions of their multiply-adds, and judged by the same images.
   Torch-Pruning and onnxsim has the bisection in it, since they take no budget of MACs. Memory is that of the whole
   process at its peak by then, libraries included.
 
-One run of every point, one seed; what was trained with one thread had other work on the other core. – stands for what
+One run of every point, one seed; what was measured with one thread had other work on the other core. – stands for what
 was not measured; rows and tables of which nothing was are left out (`make bench-accuracy` measures all of them, in many
 hours)."""
 
