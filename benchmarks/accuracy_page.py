@@ -49,7 +49,8 @@ to the same fractions of their multiply-adds, and judged by the same images.
   Torch-Pruning and onnxsim has the bisection in it, since they take no budget of MACs. Memory is that of the whole
   process at its peak by then, libraries included.
 
-One run of every point, one seed; what was measured with one thread had other work on the other core. – stands for what
+One run of every point, one seed. †: measured with one thread, other work on the other core and at times on its own, so
+these seconds are not to be set against those of two threads. – stands for what
 was not measured; rows and tables of which nothing was are left out (`make bench-accuracy` measures all of them, in many
 hours)."""
 
@@ -151,7 +152,7 @@ def cost(record: Record | None) -> tuple[str, str]:
     """Seconds and megabytes."""
     if record is None or record["status"] != "ok":
         return "–", "–"
-    return f"{record['seconds']:.1f}", f"{record['peak_mb']:.0f}"
+    return f"{record['seconds']:.1f}{' †' if record['threads'] == 1 else ''}", f"{record['peak_mb']:.0f}"
 
 
 def charted(found: list[Record]) -> list[chart.Line]:
