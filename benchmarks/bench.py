@@ -23,20 +23,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pfpcli import export, kernel, pfp
-from pfpcli.cost import count
-from pfpcli.curves import curves
-from pfpcli.cut import Cut, cut
-from pfpcli.flow import label
-from pfpcli.groups import group
-from pfpcli.ops import Columns
-from pfpcli.plan import Budget, orders, plan
-from pfpcli.readers import readers
-from pfpcli.recover.lockstep import Lockstep
-from pfpcli.recover.refit import Refit
-from pfpcli.score import Task, score
-from pfpcli.trace import trace
-from pfpcli.verify import cut_vs_masked
+from pfpcli.channels.cost import count
+from pfpcli.channels.flow import label
+from pfpcli.channels.groups import group
+from pfpcli.channels.reading_layers import readers
+from pfpcli.channels.rules import Columns
+from pfpcli.cutting.cut import Cut, cut
+from pfpcli.cutting.verify import cut_vs_masked
+from pfpcli.exporting import export
+from pfpcli.graph.trace import trace
+from pfpcli.planning.curves import curves
+from pfpcli.planning.plan import Budget, orders, plan
+from pfpcli.recovery.lockstep import Lockstep
+from pfpcli.recovery.refit import Refit
+from pfpcli.scoring import kernel, pfp
+from pfpcli.scoring.score import Task, score
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 import reference

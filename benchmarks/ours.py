@@ -28,11 +28,11 @@ from peers import Point
 from points import BUDGETS, OWN_TRAINING, VARIANTS, unable
 from torch import Tensor, nn
 
-from pfpcli.console import Console, Step
-from pfpcli.criteria import CRITERIA
 from pfpcli.errors import PfpError
-from pfpcli.pipeline import compress
-from pfpcli.record import FILES, Run
+from pfpcli.jobs.pipeline import compress
+from pfpcli.progress import Console, Step
+from pfpcli.records.record import FILES, Run
+from pfpcli.scoring.criteria import CRITERIA
 from pfpcli.settings import Settings
 
 #: The steps of a run that are the compression; the others read files, check, judge and write.

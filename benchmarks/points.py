@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from pfpcli.criteria import CRITERIA
+from pfpcli.scoring.criteria import CRITERIA
 from pfpcli.settings import Settings
 
 #: Budgets in fractions of the MACs, the most telling first.

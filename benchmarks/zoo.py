@@ -97,17 +97,17 @@ def examine(name: str) -> dict[str, Any]:
     import torch
     from torch.utils._pytree import tree_leaves
 
-    from pfpcli import export
-    from pfpcli.cost import Predictor, count
-    from pfpcli.cut import Cut, cut
+    from pfpcli.channels.cost import Predictor, count
+    from pfpcli.channels.flow import label
+    from pfpcli.channels.groups import group
+    from pfpcli.cutting.cut import Cut, cut
+    from pfpcli.cutting.masked import InFloat64, Masked
+    from pfpcli.cutting.verify import relative
     from pfpcli.errors import BudgetError
-    from pfpcli.flow import label
-    from pfpcli.groups import group
-    from pfpcli.masked import InFloat64, Masked
-    from pfpcli.plan import Budget, plan
-    from pfpcli.score import Scores
-    from pfpcli.trace import trace
-    from pfpcli.verify import relative
+    from pfpcli.exporting import export
+    from pfpcli.graph.trace import trace
+    from pfpcli.planning.plan import Budget, plan
+    from pfpcli.scoring.score import Scores
 
     torch.set_num_threads(1)
     module, sizes = build(name)

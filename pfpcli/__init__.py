@@ -16,7 +16,7 @@ from typing import Any
 
 from pfpcli._version import __version__
 from pfpcli.errors import PfpError
-from pfpcli.record import Run, SparseRun, TunedRun
+from pfpcli.records.record import Run, SparseRun, TunedRun
 from pfpcli.settings import Finetune, Settings, Sparsity
 
 __all__ = [
@@ -52,8 +52,8 @@ def compress(model: str | Path, calib: str | Path, *, keep: float = Settings.kee
     Raises:
         PfpError: it could not be done; `error.hint` says what to do instead.
     """
-    from pfpcli.console import Console
-    from pfpcli.pipeline import compress
+    from pfpcli.jobs.pipeline import compress
+    from pfpcli.progress import Console
 
     run, _ = compress(Settings(model=Path(model), calib=Path(calib), keep=keep, **_settled(settings)), Console())
     return run
@@ -74,8 +74,8 @@ def sparsify(model: str | Path, calib: str | Path, *, keep: float = Sparsity.kee
     Raises:
         PfpError: it could not be done; `error.hint` says what to do instead.
     """
-    from pfpcli.console import Console
-    from pfpcli.pipeline import sparsify
+    from pfpcli.jobs.pipeline import sparsify
+    from pfpcli.progress import Console
 
     run, _ = sparsify(Sparsity(model=Path(model), calib=Path(calib), keep=keep, **_settled(settings)), Console())
     return run
@@ -95,9 +95,9 @@ def finetune(run: str | Path, data: str | Path, **settings: Any) -> TunedRun:
     Raises:
         PfpError: it could not be done; `error.hint` says what to do instead.
     """
-    from pfpcli.console import Console
-    from pfpcli.pipeline import finetune
-    from pfpcli.remembered import network_of, remembered
+    from pfpcli.jobs.pipeline import finetune
+    from pfpcli.progress import Console
+    from pfpcli.records.remembered import network_of, remembered
 
     given = {**network_of(Path(run)), "calib": Path(data), **_settled(settings)}
     tuned, _ = finetune(Finetune(**{**given, **remembered(given)}), Console())

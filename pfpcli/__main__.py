@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pfpcli.cli import main
+from pfpcli.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -8,10 +8,10 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from pfpcli.allocate import ALLOCATIONS
-from pfpcli.criteria import CRITERIA, WEIGHT_CRITERIA
 from pfpcli.errors import InputError
-from pfpcli.recover import RECOVERIES
+from pfpcli.planning.allocations import ALLOCATIONS
+from pfpcli.recovery import RECOVERIES
+from pfpcli.scoring.criteria import CRITERIA, WEIGHT_CRITERIA
 
 #: Times that all images are seen in training where no limit is given.
 EPOCHS = 30
@@ -151,7 +151,7 @@ class Rank(Scoring):
     """How channels are scored.
 
     Attributes:
-        criterion: one of `pfpcli.criteria.CRITERIA`; "pfp" is the sensitivity of Provable Filter Pruning.
+        criterion: one of `pfpcli.scoring.criteria.CRITERIA`; "pfp" is the sensitivity of Provable Filter Pruning.
     """
 
     criterion: str = "pfp"
@@ -162,7 +162,7 @@ class Compare(Scoring):
     """Which criteria to compare, and where.
 
     Attributes:
-        criteria: some of `pfpcli.criteria.CRITERIA`.
+        criteria: some of `pfpcli.scoring.criteria.CRITERIA`.
         keeps: fractions of `keep_of` to keep, each 0 < keep <= 1.
         keep_of: what `keeps` measure, "params" or "macs".
         out: folder; None means pfp-runs/<model>-criteria.
@@ -196,9 +196,9 @@ class Settings(Rank):
         keep: fraction of `keep_of` to keep, 0 < keep <= 1.
         keep_of: what `keep` measures, "params" or "macs".
         epsilon: keep as little as leaves every layer within this relative error; `keep` does not count then.
-        allocate: who says how many channels each group keeps, one of `pfpcli.allocate.ALLOCATIONS`.
+        allocate: who says how many channels each group keeps, one of `pfpcli.planning.allocations.ALLOCATIONS`.
         steps: cut in so many steps, with recovery and scoring between them.
-        recover: what is done after a cut to get back what was lost, some of `pfpcli.recover.RECOVERIES`, in order.
+        recover: what is done after a cut to get back what was lost, some of `pfpcli.recovery.RECOVERIES`, in order.
         epochs: of "distill": times that all images are seen, at most; None means 30 where `minutes` is no limit either.
         minutes: how long "distill" takes, at most; shared by the steps.
         multiple_of: kept channels are rounded up to a multiple of this.
@@ -260,7 +260,7 @@ class Sparsity(Calibrated):
     """Which single weights to remove, and how many.
 
     Attributes:
-        criterion: one of `pfpcli.criteria.WEIGHT_CRITERIA`; "sipp" is the sensitivity of SiPP.
+        criterion: one of `pfpcli.scoring.criteria.WEIGHT_CRITERIA`; "sipp" is the sensitivity of SiPP.
         delta: probability with which an error bound may fail; it sets the size of the calibration set too.
         keep: fraction of the parameters that stay nonzero, 0 < keep <= 1.
         cut_dead: cut the channels off that nothing reads any more.

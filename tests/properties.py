@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from pfpcli.cost import Predictor, count
-from pfpcli.cut import Cut, cut
-from pfpcli.graph import Graph
-from pfpcli.groups import Groups
-from pfpcli.masked import InFloat64, Masked
+from pfpcli.channels.cost import Predictor, count
+from pfpcli.channels.groups import Groups
+from pfpcli.cutting.cut import Cut, cut
+from pfpcli.cutting.masked import InFloat64, Masked
+from pfpcli.graph.graph import Graph
 
 #: float64 has 15.9 digits; sums in another order cost a few of them.
 EXACT = 1e-12

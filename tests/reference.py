@@ -7,9 +7,9 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from pfpcli import pfp
-from pfpcli.groups import Groups
-from pfpcli.readers import Reader, Walk, readers
+from pfpcli.channels.groups import Groups
+from pfpcli.channels.reading_layers import Reader, Walk, readers
+from pfpcli.scoring import pfp
 
 
 def sensitivities(groups: Groups, images: Iterable[Tensor]) -> dict[str, Tensor]:

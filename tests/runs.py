@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from pfpcli.record import Certificate, Cost, GroupRow, Layer, LayerError, Quality, Run, Verification
+from pfpcli.records.record import Certificate, Cost, GroupRow, Layer, LayerError, Quality, Run, Verification
 from pfpcli.settings import Settings
 
 BLOCKS = ((16, 10), (16, 9), (32, 20), (32, 19), (64, 37), (64, 30))

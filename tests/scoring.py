@@ -7,9 +7,9 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from pfpcli.groups import Groups
-from pfpcli.readers import readers
-from pfpcli.score import Scores, Task, score
+from pfpcli.channels.groups import Groups
+from pfpcli.channels.reading_layers import readers
+from pfpcli.scoring.score import Scores, Task, score
 
 
 def task(groups: Groups, batches: Iterable[Tensor], labels: Tensor | None = None, **settings: object) -> Task:

@@ -11,18 +11,21 @@ import pytest
 import torch
 from torch import nn
 
-from pfpcli import certificate, cli, describe, pfp
-from pfpcli.cut import Cut, cut
+from pfpcli.channels.flow import label
+from pfpcli.channels.groups import Groups, group
+from pfpcli.channels.reading_layers import Walk, readers
+from pfpcli.cli import main as cli
+from pfpcli.cutting import certificate
+from pfpcli.cutting.cut import Cut, cut
+from pfpcli.cutting.plan_file import replan
+from pfpcli.cutting.reweight import reweight
 from pfpcli.errors import BudgetError
-from pfpcli.flow import label
-from pfpcli.groups import Groups, group
-from pfpcli.plan import Budget, Plan, plan
-from pfpcli.readers import Walk, readers
-from pfpcli.record import read
-from pfpcli.replan import replan
-from pfpcli.reweight import reweight
-from pfpcli.score import Scores
-from pfpcli.trace import trace
+from pfpcli.graph.trace import trace
+from pfpcli.jobs import describe
+from pfpcli.planning.plan import Budget, Plan, plan
+from pfpcli.records.record import read
+from pfpcli.scoring import pfp
+from pfpcli.scoring.score import Scores
 from scoring import scores as score
 from zoo import ZOO, Net, conv, head
 

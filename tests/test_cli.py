@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 
 import pfpcli
-from pfpcli import cli, terminal_console
-from pfpcli.console import Console
+from pfpcli.cli import main as cli
+from pfpcli.cli import terminal as terminal_console
 from pfpcli.errors import BudgetError, CheckFailed, InputError
-from pfpcli.record import Run
+from pfpcli.progress import Console
+from pfpcli.records.record import Run
 from pfpcli.settings import Settings
 from runs import failed, run
 
@@ -36,7 +37,7 @@ for name in ("FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS", "PFP_NO_PROGRESS"):
 FAKE = """
 import os, sys, time, types
 import runs
-from pfpcli.folders import run_folder
+from pfpcli.records.folders import run_folder
 
 def compress(settings, console):
     with run_folder(settings.out, settings.name) as (folder, name):
@@ -54,9 +55,9 @@ def compress(settings, console):
         (folder / "run.json").write_text(made.json(), encoding="utf-8")
     return made, name
 
-sys.modules["pfpcli.pipeline"] = types.ModuleType("pfpcli.pipeline")
-sys.modules["pfpcli.pipeline"].compress = compress
-from pfpcli.cli import main
+sys.modules["pfpcli.jobs.pipeline"] = types.ModuleType("pfpcli.jobs.pipeline")
+sys.modules["pfpcli.jobs.pipeline"].compress = compress
+from pfpcli.cli.main import main
 main()
 """
 COMPRESS = ["compress", "model.pt", "--calib", "imgs"]
@@ -103,9 +104,9 @@ def pipeline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Any],
                     raise outcome
             return outcome, "pfp-runs/model-keep0.50"
 
-        module = types.ModuleType("pfpcli.pipeline")
+        module = types.ModuleType("pfpcli.jobs.pipeline")
         module.compress = compress  # type: ignore[attr-defined]
-        monkeypatch.setitem(sys.modules, "pfpcli.pipeline", module)
+        monkeypatch.setitem(sys.modules, "pfpcli.jobs.pipeline", module)
         return seen
 
     return install

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from pfpcli import cli
+from pfpcli.cli import main as cli
 from pfpcli.report import chart
 
 

@@ -30,11 +30,12 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 import pfpcli
-from pfpcli import cli, export
-from pfpcli.commands.talk import Talk
+from pfpcli.cli import main as cli
+from pfpcli.cli.session import Talk
 from pfpcli.errors import CalibrationError, InputError
-from pfpcli.preprocess import PRESETS
-from pfpcli.record import FILES, Run
+from pfpcli.exporting import export
+from pfpcli.images.preprocess import PRESETS
+from pfpcli.records.record import FILES, Run
 from zoo import conv, head
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -781,8 +782,8 @@ REFUSED: dict[str, tuple[list[str], str, str]] = {
 #: A process that has imported torch and forks for every command, so that only one of them waits for the import.
 SERVER = """
 import json, os, sys, torch
-import pfpcli.pipeline
-from pfpcli.cli import main
+import pfpcli.jobs.pipeline
+from pfpcli.cli.main import main
 
 torch.export.export(torch.nn.ReLU(), (torch.zeros(1),))  # its first call imports half of torch
 

@@ -11,15 +11,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pfpcli.criteria import CRITERIA, ensembles
-from pfpcli.criteria.activations import removal_order
-from pfpcli.criteria.sensitivity import sensitivity
+from pfpcli.channels.flow import label
+from pfpcli.channels.groups import Groups, group
+from pfpcli.channels.reading_layers import readers
 from pfpcli.errors import UnsupportedError
-from pfpcli.flow import label
-from pfpcli.groups import Groups, group
-from pfpcli.readers import readers
-from pfpcli.score import Scores, score
-from pfpcli.trace import from_program, trace
+from pfpcli.graph.trace import from_program, trace
+from pfpcli.scoring.criteria import CRITERIA, ensembles
+from pfpcli.scoring.criteria.activations import removal_order
+from pfpcli.scoring.criteria.sensitivity import sensitivity
+from pfpcli.scoring.score import Scores, score
 from scoring import task
 from zoo import ZOO, Calls, conv
 

@@ -7,16 +7,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pfpcli import plan as planning
-from pfpcli.cost import count
-from pfpcli.criteria.elimination import Block, eliminate
-from pfpcli.curves import MEASURED, Curve, curves
-from pfpcli.flow import label
-from pfpcli.groups import Groups, group
-from pfpcli.normal import damped
-from pfpcli.plan import Budget, orders, plan
-from pfpcli.score import Scores
-from pfpcli.trace import trace
+from pfpcli.activations.least_squares import damped
+from pfpcli.channels.cost import count
+from pfpcli.channels.flow import label
+from pfpcli.channels.groups import Groups, group
+from pfpcli.graph.trace import trace
+from pfpcli.planning import plan as planning
+from pfpcli.planning.curves import MEASURED, Curve, curves
+from pfpcli.planning.plan import Budget, orders, plan
+from pfpcli.scoring.criteria.elimination import Block, eliminate
+from pfpcli.scoring.score import Scores
 from scoring import scores, task
 from zoo import conv, head
 from zoo_blocks import NETS

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from pfpcli.cost import Costs, count
-from pfpcli.cut import cut
-from pfpcli.flow import label
-from pfpcli.graph import Graph
-from pfpcli.groups import Groups, group
-from pfpcli.trace import trace
+from pfpcli.channels.cost import Costs, count
+from pfpcli.channels.flow import label
+from pfpcli.channels.groups import Groups, group
+from pfpcli.cutting.cut import cut
+from pfpcli.graph.graph import Graph
+from pfpcli.graph.trace import trace
 from properties import (
     assert_costs_as_predicted,
     assert_equals_masked,

@@ -12,9 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from pfpcli.decode import batches
-from pfpcli.images import check_fits, common_size, open_folder
-from pfpcli.preprocess import PRESETS, Preprocess
+from pfpcli.images.decode import batches
+from pfpcli.images.folder import check_fits, common_size, open_folder
+from pfpcli.images.preprocess import PRESETS, Preprocess
 from test_images import IMAGENET, NONE, RAW, UNIT, arrays, draw, folder, names, noise, read, refusal, save, truncate
 
 # -------------------------------------------------------------------------------------------------------- images

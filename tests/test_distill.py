@@ -12,17 +12,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pfpcli.calibration import Calibration, Division
-from pfpcli.cut import Cut, cut
-from pfpcli.flow import label
-from pfpcli.graph import Graph
-from pfpcli.groups import group
-from pfpcli.images import open_folder
-from pfpcli.load import load
-from pfpcli.preprocess import preprocessing
-from pfpcli.recover import augment, distill, stream, train
+from pfpcli.channels.flow import label
+from pfpcli.channels.groups import group
+from pfpcli.cutting.cut import Cut, cut
+from pfpcli.graph.graph import Graph
+from pfpcli.graph.trace import trace
+from pfpcli.images.calibration import Calibration, Division
+from pfpcli.images.folder import open_folder
+from pfpcli.images.preprocess import preprocessing
+from pfpcli.models.load import load
+from pfpcli.recovery import augment, distill, stream, train
 from pfpcli.settings import Calibrated
-from pfpcli.trace import trace
 from properties import random_drop
 from zoo import ZOO, Calls, conv, head
 

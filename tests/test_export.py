@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch.utils._pytree import tree_leaves
 
-from pfpcli import export
-from pfpcli.cut import cut
-from pfpcli.flow import label
-from pfpcli.graph import Graph
-from pfpcli.groups import group
-from pfpcli.trace import trace
+from pfpcli.channels.flow import label
+from pfpcli.channels.groups import group
+from pfpcli.cutting.cut import cut
+from pfpcli.exporting import export
+from pfpcli.graph.graph import Graph
+from pfpcli.graph.trace import trace
 from properties import random_drop
 from zoo_blocks import NETS
 

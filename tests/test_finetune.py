@@ -14,10 +14,12 @@ import torch
 from torch import Tensor
 
 import pfpcli
-from pfpcli import cli, record, train_steps
-from pfpcli.folders import cache_folder
-from pfpcli.record import FILES, TunedRun
-from pfpcli.recover.stream import Stream
+from pfpcli.cli import main as cli
+from pfpcli.jobs import train_steps
+from pfpcli.records import record
+from pfpcli.records.folders import cache_folder
+from pfpcli.records.record import FILES, TunedRun
+from pfpcli.recovery.stream import Stream
 from pfpcli.report import render
 from pfpcli.settings import Finetune
 from test_compress import hashes, leaks, run_onnx

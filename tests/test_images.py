@@ -12,10 +12,10 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from pfpcli.decode import batches
 from pfpcli.errors import CalibrationError
-from pfpcli.images import ImageSet, check_fits, common_size, open_folder, split
-from pfpcli.preprocess import PRESETS, Preprocess
+from pfpcli.images.decode import batches
+from pfpcli.images.folder import ImageSet, check_fits, common_size, open_folder, split
+from pfpcli.images.preprocess import PRESETS, Preprocess
 
 UNIT = PRESETS["unit"]
 RAW = PRESETS["raw255"]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from pfpcli import cli
+from pfpcli.cli import main as cli
 from zoo import ZOO, conv, head
 
 

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from pfpcli.errors import InputError, TraceError
-from pfpcli.load import LOADERS, _open, load
-from pfpcli.torchscript import script_to_fx
+from pfpcli.models.load import LOADERS, _open, load
+from pfpcli.models.torchscript import script_to_fx
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 

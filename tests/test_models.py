@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 
 import pfpcli
-from pfpcli.cut import cut
-from pfpcli.flow import label
-from pfpcli.groups import group
-from pfpcli.record import FILES, Run
-from pfpcli.trace import trace
+from pfpcli.channels.flow import label
+from pfpcli.channels.groups import group
+from pfpcli.cutting.cut import cut
+from pfpcli.graph.trace import trace
+from pfpcli.records.record import FILES, Run
 
 torchvision = pytest.importorskip("torchvision")
 

@@ -15,19 +15,22 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 import pfpcli
-from pfpcli import cli, export, narrow, pipeline
-from pfpcli.console import Console
-from pfpcli.cost import count
-from pfpcli.cut import cut
+from pfpcli.channels.cost import count
+from pfpcli.channels.flow import label
+from pfpcli.channels.groups import Groups, group
+from pfpcli.cli import main as cli
+from pfpcli.cutting.cut import cut
 from pfpcli.errors import CheckFailed, InputError
-from pfpcli.flow import label
-from pfpcli.graph import Graph
-from pfpcli.groups import Groups, group
-from pfpcli.load import Source, load
-from pfpcli.onnx_network import OnnxNetwork, read_onnx
+from pfpcli.exporting import export
+from pfpcli.graph.graph import Graph
+from pfpcli.graph.trace import trace
+from pfpcli.jobs import pipeline
+from pfpcli.jobs.steps import trace_groups
+from pfpcli.models.load import Source, load
+from pfpcli.onnx_io import write as narrow
+from pfpcli.onnx_io.network import OnnxNetwork, read_onnx
+from pfpcli.progress import Console
 from pfpcli.settings import Network
-from pfpcli.steps import trace_groups
-from pfpcli.trace import trace
 from properties import assert_costs_as_predicted, assert_equals_masked, difference, random_drop
 from zoo import ZOO, conv, head
 

@@ -12,8 +12,8 @@ import torch
 from onnx import numpy_helper
 
 from pfpcli.errors import InputError
-from pfpcli.onnx_network import network
-from pfpcli.onnx_ops import RULES
+from pfpcli.onnx_io.network import network
+from pfpcli.onnx_io.ops import RULES
 
 #: Cases that are not for pfp, by words in their names.
 LEFT_OUT = (

@@ -18,13 +18,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.fx.node import Node
 
-from pfpcli import ops
-from pfpcli.cut import cut
-from pfpcli.flow import label
-from pfpcli.groups import Groups, group
-from pfpcli.masked import InFloat64
-from pfpcli.readers import readers
-from pfpcli.trace import trace
+from pfpcli.channels import rules as ops
+from pfpcli.channels.flow import label
+from pfpcli.channels.groups import Groups, group
+from pfpcli.channels.reading_layers import readers
+from pfpcli.cutting.cut import cut
+from pfpcli.cutting.masked import InFloat64
+from pfpcli.graph.trace import trace
 from properties import (
     assert_costs_as_predicted,
     assert_equals_masked,

@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
-from pfpcli import ops, pfp
-from pfpcli.flow import label
-from pfpcli.graph import Graph, owner
-from pfpcli.trace import from_program, trace
+from pfpcli.channels import rules as ops
+from pfpcli.channels.flow import label
+from pfpcli.graph.graph import Graph, owner
+from pfpcli.graph.trace import from_program, trace
+from pfpcli.scoring import pfp
 
 SHARED = Path(__file__).parents[1].parent / "shared"
 ORACLE = SHARED / "oracle"

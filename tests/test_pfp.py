@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pfpcli import kernel, pfp
-from pfpcli.ops import Columns
+from pfpcli.channels.rules import Columns
+from pfpcli.scoring import kernel, pfp
 
 #: The micro net: two outputs, three inputs.
 WEIGHT = torch.tensor([[2.0, 1, 0], [-1, 1, -1]])

@@ -9,14 +9,14 @@ import pytest
 import torch
 
 import reference
-from pfpcli.cost import Predictor
+from pfpcli.channels.cost import Predictor
+from pfpcli.channels.flow import label
+from pfpcli.channels.groups import Groups, group
+from pfpcli.channels.reading_layers import readers
 from pfpcli.errors import BudgetError, UnsupportedError
-from pfpcli.flow import label
-from pfpcli.groups import Groups, group
-from pfpcli.plan import Budget, Plan, plan
-from pfpcli.readers import readers
-from pfpcli.score import Scores
-from pfpcli.trace import trace
+from pfpcli.graph.trace import trace
+from pfpcli.planning.plan import Budget, Plan, plan
+from pfpcli.scoring.score import Scores
 from scoring import scores as score
 from zoo import ZOO, Net, conv, head
 

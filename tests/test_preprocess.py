@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pfpcli.preprocess import Preprocess, preprocessing
+from pfpcli.images.preprocess import Preprocess, preprocessing
 from pfpcli.settings import Settings
 from test_images import IMAGENET, NONE, RAW, UNIT, refusal
 

@@ -15,8 +15,10 @@ import pytest
 import torch
 from torch import nn
 
-from pfpcli import calibration, cli, processes
-from pfpcli.criteria import CRITERIA
+from pfpcli import processes
+from pfpcli.cli import main as cli
+from pfpcli.images import calibration
+from pfpcli.scoring.criteria import CRITERIA
 
 ROOT = Path(__file__).resolve().parents[1]
 RUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -26,7 +28,8 @@ BATCH = 32 * 3 * 8 * 8
 #: Commands, one after the other, in the same processes.
 SCRIPT = f"""
 import sys
-from pfpcli import calibration, cli
+from pfpcli.images import calibration
+from pfpcli.cli import main as cli
 
 if __name__ == "__main__":
     calibration._BATCH = {BATCH}

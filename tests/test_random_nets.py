@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from pfpcli.cut import cut
-from pfpcli.flow import label
-from pfpcli.groups import group
-from pfpcli.trace import trace
+from pfpcli.channels.flow import label
+from pfpcli.channels.groups import group
+from pfpcli.cutting.cut import cut
+from pfpcli.graph.trace import trace
 from properties import (
     assert_costs_as_predicted,
     assert_equals_masked,

@@ -11,17 +11,17 @@ from torch import Tensor, nn
 from torch.fx.node import Node
 from torch.utils._pytree import tree_leaves
 
-from pfpcli import recover_steps
-from pfpcli.cut import Cut, cut
-from pfpcli.flow import label
-from pfpcli.graph import Graph
-from pfpcli.groups import Groups, group
-from pfpcli.normal import Dual, Normal
-from pfpcli.recover import refit, tail
-from pfpcli.recover.batch_norms import Recalibrate
-from pfpcli.recover.lockstep import Lockstep
-from pfpcli.recover.refit import Refit
-from pfpcli.trace import trace
+from pfpcli.activations.least_squares import Dual, Normal
+from pfpcli.channels.flow import label
+from pfpcli.channels.groups import Groups, group
+from pfpcli.cutting.cut import Cut, cut
+from pfpcli.graph.graph import Graph
+from pfpcli.graph.trace import trace
+from pfpcli.jobs import recover_steps
+from pfpcli.recovery import refit, tail
+from pfpcli.recovery.batch_norms import Recalibrate
+from pfpcli.recovery.lockstep import Lockstep
+from pfpcli.recovery.refit import Refit
 from properties import random_drop
 from zoo import Calls, conv, head
 from zoo_blocks import NETS

@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from pfpcli import describe
-from pfpcli.cost import Predictor, count
-from pfpcli.cut import Cut, cut
+from pfpcli.channels.cost import Predictor, count
+from pfpcli.channels.flow import label
+from pfpcli.channels.groups import Groups, group
+from pfpcli.channels.reading_layers import readers
+from pfpcli.cutting.cut import Cut, cut
+from pfpcli.cutting.plan_file import follow, replan
 from pfpcli.errors import InputError
-from pfpcli.flow import label
-from pfpcli.graph import Graph
-from pfpcli.groups import Groups, group
-from pfpcli.plan import Budget, everything
-from pfpcli.readers import readers
-from pfpcli.replan import follow, replan
-from pfpcli.trace import trace
+from pfpcli.graph.graph import Graph
+from pfpcli.graph.trace import trace
+from pfpcli.jobs import describe
+from pfpcli.planning.plan import Budget, everything
 from properties import random_drop
 from zoo_blocks import NETS
 

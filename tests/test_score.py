@@ -12,8 +12,9 @@ import pytest
 import torch
 from torch import nn
 
-from pfpcli import cache, cli
-from pfpcli.record import read
+from pfpcli.cli import main as cli
+from pfpcli.jobs import cache
+from pfpcli.records.record import read
 
 SHARED = Path(__file__).parents[1].parent / "shared"
 ORACLE = SHARED / "oracle"

@@ -12,11 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from pfpcli import ops, pfp, sipp
-from pfpcli.flow import label
-from pfpcli.graph import Graph, owner
-from pfpcli.ops import Columns
-from pfpcli.trace import trace
+from pfpcli.channels import rules as ops
+from pfpcli.channels.flow import label
+from pfpcli.channels.rules import Columns
+from pfpcli.graph.graph import Graph, owner
+from pfpcli.graph.trace import trace
+from pfpcli.scoring import pfp
+from pfpcli.sparsity import sipp
 from test_oracle import AGREEMENT, ORACLE, network
 from test_pfp import WEIGHT, linear
 from zoo import Calls

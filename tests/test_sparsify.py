@@ -18,20 +18,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import pfpcli
-from pfpcli import cli, record, report, sparse
-from pfpcli.criteria import WEIGHT_CRITERIA
-from pfpcli.cut import Cut, cut
+from pfpcli import report
+from pfpcli.activations.losses import per_sample_loss
+from pfpcli.channels.flow import label
+from pfpcli.channels.groups import Groups, group
+from pfpcli.channels.reading_layers import Reader, readers
+from pfpcli.cli import main as cli
+from pfpcli.cutting.cut import Cut, cut
 from pfpcli.errors import BudgetError, UnsupportedError
-from pfpcli.flow import label
-from pfpcli.graph import Graph
-from pfpcli.groups import Groups, group
-from pfpcli.loss import per_sample_loss
-from pfpcli.plan import without
-from pfpcli.readers import Reader, readers
-from pfpcli.record import FILES, SparseRun
-from pfpcli.score import Task
-from pfpcli.trace import trace
-from pfpcli.weights import Amount, Weights, amount_of, nonzeros, weights_of
+from pfpcli.graph.graph import Graph
+from pfpcli.graph.trace import trace
+from pfpcli.planning.plan import without
+from pfpcli.records import record
+from pfpcli.records.record import FILES, SparseRun
+from pfpcli.scoring.criteria import WEIGHT_CRITERIA
+from pfpcli.scoring.score import Task
+from pfpcli.sparsity import sparse
+from pfpcli.sparsity.weights import Amount, Weights, amount_of, nonzeros, weights_of
 from properties import difference
 from runs import run
 from test_compress import Done, draw, hashes, plain, run_onnx

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 import pfpcli
-from pfpcli.cut import cut
+from pfpcli.channels.flow import label
+from pfpcli.channels.groups import Groups, group
+from pfpcli.cutting.cut import cut
 from pfpcli.errors import TraceError
-from pfpcli.flow import label
-from pfpcli.groups import Groups, group
-from pfpcli.rebuild import rebuild
-from pfpcli.static_part import static_part
-from pfpcli.trace import trace
+from pfpcli.exporting.rebuild import rebuild
+from pfpcli.graph.data_independent import static_part
+from pfpcli.graph.trace import trace
 from properties import assert_costs_as_predicted, assert_equals_masked, random_drop
 from zoo import conv
 

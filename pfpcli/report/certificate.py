@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pfpcli.certified import Certified
-from pfpcli.record import Certificate, Run
+from pfpcli.records.certified import Certified
+from pfpcli.records.record import Certificate, Run
 from pfpcli.report import numbers
 from pfpcli.report.page import Page
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pfpcli.comparison import Comparison
+from pfpcli.records.comparison import Comparison
 from pfpcli.report import chart, numbers
 from pfpcli.report.page import Page
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pfpcli.inspection import GroupSeen, Inspection
+from pfpcli.records.inspection import GroupSeen, Inspection
 from pfpcli.report import numbers
 from pfpcli.report.page import Page, spell
 from pfpcli.report.parts import NARROWEST

@@ -5,8 +5,8 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from pfpcli.folders import RUNS
-from pfpcli.record import FILES, Quality, Record
+from pfpcli.records.folders import RUNS
+from pfpcli.records.record import FILES, Quality, Record
 from pfpcli.report import numbers
 from pfpcli.report.page import SHORTEST, Page, shorten, spell
 

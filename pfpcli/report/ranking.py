@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
-from pfpcli.ranking import Ranking
+from pfpcli.records.ranking import Ranking
 from pfpcli.report.page import Page
 
 #: Rows shown before "… more, --all".

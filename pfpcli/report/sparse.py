@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pfpcli.criteria import WEIGHT_CRITERIA
-from pfpcli.record import SparseLayer, SparseRun
+from pfpcli.records.record import SparseLayer, SparseRun
 from pfpcli.report import numbers, parts
 from pfpcli.report.page import Page
+from pfpcli.scoring.criteria import WEIGHT_CRITERIA
 
 #: Layers shown before "… more, --all".
 LAYERS = 12

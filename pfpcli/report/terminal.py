@@ -6,7 +6,7 @@ their business: everything is said in words, and the command line may colour som
 
 from __future__ import annotations
 
-from pfpcli.record import Cost, GroupRow, Layer, Run
+from pfpcli.records.record import Cost, GroupRow, Layer, Run
 from pfpcli.report import numbers, parts
 from pfpcli.report.certificate import errors
 from pfpcli.report.page import Page

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pfpcli.record import TunedRun
+from pfpcli.records.record import TunedRun
 from pfpcli.report import numbers, parts
 from pfpcli.report.page import Page
 

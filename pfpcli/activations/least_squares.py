@@ -1,0 +1,200 @@
+"""Least squares in float64: normal equations, whatever the number of rows; rows, whatever the number of columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pfpcli import processes
+from pfpcli.channels.rules import Columns
+
+
+@dataclass
+class Normal:
+    """X'X and X'Y, one for each group of a grouped convolution; X has a last column of ones.
+
+    Attributes:
+        gram: float64[G, K + 1, K + 1], X'X.
+        cross: float64[G, K + 1, O], X'Y.
+    """
+
+    gram: Tensor
+    cross: Tensor
+
+    @classmethod
+    def empty(cls, groups: int, columns: int, outputs: int, device: torch.device) -> Normal:
+        """No rows yet."""
+        gram = torch.zeros(groups, columns + 1, columns + 1, dtype=torch.float64, device=device)
+        return cls(gram, gram.new_zeros(groups, columns + 1, outputs))
+
+    def add(self, x: Tensor, y: Tensor) -> None:
+        """Add rows: x float64[G, M, K + 1], y float64[G, M, O]."""
+        self.gram += x.mT @ x
+        self.cross += x.mT @ y
+
+    def __add__(self, other: Normal) -> Normal:
+        return Normal(self.gram + other.gram, self.cross + other.cross)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it has no rows."""
+        return not self.gram.any()
+
+    def of_all(self) -> Normal:
+        """With the rows of all processes."""
+        return Normal(processes.total(self.gram), processes.total(self.cross))
+
+    def after(self, weight: Tensor, missed: Iterable[tuple[Tensor, Tensor]]) -> Normal:
+        """The same rows with other targets: what the weights make of them, and what they miss.
+
+        Args:
+            weight: float64[G, K + 1, O].
+            missed: all rows of this process again, and float64[G, M, O] for them.
+        """
+        more = torch.zeros_like(weight)
+        for x, y in missed:
+            more += x.mT @ y
+        return Normal(self.gram, self.gram @ weight + processes.total(more))
+
+    def loss(self, weight: Tensor) -> Tensor:
+        """Squared error, up to a constant: float64[G]; weight float64[G, K + 1, O]."""
+        return (weight * (self.gram @ weight - 2 * self.cross)).sum((1, 2))
+
+    def errors(
+        self, others: Normal, start: Tensor, ridges: Sequence[float | None], *, intercept: bool = True
+    ) -> list[float]:
+        """The squared error of each ridge's solution on the rows of others, up to a constant; see `solve`."""
+        return [float(others.loss(self.solve(start, ridge, intercept=intercept)).sum()) for ridge in ridges]
+
+    def solve(self, start: Tensor, ridge: float | None, *, intercept: bool = True) -> Tensor:
+        """The W that minimises |X W - Y|^2 + lambda |W - W_0|^2, the intercept at no cost: float64[G, K + 1, O].
+
+        Args:
+            start: float64[G, K, O], W_0.
+            ridge: lambda, relative to the mean square of the columns of X; None is a lambda without bound.
+            intercept: whether there is one; its row is 0 otherwise.
+        """
+        gram, cross, mean, target = self.gram[:, :-1, :-1], self.cross[:, :-1], self.mean, self.target
+        if intercept:
+            gram, cross = gram - self.count * mean.mT @ mean, cross - self.count * mean.mT @ target
+        weight = start
+        if ridge is not None:
+            factor, failed = torch.linalg.cholesky_ex(damped(gram, ridge))
+            if not failed.any():
+                weight = start + torch.cholesky_solve(cross - gram @ start, factor)
+        free = target - mean @ weight if intercept else torch.zeros_like(target)
+        return torch.cat([weight, free], 1)
+
+    @property
+    def count(self) -> Tensor:
+        """Rows, at least one: float64[G, 1, 1]."""
+        return self.gram[:, -1:, -1:].clamp(min=1)
+
+    @property
+    def mean(self) -> Tensor:
+        """float64[G, 1, K], the mean row of X."""
+        return self.gram[:, -1:, :-1] / self.count
+
+    @property
+    def target(self) -> Tensor:
+        """float64[G, 1, O], the mean row of Y."""
+        return self.cross[:, -1:] / self.count
+
+
+@dataclass
+class Dual:
+    """The rows of X and Y themselves: where X'X would be too large, XX' is not.
+
+    What `Normal.solve` minimises is least at W_0 + X' A, where (XX' + lambda 1) A = Y - X W_0 (kernel ridge regression
+    with a linear kernel; Saunders, Gammerman, Vovk, Ridge Regression Learning Algorithm in Dual Variables, ICML 1998).
+
+    Attributes:
+        parts: float64[G, M, K + 1] and float64[G, M, O] each; the last column of X is one.
+    """
+
+    parts: list[tuple[Tensor, Tensor]]
+
+    def add(self, x: Tensor, y: Tensor) -> None:
+        """Add rows: x float64[G, M, K + 1], y float64[G, M, O]."""
+        self.parts.append((x, y))
+
+    def __add__(self, other: Dual) -> Dual:
+        return Dual([*self.parts, *other.parts])
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it has no rows."""
+        return not self.parts
+
+    def of_all(self) -> Dual:
+        """With the rows of all processes."""
+        return Dual([part for parts in processes.gathered(self.parts) for part in parts])
+
+    def after(self, weight: Tensor, missed: Iterable[tuple[Tensor, Tensor]]) -> Dual:
+        """As `Normal.after`."""
+        return Dual([(x, x @ weight + y) for x, y in missed]).of_all()
+
+    def errors(
+        self, others: Dual, start: Tensor, ridges: Sequence[float | None], *, intercept: bool = True
+    ) -> list[float]:
+        """The squared error of each ridge's solution on the rows of others; see `solve`."""
+        x, y, mean, target = self._centred(start, intercept)
+        found = torch.cat([x @ (other[..., :-1] - mean).mT for other, _ in others.parts], 2)
+        missed = torch.cat([wanted - other[..., :-1] @ start for other, wanted in others.parts], 1) - target
+        solved = (self._solved(x, y, ridge) for ridge in ridges)
+        return [float((missed - found.mT @ each).square().sum()) for each in solved]
+
+    def solve(self, start: Tensor, ridge: float | None, *, intercept: bool = True) -> Tensor:
+        """As `Normal.solve`."""
+        x, y, mean, target = self._centred(start, intercept)
+        weight = start + x.mT @ self._solved(x, y, ridge)
+        free = target + mean @ (start - weight) if intercept else torch.zeros_like(target)
+        return torch.cat([weight, free], 1)
+
+    def _centred(self, start: Tensor, intercept: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """X and what W_0 misses of Y, both about their means, and these: float64[G, M or 1, K or O]."""
+        x = torch.cat([part[..., :-1] for part, _ in self.parts], 1)
+        y = torch.cat([part for _, part in self.parts], 1) - x @ start
+        mean, target = x.mean(1, keepdim=True), y.mean(1, keepdim=True)
+        if not intercept:
+            mean, target = torch.zeros_like(mean), torch.zeros_like(target)
+        return x - mean, y - target, mean, target
+
+    @staticmethod
+    def _solved(x: Tensor, y: Tensor, ridge: float | None) -> Tensor:
+        """A: float64[G, M, O]; 0 where the weights stay as they are."""
+        if ridge is None:
+            return torch.zeros_like(y)
+        kernel = x @ x.mT
+        # the mean of the diagonal of X'X: that of XX' is over as many places as there are rows
+        factor, failed = torch.linalg.cholesky_ex(damped(kernel, ridge * x.shape[1] / x.shape[2]))
+        return torch.zeros_like(y) if failed.any() else torch.cholesky_solve(y, factor)
+
+
+def damped(gram: Tensor, ridge: float) -> Tensor:
+    """X'X + lambda 1, lambda relative to the mean of the diagonal: float64[..., K, K]."""
+    size = gram.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
+    # columns that are zero throughout leave nothing to divide by
+    size = torch.where(size > 0, size, torch.ones_like(size))
+    return gram + ridge * size * torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+
+
+def rows(columns: Columns, wanted: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
+    """What a layer reads as rows of X, at some positions of each image, the same for all of them.
+
+    Args:
+        columns: x float[N, G, J, R, P].
+        wanted: positions, at most.
+        random: which ones.
+
+    Returns:
+        (float64[G, N * p, J * R + 1], int64[p] the positions).
+    """
+    x = columns.x.flatten(2, 3)
+    there = x.shape[-1]
+    some = torch.randperm(there, generator=random)[:wanted].sort().values if wanted < there else torch.arange(there)
+    found = x[..., some.to(x.device)].permute(1, 0, 3, 2).flatten(1, 2).double()
+    return torch.cat([found, found.new_ones(*found.shape[:2], 1)], 2), some

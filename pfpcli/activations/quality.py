@@ -1,0 +1,121 @@
+"""Quality: what the networks say about images that took no part in scoring."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from pfpcli import processes
+from pfpcli.graph.graph import Graph
+from pfpcli.records.record import Quality
+
+
+def compare(
+    before: Graph,
+    after: Graph,
+    batches: Iterable[tuple[Tensor, NDArray[np.int64] | None]],
+    source: str,
+    device: torch.device | str = "cpu",
+) -> Quality:
+    """Compare two networks on images; arguments as in `compare_all`."""
+    return compare_all(before, [after], batches, source, device)[0]
+
+
+def compare_all(
+    before: Graph,
+    after: Sequence[Graph],
+    batches: Iterable[tuple[Tensor, NDArray[np.int64] | None]],
+    source: str,
+    device: torch.device | str = "cpu",
+) -> list[Quality]:
+    """Compare networks with one on images, by the first of their outputs.
+
+    With class labels and one vector of scores for an image: accuracy. Without labels: agreement, the fraction of
+    decisions (for an image, or for each position of a map) that are the same. Outputs that decide nothing: similarity.
+    A network that was followed up to where something is picked by its outputs has decided nothing yet: similarity, of
+    all of them.
+
+    Args:
+        before: the original.
+        after: the cut networks.
+        batches: (float[N, ...], labels int64[N] or None).
+        source: what to call the images in the report.
+        device: where to compute.
+    """
+    tallies = [_Tally() for _ in after]
+    with ExitStack() as there, torch.no_grad():
+        for graph in (before, *after):
+            there.enter_context(graph.on(device))
+        for images, labels in batches:
+            if not processes.is_mine(images):
+                continue
+            x = images.to(device)
+            whole = before.module(x)
+            for graph, tally in zip(after, tallies, strict=True):
+                if before.is_undecided:
+                    tally.add_undecided(len(x), _all(whole).cpu(), _all(graph.module(x)).cpu())
+                else:
+                    tally.add(_first(whole).cpu(), _first(graph.module(x)).cpu(), labels)
+    return [tally.quality(source) for tally in tallies]
+
+
+def likeness(quality: Quality) -> tuple[str, float]:
+    """How much two networks are alike, labels or not: ("agreement" or "similarity", 0 to 1)."""
+    if quality.agreement is not None:
+        return "agreement", quality.agreement
+    return "similarity", 1 - quality.distance
+
+
+def _first(outputs: object) -> Tensor:
+    return next(x for x in tree_leaves(outputs) if isinstance(x, Tensor) and x.is_floating_point())
+
+
+def _all(outputs: object) -> Tensor:
+    """float[n]: everything the network gives out."""
+    return torch.cat([x.flatten() for x in tree_leaves(outputs) if x.is_floating_point()])
+
+
+class _Tally:
+    """Counts that grow batch by batch."""
+
+    def __init__(self) -> None:
+        self.images = self.decisions = self.same = self.labelled = self.right_before = self.right_after = 0
+        self.squares = self.squared_error = 0.0
+
+    def add_undecided(self, images: int, before: Tensor, after: Tensor) -> None:
+        self.images += images
+        self.squares += float(before.double().square().sum())
+        self.squared_error += float((after.double() - before.double()).square().sum())
+
+    def add(self, before: Tensor, after: Tensor, labels: NDArray[np.int64] | None) -> None:
+        self.add_undecided(len(before), before, after)
+        if before.dim() < 2 or before.shape[1] < 2:
+            return
+        first, second = before.argmax(1), after.argmax(1)
+        self.decisions += first.numel()
+        self.same += int((first == second).sum())
+        if labels is not None and before.dim() == 2:
+            truth = torch.from_numpy(labels)
+            self.labelled += len(truth)
+            self.right_before += int((first == truth).sum())
+            self.right_after += int((second == truth).sum())
+
+    def quality(self, source: str) -> Quality:
+        """What all processes have counted comes to."""
+        for name, value in list(vars(self).items()):
+            setattr(self, name, processes.total(value))
+        agreement = self.same / self.decisions if self.decisions else None
+        distance = (self.squared_error / self.squares) ** 0.5 if self.squares else float(self.squared_error > 0)
+        seen = (agreement, self.images, source, distance)
+        if self.labelled:
+            n = self.labelled
+            return Quality("accuracy", self.right_before / n, self.right_after / n, *seen)
+        if agreement is not None:
+            return Quality("agreement", 1.0, agreement, *seen)
+        return Quality("similarity", 1.0, 1 - distance, *seen)

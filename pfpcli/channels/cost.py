@@ -1,0 +1,127 @@
+"""Cost: parameters, multiply-adds (MACs) and bytes, of a network as it stands and of a plan before it is cut.
+
+One MAC is one multiply and one add of a convolution, a linear layer, a matrix product or attention; biases, norms and
+activations count as nothing. MACs are for one input. Bytes are those of floating-point tensors: lists of positions
+belong to the graph, not to what it has learnt. `predict` and `count` use the same op table but not the same sizes: one
+reads the plan, the other the tensors of the cut network, and the two have to agree exactly.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+from torch.fx.node import Node
+
+from pfpcli.channels import rules as ops
+from pfpcli.channels.groups import Groups
+from pfpcli.channels.labels import Axes
+from pfpcli.graph.graph import Graph, is_tensor
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Parameters, MACs for one input, bytes of the floating-point parameters and buffers."""
+
+    params: int
+    macs: int
+    bytes: int
+
+
+def count(graph: Graph) -> Costs:
+    """What a graph costs, read off its tensors."""
+    tensors = {id(graph.tensor(node)): graph.tensor(node) for node in graph.nodes if _is_stored(node)}.values()
+    return Costs(
+        params=sum(t.numel() for t in tensors if isinstance(t, nn.Parameter)),
+        macs=sum(node_macs(graph, lambda node: tuple(node.meta["val"].shape)).values()),
+        bytes=sum(t.numel() * t.element_size() for t in tensors),
+    )
+
+
+def node_macs(graph: Graph, sizes: Callable[[Node], tuple[int, ...]]) -> dict[Node, int]:
+    """MACs of each call, for one input, if its tensors had these sizes."""
+    found = {}
+    for node in graph.nodes:
+        rule = ops.find(node.target) if node.op == "call_function" else None
+        if rule is not None and rule.macs is not None:
+            found[node] = rule.macs(sizes, node) // graph.batch
+    return found
+
+
+def _is_stored(node: Node) -> bool:
+    return node.op == "get_attr" and is_tensor(node) and node.meta["val"].is_floating_point()
+
+
+class Predictor:
+    """Costs of plans for one graph; built once, asked often.
+
+    Args:
+        groups: the graph's units.
+
+    Attributes:
+        vectors: int64[n] or [parts, n] each: the units along every labelled dimension in the graph, no vector twice.
+    """
+
+    def __init__(self, groups: Groups) -> None:
+        self._graph = groups.labelled.graph
+        self._root = groups.root
+        self.vectors: list[NDArray[np.int64]] = []
+        self._at: dict[tuple[tuple[int, ...], bytes], int] = {}
+        self._dims: dict[Node, list[tuple[int, int]]] = {}
+        for node, found in groups.labelled.axes.items():
+            for axes in found if isinstance(found, tuple) else (found,):
+                if isinstance(axes, Axes):
+                    dims = [(dim, self._index(vector.numpy())) for dim, vector in axes.labels.items()]
+                    dims += [(dim, self._index(ragged.rows.numpy())) for dim, ragged in axes.ragged.items()]
+                    self._dims.setdefault(node, dims)
+        self._costly = list(node_macs(self._graph, self._full))
+        self._tensors = self._stored()
+
+    def predict(self, alive: NDArray[np.bool_]) -> Costs:
+        """What the graph costs once the labels that are not alive are cut; alive: bool[labels]."""
+        # as many stay in every part that stays
+        counts = [int(alive[vector].sum(-1).max()) for vector in self.vectors]
+
+        def sizes(node: Node) -> tuple[int, ...]:
+            shape = list(self._full(node))
+            for dim, vector in self._dims.get(node, ()):
+                shape[dim] = counts[vector]
+            return tuple(shape)
+
+        numel = [math.prod(sizes(node)) for node, _, _ in self._tensors]
+        return Costs(
+            params=sum(n for n, (_, trained, _) in zip(numel, self._tensors, strict=True) if trained),
+            macs=sum(self._macs(node, sizes) for node in self._costly),
+            bytes=sum(n * size for n, (_, _, size) in zip(numel, self._tensors, strict=True)),
+        )
+
+    def _macs(self, node: Node, sizes: Callable[[Node], tuple[int, ...]]) -> int:
+        rule = ops.find(node.target)
+        assert rule is not None
+        assert rule.macs is not None
+        return rule.macs(sizes, node) // self._graph.batch
+
+    def _index(self, labels: NDArray[np.int64]) -> int:
+        units = self._root[labels]
+        key = (units.shape, units.tobytes())
+        if key not in self._at:
+            self._at[key] = len(self.vectors)
+            self.vectors.append(units)
+        return self._at[key]
+
+    @staticmethod
+    def _full(node: Node) -> tuple[int, ...]:
+        return tuple(node.meta["val"].shape)
+
+    def _stored(self) -> list[tuple[Node, bool, int]]:
+        """(node, is a parameter, bytes per number) of every tensor, each once."""
+        found: dict[int, tuple[Node, bool, int]] = {}
+        for node in self._graph.nodes:
+            if _is_stored(node):
+                tensor = self._graph.tensor(node)
+                found.setdefault(id(tensor), (node, isinstance(tensor, nn.Parameter), tensor.element_size()))
+        return list(found.values())

@@ -1,0 +1,40 @@
+"""`pfp inspect`: what can be cut from a model, what cannot, and why."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pfpcli.cli.app import command
+from pfpcli.cli.flags import OUTPUT, switch
+from pfpcli.cli.options import checkpoint, network, takes, talking
+from pfpcli.cli.session import Talk, width
+from pfpcli.errors import CheckFailed, UnsupportedError
+from pfpcli.report import inspection
+from pfpcli.settings import Network
+
+
+@command(
+    "MODEL [OPTIONS]",
+    "pfp inspect model.pt",
+    "pfp inspect weights.pth --arch torchvision:resnet18 --all",
+    "pfp inspect model.pt --input-size 3,224,224 --strict",
+)
+@takes(checkpoint, network, talk=talking)
+def inspect(
+    given: dict[str, Any],
+    *,
+    everything: Annotated[bool, switch(OUTPUT, "Show all groups, where they sit, and all ops.", "--all")] = False,
+    talk: Talk,
+) -> None:
+    """Show what can be cut from MODEL, what cannot, and why. Nothing is written."""
+    settings = Network(**given)
+    found = talk.run("inspect", settings)
+    if talk.as_json:
+        talk.json(found)
+    else:
+        page = talk.page()
+        page.write(inspection.render(found, width=width(), everything=everything, unicode=page.unicode).rstrip("\n"))
+    if all(group.frozen_reason for group in found.groups):
+        raise UnsupportedError(f"{found.model['name']}: nothing in it can be pruned", "the reasons stand above")
+    if settings.strict and found.unknown:
+        raise CheckFailed(f"--strict: no rule for {', '.join(found.unknown)}", "what touches them was frozen")

@@ -1,0 +1,41 @@
+"""`pfp report`: what a run did. Needs no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pfpcli.cli.app import command
+from pfpcli.cli.flags import COLORS, OUTPUT, Color, Json, Verbose, switch
+from pfpcli.cli.session import Talk, width
+from pfpcli.records import record
+from pfpcli.records.folders import newest
+from pfpcli.report import REPORTS
+
+
+@command("[RUN] [OPTIONS]", "pfp report", "pfp report pfp-runs/model-keep0.40 --all", "pfp report --json > run.json")
+def report(
+    run: Annotated[
+        Path | None,
+        typer.Argument(metavar="RUN", help="Run folder or its run.json; otherwise the newest in pfp-runs."),
+    ] = None,
+    everything: Annotated[
+        bool, switch(OUTPUT, "Show all layers, names and reasons, and how the run was made.", "--all")
+    ] = False,
+    as_json: Json = False,
+    verbose: Verbose = False,
+    color: Color = COLORS[0],
+) -> None:
+    """Show what a run did: what was asked and achieved, where it was saved, and what was left alone."""
+    talk = Talk(as_json, False, verbose, color)
+    path = run or newest()
+    found = record.read(path)
+    if as_json:
+        talk.json(found)
+        return
+    page = talk.page()
+    folder = str(path if path.is_dir() else path.parent)
+    text = REPORTS["terminal"](found, folder=folder, width=width(), everything=everything, unicode=page.unicode)
+    page.write(text.removesuffix("\n"))

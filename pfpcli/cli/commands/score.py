@@ -1,0 +1,41 @@
+"""`pfp score`: the numbers a plan is made from."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pfpcli.cli.app import command
+from pfpcli.cli.flags import OUTPUT, switch
+from pfpcli.cli.options import checkpoint, criterion, images, machine, network, samples, scoring, takes, talking
+from pfpcli.cli.session import Talk, width
+from pfpcli.errors import InputError
+from pfpcli.report import ranking
+from pfpcli.settings import Rank
+
+
+@command(
+    "MODEL --calib DIR [OPTIONS]",
+    "pfp score model.pt --calib ./imgs",
+    "pfp score model.pt --calib ./imgs --criterion l1 --csv > scores.csv",
+    "pfp score model.pt --calib ./arrays --preprocess none --json",
+)
+@takes(checkpoint, network, images, criterion, samples, scoring, machine, talk=talking)
+def score(
+    given: dict[str, Any],
+    *,
+    everything: Annotated[bool, switch(OUTPUT, "Show all groups and layers.", "--all")] = False,
+    as_csv: Annotated[bool, switch(OUTPUT, "Print every score as CSV: kind, name, channel, score.", "--csv")] = False,
+    talk: Talk,
+) -> None:
+    """Score the channels of MODEL and print what came of it. Nothing is cut."""
+    if as_csv and talk.as_json:
+        raise InputError("--csv --json: two formats", "give one of them")
+    found = talk.run("score", Rank(**given))
+    page = talk.page()
+    if talk.as_json:
+        talk.json(found)
+    elif as_csv:
+        page.write(found.csv().removesuffix("\n"))
+    else:
+        text = ranking.render(found, width=width(), everything=everything, unicode=page.unicode)
+        page.write(text.removesuffix("\n"))

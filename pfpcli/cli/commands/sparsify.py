@@ -1,0 +1,33 @@
+"""`pfp sparsify`: single weights become zero."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pfpcli.cli.app import command
+from pfpcli.cli.options import (
+    Out,
+    checkpoint,
+    images,
+    judging,
+    machine,
+    network,
+    samples,
+    sparsity,
+    takes,
+    talking,
+)
+from pfpcli.cli.session import Talk
+from pfpcli.settings import Sparsity
+
+
+@command(
+    "MODEL --calib DIR [OPTIONS]",
+    "pfp sparsify model.pt --calib ./imgs --keep 0.3",
+    "pfp sparsify model.pt --calib ./imgs --keep 0.3 --criterion sipp-hybrid",
+    "pfp sparsify model.pt --calib ./imgs --keep 10% --cut-dead --freeze 'head*'",
+)
+@takes(checkpoint, network, images, samples, judging, sparsity, machine, talk=talking)
+def sparsify(given: dict[str, Any], *, out: Out = Sparsity.out, talk: Talk) -> None:
+    """Set single weights of MODEL to zero, with a bound on the error of every layer, and write it to a run folder."""
+    talk.finish(*talk.run("sparsify", Sparsity(**given, out=out)))

@@ -1,0 +1,109 @@
+"""The masked network: the original, with dropped channels silenced where they are read.
+
+This is what a cut network must equal. The dropped channels are set to zero at the input of every layer that reads
+them, not where they are made: a batch norm would turn such a zero into its beta. Statistics across channels (layer
+norm, softmax over channels) have no such reading: the masked network takes them over the channels that stay, and their
+groups are reported as inexact.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx
+from torch.fx.node import Node, map_aggregate, map_arg
+
+from pfpcli.channels import rules as ops
+from pfpcli.channels.labels import Axes
+from pfpcli.cutting.cut import Cut
+
+
+class InFloat64(fx.Interpreter):
+    """Runs a graph in float64, literal dtypes included; inputs have to be float64."""
+
+    def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
+        """The tensor, widened."""
+        value = super().get_attr(target, args, kwargs)
+        return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
+
+    def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
+        """The call, with float32 among its arguments widened."""
+        args, kwargs = map_aggregate((args, kwargs), _widen)
+        return super().call_function(target, args, kwargs)
+
+    def run(self, *args: Any, **kwargs: Any) -> Any:
+        """Run without gradients; tensors that the graph makes out of nothing are wide as well."""
+        default = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float64)
+        try:
+            with torch.no_grad():
+                return super().run(*args, **kwargs)
+        finally:
+            torch.set_default_dtype(default)
+
+
+def _widen(value: Any) -> Any:
+    return torch.float64 if value is torch.float32 else value
+
+
+class Masked(InFloat64):
+    """Runs the original graph as if the channels that `cut` drops were not there.
+
+    Args:
+        cut: the labelled graph and what is alive in it.
+    """
+
+    def __init__(self, cut: Cut) -> None:
+        super().__init__(cut.labelled.graph.module)
+        self._cut = cut
+        self._read: dict[Node, list[tuple[Node, int]]] = {}
+        for contraction in cut.labelled.contractions:
+            self._read.setdefault(contraction.node, []).append((contraction.x, contraction.dim))
+
+    def run_node(self, n: Node) -> Any:
+        """Run one node; a reader sees zeros, a statistic sees only what stays."""
+        rule = ops.find(n.target) if n.op == "call_function" else None
+        if rule is not None and not rule.exact and any(map(self._cut.is_cut, n.all_input_nodes)):
+            return self._statistic(n)
+        read = self._read.get(n, ())
+        whole = {x: self.env[x] for x, _ in read}
+        for x, dim in read:
+            self.env[x] = _silence(self.env[x], self._cut.keep(x, dim))
+        try:
+            return super().run_node(n)
+        finally:
+            self.env.update(whole)
+
+    def _statistic(self, node: Node) -> Any:
+        """The call on what stays, its result spread out again with zeros in the place of what went."""
+        copy = fx.Graph().node_copy(node, lambda n: n)
+        rule = ops.find(node.target)
+        if rule is not None and rule.resize is not None:
+            rule.resize(self._cut, node, copy)
+        args, kwargs = map_arg((copy.args, copy.kwargs), self._left_of)
+        result = self.call_function(node.target, args, kwargs)
+        axes = self._cut.axes(node)
+        if isinstance(axes, tuple):
+            return tuple(self._spread(node, part, i) for i, part in enumerate(result))
+        return self._spread(node, result, None)
+
+    def _left_of(self, node: Node) -> Any:
+        value = self.env[node]
+        return self._cut.slice(node, value) if isinstance(self._cut.labelled.axes.get(node), Axes) else value
+
+    def _spread(self, node: Node, part: Tensor, result: int | None) -> Tensor:
+        axes = self._cut.axes(node, result)
+        for dim in axes.labels:
+            mask = self._cut.mask(node, dim, result)
+            if mask is not None and not mask.all():
+                sizes = list(part.shape)
+                sizes[dim] = len(mask)
+                whole = part.new_zeros(sizes)
+                part = whole.index_copy(dim, torch.from_numpy(np.flatnonzero(mask)), part)
+        return part
+
+
+def _silence(x: Tensor, keep: Tensor | None) -> Tensor:
+    return x if keep is None else x * keep.to(x)

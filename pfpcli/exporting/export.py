@@ -1,0 +1,294 @@
+"""Export: a network as files that other programs open, each one run again before it counts as written.
+
+No file carries a path, a stack trace or a name of the machine it was made on: torch's exporters write such things into
+node metadata, and here they are taken out again.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from torch import Tensor, fx
+from torch.export import ExportedProgram
+from torch.utils._pytree import tree_leaves
+
+from pfpcli.errors import CheckFailed, TraceError
+from pfpcli.graph.graph import Graph, Names
+from pfpcli.graph.quiet import quiet
+from pfpcli.graph.trace import export_program, free_dims, larger, open_dims
+
+#: What onnxruntime may differ from torch, in float32: relative to the largest number of an output, which counts as at
+#: least so much. Probabilities near 0 are sums that nearly cancel, and each runtime has its own.
+ONNX_TOLERANCE, _LEAST = 1e-4, 1e-2
+
+#: Metadata that says where a node came from, on this machine and in the user's source.
+_ORIGINS = ("stack_trace", "nn_module_stack", "source_fn_stack", "from_node", "torch_fn", "custom")
+
+
+def names(graph: Graph) -> Names:
+    """Input names are those of the forward's arguments; outputs have the keys of a dict, or their nodes' names."""
+    outputs = [node.name for node in graph.outputs]
+    info = getattr(graph.module.graph._codegen, "pytree_info", None)
+    keys = info.out_spec.context if info is not None and info.out_spec.type is dict else None
+    if keys is not None and len(keys) == len(outputs):
+        outputs = [str(key) for key in keys]
+    return Names(tuple(str(node.target) for node in graph.inputs), tuple(outputs))
+
+
+def program(graph: Graph) -> ExportedProgram:
+    """The graph as an exported program without traces of where it was made."""
+    exported = _with_open_dims(replace(graph, module=_with_plain_attention(graph.module)))
+    for module in exported.graph_module.modules():
+        for node in getattr(getattr(module, "graph", None), "nodes", ()):
+            for key in _ORIGINS:
+                node.meta.pop(key, None)
+    return exported
+
+
+def _with_plain_attention(module: fx.GraphModule) -> fx.GraphModule:
+    """A copy in which attention is as the exporters know it."""
+    attention = torch.ops.aten.scaled_dot_product_attention.default
+    copied = fx.GraphModule(module, copy.deepcopy(module.graph))
+    for node in copied.graph.find_nodes(op="call_function", target=attention):
+        _join_batch(node)
+    for node in copied.graph.find_nodes(op="call_function", target=attention):
+        _lay_out(node)
+    copied.recompile()
+    return copied
+
+
+def _join_batch(node: Any) -> None:
+    """Attention has four dimensions for the exporters: further ones join the batch."""
+    graph, aten = node.graph, torch.ops.aten
+    shapes = [tuple(operand.meta["val"].shape) for operand in node.args[:3]]
+    extra = len(shapes[0]) - 4
+    same = len({shape[: extra + 1] for shape in shapes}) == 1
+    if extra < 1 or not same or len(node.args) > 3 or node.kwargs.get("attn_mask"):
+        return
+    sizes = [-1, *shapes[0][1 : extra + 1]]
+    with graph.inserting_before(node):
+        node.args = tuple(graph.call_function(aten.flatten.using_ints, (x, 0, extra)) for x in node.args)
+    with graph.inserting_after(node):
+        whole = graph.call_function(aten.unflatten.int, (node, 0, sizes))
+    node.replace_all_uses_with(whole, lambda user: user is not whole)
+
+
+def _lay_out(node: Any) -> None:
+    """What an exporter makes of attention with a mask lies in memory in another order than what was traced.
+
+    A view of its transpose, which was free of copying when it was traced, then does not exist.
+    """
+    for user in [user for user in node.users if user.target is torch.ops.aten.transpose.int]:
+        with node.graph.inserting_after(user):
+            kept = {"memory_format": torch.contiguous_format}
+            copied = node.graph.call_function(torch.ops.aten.clone.default, (user,), kept)
+        user.replace_all_uses_with(copied, lambda other, copied=copied: other is not copied)
+
+
+def _with_open_dims(graph: Graph) -> ExportedProgram:
+    if not graph.dynamic:
+        return export_program(graph.module, graph.example)
+    try:
+        exported = export_program(graph.module, graph.example, free_dims(graph.example, spatial=graph.spatial))
+    except TraceError:
+        exported = None
+    if exported is None or not all(0 in dims for dims in open_dims(exported)):
+        exported = export_program(graph.module, graph.example, free_dims(graph.example, spatial=False))
+    return exported
+
+
+def save_pt2(exported: ExportedProgram, path: Path) -> None:
+    """Write a program that `torch.export.load` opens."""
+    buffer = io.BytesIO()
+    with quiet():
+        torch.export.save(exported, buffer)
+    path.write_bytes(buffer.getvalue())
+
+
+def save_onnx(exported: ExportedProgram, graph: Graph, named: Names, path: Path, samples: Sequence[Tensor]) -> float:
+    """Write an ONNX file and run it against torch; another exporter is tried if the first one fails.
+
+    Args:
+        exported: the program to write.
+        graph: the same network in torch.
+        named: names of its inputs and outputs.
+        path: the file.
+        samples: float[N, ...] each, inputs to compare on, in a batch size it was not exported with where that is free.
+
+    Returns:
+        the largest difference, relative to the largest output.
+
+    Raises:
+        CheckFailed: no exporter gives a file that agrees with torch; no file is left.
+    """
+    reasons = []
+    for exporter, source in _ways(exported, graph):
+        try:
+            with quiet():
+                model = exporter(source, graph, named)
+            _clean(model, open_dims(source))
+            onnx.checker.check_model(model)
+            path.write_bytes(model.SerializeToString())
+            difference = onnx_vs_torch(path, graph, samples)
+            if {"height", "width"} <= {dim.dim_param for dim in _dims(model.graph.input)}:
+                difference = max(difference, onnx_vs_torch(path, graph, larger(samples)))
+        except Exception as error:
+            # the exporters colour their messages
+            said = re.sub(r"\x1b\[\d+m", "", str(error)).strip()
+            reasons.append(f"{type(error).__name__}: {said.partition(chr(10))[0]}")
+        else:
+            if difference <= ONNX_TOLERANCE:
+                return difference
+            reasons.append(f"outputs differ by {difference:.1e} (at most {ONNX_TOLERANCE:.0e} expected)")
+        path.unlink(missing_ok=True)
+    raise CheckFailed(
+        f"model.onnx: torch's exporters give no file that agrees with torch: {'; '.join(reasons)}",
+        "a newer onnxscript may help: pip install --upgrade onnxscript",
+    )
+
+
+_Exporter = Callable[[ExportedProgram, Graph, Names], onnx.ModelProto]
+
+
+def _ways(exported: ExportedProgram, graph: Graph) -> Iterator[tuple[_Exporter, ExportedProgram]]:
+    """Exporters and what to give them, the best first: what cannot be said for any size is said for one."""
+    yield _export_program, exported
+    if graph.spatial:  # e.g. adaptive pooling to more than one place has no ONNX for any size
+        exported = program(replace(graph, spatial=False))
+        yield _export_program, exported
+    yield _export_unoptimised, exported
+    yield _export_traced, exported
+
+
+def open_sizes(path: Path) -> tuple[str, ...]:
+    """The sizes of an ONNX file's inputs that are not fixed, e.g. ("batch", "height", "width")."""
+    model = onnx.load(path)
+    return tuple(dict.fromkeys(dim.dim_param for dim in _dims(model.graph.input) if dim.dim_param))
+
+
+def run_onnx(session: onnxruntime.InferenceSession, inputs: Sequence[Tensor]) -> list[Any]:
+    """The outputs of a session; inputs in the order of its signature."""
+    feeds = {spec.name: x.numpy() for spec, x in zip(session.get_inputs(), inputs, strict=True)}
+    return list(session.run(None, feeds))
+
+
+def session(file: Path | onnx.ModelProto, threads: int | None = None) -> onnxruntime.InferenceSession:
+    """An onnxruntime session on the CPU; threads: None uses all cores."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads or 0
+    given = file if isinstance(file, Path) else file.SerializeToString()
+    return onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
+
+
+def _export_program(exported: ExportedProgram, graph: Graph, named: Names) -> onnx.ModelProto:
+    return _export_dynamo(exported, named, optimize=True)
+
+
+def _export_unoptimised(exported: ExportedProgram, graph: Graph, named: Names) -> onnx.ModelProto:
+    """Without folding constants, which fails on some ops; onnxruntime folds them when it loads the file."""
+    return _export_dynamo(exported, named, optimize=False)
+
+
+def _export_dynamo(exported: ExportedProgram, named: Names, *, optimize: bool) -> onnx.ModelProto:
+    made = torch.onnx.export(exported, dynamo=True, verbose=False, optimize=optimize)
+    assert made is not None
+    model: onnx.ModelProto = made.model_proto
+    _rename(model.graph, named)
+    return model
+
+
+def _rename(graph: onnx.GraphProto, named: Names) -> None:
+    """Call inputs and outputs what they are to be called; a value inside that has such a name gets another one."""
+    ends = [*graph.input, *graph.output]
+    wanted = dict(zip([end.name for end in ends], [*named.inputs, *named.outputs], strict=True))
+    taken = set(wanted.values())
+
+    def renamed(name: str) -> str:
+        return wanted.get(name) or (f"{name}.inside" if name in taken else name)
+
+    for part in _graphs(graph):
+        for value in (*part.input, *part.output, *part.value_info, *part.initializer):
+            value.name = renamed(value.name)
+        for node in part.node:
+            node.input[:] = [renamed(name) for name in node.input]
+            node.output[:] = [renamed(name) for name in node.output]
+
+
+def _export_traced(exported: ExportedProgram, graph: Graph, named: Names) -> onnx.ModelProto:
+    """The older exporter, which traces; it has rules of its own for many ops."""
+    axes: dict[str, dict[int, str]] = {name: {0: "batch"} for name in named.outputs} if graph.dynamic else {}
+    for name, dims in zip(named.inputs, open_dims(exported), strict=True):
+        axes[name] = {dim: _DIMS.get(dim, f"size_{dim}") for dim in dims}
+    buffer = io.BytesIO()
+    torch.onnx.export(
+        graph.module,
+        graph.example,
+        buffer,  # type: ignore[arg-type]  # the annotation leaves out what the exporter takes
+        dynamo=False,
+        input_names=list(named.inputs),
+        output_names=list(named.outputs),
+        dynamic_axes=axes or None,
+    )
+    return onnx.load_from_string(buffer.getvalue())
+
+
+#: What the open dimensions of an input are called.
+_DIMS = {0: "batch", 2: "height", 3: "width"}
+
+
+def _clean(model: onnx.ModelProto, free: list[list[int]]) -> None:
+    """Take out metadata and call the open dimensions what they are."""
+    symbols: dict[str, str] = {}
+    for value, dims in zip(model.graph.input, free, strict=True):
+        sizes = list(_dims([value]))
+        for dim in dims:
+            symbols.setdefault(sizes[dim].dim_param, _DIMS.get(dim, f"size_{dim}"))
+    model.producer_name, model.producer_version, model.doc_string = "pfp", "", ""
+    del model.metadata_props[:]
+    for graph in _graphs(model.graph):
+        for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+            part.doc_string = ""
+            if hasattr(part, "metadata_props"):
+                del part.metadata_props[:]
+        for dim in _dims([*graph.input, *graph.output, *graph.value_info]):
+            if dim.dim_param in symbols:
+                dim.dim_param = symbols[dim.dim_param]
+
+
+def _dims(values: Sequence[Any]) -> Iterator[Any]:
+    for value in values:
+        yield from value.type.tensor_type.shape.dim
+
+
+def _graphs(graph: Any) -> Iterator[Any]:
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from _graphs(attribute.g)
+
+
+def onnx_vs_torch(file: Path | onnx.ModelProto, graph: Graph, samples: Sequence[Tensor]) -> float:
+    """The largest difference between a file in onnxruntime and a network in torch, relative to the largest output."""
+    with torch.no_grad():
+        expected = [x for x in tree_leaves(graph.module(*samples)) if isinstance(x, Tensor)]
+    found = run_onnx(session(file), samples)
+    return max(_relative(a, b.numpy()) for a, b in zip(found, expected, strict=True))
+
+
+def _relative(found: Any, expected: Any) -> float:
+    if found.shape != expected.shape:
+        raise ValueError(f"an output has shape {found.shape}, torch gives {expected.shape}")
+    largest = float(np.abs(expected.astype(np.float64)).max(initial=_LEAST))
+    return float(np.abs(found.astype(np.float64) - expected).max(initial=0.0)) / largest

@@ -1,0 +1,111 @@
+"""Rebuild: the user's own module, smaller, where its own forward still computes what the cut graph computes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from pfpcli.graph.data_independent import static_part
+from pfpcli.graph.graph import Graph
+
+#: What the module may differ from the graph, relative to the largest output, in float32.
+TOLERANCE = 1e-4
+
+
+def rebuild(module: nn.Module, smaller: Graph) -> tuple[nn.Module | None, str]:
+    """A copy of a module with the cut network's tensors.
+
+    Args:
+        module: the original; it is left unchanged.
+        smaller: the cut network.
+
+    Returns:
+        (the module, "ok"), or (None, why its own forward does not fit the smaller tensors).
+    """
+    twin = copy.deepcopy(module)
+    tensors = dict(smaller.module.named_parameters(remove_duplicate=False)) | dict(smaller.module.named_buffers())
+    original = {id(value): name for name, value in _tensors(module).items() if name in tensors}
+    for name, value in _tensors(module).items():
+        if id(value) in original:
+            _put(twin, name, tensors[original[id(value)]])
+    for part in twin.modules():
+        for kind, set_widths in _WIDTHS:
+            if isinstance(part, kind):
+                set_widths(part)
+    try:
+        part = static_part(twin, smaller.example)[0] if smaller.stops else twin
+        with torch.no_grad():
+            found, expected = part(*smaller.example), smaller.module(*smaller.example)
+    except Exception as error:
+        return None, f"its own forward fails on the smaller tensors ({str(error).strip().splitlines()[0]})"
+    difference = _difference(tree_leaves(found), tree_leaves(expected))
+    if difference is None or difference > TOLERANCE:
+        what = "has another shape" if difference is None else f"differs by {difference:.1e}"
+        return None, f"the output of its own forward {what}: sizes are written down in its code"
+    return twin, "ok"
+
+
+def _tensors(module: nn.Module) -> dict[str, Tensor]:
+    return dict(module.named_parameters(remove_duplicate=False)) | dict(module.named_buffers(remove_duplicate=False))
+
+
+def _put(module: nn.Module, name: str, value: Tensor) -> None:
+    path, _, leaf = name.rpartition(".")
+    owner = module.get_submodule(path)
+    if isinstance(getattr(owner, leaf), nn.Parameter):
+        owner.register_parameter(leaf, nn.Parameter(value.detach().clone(), requires_grad=value.requires_grad))
+    else:
+        setattr(owner, leaf, value.detach().clone())
+
+
+def _difference(found: list[Tensor], expected: list[Tensor]) -> float | None:
+    """Relative to the largest output; None where shapes differ."""
+    if [x.shape for x in found] != [x.shape for x in expected]:
+        return None
+    return max(
+        float((a - b).abs().max() / b.abs().max().clamp_min(1e-30)) for a, b in zip(found, expected, strict=True)
+    )
+
+
+def _conv(part: nn.Module) -> None:
+    assert isinstance(part, nn.modules.conv._ConvNd)
+    first, second = part.weight.shape[:2]
+    if part.groups > 1 and part.groups == part.in_channels:
+        multiple = part.out_channels // part.in_channels
+        part.groups = first if part.transposed else first // multiple
+    ends = (first, second * part.groups)
+    part.in_channels, part.out_channels = ends if part.transposed else ends[::-1]
+
+
+def _linear(part: nn.Module) -> None:
+    part.out_features, part.in_features = part.weight.shape  # type: ignore
+
+
+def _batch_norm(part: nn.Module) -> None:
+    sized = part.weight if part.weight is not None else part.running_mean
+    if sized is not None:
+        part.num_features = len(sized)  # type: ignore
+
+
+def _layer_norm(part: nn.Module) -> None:
+    if part.weight is not None:
+        part.normalized_shape = tuple(part.weight.shape)  # type: ignore
+
+
+def _group_norm(part: nn.Module) -> None:
+    if part.weight is not None:
+        part.num_channels = len(part.weight)  # type: ignore
+
+
+#: Which numbers a module repeats that its tensors say already.
+_WIDTHS: list[tuple[type[nn.Module], Callable[[nn.Module], None]]] = [
+    (nn.modules.conv._ConvNd, _conv),
+    (nn.Linear, _linear),
+    (nn.modules.batchnorm._NormBase, _batch_norm),
+    (nn.LayerNorm, _layer_norm),
+    (nn.GroupNorm, _group_norm),
+]

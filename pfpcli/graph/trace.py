@@ -1,0 +1,259 @@
+"""Trace: a module of any kind becomes one functional ATen graph.
+
+In: a `load.Source` and an example batch. Out: a `Graph` whose nodes are placeholders, `get_attr` (parameters, buffers,
+constants under their dotted names), ATen calls that write to nothing, and the output. Every node carries
+`meta["val"]`: a fake tensor with concrete sizes, or the number itself where the graph computes one.
+
+Refuses (TraceError) what `torch.export` cannot follow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.export import Dim, ExportedProgram, ShapesCollection, export
+from torch.fx.node import Node
+from torch.utils._pytree import tree_leaves
+
+from pfpcli.errors import InputError, TraceError
+from pfpcli.graph.canonical import (
+    drop_assertions,
+    fold_constants,
+    functionalise,
+    gather_shuffles,
+    inline_regions,
+    leave_batch,
+)
+from pfpcli.graph.data_independent import static_part
+from pfpcli.graph.graph import Graph
+from pfpcli.graph.quiet import quiet
+
+#: Calls with sizes among their arguments that are worth following with free sizes; more than that takes minutes.
+_MOST_SIZED_CALLS = 64
+#: What may differ between a network and its graph on an image of another size, relative to the largest output.
+_SAME = 1e-3
+
+
+def trace(module: nn.Module, example: Sequence[Tensor], original: nn.Module | None = None) -> Graph:
+    """Trace a module over example inputs, with a free batch size, height and width where the module allows them.
+
+    Args:
+        module: in eval mode; it is left unchanged.
+        example: the inputs, each float[B, ...]; with B = 1 the batch is taken for a constant.
+        original: the network `module` was recorded from, if it is a recording: only that knows about other sizes.
+
+    Raises:
+        TraceError: `torch.export` cannot follow the forward pass.
+    """
+    example = tuple(example)
+    single = tuple(x[:1] for x in example)
+    try:
+        program = export_program(module, example, free_dims(example, spatial=False))
+        if not _has_free_batch(program):
+            example, program = _with_fixed_batch(module, example)
+        graph = from_program(program, example)
+    except (TraceError, InputError) as error:
+        try:
+            part, stops = static_part(module, single)
+        except Exception:
+            raise error from None
+        return replace(from_program(export_program(part, single), single), stops=tuple(stops))
+    return _with_free_sizes(module, original or module, graph) if graph.dynamic else graph
+
+
+def _with_fixed_batch(module: nn.Module, example: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], ExportedProgram]:
+    """The inputs and a program of them: of one sample, if it takes one."""
+    single = tuple(x[:1] for x in example)
+    try:
+        return single, export_program(module, single)
+    except (TraceError, InputError):
+        return example, export_program(module, example)
+
+
+def _with_free_sizes(module: nn.Module, original: nn.Module, graph: Graph) -> Graph:
+    """The graph, with free heights and widths if the network takes images of other sizes."""
+    other = larger(graph.example)
+    try:
+        with torch.no_grad(), quiet():
+            expected = tree_leaves(original(*other))
+    except Exception:  # it has one size
+        return graph
+    if _gives(graph, other, expected):  # no size in it depends on the image's
+        return replace(graph, spatial=True)
+    sized = sum(any(isinstance(arg, (list, tuple)) for arg in node.args[1:]) for node in graph.nodes)
+    if module is not original or sized > _MOST_SIZED_CALLS:
+        return graph
+    try:
+        free = from_program(
+            export_program(module, graph.example, free_dims(graph.example, spatial=True)), graph.example
+        )
+    except (TraceError, InputError):
+        return graph
+    return replace(free, spatial=True) if free.dynamic and _gives(free, other, expected) else graph
+
+
+def _gives(graph: Graph, inputs: Sequence[Tensor], expected: list[Any]) -> bool:
+    """Whether a graph computes what is expected of these inputs."""
+    try:
+        with torch.no_grad():
+            found = tree_leaves(graph.module(*inputs))
+    except Exception:
+        return False
+    return all(
+        a.shape == b.shape and bool((a - b).abs().max() <= _SAME * b.abs().max())
+        for a, b in zip(found, expected, strict=True)
+        if isinstance(b, Tensor)
+    )
+
+
+def larger(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """One sample of each input, tiled to images of another height and width."""
+    return tuple(_tiled(x[:1]) if x.dim() == 4 else x[:1] for x in inputs)
+
+
+def _tiled(x: Tensor) -> Tensor:
+    height, width = x.shape[2] + 32, x.shape[3] + 64
+    return x.repeat(1, 1, -(-height // x.shape[2]), -(-width // x.shape[3]))[:, :, :height, :width].clone()
+
+
+def free_dims(example: Sequence[Tensor], *, spatial: bool) -> list[tuple[int, ...]]:
+    """The dimensions of each input that may be left open: the batch, and the height and width of images."""
+    return [(0, 2, 3) if spatial and x.dim() == 4 else (0,) for x in example]
+
+
+def from_program(program: ExportedProgram, example: Sequence[Tensor]) -> Graph:
+    """The graph of an exported program.
+
+    Args:
+        program: as `torch.export.export` or `torch.export.load` returns it.
+        example: inputs, each float[B, ...].
+
+    Raises:
+        TraceError: it does not accept them.
+    """
+    module = program.module(check_guards=False)
+    inline_regions(module)
+    if not functionalise(module.graph):
+        # Writes through views need alias analysis; torch has it, at the price of a second tracing.
+        module = program.run_decompositions({}).module(check_guards=False)
+        inline_regions(module)
+    drop_assertions(module.graph)
+    module.graph.eliminate_dead_code()
+    _note_free_sizes(module.graph)
+    module = _plain(module)
+    try:
+        with quiet():
+            propagate(module, example)
+    except Exception as error:
+        raise _cannot_follow(example, error) from error
+    fold_constants(module)
+    leave_batch(module)
+    gather_shuffles(module)
+    propagate(module, example)
+    dims = open_dims(program)
+    spatial = all({2, 3} <= set(free) for x, free in zip(example, dims, strict=True) if x.dim() == 4)
+    return Graph(
+        _plain(module), tuple(example), all(0 in free for free in dims), spatial and any(x.dim() == 4 for x in example)
+    )
+
+
+def _plain(module: fx.GraphModule) -> fx.GraphModule:
+    """The same graph over just the tensors it uses, without the exporter's hooks on the inputs."""
+    return fx.GraphModule(module, module.graph)
+
+
+def propagate(module: fx.GraphModule, example: Sequence[Tensor]) -> None:
+    """Set `meta["val"]` of every node to a fake tensor of concrete sizes, or to the number it computes."""
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    fakes = [mode.from_tensor(x, static_shapes=True) for x in example]
+    with mode, torch.no_grad():
+        _Sizes(module, mode).run(*fakes, enable_io_processing=False)
+
+
+class _Sizes(fx.Interpreter):
+    """Runs a graph on fake tensors and keeps what each node returned."""
+
+    def __init__(self, module: fx.GraphModule, mode: FakeTensorMode) -> None:
+        super().__init__(module)
+        self._mode = mode
+        self._seen: dict[int, Tensor] = {}
+
+    def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
+        """A fake of the tensor, one per tensor."""
+        value = super().get_attr(target, args, kwargs)
+        if not isinstance(value, Tensor):
+            return value
+        if id(value) not in self._seen:
+            self._seen[id(value)] = self._mode.from_tensor(value.detach(), static_shapes=True)
+        return self._seen[id(value)]
+
+    def run_node(self, n: Node) -> Any:
+        """Run one node and remember its value."""
+        value = super().run_node(n)
+        n.meta["val"] = value
+        return value
+
+
+def export_program(
+    module: nn.Module, example: tuple[Tensor, ...], free: Sequence[tuple[int, ...]] = ()
+) -> ExportedProgram:
+    """Export a module.
+
+    Args:
+        module: in eval mode.
+        example: the inputs.
+        free: the dimensions of each input to leave open as far as the module allows it; without it all are fixed.
+
+    Raises:
+        TraceError: `torch.export` cannot follow the forward pass.
+        InputError: the network says that it cannot be computed.
+    """
+    shapes = ShapesCollection()
+    for x, dims in zip(example, free, strict=False):
+        shapes[x] = dict.fromkeys(dims, Dim.AUTO)
+    try:
+        with quiet():
+            return export(module, example, dynamic_shapes=shapes if free else None, strict=False)  # type: ignore[arg-type]
+    except InputError:
+        raise
+    except Exception as error:
+        raise _cannot_follow(example, error) from error
+
+
+def _cannot_follow(example: Sequence[Tensor], error: Exception) -> TraceError:
+    shape = ", ".join("×".join(map(str, x.shape[1:])) for x in example)
+    reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return TraceError(
+        f"torch.export cannot follow the forward pass over an input of shape {shape}: {reason.strip()}",
+        "check the input shape (--input-size C,H,W); control flow that depends on values has to be rewritten",
+    )
+
+
+def _has_free_batch(program: ExportedProgram) -> bool:
+    return all(0 in dims for dims in open_dims(program))
+
+
+def open_dims(program: ExportedProgram) -> list[list[int]]:
+    """The dimensions of each input that a program leaves open."""
+    inputs = set(program.graph_signature.user_inputs)
+    values = [node.meta["val"] for node in program.graph.nodes if node.op == "placeholder" and node.name in inputs]
+    return [free_sizes(value) if isinstance(value, Tensor) else [] for value in values]
+
+
+def free_sizes(value: Tensor) -> list[int]:
+    """The dimensions whose size the exporter left open: they depend on the batch."""
+    sizes = enumerate(value.shape)
+    return [dim for dim, size in sizes if not isinstance(size, int) and size.node.maybe_as_int() is None]
+
+
+def _note_free_sizes(graph: fx.Graph) -> None:
+    """Keep what `propagate` overwrites: `meta["free"]`, for each tensor of a node's value what `free_sizes` says."""
+    for node in graph.nodes:
+        value = node.meta.get("val")
+        parts = value if isinstance(value, (tuple, list)) else [value]
+        node.meta["free"] = [free_sizes(part) if isinstance(part, Tensor) else [] for part in parts]

@@ -1,0 +1,178 @@
+"""Cache: scores and curves by the content they were made of, so that another budget does not measure again.
+
+Training that was interrupted is kept here too, until it goes on.
+
+The key covers everything a score depends on: pfp and torch, the network as it was traced with all its tensors, the
+bytes of the images and what is done to them, the criterion and its settings. A file that cannot be read is not there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pfpcli import processes
+from pfpcli.channels.groups import Group, Groups
+from pfpcli.channels.reading_layers import Reader
+from pfpcli.graph.graph import Graph, is_tensor
+from pfpcli.images.calibration import Division
+from pfpcli.planning.curves import MEASURED, Curve
+from pfpcli.records.folders import cache_folder
+from pfpcli.scoring import pfp
+from pfpcli.scoring.score import LayerScores, Scores
+from pfpcli.settings import Scoring
+
+#: Files that are kept, at most; the oldest go first.
+MOST_FILES = 200
+
+
+def key(groups: Groups, readers: list[Reader], division: Division, settings: Scoring, function: str) -> str:
+    """A name for the scores that a function (of `pfpcli.scoring.criteria`) gives a network on images: sha256 in hex."""
+    digest = hashlib.sha256()
+    for part in (*_program(), *_network(groups.labelled.graph), *_images(division)):
+        digest.update(hashlib.sha256(part).digest())
+    # what is frozen is not scored
+    for reader in readers:
+        digest.update(reader.units.tobytes() + reader.heads.tobytes())
+    digest.update(json.dumps([function, settings.reduce, settings.seed]).encode())
+    return digest.hexdigest()
+
+
+def _program() -> Iterator[bytes]:
+    """Pfp as it is, edited or installed, and torch."""
+    yield torch.__version__.encode()
+    for path in sorted(Path(pfp.__file__).parent.rglob("*.py")):
+        yield path.read_bytes()
+
+
+def _network(graph: Graph) -> Iterator[bytes]:
+    yield str(graph.module.graph).encode()
+    for node in graph.nodes:
+        if node.op == "get_attr" and is_tensor(node):
+            tensor = graph.tensor(node).detach().cpu().contiguous()
+            yield f"{node.target} {tensor.dtype} {tuple(tensor.shape)}".encode()
+            yield tensor.reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
+def _images(division: Division) -> Iterator[bytes]:
+    calibration = division.calibration
+    images = calibration.images
+    yield json.dumps([calibration.preprocess.recorded(), calibration.size, calibration.convert]).encode()
+    yield division.scored.tobytes()
+    if images.labels is not None:
+        yield images.labels[division.scored].tobytes()
+    for name in sorted({images.locate(int(index))[0].name for index in division.scored}):
+        yield (images.root / name).read_bytes()
+
+
+def key_of_curves(name: str, orders: Sequence[tuple[Group, NDArray[np.int64]]]) -> str:
+    """A name for the curves of groups whose units go in these orders, by scores of that name."""
+    digest = hashlib.sha256(name.encode())
+    for _, order in orders:
+        digest.update(json.dumps(order.shape).encode() + order.tobytes())
+    return digest.hexdigest()
+
+
+def training(graph: Graph, division: Division, *told: object) -> Path:
+    """The file for what is to go on of a training that is interrupted.
+
+    Its name stands for the network as training begins, the images, by their names and the sizes of their files (their
+    bytes may be too many), and what else was told; a plain value each.
+    """
+    digest = hashlib.sha256()
+    calibration, images = division.calibration, division.calibration.images
+    files = [(source.name, (images.root / source.name).stat().st_size) for source in images.sources]
+    preprocess = calibration.preprocess.recorded()
+    plain = json.dumps([files, preprocess, calibration.size, calibration.convert, told]).encode()
+    for part in (*_program(), *_network(graph), plain, division.fitted.tobytes(), division.checked.tobytes()):
+        digest.update(hashlib.sha256(part).digest())
+    return cache_folder() / f"{digest.hexdigest()}.training"
+
+
+def load(name: str) -> Scores | None:
+    """The scores of that name, or None."""
+    held = _read(name)
+    if held is None:
+        return None
+    try:
+        told = json.loads(str(held["told"]))
+        layers = tuple(
+            LayerScores(**layer, **{array: held[f"{i}.{array}"] for array in _arrays()})
+            for i, layer in enumerate(told.pop("layers"))
+        )
+        return Scores(held["unit"], layers, told["samples"], tuple(told["remarks"]))
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def save(name: str, scores: Scores) -> None:
+    """Keep scores under a name, as far as there is a place to."""
+    arrays: dict[str, Any] = {"unit": scores.unit}
+    layers = []
+    for i, layer in enumerate(scores.layers):
+        values = {field.name: getattr(layer, field.name) for field in fields(layer)}
+        arrays |= {f"{i}.{array}": values.pop(array) for array in _arrays()}
+        layers.append(values)
+    told = {"layers": layers, "samples": scores.samples, "remarks": scores.remarks}
+    _write(name, {"told": np.array(json.dumps(told)), **arrays})
+
+
+def load_curves(name: str) -> list[Curve] | None:
+    """The curves of that name, or None."""
+    held = _read(name)
+    if held is None:
+        return None
+    try:
+        steps = held["steps"].tolist()
+        return [Curve(n, held[f"{i}.kept"], {of: held[f"{i}.{of}"] for of in MEASURED}) for i, n in enumerate(steps)]
+    except KeyError:
+        return None
+
+
+def save_curves(name: str, curves: Sequence[Curve]) -> None:
+    """Keep curves under a name, as far as there is a place to."""
+    arrays: dict[str, Any] = {"steps": np.asarray([curve.steps for curve in curves])}
+    for i, curve in enumerate(curves):
+        arrays |= {f"{i}.kept": curve.kept, **{f"{i}.{of}": curve.losses[of] for of in MEASURED}}
+    _write(name, arrays)
+
+
+def _read(name: str) -> dict[str, Any] | None:
+    return processes.of_first(lambda: _found(name))
+
+
+def _found(name: str) -> dict[str, Any] | None:
+    try:
+        with (cache_folder() / f"{name}.npz").open("rb") as file, np.load(file, allow_pickle=False) as held:
+            return dict(held)
+    except (OSError, ValueError, BadZipFile):
+        return None
+
+
+def _write(name: str, arrays: dict[str, Any]) -> None:
+    if processes.rank():
+        return
+    with contextlib.suppress(OSError):
+        cache_folder().mkdir(parents=True, exist_ok=True)
+        draft = cache_folder() / f".{name}.{os.getpid()}.npz"
+        np.savez(draft, allow_pickle=False, **arrays)
+        draft.replace(cache_folder() / f"{name}.npz")
+        kept = sorted(cache_folder().glob("*.npz"), key=lambda path: path.stat().st_mtime_ns)
+        for path in kept[:-MOST_FILES]:
+            path.unlink()
+
+
+def _arrays() -> tuple[str, ...]:
+    """The fields of a layer's scores that are arrays."""
+    return "channels", "units", "shares"

@@ -1,0 +1,251 @@
+"""Which files may be unpickled without being trusted.
+
+A pickle is a program: it names callables and calls them. pfp lets through what cannot do harm, and nothing else:
+
+1. what `torch.load(weights_only=True)` knows: tensors, numbers, plain containers;
+2. layers: subclasses of nn.Module, and enums, that are defined in `LAYER_MODULES` of the installed libraries and named
+   by the place of their definition. A pickle can call these, set their attributes and nest them. No function is let
+   through, and no `functools.partial`, which would make one of any class. The random-weight models of torchvision and
+   timm that were looked at need no more than this, save the vision transformers of torchvision, which hold a partial;
+3. `_values`: what training scripts put next to the weights.
+
+Layers that turn what they are given into Python source (`SOURCE_WRITERS`, everything of torch.fx and torch.jit) stay
+out: the names in a pickle would become part of that source.
+
+A .pt2 archive is JSON and raw tensors, but may carry pickles, compiled code and expressions that are evaluated;
+`check_program` looks at all of them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import json
+import pickle
+import re
+import warnings
+import zipfile
+from argparse import Namespace
+from enum import Enum
+from typing import Any, BinaryIO
+
+import numpy
+import torch
+from torch import fx, nn
+
+from pfpcli.errors import InputError
+from pfpcli.models.arch import current_folder_importable, library, reason
+
+LAYER_MODULES = ("torch.nn.modules.", "torchvision.models.", "torchvision.ops.", "timm.models.", "timm.layers.")
+SOURCE_WRITERS = ("torchvision.models.feature_extraction.", "timm.models._features_fx.")
+
+TRUST_HINT = "if you trust whoever made the file, add --trust"
+
+
+def unpickle(file: BinaryIO, name: str, trust: bool) -> Any:
+    """The object that `torch.save` wrote, with its tensors on the CPU.
+
+    Args:
+        file: open at its beginning.
+        name: the file's name, for messages.
+        trust: run whatever the pickle asks for; modules are also looked for in the current folder.
+
+    Raises:
+        InputError: the file is broken, needs a class that is not there, or would have to be trusted.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about old formats and changed source; the errors say what matters
+        return _unpickle_all(file, name) if trust else _unpickle_harmless(file, name)
+
+
+def _unpickle_harmless(file: BinaryIO, name: str) -> Any:
+    values = _values()
+    layers = {dotted: _layer(dotted, name) for dotted in _globals(file, name) if dotted not in values}
+    strange = sorted(dotted for dotted, found in layers.items() if found is None)
+    if strange:
+        raise InputError(f"{name}: holds {_listed(strange)}; loading it would run code from the file", TRUST_HINT)
+    allowed: list[Any] = [(found, dotted) for dotted, found in (values | layers).items()]
+    with torch.serialization.safe_globals(allowed):
+        try:
+            return torch.load(file, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            raise InputError(f"{name}: cannot be loaded without running code from the file", TRUST_HINT) from error
+        except Exception as error:
+            raise broken(name, error) from error
+
+
+def _unpickle_all(file: BinaryIO, name: str) -> Any:
+    with current_folder_importable():
+        try:
+            return torch.load(file, map_location="cpu", weights_only=False)
+        except ModuleNotFoundError as error:
+            raise InputError(
+                f"{name}: needs the Python module {error.name}, which cannot be found",
+                "run pfp from the folder that holds it, or add that folder to PYTHONPATH",
+            ) from error
+        except AttributeError as error:
+            found = re.search(r"attribute '([\w.<>]+)' on <module '([\w.]+)'", str(error))
+            if found is None:
+                raise broken(name, error) from error
+            raise _absent(name, f"{found[2]}.{found[1]}") from error
+        except Exception as error:
+            raise broken(name, error) from error
+
+
+def broken(name: str, error: BaseException) -> InputError:
+    """The refusal of a file that ends too early or contradicts itself."""
+    return InputError(f"{name}: cannot be read ({reason(error)})", "copy or download it again, or save it again")
+
+
+def _globals(file: BinaryIO, name: str) -> list[str]:
+    """Dotted names of what the pickle calls beyond torch's own list; none for the format before torch 1.6.
+
+    That format is left to `torch.load`, which refuses in it all but tensors and plain containers.
+    """
+    try:
+        return torch.serialization.get_unsafe_globals_in_checkpoint(file)
+    except ValueError:
+        return []
+    except pickle.UnpicklingError as error:
+        raise InputError(
+            f"{name}: was saved with another pickle protocol than 2, so what it would run cannot be told",
+            f"save it again without `pickle_protocol=`, or, {TRUST_HINT}",
+        ) from error
+    except Exception as error:
+        raise broken(name, error) from error
+    finally:
+        file.seek(0)
+
+
+def _layer(dotted: str, name: str) -> type | None:
+    """The layer or enum of that dotted name; None if it is something else. Imports only from the libraries."""
+    if not dotted.startswith(LAYER_MODULES) or dotted.startswith(SOURCE_WRITERS):
+        return None
+    if not all(part.isidentifier() for part in dotted.split(".")):
+        return None
+    library(dotted.partition(".")[0], name)
+    found = _defined(dotted)
+    if found is None:
+        raise _absent(name, dotted)
+    writes_source = isinstance(found, type) and issubclass(found, fx.GraphModule | torch.jit.ScriptModule)
+    harmless = isinstance(found, type) and issubclass(found, nn.Module | Enum) and not writes_source
+    # A class must be named where it is defined: other names reach whatever its module happens to import.
+    return found if harmless and f"{found.__module__}.{found.__qualname__}" == dotted else None
+
+
+def _defined(dotted: str) -> Any:
+    """What `package.module.Outer.Inner` names, None if there is no such thing."""
+    place, _, rest = dotted.rpartition(".")
+    while place:
+        try:
+            found: Any = importlib.import_module(place)
+        except ModuleNotFoundError:
+            place, _, part = place.rpartition(".")
+            rest = f"{part}.{rest}"
+            continue
+        for part in rest.split("."):
+            found = getattr(found, part, None)
+        return found
+    return None
+
+
+def _absent(name: str, dotted: str) -> InputError:
+    module, _, attribute = dotted.rpartition(".")
+    if module.split(".")[-1] == "__main__":  # with `python -m`, the module is package.__main__
+        return InputError(
+            f"{name}: needs {attribute}, which was defined in the script that saved it",
+            "put it into a module of its own and save again, or save model.state_dict() and pass --arch",
+        )
+    package = dotted.partition(".")[0]
+    version = getattr(importlib.import_module(package), "__version__", "")
+    return InputError(
+        f"{name}: needs {attribute}, which the module {module} here ({package} {version or 'of yours'}) does not have",
+        "use the version that the file was saved with, or save model.state_dict() and pass --arch",
+    )
+
+
+def _listed(dotted: list[str]) -> str:
+    """`the class models.Net, which is not …`; a few names, then a count."""
+    # A pickle does not say what a name stands for; classes are written with a capital.
+    classes = all(name.rpartition(".")[2].lstrip("_")[:1].isupper() for name in dotted)
+    kind = ("the classes " if len(dotted) > 1 else "the class ") if classes else ""
+    shown = dotted[:3] + [f"{len(dotted) - 3} more"] * (len(dotted) > 3)
+    text = shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
+    verb = "is not a layer" if len(dotted) == 1 else "are not layers"
+    return f"{kind}{text}, which {verb} of torch.nn, torchvision or timm"
+
+
+def _values() -> dict[str, Any]:
+    """Plain values that training scripts put next to the weights: arguments and NumPy numbers."""
+    scalar = numpy.float64(0).__reduce__()[0]  # lives in a private module whose name depends on NumPy's version
+    numbers = [type(numpy.dtype(code)) for code in "?bBhHiIlLqQefd"]
+    return {
+        "argparse.Namespace": Namespace,
+        "numpy.dtype": numpy.dtype,
+        "numpy.core.multiarray.scalar": scalar,
+        "numpy._core.multiarray.scalar": scalar,
+        **{f"numpy.dtypes.{number.__name__}": number for number in numbers},
+    }
+
+
+def check_program(file: BinaryIO, name: str) -> None:
+    """Refuse a .pt2 archive that could run code while it is loaded.
+
+    Args:
+        file: the zip archive, open at its beginning.
+        name: the file's name, for messages.
+
+    Raises:
+        InputError: it holds compiled code, a pickle of something else than tensors, or an expression of something
+            else than sizes; or two members of one name, of which torch might read the one not looked at.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            members = archive.namelist()
+            if len({member.lower() for member in members}) < len(members):
+                raise InputError(f"{name}: holds two members of the same name", "save it again with torch.export.save")
+            dangers = [danger for member in members if (danger := _danger(archive, member))]
+    except InputError:
+        raise
+    except Exception as error:
+        raise broken(name, error) from error
+    if dangers:
+        raise InputError(f"{name}: holds {dangers[0]}; loading it would run code from the file", TRUST_HINT)
+    file.seek(0)
+
+
+def _danger(archive: zipfile.ZipFile, member: str) -> str:
+    """What in that member of a .pt2 archive could run; "" if nothing."""
+    if "/aotinductor/" in f"/{member}":
+        return f"compiled code ({member})"
+    if member.endswith(".json") or "/models/" in f"/{member}":
+        return _danger_in(json.loads(archive.read(member)))
+    old_pickle = member.startswith(("serialized_state_dict", "serialized_constants", "serialized_example_inputs"))
+    if not (member.endswith(".pt") or old_pickle):
+        return ""
+    # torch.export.load would go on without weights_only where this fails.
+    try:
+        torch.load(io.BytesIO(archive.read(member)), map_location="cpu", weights_only=True)
+    except Exception:
+        return f"a pickle of more than tensors ({member})"
+    return ""
+
+
+def _danger_in(tree: Any) -> str:
+    """The same for a parsed JSON file: pickled payloads and expressions that are no sizes."""
+    if isinstance(tree, list):
+        return next(filter(None, map(_danger_in, tree)), "")
+    if not isinstance(tree, dict):
+        return ""
+    if tree.get("use_pickle") or not _RAW_PAYLOAD.fullmatch(str(tree.get("path_name", "weight_0"))):
+        return f"a pickled object ({tree.get('path_name')})"
+    if not _SIZE.fullmatch(str(tree.get("expr_str", ""))):
+        return f"an expression that is no size ({tree['expr_str']!r:.60})"
+    return _danger_in(list(tree.values()))
+
+
+# torch decides by these names which members are raw numbers.
+_RAW_PAYLOAD = re.compile(r"(weight|tensor)_\d+")
+
+# torch evaluates sizes written as sympy's srepr: nested calls of capitalised names. Nothing else is needed.
+_SIZE = re.compile(r"(?:[A-Z]\w*|[a-z]+=|'[\w.+-]*'|-?\d+|true|false|[(),\s])*")

@@ -1,0 +1,123 @@
+"""Ops that sum over channels: convolutions and products."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pfpcli.channels.rules.rule import bind
+from pfpcli.onnx_io.ops.call import Call, Edit, Result, narrows, register
+
+_CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+_TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
+
+
+@dataclass(frozen=True)
+class Window:
+    """What moves over an image: for each of its sides the size, the step, how far apart its places are."""
+
+    kernel: list[int]
+    strides: list[int]
+    dilations: list[int]
+
+    @classmethod
+    def of(cls, call: Call, kernel: Sequence[int]) -> Window:
+        """As a node says; kernel: its size."""
+        strides, dilations = (call.attribute(name) or [1] * len(kernel) for name in ("strides", "dilations"))
+        return cls([*kernel], [*strides], [*dilations])
+
+    @property
+    def spans(self) -> list[int]:
+        """From its first to its last place."""
+        return [(k - 1) * d + 1 for k, d in zip(self.kernel, self.dilations, strict=True)]
+
+    def padding(self, call: Call, sizes: Sequence[int]) -> list[tuple[int, int]]:
+        """What is added at both ends of each side of an image; sizes: of the sides."""
+        auto, rank = call.attribute("auto_pad", "NOTSET"), len(self.kernel)
+        if auto in ("NOTSET", ""):
+            pads = call.attribute("pads") or [0] * (2 * rank)
+            return list(zip(pads[:rank], pads[rank:], strict=True))
+        if auto == "VALID":
+            return [(0, 0)] * rank
+        # as many results as there are steps from one end to the other
+        ends = [(-(-size // step) - 1) * step for size, step in zip(sizes, self.strides, strict=True)]
+        missing = [max(0, end + span - size) for end, span, size in zip(ends, self.spans, sizes, strict=True)]
+        return [(n // 2, n - n // 2) if auto == "SAME_UPPER" else (n - n // 2, n // 2) for n in missing]
+
+
+def padded(x: Tensor, pads: list[tuple[int, int]], value: float = 0.0) -> tuple[Tensor, list[int]]:
+    """(an image with what one end has more than the other already there, what both ends have)."""
+    both = [min(pair) for pair in pads]
+    rest = [(low - least, high - least) for (low, high), least in zip(pads, both, strict=True)]
+    if any(low or high for low, high in rest):
+        # an image that is padded with something else than the op pads with has to have all of it
+        x, both = F.pad(x, [n for pair in reversed(pads) for n in pair], value=value), [0] * len(pads)
+    return x, both
+
+
+@register("Conv")
+def _conv(call: Call) -> Result:
+    x, weight = call.tensor(0), call.tensor(1)
+    window = Window.of(call, weight.shape[2:])
+    x, pads = padded(x, window.padding(call, x.shape[2:]))
+    conv = _CONV[weight.dim() - 2]
+    return conv(x, weight, call.optional(2), window.strides, pads, window.dilations, call.attribute("group", 1))
+
+
+@register("ConvTranspose")
+def _conv_transpose(call: Call) -> Result:
+    x, weight = call.tensor(0), call.tensor(1)
+    rank = weight.dim() - 2
+    window = Window.of(call, weight.shape[2:])
+    strides, dilations = window.strides, window.dilations
+    more = call.attribute("output_padding") or [0] * rank
+    parts = zip(x.shape[2:], strides, window.spans, more, strict=True)
+    full = [(size - 1) * step + span + extra for size, step, span, extra in parts]
+    auto, wanted = call.attribute("auto_pad", "NOTSET"), call.attribute("output_shape")
+    if wanted is None and auto in ("SAME_UPPER", "SAME_LOWER"):
+        wanted = [size * s for size, s in zip(x.shape[2:], strides, strict=True)]
+    if wanted is None:
+        pads = call.attribute("pads") or [0] * (2 * rank)
+        ends = list(zip(pads[:rank], pads[rank:], strict=True))
+    else:
+        cut = [a - b for a, b in zip(full, wanted[-rank:], strict=True)]
+        halves = [(c // 2, c - c // 2) for c in cut]
+        # what is odd is cut off at the end, and at the start for SAME_LOWER and where nothing is said
+        ends = halves if auto == "SAME_UPPER" else [(b, a) for a, b in halves]
+    both = [max(0, min(pair)) for pair in ends]
+    y = _TRANSPOSED[rank](x, weight, call.optional(2), strides, both, more, call.attribute("group", 1), dilations)
+    for dim, ((low, high), least) in enumerate(zip(ends, both, strict=True), 2):
+        if (low, high) != (least, least):
+            y = F.pad(y, [0, 0] * (y.dim() - 1 - dim) + [least - low, least - high])
+    return y
+
+
+@narrows("Conv", "ConvTranspose")
+def _conv_groups(edit: Edit) -> None:
+    edit.set_attribute("group", bind(edit.call("conv"))["groups"])
+
+
+@register("Gemm")
+def _gemm(call: Call) -> Result:
+    a, b, c = call.tensor(0), call.tensor(1), call.optional(2)
+    alpha, beta = call.attribute("alpha", 1.0), call.attribute("beta", 1.0)
+    a = a.t() if call.attribute("transA", 0) else a
+    if alpha == 1 and beta == 1 and call.attribute("transB", 0) and (c is None or c.shape == (b.shape[0],)):
+        return F.linear(a, b, c)
+    product = a @ (b.t() if call.attribute("transB", 0) else b)
+    product = product if alpha == 1 else alpha * product
+    return product if c is None else product + (c if beta == 1 else beta * c)
+
+
+@register("MatMul")
+def _matmul(call: Call) -> Result:
+    return torch.matmul(call.tensor(0), call.tensor(1))
+
+
+@register("Einsum")
+def _einsum(call: Call) -> Result:
+    return torch.einsum(call.attribute("equation"), *call.tensors())

@@ -1,0 +1,113 @@
+"""Kernel: the innermost loop of scoring as C++, built when it is first needed, where there is a compiler.
+
+Without one, or where it cannot be built, scoring is done by torch alone: the same numbers within rounding, more slowly.
+The built library is kept in the cache folder under a name that says what it was built from and for.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pfpcli.records.folders import cache_folder
+
+#: Patches are filled up to a multiple of this, as in shares.cpp.
+_BLOCK = 64
+_SOURCE = Path(__file__).with_name("shares.cpp")
+_FLAGS = ("-O3", "-ffast-math", "-fPIC", "-shared")
+#: Seconds a compiler may take.
+_PATIENCE = 60
+
+#: `share(x, weight, positive, negative)`, see `largest_shares`.
+Share = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+def about() -> str:
+    """What scoring on a CPU is done by, for the record."""
+    return "compiled" if _library() else "torch (no C++ compiler found)"
+
+
+def largest_shares(x: Tensor) -> Share | None:
+    """What computes the largest shares of such inputs, None where there is nothing but torch for them."""
+    return _largest_shares if x.device.type == "cpu" and x.dtype == torch.float32 and _library() else None
+
+
+def _largest_shares(x: Tensor, weight: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+    """The largest share of each channel in any output: float32[G, J].
+
+    Args:
+        x: float32[G, J, R, P], not negative.
+        weight: float32[G, O, J, R].
+        positive: float32[G, O, P], 1 over the sum of the positive terms of each output; 0 where a share counts as 0.
+        negative: the same of the negative terms.
+    """
+    library = _library()
+    assert library is not None
+    groups, channels, kernel, _ = x.shape
+    filled = -x.shape[3] % _BLOCK
+    x, positive, negative = (F.pad(t, (0, filled)).contiguous() for t in (x, positive, negative))
+    weight = weight.contiguous()
+    largest = torch.zeros(groups, channels)
+    threads = torch.get_num_threads()
+    step = max(1, -(-channels // threads)) if groups < threads else channels
+
+    def part(group: int, first: int) -> None:
+        arrays = (x[group], weight[group], positive[group], negative[group], largest[group])
+        sizes = (channels, weight.shape[1], kernel, x.shape[3], first, min(channels, first + step))
+        library.largest_shares(*(t.data_ptr() for t in arrays), *sizes)
+
+    parts = [(group, first) for group in range(groups) for first in range(0, channels, step)]
+    with ThreadPoolExecutor(threads) as pool:  # ctypes lets go of the interpreter while the library works
+        for done in [pool.submit(part, *where) for where in parts]:
+            done.result()
+    return largest
+
+
+@cache
+def _library() -> ctypes.CDLL | None:
+    compiler = next((path for name in ("c++", "g++", "clang++") if (path := shutil.which(name))), None)
+    if compiler is None or os.name == "nt":
+        return None
+    for native in (("-march=native",), ()) if _cpu() else ((),):
+        try:
+            library = ctypes.CDLL(str(_built(compiler, (*_FLAGS, *native))))
+        except (OSError, subprocess.SubprocessError):
+            continue
+        library.largest_shares.argtypes = [ctypes.c_void_p] * 5 + [ctypes.c_long] * 6
+        library.largest_shares.restype = None
+        return library
+    return None
+
+
+def _cpu() -> str:
+    """What this CPU can do, where it says so: a library for it is of no use to others that share the folder."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return ""
+    return next((line for line in lines if line.startswith("flags")), "")
+
+
+def _built(compiler: str, flags: tuple[str, ...]) -> Path:
+    """The library, built if it is not there."""
+    made_of = "\n".join([_SOURCE.read_text(encoding="utf-8"), *flags, platform.machine(), _cpu()])
+    library = cache_folder() / f"shares-{hashlib.sha256(made_of.encode()).hexdigest()[:16]}.so"
+    if not library.exists():
+        cache_folder().mkdir(parents=True, exist_ok=True)
+        draft = library.with_name(f".{library.name}.{os.getpid()}")
+        command = [compiler, *flags, "-o", str(draft), str(_SOURCE)]
+        subprocess.run(command, check=True, capture_output=True, timeout=_PATIENCE)
+        draft.replace(library)
+    return library

@@ -1,0 +1,178 @@
+"""Weights: the numbers of a network that may become zero, and how many of them may stay.
+
+Every layer with weights that reads channels takes part; whatever else a network has, biases, norms, depthwise
+convolutions and frozen layers, stays as it is and counts as it is. So does a tensor that something else works with too,
+such as an embedding that is the last layer as well.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.fx.node import Node, map_arg
+
+from pfpcli.channels import rules as ops
+from pfpcli.channels.groups import Groups, matching
+from pfpcli.channels.reading_layers import Reader
+from pfpcli.errors import BudgetError, UnsupportedError
+from pfpcli.graph.graph import Graph, is_constant, is_tensor, owner
+
+
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """A tensor of weights and the layers that read with it.
+
+    Attributes:
+        node: what stands for it in the graph.
+        tensor: float[...], as it was.
+        readers: the layers; a layer may take a view of it.
+    """
+
+    node: Node
+    tensor: Tensor
+    readers: tuple[Reader, ...]
+
+    @property
+    def name(self) -> str:
+        """Dotted name of the layer it belongs to."""
+        return owner(self.node)
+
+    @property
+    def target(self) -> str:
+        """Dotted name of the tensor."""
+        return str(self.node.target)
+
+    @property
+    def used(self) -> Tensor:
+        """bool, in the shape of the tensor: what some layer reads with."""
+        return torch.stack([self.back(r, self.there(r, torch.ones_like(self.tensor))) for r in self.readers]).any(0)
+
+    def there(self, reader: Reader, values: Tensor) -> Tensor:
+        """Weights as the matrix of a reader: float[G, O, J, R]; values in the shape of the tensor."""
+        return reader.matrix(view_of(reader.weight, values))
+
+    def spread(self, reader: Reader, values: Tensor) -> Tensor:
+        """Numbers that belong to weights (no weights themselves) at the places of a reader's matrix."""
+        return self.there(reader, values) / self.there(reader, torch.ones_like(values))
+
+    def back(self, reader: Reader, values: Tensor) -> Tensor:
+        """Numbers at the places of a reader's matrix, brought to those of the tensor; 0 where the reader takes none."""
+        at = self.tensor.to(values.device)
+        return ops.into_weight(values, lambda w: self.there(reader, w), at).nan_to_num(0)
+
+
+def view_of(node: Node, base: Tensor) -> Tensor:
+    """The view of a parameter that a constant node stands for, taken of another tensor of its shape."""
+    if node.op == "get_attr":
+        return base
+    args, kwargs = map_arg((node.args, node.kwargs), lambda n: view_of(n, base))
+    viewed: Tensor = node.target(*args, **kwargs)  # type: ignore[operator]
+    return viewed
+
+
+def parameter(node: Node) -> Node:
+    """The tensor that a constant node is a view of; views have one source."""
+    while node.op != "get_attr":
+        node = node.all_input_nodes[0]
+    return node
+
+
+def weights_of(groups: Groups, readers: Sequence[Reader], freeze: Sequence[str]) -> list[Weights]:
+    """The tensors whose numbers may go, in the order in which they are read.
+
+    Args:
+        groups: the graph's units.
+        readers: the layers that read channels.
+        freeze: dotted-name globs; the tensors of layers that match are left out.
+
+    Raises:
+        UnsupportedError: there are none.
+    """
+    graph = groups.labelled.graph
+    frozen = {name for pattern in freeze for name in matching(groups.labelled, pattern)}
+    layers = {reader.node for reader in readers if reader.has_weights}
+    alone = {
+        id(graph.tensor(node))
+        for node in graph.nodes
+        if node.op == "get_attr" and is_tensor(node) and (owner(node) in frozen or not _only_read(node, layers))
+    }
+    found: dict[int, tuple[Node, list[Reader]]] = {}
+    for reader in readers:
+        if reader.has_weights:
+            node = parameter(reader.weight)
+            tensor = graph.tensor(node)
+            if isinstance(tensor, nn.Parameter) and id(tensor) not in alone:
+                found.setdefault(id(tensor), (node, []))[1].append(reader)
+    if not found:
+        raise UnsupportedError(
+            f"nothing can be sparsified: no layer with weights {'is left' if freeze else 'reads channels'}",
+            "name fewer layers with --freeze" if freeze else "see `pfp inspect MODEL`",
+        )
+    return [Weights(node, graph.tensor(node).detach(), tuple(group)) for node, group in found.values()]
+
+
+def _only_read(node: Node, layers: set[Node]) -> bool:
+    """Whether nothing but these layers works with a tensor or its views; what else does has no score."""
+    return all(user in layers or (is_constant(user) and _only_read(user, layers)) for user in node.users)
+
+
+@dataclass(frozen=True)
+class Amount:
+    """How many numbers a network has, and how many may stay.
+
+    Attributes:
+        total: parameters.
+        present: parameters that are not zero.
+        fixed: those of them that stay in any case.
+        wanted: parameters that are to be left.
+    """
+
+    total: int
+    present: int
+    fixed: int
+    wanted: int
+
+    @property
+    def budget(self) -> int:
+        """Weights that may stay."""
+        return self.wanted - self.fixed
+
+
+def amount_of(graph: Graph, found: Sequence[Weights], keep: float) -> Amount:
+    """What a budget comes to.
+
+    Args:
+        graph: the network.
+        found: the weights that may go.
+        keep: fraction of the parameters that stays nonzero.
+
+    Raises:
+        BudgetError: what stays in any case is more.
+    """
+    parameters = stored(graph)
+    total, present = sum(p.numel() for p in parameters), nonzeros(graph)
+    fixed = present - sum(int((each.tensor[each.used] != 0).sum()) for each in found)
+    wanted = math.floor(keep * total + 1e-9)
+    if wanted <= fixed:
+        least = math.ceil(1000 * (fixed + 1) / total) / 1000
+        raise BudgetError(
+            f"--keep {keep:g}: not reachable; {fixed:,} of the {total:,} parameters are no weights that may go "
+            "(biases, norms, frozen layers)",
+            f"use `--keep {least:.3f}` or more",
+        )
+    return Amount(total, present, fixed, wanted)
+
+
+def stored(graph: Graph) -> list[Tensor]:
+    """The parameters of a network, each once."""
+    found = (graph.tensor(n) for n in graph.nodes if n.op == "get_attr" and is_tensor(n))
+    return list({id(t): t.detach() for t in found if isinstance(t, nn.Parameter)}.values())
+
+
+def nonzeros(graph: Graph) -> int:
+    """How many of a network's parameters are not zero."""
+    return sum(int((p != 0).sum()) for p in stored(graph))
