@@ -24,11 +24,11 @@ import torch
 from torch import Tensor, nn
 
 from pfpcli.channels.cost import count
-from pfpcli.channels.flow import label
 from pfpcli.channels.groups import group
+from pfpcli.channels.labelling import label
 from pfpcli.channels.reading_layers import readers
 from pfpcli.channels.rules import Columns
-from pfpcli.cutting.cut import Cut, cut
+from pfpcli.cutting.cut import cut
 from pfpcli.cutting.verify import cut_vs_masked
 from pfpcli.exporting import export
 from pfpcli.graph.trace import trace
@@ -135,11 +135,12 @@ def main() -> None:
     with timed("plan (keep 0.5)", seconds):
         planned = plan(groups, scores, Budget(0.5))
     with timed("cut", seconds):
-        smaller = cut(groups.labelled, planned.alive)
+        made = cut(groups.labelled, planned.alive)
+        smaller = made.graph
     with timed("verify (float64)", seconds):
-        cut_vs_masked(groups.labelled, planned.alive, smaller, images[:2])
+        cut_vs_masked(made, images[:2])
     with timed("lsq", seconds):
-        pair = Lockstep(Cut(groups.labelled, planned.alive), smaller)
+        pair = Lockstep(made)
         pair.run(dict(enumerate(images.split(BATCH))), Refit(pair))
     with timed("obs (instead of pfp)", seconds):
         eliminated = score("obs", task)

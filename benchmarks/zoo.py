@@ -98,9 +98,10 @@ def examine(name: str) -> dict[str, Any]:
     from torch.utils._pytree import tree_leaves
 
     from pfpcli.channels.cost import Predictor, count
-    from pfpcli.channels.flow import label
     from pfpcli.channels.groups import group
-    from pfpcli.cutting.cut import Cut, cut
+    from pfpcli.channels.labelling import label
+    from pfpcli.channels.slicing import Slicing
+    from pfpcli.cutting.cut import cut
     from pfpcli.cutting.masked import InFloat64, Masked
     from pfpcli.cutting.verify import relative
     from pfpcli.errors import BudgetError
@@ -119,7 +120,7 @@ def examine(name: str) -> dict[str, Any]:
     groups = group(label(graph))
     labelled = time.process_time()
     alive = groups.alive(np.zeros(0, np.int64))
-    same = cut(groups.labelled, alive)
+    same = cut(groups.labelled, alive).graph
     done = time.process_time()
     found: dict[str, Any] = {
         "params": count(graph).params,
@@ -152,11 +153,11 @@ def examine(name: str) -> dict[str, Any]:
         except BudgetError:
             found["kept"].append(None)
             continue
-        smaller = cut(groups.labelled, planned.alive)
+        smaller = cut(groups.labelled, planned.alive).graph
         if count(smaller) != planned.after:
             raise AssertionError(f"predicted {planned.after}, counted {count(smaller)}")
         first = tree_leaves(InFloat64(smaller.module).run(*inputs))
-        second = tree_leaves(Masked(Cut(groups.labelled, planned.alive)).run(*inputs))
+        second = tree_leaves(Masked(Slicing(groups.labelled, planned.alive)).run(*inputs))
         difference = max(relative(a, b) for a, b in zip(first, second, strict=True))
         found["kept"].append(planned.achieved)
         found["difference"] = max(found["difference"], difference)

@@ -11,7 +11,8 @@ from torch.utils._pytree import tree_leaves
 
 from pfpcli.channels.cost import Predictor, count
 from pfpcli.channels.groups import Groups
-from pfpcli.cutting.cut import Cut, cut
+from pfpcli.channels.slicing import Slicing
+from pfpcli.cutting.cut import cut
 from pfpcli.cutting.masked import InFloat64, Masked
 from pfpcli.graph.graph import Graph
 
@@ -48,7 +49,7 @@ def difference(first: object, second: object) -> float:
 
 def assert_equals_masked(groups: Groups, alive: np.ndarray, smaller: Graph, inputs: Sequence[Tensor]) -> None:
     wide = [x.double() for x in inputs]
-    assert difference(InFloat64(smaller.module).run(*wide), Masked(Cut(groups.labelled, alive)).run(*wide)) < EXACT
+    assert difference(InFloat64(smaller.module).run(*wide), Masked(Slicing(groups.labelled, alive)).run(*wide)) < EXACT
 
 
 def assert_costs_as_predicted(groups: Groups, alive: np.ndarray, smaller: Graph) -> None:
@@ -57,7 +58,7 @@ def assert_costs_as_predicted(groups: Groups, alive: np.ndarray, smaller: Graph)
 
 def assert_nothing_dropped_changes_nothing(groups: Groups, inputs: Sequence[Tensor]) -> None:
     whole = groups.labelled.graph
-    same = cut(groups.labelled, groups.alive(np.zeros(0, np.int64)))
+    same = cut(groups.labelled, groups.alive(np.zeros(0, np.int64))).graph
     before, after = whole.module.state_dict(), same.module.state_dict()
     assert list(before) == list(after)
     assert all(torch.equal(before[key], after[key]) for key in before)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.fx.node import Node
 
-from pfpcli.channels import rules as ops
+from pfpcli.channels import rules
 from pfpcli.channels.groups import Groups
 from pfpcli.channels.labels import Axes
 from pfpcli.graph.graph import Graph, is_tensor
@@ -46,7 +46,7 @@ def node_macs(graph: Graph, sizes: Callable[[Node], tuple[int, ...]]) -> dict[No
     """MACs of each call, for one input, if its tensors had these sizes."""
     found = {}
     for node in graph.nodes:
-        rule = ops.find(node.target) if node.op == "call_function" else None
+        rule = rules.find(node.target) if node.op == "call_function" else None
         if rule is not None and rule.macs is not None:
             found[node] = rule.macs(sizes, node) // graph.batch
     return found
@@ -100,7 +100,7 @@ class Predictor:
         )
 
     def _macs(self, node: Node, sizes: Callable[[Node], tuple[int, ...]]) -> int:
-        rule = ops.find(node.target)
+        rule = rules.find(node.target)
         assert rule is not None
         assert rule.macs is not None
         return rule.macs(sizes, node) // self._graph.batch

@@ -12,9 +12,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx.node import Node, map_arg
+from torch.fx.node import Node
 
-from pfpcli.channels import rules as ops
 from pfpcli.channels.labels import Axes, Ragged, Settled, Store, even, spread
 from pfpcli.graph.graph import Graph, is_constant, owner
 
@@ -284,80 +283,3 @@ def free_dims(node: Node, result: int = 0) -> list[int]:
     """The dimensions of a node's value, or of one of its results, whose size depends on the batch."""
     noted = node.meta.get("free", [])
     return noted[result] if result < len(noted) else []
-
-
-def label(graph: Graph) -> Labelled:
-    """Label every tensor of a graph.
-
-    Args:
-        graph: as `trace` returns it.
-    """
-    labelled = Labelled(graph, {}, Store(), [], [])
-    by_tensor: dict[int, Axes] = {}
-    for node in graph.nodes:
-        if node.op == "placeholder":
-            labelled.axes[node] = _input(labelled.store, node)
-        elif node.op == "get_attr":
-            tensor = graph.tensor(node)
-            if isinstance(tensor, Tensor):
-                # one tensor, one set of labels, under however many names and however often it is used
-                if id(tensor) not in by_tensor:
-                    by_tensor[id(tensor)] = _parameter(labelled.store, node)
-                labelled.axes[node] = by_tensor[id(tensor)]
-        elif node.op == "call_function":
-            _call(labelled, node)
-    for node in graph.outputs:
-        _freeze_all(labelled, node, "output of the model")
-    return labelled
-
-
-def _input(store: Store, node: Node) -> Axes:
-    shape = tuple(node.meta["val"].shape)
-    labels = {dim: store.fresh(size) for dim, size in enumerate(shape) if dim > 0 and size > 1}
-    for vector in labels.values():
-        store.freeze(vector, "input of the model")
-    return Axes(shape, labels, f"input {node.target}")
-
-
-def _parameter(store: Store, node: Node) -> Axes:
-    shape = tuple(node.meta["val"].shape)
-    return Axes(shape, {d: store.fresh(n) for d, n in enumerate(shape) if n > 1}, f"{node.target}")
-
-
-def _call(labelled: Labelled, node: Node) -> None:
-    value = node.meta["val"]
-    if not _holds_tensors(value):
-        return
-    rule = ops.find(node.target)
-    if rule is None:
-        for source in node.all_input_nodes:
-            _freeze_all(labelled, source, f"reaches {node.target}, which has no rule")
-        labelled.unknown.append(node)
-        labelled.axes[node] = _fixed(value, f"the result of {node.target}, which has no rule")
-        return
-    args, kwargs = map_arg((node.args, node.kwargs), lambda n: operand(labelled, n, rule.ragged))
-    labelled.axes[node] = rule.flow(Flow(labelled, node), *args, **kwargs)
-
-
-def operand(labelled: Labelled, node: Node, ragged: bool) -> Any:
-    """What a rule sees of an argument: its labels if it is a tensor, the number if it is one."""
-    found = labelled.axes.get(node, node.meta.get("val"))
-    return even(labelled.store, found) if isinstance(found, Axes) and found.ragged and not ragged else found
-
-
-def _holds_tensors(value: Any) -> bool:
-    return isinstance(value, Tensor) or (isinstance(value, (tuple, list)) and any(map(_holds_tensors, value)))
-
-
-def _fixed(value: Any, origin: str) -> Any:
-    if isinstance(value, Tensor):
-        return Axes(tuple(value.shape), {}, origin)
-    return tuple(_fixed(part, origin) for part in value) if isinstance(value, (tuple, list)) else value
-
-
-def _freeze_all(labelled: Labelled, node: Node, reason: str) -> None:
-    found = labelled.axes.get(node)
-    for axes in found if isinstance(found, tuple) else [found]:
-        if isinstance(axes, Axes):
-            for vector in axes.vectors:
-                labelled.store.freeze(vector, reason)

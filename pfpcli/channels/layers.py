@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.fx.node import Node
 
-from pfpcli.channels import rules as ops
+from pfpcli.channels import rules
 from pfpcli.channels.rules import Columns
 from pfpcli.graph.graph import is_constant, owner
 
@@ -46,7 +46,7 @@ class Layer:
 
     def columns(self, x: Tensor, weight: Tensor) -> Columns:
         """The layer as a matrix product."""
-        rule = ops.find(self.node.target)
+        rule = rules.find(self.node.target)
         assert rule is not None
         assert rule.columns is not None
         return rule.columns(self.node, x, weight)
@@ -58,7 +58,7 @@ class Layer:
 
     def into_weight(self, values: Tensor, weight: Tensor) -> Tensor:
         """Values for the places of `Columns.weight`, float[G, O, J, R], brought to those of the layer's own weight."""
-        return ops.into_weight(values, self.matrix, weight)
+        return rules.into_weight(values, self.matrix, weight)
 
     def pieces(self, x: Tensor, weight: Tensor) -> Iterator[Columns]:
         """The layer as matrix products, in float32, of a few images at a time.

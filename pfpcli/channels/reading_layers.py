@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, fx
 from torch.fx.node import Node
 
-from pfpcli.channels import rules as ops
+from pfpcli.channels import rules
 from pfpcli.channels.flow import Contraction
 from pfpcli.channels.groups import Group, Groups
 from pfpcli.channels.layers import Layer
@@ -55,7 +55,7 @@ def readers(groups: Groups) -> list[Reader]:
     for contraction in groups.labelled.contractions:
         units = groups.root[contraction.labels.numpy()]
         units = np.where(prunable[units], units, 0)
-        rule = ops.find(contraction.node.target)
+        rule = rules.find(contraction.node.target)
         is_factor = units.any() and _is_stack(groups, contraction)
         weight = contraction.weight or (contraction.factor if is_factor else None)
         if weight is None or rule is None or rule.columns is None:

@@ -23,8 +23,8 @@ from typing import Any, NoReturn, TextIO
 import typer
 
 from pfpcli import processes
-from pfpcli.cli.flags import Asked
 from pfpcli.cli.commands import EXAMPLES, app, output
+from pfpcli.cli.flags import Asked
 from pfpcli.errors import INTERRUPTED, NOBODY_READS, Dismissed, Interrupted, PfpError
 
 #: The base of all errors about flags. Depending on its version, typer has its own copy of click, or click's.

@@ -1,149 +1,84 @@
-"""Cut: a graph without the channels a plan drops. A new graph; the original is left as it is.
+"""Cut: make the network without the channels that a plan drops. The original graph is left as it is.
 
-Nothing here knows an op: tensors are sliced along their label vectors, and the rules (pfpcli/ops) adapt the sizes among
-the arguments of the calls.
+This module knows no op. It slices every tensor along its label vectors, and the rules (`channels.rules`) change the
+sizes among the arguments of the calls.
 """
 
 from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 from torch.fx.node import Node
 
-from pfpcli.channels import rules as ops
+from pfpcli.channels import rules
 from pfpcli.channels.flow import Labelled
-from pfpcli.channels.labels import Axes, along
+from pfpcli.channels.slicing import Slicing
 from pfpcli.graph.graph import Graph, add_tensor, fetch, is_tensor
-from pfpcli.graph.trace import propagate
+from pfpcli.graph.propagate import propagate
 
 
-class Cut:
-    """What is left of every tensor of a graph.
+class Cut(NamedTuple):
+    """A cut network and how it was made.
+
+    Attributes:
+        slicing: what is left of every tensor of the original.
+        graph: the smaller network.
+    """
+
+    slicing: Slicing
+    graph: Graph
+
+
+def cut(labelled: Labelled, alive: NDArray[np.bool_]) -> Cut:
+    """Remove the labels that are not alive from a graph.
 
     Args:
         labelled: the graph and its labels.
-        alive: bool[labels], which labels stay; tied ones agree, alive[0] is True.
+        alive: bool[labels] as in `Slicing`.
     """
-
-    def __init__(self, labelled: Labelled, alive: NDArray[np.bool_]) -> None:
-        self.labelled = labelled
-        self.alive = alive
-        self._module: nn.Module | None = None
-
-    def axes(self, node: Node, result: int | None = None) -> Axes:
-        """The labels of a node, or of one of its results."""
-        found = self.labelled.axes[node]
-        return found if result is None else found[result]  # type: ignore[no-any-return]
-
-    def mask(self, node: Node, dim: int, result: int | None = None) -> NDArray[np.bool_] | None:
-        """bool[size], what stays along a dimension; None if the dimension carries no labels.
-
-        Where the labels are ragged, the op that asks has tied the parts to each other, and they keep the same.
-        """
-        axes = self.axes(node, result)
-        dim = axes.dim(dim)
-        vector = axes.ragged[dim].rows[0] if dim in axes.ragged else axes.labels.get(dim)
-        return None if vector is None else self.alive[vector.numpy()]
-
-    def shape(self, node: Node, result: int | None = None) -> tuple[int, ...]:
-        """The sizes that are left."""
-        axes = self.axes(node, result)
-        sizes = list(axes.shape)
-        for dim, vector in axes.labels.items():
-            sizes[dim] = int(self.alive[vector.numpy()].sum())
-        for dim, ragged in axes.ragged.items():
-            sizes[dim] = int(self.alive[ragged.rows.numpy()].sum(1).max())
-        return tuple(sizes)
-
-    def keep(self, node: Node, dim: int) -> Tensor | None:
-        """What stays along a dimension, ragged or not, broadcastable to the shape: bool; None if all of it does."""
-        labels = along(self.axes(node), dim)
-        if labels is None:
-            return None
-        alive = torch.from_numpy(self.alive)[labels]
-        return None if alive.all() else alive
-
-    def is_cut(self, node: Node) -> bool:
-        """Whether the node's tensor gets smaller."""
-        found = self.labelled.axes.get(node)
-        return isinstance(found, Axes) and self.shape(node) != found.shape
-
-    def tensor(self, node: Node) -> Tensor:
-        """The original tensor of a `get_attr` node."""
-        return self.labelled.graph.tensor(node)
-
-    def slice(self, node: Node, tensor: Tensor) -> Tensor:
-        """What is left of a tensor that has the node's labels."""
-        for dim in self.axes(node).ragged:  # first: the parts lie along dimensions that get smaller below
-            keep = self.keep(node, dim)
-            if keep is not None:
-                left = self.shape(node)[dim]
-                # a stable sort puts what stays first, in its order
-                order = torch.sort((~keep).to(torch.int8), dim=dim, stable=True).indices
-                tensor = torch.take_along_dim(tensor, order.narrow(dim, 0, left).to(tensor.device), dim)
-        for dim in self.axes(node).labels:
-            mask = self.mask(node, dim)
-            if mask is not None and not mask.all():
-                tensor = tensor.index_select(dim, torch.from_numpy(np.flatnonzero(mask)).to(tensor.device))
-        return tensor
-
-    def constant(self, call: Node, value: Tensor) -> Node:
-        """A new constant for a call of the cut graph."""
-        assert self._module is not None
-        name = f"{call.name}_positions"
-        self._module.register_buffer(name, value)
-        with call.graph.inserting_before(call):
-            return call.graph.get_attr(name)
-
-    def module(self) -> fx.GraphModule:
-        """The cut network."""
-        graph = self.labelled.graph
-        self._module = self._sliced_tensors()
-        new = fx.Graph()
-        copies: dict[Node, Node] = {}
-        for node in graph.nodes:
-            made = copies[node] = new.node_copy(node, lambda n: copies[n])
-            rule = ops.find(node.target) if node.op == "call_function" else None
-            if rule is not None and rule.resize is not None and node in self.labelled.axes:
-                rule.resize(self, node, made)
-        new.eliminate_dead_code()  # a list of positions that was replaced
-        new.set_codegen(copy.copy(graph.module.graph._codegen))
-        module = fx.GraphModule(self._module, new)
-        propagate(module, graph.example)
-        return module
-
-    def _sliced_tensors(self) -> nn.Module:
-        """The graph's tensors, sliced, under the same names; a tensor with two names stays one."""
-        graph, root = self.labelled.graph, nn.Module()
-        made: dict[int, Tensor] = {}
-        seen: set[str] = set()
-        for node in graph.nodes:
-            if node.op != "get_attr" or str(node.target) in seen:
-                continue
-            seen.add(str(node.target))
-            if not is_tensor(node):  # a submodule of a higher-order op
-                root.add_module(str(node.target), fetch(graph.module, str(node.target)))
-                continue
-            value = graph.tensor(node)
-            if id(value) not in made:
-                sliced = self.slice(node, value.detach()).clone()
-                trained = isinstance(value, nn.Parameter)
-                made[id(value)] = nn.Parameter(sliced, requires_grad=value.requires_grad) if trained else sliced
-            add_tensor(root, str(node.target), made[id(value)])
-        return root
+    slicing = Slicing(labelled, alive)
+    return Cut(slicing, replace(labelled.graph, module=_module(slicing)))
 
 
-def cut(labelled: Labelled, alive: NDArray[np.bool_]) -> Graph:
-    """The graph without the labels that are not alive.
+def _module(slicing: Slicing) -> fx.GraphModule:
+    """The cut network."""
+    graph = slicing.labelled.graph
+    root = _sliced_tensors(slicing)
+    new = fx.Graph(owning_module=root)  # type: ignore[arg-type]  # rules add constants to it
+    copies: dict[Node, Node] = {}
+    for node in graph.nodes:
+        made = copies[node] = new.node_copy(node, lambda n: copies[n])
+        rule = rules.find(node.target) if node.op == "call_function" else None
+        if rule is not None and rule.resize is not None and node in slicing.labelled.axes:
+            rule.resize(slicing, node, made)
+    new.eliminate_dead_code()  # a list of positions that was replaced
+    new.set_codegen(copy.copy(graph.module.graph._codegen))
+    module = fx.GraphModule(root, new)
+    propagate(module, graph.example)
+    return module
 
-    Args:
-        labelled: the graph and its labels.
-        alive: bool[labels] as in `Cut`.
-    """
-    graph = labelled.graph
-    return replace(graph, module=Cut(labelled, alive).module())
+
+def _sliced_tensors(slicing: Slicing) -> nn.Module:
+    """The graph's tensors, sliced, under the same names; a tensor with two names stays one."""
+    graph, root = slicing.labelled.graph, nn.Module()
+    made: dict[int, Tensor] = {}
+    seen: set[str] = set()
+    for node in graph.nodes:
+        if node.op != "get_attr" or str(node.target) in seen:
+            continue
+        seen.add(str(node.target))
+        if not is_tensor(node):  # a submodule of a higher-order op
+            root.add_module(str(node.target), fetch(graph.module, str(node.target)))
+            continue
+        value = graph.tensor(node)
+        if id(value) not in made:
+            sliced = slicing.slice(node, value.detach()).clone()
+            trained = isinstance(value, nn.Parameter)
+            made[id(value)] = nn.Parameter(sliced, requires_grad=value.requires_grad) if trained else sliced
+        add_tensor(root, str(node.target), made[id(value)])
+    return root

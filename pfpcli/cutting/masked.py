@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, fx
 from torch.fx.node import Node, map_aggregate, map_arg
 
-from pfpcli.channels import rules as ops
+from pfpcli.channels import rules
 from pfpcli.channels.labels import Axes
-from pfpcli.cutting.cut import Cut
+from pfpcli.channels.slicing import Slicing
 
 
 class InFloat64(fx.Interpreter):
@@ -52,25 +52,25 @@ class Masked(InFloat64):
     """Runs the original graph as if the channels that `cut` drops were not there.
 
     Args:
-        cut: the labelled graph and what is alive in it.
+        slicing: what is left of every tensor of the graph.
     """
 
-    def __init__(self, cut: Cut) -> None:
-        super().__init__(cut.labelled.graph.module)
-        self._cut = cut
+    def __init__(self, slicing: Slicing) -> None:
+        super().__init__(slicing.labelled.graph.module)
+        self._slicing = slicing
         self._read: dict[Node, list[tuple[Node, int]]] = {}
-        for contraction in cut.labelled.contractions:
+        for contraction in slicing.labelled.contractions:
             self._read.setdefault(contraction.node, []).append((contraction.x, contraction.dim))
 
     def run_node(self, n: Node) -> Any:
         """Run one node; a reader sees zeros, a statistic sees only what stays."""
-        rule = ops.find(n.target) if n.op == "call_function" else None
-        if rule is not None and not rule.exact and any(map(self._cut.is_cut, n.all_input_nodes)):
+        rule = rules.find(n.target) if n.op == "call_function" else None
+        if rule is not None and not rule.exact and any(map(self._slicing.is_cut, n.all_input_nodes)):
             return self._statistic(n)
         read = self._read.get(n, ())
         whole = {x: self.env[x] for x, _ in read}
         for x, dim in read:
-            self.env[x] = _silence(self.env[x], self._cut.keep(x, dim))
+            self.env[x] = _silence(self.env[x], self._slicing.keep(x, dim))
         try:
             return super().run_node(n)
         finally:
@@ -79,24 +79,24 @@ class Masked(InFloat64):
     def _statistic(self, node: Node) -> Any:
         """The call on what stays, its result spread out again with zeros in the place of what went."""
         copy = fx.Graph().node_copy(node, lambda n: n)
-        rule = ops.find(node.target)
+        rule = rules.find(node.target)
         if rule is not None and rule.resize is not None:
-            rule.resize(self._cut, node, copy)
+            rule.resize(self._slicing, node, copy)
         args, kwargs = map_arg((copy.args, copy.kwargs), self._left_of)
         result = self.call_function(node.target, args, kwargs)
-        axes = self._cut.axes(node)
+        axes = self._slicing.axes(node)
         if isinstance(axes, tuple):
             return tuple(self._spread(node, part, i) for i, part in enumerate(result))
         return self._spread(node, result, None)
 
     def _left_of(self, node: Node) -> Any:
         value = self.env[node]
-        return self._cut.slice(node, value) if isinstance(self._cut.labelled.axes.get(node), Axes) else value
+        return self._slicing.slice(node, value) if isinstance(self._slicing.labelled.axes.get(node), Axes) else value
 
     def _spread(self, node: Node, part: Tensor, result: int | None) -> Tensor:
-        axes = self._cut.axes(node, result)
+        axes = self._slicing.axes(node, result)
         for dim in axes.labels:
-            mask = self._cut.mask(node, dim, result)
+            mask = self._slicing.mask(node, dim, result)
             if mask is not None and not mask.all():
                 sizes = list(part.shape)
                 sizes[dim] = len(mask)

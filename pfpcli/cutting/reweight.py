@@ -9,18 +9,17 @@ from torch import Tensor
 
 from pfpcli.channels.reading_layers import Reader
 from pfpcli.cutting.cut import Cut
-from pfpcli.graph.graph import Graph, fetch
+from pfpcli.graph.graph import fetch
 from pfpcli.planning.plan import Plan
 
 
-def reweight(smaller: Graph, kept: Cut, planned: Plan, readers: Iterable[Reader]) -> None:
+def reweight(cut: Cut, planned: Plan, readers: Iterable[Reader]) -> None:
     """Multiply the weights of a cut network with which drawn channels are read; its tensors change in place.
 
     Products of activations have no weights of their own and stay as they are.
 
     Args:
-        smaller: the cut network.
-        kept: what is left of every tensor.
+        cut: the cut network and how it was made.
         planned: what was drawn.
         readers: the layers that read channels.
     """
@@ -28,11 +27,15 @@ def reweight(smaller: Graph, kept: Cut, planned: Plan, readers: Iterable[Reader]
     for reader in readers:
         if not reader.has_weights:
             continue
-        tensor: Tensor = fetch(smaller.module, str(reader.weight.target))
+        tensor: Tensor = fetch(cut.graph.module, str(reader.weight.target))
         if id(tensor) not in done:  # a weight that several layers share is read with the same channels by all of them
             done.add(id(tensor))
             with torch.no_grad():
-                tensor.mul_(kept.slice(reader.weight, factors(reader, planned, kept.tensor(reader.weight).detach())))
+                tensor.mul_(
+                    cut.slicing.slice(
+                        reader.weight, factors(reader, planned, cut.slicing.tensor(reader.weight).detach())
+                    )
+                )
 
 
 def factors(reader: Reader, planned: Plan, weight: Tensor) -> Tensor:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from pfpcli.channels.flow import Labelled
 from pfpcli.cutting.cut import Cut
 from pfpcli.cutting.masked import InFloat64, Masked
 from pfpcli.errors import CheckFailed
@@ -17,19 +14,17 @@ from pfpcli.graph.graph import Graph
 TOLERANCE = 1e-9
 
 
-def cut_vs_masked(labelled: Labelled, alive: NDArray[np.bool_], smaller: Graph, samples: Tensor) -> float:
+def cut_vs_masked(cut: Cut, samples: Tensor) -> float:
     """Largest difference between the cut network and the masked original, relative to the largest output.
 
     Args:
-        labelled: the original.
-        alive: bool[labels], what stays.
-        smaller: the cut network.
+        cut: the cut network and how it was made.
         samples: float[N, ...], inputs.
 
     Raises:
         CheckFailed: they differ, so a rule of the engine is wrong.
     """
-    return _checked(smaller, Masked(Cut(labelled, alive)), samples)
+    return _checked(cut.graph, Masked(cut.slicing), samples)
 
 
 def cut_vs_sparse(sparse: Graph, smaller: Graph, samples: Tensor) -> float:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from pfpcli.graph.data_independent import static_part
+from pfpcli.graph.data_independent import data_independent_part
 from pfpcli.graph.graph import Graph
 
 #: What the module may differ from the graph, relative to the largest output, in float32.
@@ -37,7 +37,7 @@ def rebuild(module: nn.Module, smaller: Graph) -> tuple[nn.Module | None, str]:
             if isinstance(part, kind):
                 set_widths(part)
     try:
-        part = static_part(twin, smaller.example)[0] if smaller.stops else twin
+        part = data_independent_part(twin, smaller.example)[0] if smaller.stops else twin
         with torch.no_grad():
             found, expected = part(*smaller.example), smaller.module(*smaller.example)
     except Exception as error:

@@ -23,8 +23,8 @@ from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing, make
 from torch.fx.node import Node, map_arg
 from torch.overrides import TorchFunctionMode
 
-from pfpcli.channels.rules.rule import is_pointwise
 from pfpcli.errors import TraceError
+from pfpcli.graph.calls import is_pointwise
 from pfpcli.graph.canonical import is_view_of
 from pfpcli.graph.quiet import quiet
 
@@ -32,7 +32,7 @@ from pfpcli.graph.quiet import quiet
 _ORDERS = {"aten.argsort.default", "aten.sort.default", "aten.sort.stable", "aten.topk.default"}
 
 
-def static_part(module: nn.Module, example: Sequence[Tensor]) -> tuple[fx.GraphModule, list[str]]:
+def data_independent_part(module: nn.Module, example: Sequence[Tensor]) -> tuple[fx.GraphModule, list[str]]:
     """Record a network on an example, up to where sizes depend on values.
 
     Args:

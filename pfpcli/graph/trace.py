@@ -15,9 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import Dim, ExportedProgram, ShapesCollection, export
-from torch.fx.node import Node
 from torch.utils._pytree import tree_leaves
 
 from pfpcli.errors import InputError, TraceError
@@ -29,8 +27,9 @@ from pfpcli.graph.canonical import (
     inline_regions,
     leave_batch,
 )
-from pfpcli.graph.data_independent import static_part
+from pfpcli.graph.data_independent import data_independent_part
 from pfpcli.graph.graph import Graph
+from pfpcli.graph.propagate import propagate
 from pfpcli.graph.quiet import quiet
 
 #: Calls with sizes among their arguments that are worth following with free sizes; more than that takes minutes.
@@ -59,7 +58,7 @@ def trace(module: nn.Module, example: Sequence[Tensor], original: nn.Module | No
         graph = from_program(program, example)
     except (TraceError, InputError) as error:
         try:
-            part, stops = static_part(module, single)
+            part, stops = data_independent_part(module, single)
         except Exception:
             raise error from None
         return replace(from_program(export_program(part, single), single), stops=tuple(stops))
@@ -165,38 +164,6 @@ def from_program(program: ExportedProgram, example: Sequence[Tensor]) -> Graph:
 def _plain(module: fx.GraphModule) -> fx.GraphModule:
     """The same graph over just the tensors it uses, without the exporter's hooks on the inputs."""
     return fx.GraphModule(module, module.graph)
-
-
-def propagate(module: fx.GraphModule, example: Sequence[Tensor]) -> None:
-    """Set `meta["val"]` of every node to a fake tensor of concrete sizes, or to the number it computes."""
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
-    fakes = [mode.from_tensor(x, static_shapes=True) for x in example]
-    with mode, torch.no_grad():
-        _Sizes(module, mode).run(*fakes, enable_io_processing=False)
-
-
-class _Sizes(fx.Interpreter):
-    """Runs a graph on fake tensors and keeps what each node returned."""
-
-    def __init__(self, module: fx.GraphModule, mode: FakeTensorMode) -> None:
-        super().__init__(module)
-        self._mode = mode
-        self._seen: dict[int, Tensor] = {}
-
-    def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
-        """A fake of the tensor, one per tensor."""
-        value = super().get_attr(target, args, kwargs)
-        if not isinstance(value, Tensor):
-            return value
-        if id(value) not in self._seen:
-            self._seen[id(value)] = self._mode.from_tensor(value.detach(), static_shapes=True)
-        return self._seen[id(value)]
-
-    def run_node(self, n: Node) -> Any:
-        """Run one node and remember its value."""
-        value = super().run_node(n)
-        n.meta["val"] = value
-        return value
 
 
 def export_program(

@@ -20,8 +20,8 @@ from pfpcli._version import __version__
 from pfpcli.channels.cost import Costs, Predictor, count, node_macs
 from pfpcli.channels.groups import Groups
 from pfpcli.channels.reading_layers import Reader
+from pfpcli.channels.slicing import Slicing
 from pfpcli.cutting.certificate import factors
-from pfpcli.cutting.cut import Cut
 from pfpcli.exporting.latency import Latency
 from pfpcli.graph.graph import Graph, fetch, is_constant, is_tensor, owner
 from pfpcli.images.calibration import Division
@@ -67,7 +67,7 @@ def record(outcome: Outcome, console: Console) -> Run:
             "runs": timed[0].runs,
             "batch": outcome.batch,
         },
-        layers=layers(outcome.kept),
+        layers=layers(outcome.made.slicing),
         groups=group_rows(planned),
     )
 
@@ -268,11 +268,11 @@ def _machine(device: torch.device) -> dict[str, Any]:
     }
 
 
-def layers(cut: Cut) -> list[Layer]:
+def layers(slicing: Slicing) -> list[Layer]:
     """Every layer with weights that multiplies, before and after, in the order they run."""
-    graph = cut.labelled.graph
-    before, after = node_macs(graph, _whole), node_macs(graph, cut.shape)
-    params = _params_by_owner(graph, cut)
+    graph = slicing.labelled.graph
+    before, after = node_macs(graph, _whole), node_macs(graph, slicing.shape)
+    params = _params_by_owner(graph, slicing)
     found: dict[str, Layer] = {}
     for node in before:
         weights = [a for a in node.all_input_nodes if is_constant(a)]
@@ -288,8 +288,8 @@ def layers(cut: Cut) -> list[Layer]:
         found[name] = Layer(
             name,
             str(node.target).split(".")[1],
-            (_whole(x)[dim], cut.shape(x)[dim]),
-            (_whole(node)[dim], cut.shape(node)[dim]),
+            (_whole(x)[dim], slicing.shape(x)[dim]),
+            (_whole(node)[dim], slicing.shape(node)[dim]),
             params.get(name, (0, 0)),
             (before[node], after[node]),
         )
@@ -304,7 +304,7 @@ def group_rows(plan: Plan) -> list[GroupRow]:
     ]
 
 
-def plan_json(plan: Plan, cut: Cut, readers: Sequence[Reader]) -> str:
+def plan_json(plan: Plan, slicing: Slicing, readers: Sequence[Reader]) -> str:
     """The plan as text: what every tensor keeps, enough to cut the original checkpoint again.
 
     `tensors` maps the dotted name of a tensor to the indices kept along each dimension that got smaller (a list for
@@ -312,9 +312,9 @@ def plan_json(plan: Plan, cut: Cut, readers: Sequence[Reader]) -> str:
     channel it read are multiplied with, where channels were drawn.
     """
     tensors: dict[str, dict[str, list[int]]] = {}
-    for node in cut.labelled.graph.nodes:
-        if node.op == "get_attr" and is_tensor(node) and cut.is_cut(node):
-            tensors[str(node.target)] = _kept(cut, node)
+    for node in slicing.labelled.graph.nodes:
+        if node.op == "get_attr" and is_tensor(node) and slicing.is_cut(node):
+            tensors[str(node.target)] = _kept(slicing, node)
     content: dict[str, Any] = {
         "schema_version": PLAN_VERSION,
         "keep": plan.achieved,
@@ -329,15 +329,15 @@ def plan_json(plan: Plan, cut: Cut, readers: Sequence[Reader]) -> str:
     return json.dumps(content, ensure_ascii=False) + "\n"
 
 
-def _kept(cut: Cut, node: Node) -> dict[str, Any]:
+def _kept(slicing: Slicing, node: Node) -> dict[str, Any]:
     """Dimension -> the indices kept, or a list of them for each part where the parts keep others."""
     kept: dict[str, Any] = {}
-    for dim in cut.axes(node).labels:
-        mask = cut.mask(node, dim)
+    for dim in slicing.axes(node).labels:
+        mask = slicing.mask(node, dim)
         if mask is not None and not mask.all():
             kept[str(dim)] = np.flatnonzero(mask).tolist()
-    for dim, ragged in cut.axes(node).ragged.items():
-        rows = cut.alive[ragged.rows.numpy()]
+    for dim, ragged in slicing.axes(node).ragged.items():
+        rows = slicing.alive[ragged.rows.numpy()]
         if not rows.all():
             kept[str(dim)] = [np.flatnonzero(row).tolist() for row in rows]
     return kept
@@ -347,11 +347,11 @@ def _whole(node: Node) -> tuple[int, ...]:
     return tuple(node.meta["val"].shape)
 
 
-def _params_by_owner(graph: Graph, cut: Cut) -> dict[str, tuple[int, int]]:
+def _params_by_owner(graph: Graph, slicing: Slicing) -> dict[str, tuple[int, int]]:
     totals: dict[str, tuple[int, int]] = {}
     for node in _parameters(graph):
         before, after = totals.get(owner(node), (0, 0))
-        totals[owner(node)] = (before + int(np.prod(_whole(node))), after + int(np.prod(cut.shape(node))))
+        totals[owner(node)] = (before + int(np.prod(_whole(node))), after + int(np.prod(slicing.shape(node))))
     return totals
 
 

@@ -74,7 +74,7 @@ class Outcome:
     """The values of all steps.
 
     Attributes:
-        kept, smaller: what is left of every tensor, and the network made of it.
+        made: the cut network and how it was made.
         timed: latency before and after, of `batch` inputs at a time.
     """
 
@@ -84,8 +84,7 @@ class Outcome:
     groups: Groups
     scored: Scored
     planned: Plan
-    kept: Cut
-    smaller: Graph
+    made: Cut
     recovered: list[Recovered]
     quality: Quality
     verification: Verification

@@ -52,18 +52,19 @@ def compress(settings: Settings, console: Console) -> tuple[Run, str]:
             planned = plan_steps.make_plan(groups, scored, settings, device, console)
         else:
             planned, made = plan_steps.plan_in_steps(groups, scored, calibration, settings, device, console)
-        kept, smaller = steps.cut_graph(planned, console)
-        masked = steps.verify_cut(planned, smaller, scored.division, console)
+        cut = steps.cut_graph(planned, console)
+        slicing, smaller = cut
+        masked = steps.verify_cut(planned, cut, scored.division, console)
         if made is not None:
             recover_steps.adopt(smaller, made)
         elif planned.is_sampled:
-            reweight(smaller, kept, planned, scored.readers)
-        recovered = recover_steps.recover(kept, smaller, scored.division, settings, device, console)
+            reweight(cut, planned, scored.readers)
+        recovered = recover_steps.recover(cut, scored.division, settings, device, console)
         certified = steps.certify(planned, scored, settings, device, console)
         quality = steps.evaluate(groups.labelled.graph, smaller, scored.division, device, console)
         processes.finish()
-        steps.write_plan(planned, kept, scored.readers, folder)
-        written = steps.export_files(source, kept, smaller, scored.division, folder, scratch, console)
+        steps.write_plan(planned, slicing, scored.readers, folder)
+        written = steps.export_files(source, cut, scored.division, folder, scratch, console)
         timed, batch = steps.measure_latency(smaller, scored.division, written, settings, console)
         tolerances = {"cut_vs_masked": TOLERANCE, "onnx_vs_torch": export.ONNX_TOLERANCE}
         checked = Verification(masked, written.onnx_vs_torch, written.model_pt, tolerances)
@@ -74,8 +75,7 @@ def compress(settings: Settings, console: Console) -> tuple[Run, str]:
             groups,
             scored,
             planned,
-            kept,
-            smaller,
+            cut,
             recovered,
             quality,
             checked,
@@ -108,16 +108,17 @@ def sparsify(settings: Sparsity, console: Console) -> tuple[SparseRun, str]:
         source, calibration, groups = steps.prepare(settings, console)
         weighed = sparse_steps.weigh(groups, calibration, settings, device, console)
         chosen, division = sparse_steps.choose_weights(weighed, settings, console), weighed.division
-        kept, smaller, dead = sparse_steps.thin_graph(groups, weighed, chosen, console)
+        cut, dead = sparse_steps.thin_graph(groups, weighed, chosen, console)
         planned, masked = None, None
         if settings.cut_dead:
             planned = without(groups, dead)
-            kept, smaller, masked = sparse_steps.cut_dead(smaller, planned, weighed, chosen, console)
-            steps.write_plan(planned, kept, readers(groups), folder)
+            cut, masked = sparse_steps.cut_dead(cut.graph, planned, weighed, chosen, console)
+            steps.write_plan(planned, cut.slicing, readers(groups), folder)
         errors = sparse_steps.measure_errors(groups, weighed, chosen, device, console)
+        smaller = cut.graph
         quality = steps.evaluate(groups.labelled.graph, smaller, division, device, console)
         processes.finish()
-        written = steps.export_files(source, kept, smaller, division, folder, scratch, console)
+        written = steps.export_files(source, cut, division, folder, scratch, console)
         deflated = sparse_steps.deflate(scratch / FILES["onnx"], folder / FILES["onnx"])
         tolerances = {"cut_vs_masked": TOLERANCE, "onnx_vs_torch": export.ONNX_TOLERANCE}
         checked = Verification(masked, written.onnx_vs_torch, written.model_pt, tolerances)
@@ -162,9 +163,9 @@ def finetune(settings: Finetune, console: Console) -> tuple[TunedRun, str]:
     ):
         calibration, division, groups = train_steps.open_data(settings, console)
         teacher = train_steps.load_teacher(settings, run, calibration.size, console)
-        kept, tuned, training = train_steps.fine_tune(groups, teacher, division, settings, device, console)
-        quality = steps.evaluate(groups.labelled.graph, tuned, division, device, console)
-        written = train_steps.write(settings, kept, tuned, division, folder, scratch, console)
+        cut, training = train_steps.fine_tune(groups, teacher, division, settings, device, console)
+        quality = steps.evaluate(groups.labelled.graph, cut.graph, division, device, console)
+        written = train_steps.write(settings, cut, division, folder, scratch, console)
         checked = Verification(None, written.onnx_vs_torch, written.model_pt, {"onnx_vs_torch": export.ONNX_TOLERANCE})
         outcome = TunedOutcome(settings, device, run, groups, division, training, quality, checked, written)
         for message in warnings_about_tuned(outcome):

@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from pfpcli.channels.cost import count
-from pfpcli.channels.flow import label
 from pfpcli.channels.groups import Group, Groups, group
+from pfpcli.channels.labelling import label
+from pfpcli.channels.slicing import Slicing
 from pfpcli.cutting.cut import Cut, cut
 from pfpcli.cutting.plan_file import follow, replan
 from pfpcli.cutting.reweight import reweight
@@ -116,14 +117,15 @@ def plan_in_steps(
         # a convolution whose groups keep a channel each is a depthwise one, which can do without whole groups
         part = 1 if step == settings.steps else 2
         planned = make_plan(now, measured, replace(settings, keep=left), device, console, min_part=part)
-        kept, smaller = Cut(now.labelled, planned.alive), cut(now.labelled, planned.alive)
-        reweight(smaller, kept, planned, measured.readers)
-        made = json.loads(describe.plan_json(planned, kept, measured.readers))
+        cut_now = cut(now.labelled, planned.alive)
+        slicing, smaller = cut_now
+        reweight(cut_now, planned, measured.readers)
+        made = json.loads(describe.plan_json(planned, slicing, measured.readers))
         made["tensors"] = {name: dims for name, dims in made["tensors"].items() if name in names}
         content = follow(content, made) if content else made
         if step < settings.steps:
-            so_far = Cut(groups.labelled, replan(content, groups, scored.readers).alive)
-            recover(so_far, smaller, scored.division, settings, device, console)
+            so_far = Slicing(groups.labelled, replan(content, groups, scored.readers).alive)
+            recover(Cut(so_far, smaller), scored.division, settings, device, console)
             now = group(label(smaller), settings.freeze, exact_only=settings.exact_only)
             measured = score_units(now, calibration, settings, settings.criterion, device, console)
     return replace(replan(content, groups, scored.readers), budget=_budget(settings)), smaller

@@ -33,40 +33,38 @@ _VISITORS: dict[str, Callable[[Lockstep], Callable[[Node], None]]] = {
 
 
 def recover(
-    kept: Cut, smaller: Graph, division: Division, settings: Settings, device: torch.device, console: Console
+    made: Cut, division: Division, settings: Settings, device: torch.device, console: Console
 ) -> list[Recovered]:
     """Recover a cut network by the methods that were asked for, one after the other; its tensors change in place.
 
     Args:
-        kept: what is left of every tensor of the original.
-        smaller: the cut network.
+        made: the cut network and how it was made.
         division: which images it is fitted to, and which say whether it has helped.
         settings: the methods.
         device: where to compute.
         console: hears of each.
     """
-    if not any(map(kept.is_cut, kept.labelled.graph.nodes)):
+    if not any(map(made.slicing.is_cut, made.slicing.labelled.graph.nodes)):
         return []
-    return [_recover(method, kept, smaller, division, settings, device, console) for method in settings.recover]
+    return [_recover(method, made, division, settings, device, console) for method in settings.recover]
 
 
 def _recover(
     method: str,
-    kept: Cut,
-    smaller: Graph,
+    made: Cut,
     division: Division,
     settings: Settings,
     device: torch.device,
     console: Console,
 ) -> Recovered:
-    whole = kept.labelled.graph
+    whole, smaller = made.slicing.labelled.graph, made.graph
     with console.step("recover") as step:
         held = {name: tensor.clone() for name, tensor in smaller.module.state_dict().items()}
         metric, before = _likeness(whole, smaller, division, device)
         if method == "distill":
-            images = _distilled(kept, smaller, division, settings, device, step, console)
+            images = _distilled(made, division, settings, device, step, console)
         else:
-            images = _in_lockstep(method, kept, smaller, division, device, step)
+            images = _in_lockstep(method, made, division, device, step)
         _, after = _likeness(whole, smaller, division, device)
         undone = before is not None and after is not None and after < before
         if undone:
@@ -86,13 +84,13 @@ def _likeness(whole: Graph, smaller: Graph, division: Division, device: torch.de
     return likeness(compare(whole, smaller, division.checking(whole.fixed_batch), "", device))
 
 
-def _in_lockstep(method: str, kept: Cut, smaller: Graph, division: Division, device: torch.device, step: Step) -> int:
+def _in_lockstep(method: str, made: Cut, division: Division, device: torch.device, step: Step) -> int:
     """Visit the calls of the cut network side by side with the original; returns the number of images."""
-    whole = kept.labelled.graph
+    whole, smaller = made.slicing.labelled.graph, made.graph
     most = HELD // (4 * max(1, numbers(whole) + numbers(smaller)))
     most = max(whole.batch, min(FITTED, most))
     with whole.on(device), smaller.on(device):
-        pair = Lockstep(kept, smaller)
+        pair = Lockstep(made)
         batches = [images for images, _ in division.fitting(whole.fixed_batch, most)]
         mine = {i: images.to(device) for i, images in enumerate(batches) if processes.is_mine(images)}
         visitor, calls, done = _VISITORS[method](pair), sum(n.op == "call_function" for n in smaller.nodes), 0
@@ -108,8 +106,7 @@ def _in_lockstep(method: str, kept: Cut, smaller: Graph, division: Division, dev
 
 
 def _distilled(
-    kept: Cut,
-    smaller: Graph,
+    made: Cut,
     division: Division,
     settings: Settings,
     device: torch.device,
@@ -119,11 +116,10 @@ def _distilled(
     """Train the cut network to do what the original does; returns the number of images."""
     minutes = None if settings.minutes is None else settings.minutes / settings.steps
     epochs = most_epochs(settings.epochs, settings.minutes)
-    state = cache.training(smaller, division, epochs, minutes, settings.seed)
+    state = cache.training(made.graph, division, epochs, minutes, settings.seed)
     with console.resumable(state):
         found = distill(
-            kept,
-            smaller,
+            made,
             division,
             minutes=minutes,
             epochs=epochs,

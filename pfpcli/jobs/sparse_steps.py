@@ -63,15 +63,15 @@ def choose_weights(weighed: Weighed, settings: Sparsity, console: Console) -> li
 
 def thin_graph(
     groups: Groups, weighed: Weighed, chosen: list[Chosen], console: Console
-) -> tuple[Cut, Graph, NDArray[np.bool_]]:
-    """The network with zeros in place: what is left of its tensors (all), itself, and bool[labels], its dead units."""
+) -> tuple[Cut, NDArray[np.bool_]]:
+    """The network with zeros in place, and bool[labels], its dead units."""
     with console.step("zero") as step:
         labelled, alive = groups.labelled, groups.alive(np.zeros(0, np.int64))
-        kept, thinned = Cut(labelled, alive), cut(labelled, alive)
-        sparse.thin(thinned, kept, weighed.weights, chosen)
-        dead = sparse.dead_units(groups, weighed.readers, thinned)
+        thinned = cut(labelled, alive)
+        sparse.thin(thinned.graph, thinned.slicing, weighed.weights, chosen)
+        dead = sparse.dead_units(groups, weighed.readers, thinned.graph)
         step.summary = f"{sparse.channels(groups, dead)} channels that nothing reads any more"
-    return kept, thinned, dead
+    return thinned, dead
 
 
 def cut_dead(
@@ -80,15 +80,15 @@ def cut_dead(
     weighed: Weighed,
     chosen: list[Chosen],
     console: Console,
-) -> tuple[Cut, Graph, float]:
-    """Cut the dead channels off; returns what is left, the network made of it, and the difference to the whole one."""
-    kept, smaller = steps.cut_graph(planned, console)
+) -> tuple[Cut, float]:
+    """Cut the dead channels off; returns the cut network and its difference to the whole one."""
+    made = steps.cut_graph(planned, console)
     with console.step("verify") as step:
-        sparse.thin(smaller, kept, weighed.weights, chosen)
-        difference = cut_vs_sparse(thinned, smaller, weighed.division.samples(smaller.batch))
-        steps.check_costs(planned, smaller)
+        sparse.thin(made.graph, made.slicing, weighed.weights, chosen)
+        difference = cut_vs_sparse(thinned, made.graph, weighed.division.samples(made.graph.batch))
+        steps.check_costs(planned, made.graph)
         step.summary = f"cut ≡ masked (max {difference:.0e}) · predicted = counted"
-    return kept, smaller, difference
+    return made, difference
 
 
 def measure_errors(

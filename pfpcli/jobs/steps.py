@@ -13,9 +13,10 @@ import torch
 from pfpcli import processes
 from pfpcli.activations.quality import compare, compare_all
 from pfpcli.channels.cost import count
-from pfpcli.channels.flow import label
 from pfpcli.channels.groups import Groups, group
+from pfpcli.channels.labelling import label
 from pfpcli.channels.reading_layers import Reader, readers
+from pfpcli.channels.slicing import Slicing
 from pfpcli.cutting.certificate import certificate, measure
 from pfpcli.cutting.cut import Cut, cut
 from pfpcli.cutting.reweight import reweight
@@ -181,8 +182,9 @@ def try_criterion(
                 seed=settings.seed,
             )
             plans.append(planned)
-            smaller.append(cut(groups.labelled, planned.alive))
-            reweight(smaller[-1], Cut(groups.labelled, planned.alive), planned, scored.readers)
+            made = cut(groups.labelled, planned.alive)
+            smaller.append(made.graph)
+            reweight(made, planned, scored.readers)
         judging = scored.division.judging(whole.fixed_batch)
         found = compare_all(whole, smaller, judging, scored.division.source, device)
         points = [
@@ -200,26 +202,26 @@ def _kept(planned: Plan) -> tuple[float, float]:
     return after.params / before.params, after.macs / before.macs
 
 
-def cut_graph(planned: Plan, console: Console) -> tuple[Cut, Graph]:
-    """Cut it; returns what is left of every tensor, and the network made of it."""
+def cut_graph(planned: Plan, console: Console) -> Cut:
+    """Cut the network as planned."""
     with console.step("cut") as step:
         labelled = planned.groups.labelled
-        kept, smaller = Cut(labelled, planned.alive), cut(labelled, planned.alive)
+        made = cut(labelled, planned.alive)
         rows = [row for row in describe.group_rows(planned) if not row.frozen_reason]
         step.summary = f"{sum(row.size for row in rows)} → {sum(row.kept for row in rows)} prunable channels"
-    return kept, smaller
+    return made
 
 
-def write_plan(planned: Plan, kept: Cut, readers: list[Reader], folder: Path) -> None:
+def write_plan(planned: Plan, slicing: Slicing, readers: list[Reader], folder: Path) -> None:
     """Write down what is left of every tensor."""
-    (folder / FILES["plan"]).write_text(describe.plan_json(planned, kept, readers), encoding="utf-8")
+    (folder / FILES["plan"]).write_text(describe.plan_json(planned, slicing, readers), encoding="utf-8")
 
 
-def verify_cut(planned: Plan, smaller: Graph, division: Division, console: Console) -> float:
+def verify_cut(planned: Plan, made: Cut, division: Division, console: Console) -> float:
     """Compare with the masked network and count; returns the largest difference."""
     with console.step("verify") as step:
-        masked = cut_vs_masked(planned.groups.labelled, planned.alive, smaller, division.samples(smaller.batch))
-        check_costs(planned, smaller)
+        masked = cut_vs_masked(made, division.samples(made.graph.batch))
+        check_costs(planned, made.graph)
         step.summary = f"cut ≡ masked (max {masked:.0e}) · predicted = counted"
     return masked
 
@@ -264,8 +266,7 @@ def evaluate(whole: Graph, smaller: Graph, division: Division, device: torch.dev
 
 def export_files(
     source: Source,
-    kept: Cut,
-    smaller: Graph,
+    made: Cut,
     division: Division,
     folder: Path,
     scratch: Path,
@@ -273,7 +274,7 @@ def export_files(
 ) -> Written:
     """Write the models of a run, each run again."""
     with console.step("export") as step:
-        whole = kept.labelled.graph
+        whole, smaller = made.slicing.labelled.graph, made.graph
         # a batch size it has not been exported with, where that is free
         samples = [division.samples(smaller.fixed_batch or 3)]
         named = source.names or export.names(whole)

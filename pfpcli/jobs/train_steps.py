@@ -125,11 +125,12 @@ def fine_tune(
     settings: Finetune,
     device: torch.device,
     console: Console,
-) -> tuple[Cut, Graph, Training]:
-    """Train a copy of the network; returns it, what is left of the tensors (all), and what training came to."""
+) -> tuple[Cut, Training]:
+    """Train a copy of the network; returns it, and what training came to."""
     with console.step("train") as step:
         graph, alive = groups.labelled.graph, groups.alive(np.zeros(0, np.int64))
-        kept, tuned = Cut(groups.labelled, alive), cut(groups.labelled, alive)
+        made = cut(groups.labelled, alive)
+        tuned = made.graph
         taking_part = [tuned] if teacher is None else [tuned, teacher]
         size = batch_size(taking_part, device, BATCH)
         fixed = any(each.fixed_batch for each in taking_part)
@@ -161,8 +162,7 @@ def fine_tune(
             f"{100 * found.after:.1f} % on {len(checked)} others"
         )
     return (
-        kept,
-        tuned,
+        made,
         Training(
             round(found.epochs, 2),
             round(found.seconds, 2),
@@ -192,13 +192,11 @@ def _loss(tuned: Graph, teacher: Graph | None, settings: Finetune) -> Loss:
     return loss
 
 
-def write(
-    settings: Finetune, kept: Cut, tuned: Graph, division: Division, folder: Path, scratch: Path, console: Console
-) -> Written:
+def write(settings: Finetune, made: Cut, division: Division, folder: Path, scratch: Path, console: Console) -> Written:
     """Write the files of a run: the plan as it was, and the models."""
     shutil.copyfile(settings.run / FILES["plan"], folder / FILES["plan"])
     source, reason = _module(settings)
-    written = steps.export_files(source, kept, tuned, division, folder, scratch, console)
+    written = steps.export_files(source, made, division, folder, scratch, console)
     return replace(written, model_pt=reason) if reason else written
 
 

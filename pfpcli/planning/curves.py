@@ -21,7 +21,7 @@ from pfpcli.activations.gates import Gated
 from pfpcli.activations.gram_matrices import Gram, Narrowed, bundles
 from pfpcli.activations.losses import divergence, real
 from pfpcli.activations.value_recorder import Watch, at_a_time
-from pfpcli.channels import rules as ops
+from pfpcli.channels import rules
 from pfpcli.channels.groups import Group
 from pfpcli.scoring.score import Task
 
@@ -157,7 +157,7 @@ class _Probe(Gated):
         if n not in self.refits:
             return super().run_node(n)
         operand, refit = self.refits[n]
-        rule, whole = ops.find(n.target), self.env[operand]
+        rule, whole = rules.find(n.target), self.env[operand]
         assert rule is not None
         self.env[operand] = refit.weight
         try:

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.fx.node import Node
 
 from pfpcli import processes
-from pfpcli.channels.rules import bind
+from pfpcli.graph.calls import bind
 from pfpcli.recovery.lockstep import Lockstep
 from pfpcli.recovery.tail import NORMS
 

@@ -28,7 +28,8 @@ from torch.fx.node import Node
 from pfpcli.activations.losses import decides, real
 from pfpcli.activations.quality import compare, likeness
 from pfpcli.activations.value_recorder import Watch
-from pfpcli.channels import rules as ops
+from pfpcli.channels import rules
+from pfpcli.channels.slicing import Slicing
 from pfpcli.cutting.cut import Cut
 from pfpcli.graph.graph import Graph, is_tensor
 from pfpcli.images.calibration import Batches, Division
@@ -66,8 +67,7 @@ class Distilled:
 
 
 def distill(
-    kept: Cut,
-    smaller: Graph,
+    cut: Cut,
     division: Division,
     *,
     minutes: float | None,
@@ -81,8 +81,7 @@ def distill(
     """Train the cut network to do what the original does; its tensors change in place.
 
     Args:
-        kept: the original, and what is left of its tensors.
-        smaller: the cut network.
+        cut: the cut network and how it was made.
         division: the images it is fitted to and those that check it; where none check, the fitted ones do.
         minutes: how long, at most; None for no limit.
         epochs: times that all images are seen, at most; None for no limit. One of the two has to be there.
@@ -92,11 +91,11 @@ def distill(
         progress: told the part that is done, 0 to 1, and the best agreement so far.
         rate: the highest learning rate.
     """
-    whole = kept.labelled.graph
+    smaller, whole = cut.graph, cut.slicing.labelled.graph
     size = batch_size([whole, smaller], device, BATCH)
     stream = Stream(division.calibration, division.fitted, size, fixed=not whole.dynamic, seed=seed)
     checked = checking(division, whole.fixed_batch)
-    task = _Task(kept, smaller)
+    task = _Task(cut)
 
     def check() -> float:
         return agreement(whole, smaller, division.calibration.batches(whole.fixed_batch, checked), device)
@@ -134,12 +133,13 @@ def checking(division: Division, fixed: int | None) -> NDArray[np.int64]:
 class _Task:
     """The loss of a cut network against its original."""
 
-    def __init__(self, kept: Cut, smaller: Graph) -> None:
-        whole, there = kept.labelled.graph, {node.name: node for node in smaller.nodes}
-        self._kept = kept
+    def __init__(self, cut: Cut) -> None:
+        slicing, smaller = cut
+        whole, there = slicing.labelled.graph, {node.name: node for node in smaller.nodes}
+        self._slicing = slicing
         self._has_decisions = not whole.is_undecided
         # node of the original -> that of the cut network
-        self._features = {node: there[node.name] for node in [*sums(kept), *features(kept)] if node.name in there}
+        self._features = {node: there[node.name] for node in [*sums(slicing), *features(slicing)] if node.name in there}
         self._teacher, self._student = Watch(whole, self._features), Watch(smaller, self._features.values())
 
     def loss(self, x: Tensor, labels: Labels, generator: torch.Generator) -> Tensor:
@@ -150,7 +150,7 @@ class _Task:
         found = real(self._student.run(x))
         outputs = [self._divergence(a, b) for a, b in zip(found, wanted, strict=True)]
         before, now = self._teacher.values, self._student.values
-        inside = [relative(now[b], self._kept.slice(a, before[a])) for a, b in self._features.items()]
+        inside = [relative(now[b], self._slicing.slice(a, before[a])) for a, b in self._features.items()]
         return _mean(outputs) + (_mean(inside) if inside else 0)
 
     def _divergence(self, found: Tensor, wanted: Tensor) -> Tensor:
@@ -177,12 +177,12 @@ def relative(found: Tensor, wanted: Tensor) -> Tensor:
     return F.mse_loss(found.float(), wanted, reduction="sum") / length.square().clamp_min(1e-12)
 
 
-def features(kept: Cut) -> list[Node]:
+def features(slicing: Slicing) -> list[Node]:
     """What the last calls with weights on the way to each output read, as far as it is not an input."""
-    reads = {each.node: each.x for each in kept.labelled.contractions if each.weight is not None}
+    reads = {each.node: each.x for each in slicing.labelled.contractions if each.weight is not None}
     found: dict[Node, None] = {}
     seen: set[Node] = set()
-    waiting = list(kept.labelled.graph.outputs)
+    waiting = list(slicing.labelled.graph.outputs)
     while waiting:
         node = waiting.pop()
         if node in seen:
@@ -195,15 +195,15 @@ def features(kept: Cut) -> list[Node]:
     return [node for node in found if node.op == "call_function"]
 
 
-def sums(kept: Cut) -> list[Node]:
+def sums(slicing: Slicing) -> list[Node]:
     """Where two branches of one shape are added up, after what clips the sum, if anything does."""
     found = []
-    for node in kept.labelled.graph.nodes:
+    for node in slicing.labelled.graph.nodes:
         if str(node.target) != "aten.add.Tensor":
             continue
         added = [each for each in node.args if isinstance(each, Node) and is_tensor(each)]
         if len(added) == 2 and all(each.meta["val"].shape == node.meta["val"].shape for each in added):
             after = next(iter(node.users)) if len(node.users) == 1 else node
-            rule = ops.find(after.target) if after.op == "call_function" else None
+            rule = rules.find(after.target) if after.op == "call_function" else None
             found.append(after if rule is not None and rule.clips is not None else node)
     return found

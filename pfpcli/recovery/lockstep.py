@@ -27,20 +27,19 @@ class Lockstep:
     """Two networks side by side.
 
     Args:
-        kept: what is left of every tensor of the original.
-        smaller: the cut network; its nodes have the names they have in the original.
+        cut: the cut network and how it was made; its nodes have the names they have in the original.
 
     Attributes:
         places: of the batches here, among those of all processes.
     """
 
-    def __init__(self, kept: Cut, smaller: Graph) -> None:
-        self._kept, self._smaller = kept, smaller
-        self._whole = kept.labelled.graph
-        named = {node.name: node for node in smaller.nodes}
+    def __init__(self, cut: Cut) -> None:
+        self._slicing, self._smaller = cut
+        self._whole = cut.slicing.labelled.graph
+        named = {node.name: node for node in self._smaller.nodes}
         self._partner = {node: named[node.name] for node in self._whole.nodes if node.name in named}
         self._original = {partner: node for node, partner in self._partner.items()}
-        self._runs = fx.Interpreter(self._whole.module), fx.Interpreter(smaller.module)
+        self._runs = fx.Interpreter(self._whole.module), fx.Interpreter(self._smaller.module)
         self.places: list[int] = []
         self._batches: list[tuple[_Values, _Values]] = []
         self._computed: tuple[set[Node], set[Node]] = set(), set()
@@ -91,9 +90,9 @@ class Lockstep:
     def original(self, node: Node) -> list[Any]:
         """What the original has at a node of the cut network, as far as that is left, batch by batch."""
         source = self._original[node]
-        one = isinstance(self._kept.labelled.axes.get(source), Axes)
+        one = isinstance(self._slicing.labelled.axes.get(source), Axes)
         values = (before[source] for before, _ in self._batches)
-        return [self._kept.slice(source, value) if one and isinstance(value, Tensor) else value for value in values]
+        return [self._slicing.slice(source, value) if one and isinstance(value, Tensor) else value for value in values]
 
     def now(self, node: Node) -> list[Any]:
         """What the cut network has at a node, batch by batch."""

@@ -28,9 +28,9 @@ from torch.fx.node import Node
 
 from pfpcli import processes
 from pfpcli.activations.least_squares import Dual, Normal, rows
-from pfpcli.channels import rules as ops
+from pfpcli.channels import rules
 from pfpcli.channels.layers import Layer
-from pfpcli.channels.rules import bind
+from pfpcli.graph.calls import bind
 from pfpcli.graph.graph import is_tensor
 from pfpcli.recovery.lockstep import Lockstep
 from pfpcli.recovery.tail import NORMS, Tail
@@ -127,7 +127,7 @@ class Refit:
         Yields:
             (place of the batch, float64[G, M, K + 1], for each of the tensors float64[G, M, O]).
         """
-        rule = ops.find(layer.node.target)
+        rule = rules.find(layer.node.target)
         assert rule is not None
         groups, _, outputs = problem.start.shape
         weight, read = self._pair.tensor(layer.weight), self._pair.now(layer.x)
@@ -199,14 +199,14 @@ def _problem(matrix: Tensor, images: int, positions: int) -> _Problem[Normal] | 
 
 def _positions(layer: Layer) -> int:
     """Where a layer reads each image."""
-    made, rule = layer.node.meta["val"], ops.find(layer.node.target)
+    made, rule = layer.node.meta["val"], rules.find(layer.node.target)
     assert rule is not None
     return int(made.numel() // (made.shape[0] * made.shape[rule.made]))
 
 
 def layer_of(node: Node) -> Layer | None:
     """The layer a call is, None if it has no weights of its own."""
-    rule = ops.find(node.target) if node.op == "call_function" else None
+    rule = rules.find(node.target) if node.op == "call_function" else None
     if rule is None or rule.columns is None:
         return None
     x, weight = (_operand(node, i) for i in rule.operands[:2])
@@ -233,14 +233,14 @@ def _operand(node: Node, index: int) -> Node | None:
 
 def _bias(layer: Layer) -> Node | None:
     """The bias of a layer, if it has one."""
-    rule = ops.find(layer.node.target)
+    rule = rules.find(layer.node.target)
     assert rule is not None
     return _operand(layer.node, rule.operands[2]) if len(rule.operands) > 2 else None
 
 
 def _fixed(layer: Layer, pair: Lockstep) -> Tensor:
     """A bias that has to stay as it is, of a shape that fits what the layer makes; float[] where there is none."""
-    rule, bias = ops.find(layer.node.target), _bias(layer)
+    rule, bias = rules.find(layer.node.target), _bias(layer)
     assert rule is not None
     if bias is None:
         return torch.zeros(())
@@ -251,7 +251,7 @@ def _fixed(layer: Layer, pair: Lockstep) -> Tensor:
 
 def _place(layer: Layer) -> tuple[Node, Node] | None:
     """What an intercept of a layer could be put into, a number for each channel it makes, and the call that adds it."""
-    rule, place, reader = ops.find(layer.node.target), _bias(layer), layer.node
+    rule, place, reader = rules.find(layer.node.target), _bias(layer), layer.node
     assert rule is not None
     if place is None:
         norms = list(layer.node.users)

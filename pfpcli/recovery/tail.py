@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.fx.node import Node
 
-from pfpcli.channels import rules as ops
-from pfpcli.channels.rules import bind
+from pfpcli.channels import rules
+from pfpcli.graph.calls import bind
 from pfpcli.graph.graph import is_tensor
 from pfpcli.recovery.lockstep import Lockstep
 
@@ -48,7 +48,7 @@ class Tail:
         found, here = cls(torch.ones(()), torch.zeros(()), torch.ones(())), node
         while len(here.users) == 1:
             user = next(iter(here.users))
-            rule = ops.find(user.target) if user.op == "call_function" else None
+            rule = rules.find(user.target) if user.op == "call_function" else None
             if str(user.target) in NORMS and user.args[0] is here:
                 found = found._normed(user, pair)
             elif str(user.target) == "aten.add.Tensor" and not user.kwargs and found.other is None:

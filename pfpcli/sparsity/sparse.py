@@ -19,7 +19,7 @@ from pfpcli import processes
 from pfpcli.activations.losses import per_sample_loss
 from pfpcli.channels.groups import Groups
 from pfpcli.channels.reading_layers import Reader
-from pfpcli.cutting.cut import Cut
+from pfpcli.channels.slicing import Slicing
 from pfpcli.graph.graph import Graph, fetch
 from pfpcli.scoring import pfp
 from pfpcli.scoring.criteria import WeightCriterion
@@ -242,19 +242,19 @@ def _row_bounds(part: _Part, kept: NDArray[np.int64], drawn: NDArray[np.bool_], 
     return float(np.where(was_drawn, sipp.error_drawn(part.rows.alpha, kept), dropped).max())
 
 
-def thin(graph: Graph, kept: Cut, found: Sequence[Weights], chosen: Sequence[Chosen]) -> None:
+def thin(graph: Graph, slicing: Slicing, found: Sequence[Weights], chosen: Sequence[Chosen]) -> None:
     """Put the zeros (and what was re-weighted) into a network; its tensors change in place.
 
     Args:
         graph: the network, whole or cut.
-        kept: what is left of every tensor in it.
+        slicing: what is left of every tensor in it.
         found: the weights.
         chosen: what becomes of them.
     """
     for each, one in zip(found, chosen, strict=True):
         tensor: Tensor = fetch(graph.module, each.target)
         with torch.no_grad():
-            factor = kept.slice(each.node, one.factor).to(tensor)
+            factor = slicing.slice(each.node, one.factor).to(tensor)
             # not the product alone: a negative weight times zero has a sign, and files shrink by zeros that are alike
             tensor.copy_(torch.where(factor == 0, 0.0, tensor * factor))
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx.node import Node, map_arg
 
-from pfpcli.channels import rules as ops
+from pfpcli.channels import rules
 from pfpcli.channels.groups import Groups, matching
 from pfpcli.channels.reading_layers import Reader
 from pfpcli.errors import BudgetError, UnsupportedError
@@ -62,7 +62,7 @@ class Weights:
     def back(self, reader: Reader, values: Tensor) -> Tensor:
         """Numbers at the places of a reader's matrix, brought to those of the tensor; 0 where the reader takes none."""
         at = self.tensor.to(values.device)
-        return ops.into_weight(values, lambda w: self.there(reader, w), at).nan_to_num(0)
+        return rules.into_weight(values, lambda w: self.there(reader, w), at).nan_to_num(0)
 
 
 def view_of(node: Node, base: Tensor) -> Tensor:

@@ -11,13 +11,13 @@ from __future__ import annotations
 from typing import Any
 
 from pfpcli.channels.rules import contraction, movement, pointwise, statistics
-from pfpcli.channels.rules.rule import RULES, Columns, Rule, bind, into_weight, is_pointwise
+from pfpcli.channels.rules.rule import RULES, Columns, Rule, into_weight
+from pfpcli.graph.calls import is_pointwise
 
 __all__ = [
     "RULES",
     "Columns",
     "Rule",
-    "bind",
     "contraction",
     "find",
     "into_weight",

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
 from torch.fx.node import Node
 
-from pfpcli.channels.rules.rule import Columns, Sizes, bind, rebind, register
+from pfpcli.channels.flow import Flow
+from pfpcli.channels.labels import Axes
+from pfpcli.channels.rules.rule import Columns, Sizes, register
+from pfpcli.channels.slicing import Slicing
+from pfpcli.graph.calls import bind, rebind
 from pfpcli.graph.graph import is_constant
-
-if TYPE_CHECKING:
-    from pfpcli.channels.flow import Flow
-    from pfpcli.channels.labels import Axes
-    from pfpcli.cutting.cut import Cut
-
 
 # Convolutions ----------------------------------------------------------------------------------------------------
 
@@ -41,12 +39,12 @@ def _conv_macs(sizes: Sizes, node: Node) -> int:
     return math.prod(positions) * math.prod(weight[1:])
 
 
-def _resize_conv(cut: Cut, node: Node, copy: Node) -> None:
+def _resize_conv(slicing: Slicing, node: Node, copy: Node) -> None:
     given = bind(node)
     channels = given["input"].meta["val"].shape[1]
     # as many groups as the graph computes, e.g. a batch that was put into the channels: nothing is cut there
     if not isinstance(given["groups"], Node) and _is_depthwise(channels, given["groups"]):
-        rebind(copy, groups=cut.shape(given["input"])[1])
+        rebind(copy, groups=slicing.shape(given["input"])[1])
 
 
 def _per_dim(value: Any, dims: int) -> list[int]:
@@ -340,10 +338,10 @@ def _attention_macs(sizes: Sizes, node: Node) -> int:
     return math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
 
 
-def _resize_attention(cut: Cut, node: Node, copy: Node) -> None:
+def _resize_attention(slicing: Slicing, node: Node, copy: Node) -> None:
     given = bind(node)
     width = given["query"].meta["val"].shape[-1]
-    if given["scale"] is None and cut.shape(given["query"])[-1] != width:
+    if given["scale"] is None and slicing.shape(given["query"])[-1] != width:
         # the default scale follows the width; the network was trained with the one it had
         rebind(copy, scale=width**-0.5)
 

@@ -6,7 +6,7 @@ What is written down here is only how the sizes among a call's arguments change 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.fx.node import Node
 
-from pfpcli.channels.rules.rule import bind, rebind, register
-
-if TYPE_CHECKING:
-    from pfpcli.channels.flow import Flow
-    from pfpcli.channels.labels import Axes
-    from pfpcli.cutting.cut import Cut
+from pfpcli.channels.flow import Flow
+from pfpcli.channels.labels import Axes
+from pfpcli.channels.rules.rule import add_constant, register
+from pfpcli.channels.slicing import Slicing
+from pfpcli.graph.calls import bind, rebind
 
 aten = torch.ops.aten
 
@@ -57,14 +56,14 @@ def channel_shuffle(flow: Flow, x: Axes, groups: int) -> Any:
     return _run_on_labels(flow, x, groups)
 
 
-def _resize_squeeze(cut: Cut, node: Node, copy: Node) -> None:
+def _resize_squeeze(slicing: Slicing, node: Node, copy: Node) -> None:
     """A dimension that a cut leaves at size 1 is not one of those that were squeezed."""
     given = bind(node)
     x = given["self"]
     shape = x.meta["val"].shape
     dims = given.get("dim", range(len(shape)))
     dims = {dim % len(shape) for dim in (dims if not isinstance(dims, int) else [dims])}
-    if any(cut.shape(x)[dim] == 1 != shape[dim] for dim in dims):
+    if any(slicing.shape(x)[dim] == 1 != shape[dim] for dim in dims):
         gone = sorted(dim for dim in dims if shape[dim] == 1)
         if gone:
             copy.target, copy.args, copy.kwargs = aten.squeeze.dims, (copy.args[0], gone), {}
@@ -80,21 +79,21 @@ register("aten.squeeze.default", "aten.squeeze.dim", "aten.squeeze.dims", resize
 # Sizes among the arguments ---------------------------------------------------------------------------------------
 
 
-def _resize_sizes(cut: Cut, node: Node, copy: Node, name: str = "size", first: int = 0) -> None:
+def _resize_sizes(slicing: Slicing, node: Node, copy: Node, name: str = "size", first: int = 0) -> None:
     """A list of sizes, one per dimension of the result from `first` on, becomes the sizes that are left."""
     sizes = list(bind(copy)[name])
     for i, size in enumerate(sizes):
-        left = cut.shape(node)[first + i]
-        if left == cut.axes(node).shape[first + i] or size == -1:
+        left = slicing.shape(node)[first + i]
+        if left == slicing.axes(node).shape[first + i] or size == -1:
             continue
         # a size that the graph computes cannot be edited: torch works it out
         sizes[i] = -1 if isinstance(size, Node) else left
     rebind(copy, **{name: sizes})
 
 
-def _resize_unflatten(cut: Cut, node: Node, copy: Node) -> None:
+def _resize_unflatten(slicing: Slicing, node: Node, copy: Node) -> None:
     given = bind(node)
-    _resize_sizes(cut, node, copy, "sizes", given["dim"] % given["self"].meta["val"].dim())
+    _resize_sizes(slicing, node, copy, "sizes", given["dim"] % given["self"].meta["val"].dim())
 
 
 @register("aten.view.default", "aten._unsafe_view.default", resize=_resize_sizes, ragged=True)
@@ -104,9 +103,9 @@ def view(flow: Flow, x: Axes, size: list[int]) -> Axes:
 
 
 register("aten.expand.default", resize=_resize_sizes, ragged=True)(_run_on_labels)
-register("aten.reshape.default", resize=lambda cut, node, copy: _resize_sizes(cut, node, copy, "shape"), ragged=True)(
-    _run_on_labels
-)
+register(
+    "aten.reshape.default", resize=lambda slicing, node, copy: _resize_sizes(slicing, node, copy, "shape"), ragged=True
+)(_run_on_labels)
 register("aten.unflatten.int", resize=_resize_unflatten, ragged=True)(_run_on_labels)
 
 
@@ -117,7 +116,7 @@ def reshape_as(flow: Flow, x: Axes, other: Axes) -> Axes:
     return flow.result({dim: flow.join((moved, dim), (other, dim)) for dim in range(len(flow.shape))})
 
 
-def _resize_repeated(cut: Cut, node: Node, copy: Node) -> None:
+def _resize_repeated(slicing: Slicing, node: Node, copy: Node) -> None:
     if bind(node)["output_size"] is not None:
         rebind(copy, output_size=None)
 
@@ -150,15 +149,15 @@ def _left(mask: NDArray[np.bool_], picked: Any) -> list[int]:
     return (np.cumsum(mask) - 1)[picked[mask[picked]]].tolist()  # type: ignore[no-any-return]
 
 
-def _select_indices(cut: Cut, copy: Node, dim: int, indices: list[int]) -> None:
+def _select_indices(copy: Node, dim: int, indices: list[int]) -> None:
     """Turn a call into index_select of the positions that are left."""
-    index = cut.constant(copy, torch.tensor(indices, dtype=torch.int64))
+    index = add_constant(copy, torch.tensor(indices, dtype=torch.int64))
     copy.target, copy.args, copy.kwargs = aten.index_select.default, (copy.args[0], dim, index), {}
 
 
-def _resize_slice(cut: Cut, node: Node, copy: Node) -> None:
+def _resize_slice(slicing: Slicing, node: Node, copy: Node) -> None:
     given = bind(node)
-    mask = cut.mask(given["self"], given["dim"])
+    mask = slicing.mask(given["self"], given["dim"])
     if mask is None or mask.all():
         return
     picked = range(len(mask))[slice(given["start"], given["end"], given["step"])]
@@ -166,21 +165,21 @@ def _resize_slice(cut: Cut, node: Node, copy: Node) -> None:
         start, stop = int(mask[: picked.start].sum()), int(mask[: picked.stop].sum())
         rebind(copy, start=start, end=stop)
     else:
-        _select_indices(cut, copy, given["dim"], _left(mask, picked))
+        _select_indices(copy, given["dim"], _left(mask, picked))
 
 
-def _resize_narrow(cut: Cut, node: Node, copy: Node) -> None:
+def _resize_narrow(slicing: Slicing, node: Node, copy: Node) -> None:
     given = bind(node)
-    mask = cut.mask(given["self"], given["dim"])
+    mask = slicing.mask(given["self"], given["dim"])
     if mask is not None:
         start = given["start"] % len(mask)
         stop = start + given["length"]
         rebind(copy, start=int(mask[:start].sum()), length=int(mask[start:stop].sum()))
 
 
-def _resize_select(cut: Cut, node: Node, copy: Node) -> None:
+def _resize_select(slicing: Slicing, node: Node, copy: Node) -> None:
     given = bind(node)
-    mask = cut.mask(given["self"], given["dim"])
+    mask = slicing.mask(given["self"], given["dim"])
     if mask is not None:
         rebind(copy, index=int(mask[: given["index"] % len(mask)].sum()))
 
@@ -190,9 +189,9 @@ register("aten.narrow.default", resize=_resize_narrow)(_run_on_labels)
 register("aten.select.int", resize=_resize_select, ragged=True)(_run_on_labels)
 
 
-def _resize_slice_scatter(cut: Cut, node: Node, copy: Node) -> None:
+def _resize_slice_scatter(slicing: Slicing, node: Node, copy: Node) -> None:
     given = bind(node)
-    mask = cut.mask(given["self"], given["dim"])
+    mask = slicing.mask(given["self"], given["dim"])
     if mask is not None:
         picked = range(len(mask))[slice(given["start"], given["end"])]
         rebind(copy, start=int(mask[: picked.start].sum()), end=int(mask[: picked.stop].sum()))
@@ -209,7 +208,7 @@ def slice_scatter(flow: Flow, x: Axes, source: Axes, *_: Any, **__: Any) -> Axes
     if dim in x.labels or dim in source.labels:
         whole = x.labels.get(dim, torch.zeros(x.shape[dim], dtype=torch.int64))
         written = whole[slice(given["start"], given["end"], step)]
-        flow.join_vector(written, type(x)((source.shape[dim],), _only(source, dim), source.origin))
+        flow.join_vector(written, Axes((source.shape[dim],), _only(source, dim), source.origin))
         labels[dim] = x.labels.get(dim)
     return flow.result(labels)
 
@@ -231,7 +230,7 @@ def _without(flow: Flow, x: Axes, dim: int) -> Axes:
     """Freeze the labels along a dimension whose indices are picked by position; the other labels."""
     flow.freeze(x, f"picked by its position in {flow.node.name}", [x.dim(dim)])
     labels = {d: v for d, v in x.labels.items() if d != x.dim(dim)}
-    return type(x)(x.shape, labels, x.origin, {d: r for d, r in x.ragged.items() if d != x.dim(dim)})
+    return Axes(x.shape, labels, x.origin, {d: r for d, r in x.ragged.items() if d != x.dim(dim)})
 
 
 @register("aten.unbind.int", ragged=True)
@@ -263,7 +262,7 @@ def roll(flow: Flow, x: Axes, shifts: list[int], dims: list[int] | None = None) 
 def unfold(flow: Flow, x: Axes, dim: int, size: int, step: int) -> Axes:
     """Windows over one dimension, which keeps its size."""
     flow.freeze(x, f"windows in {flow.node.name}", [x.dim(dim)])
-    rest = type(x)(x.shape, {d: v for d, v in x.labels.items() if d != x.dim(dim)}, x.origin)
+    rest = Axes(x.shape, {d: v for d, v in x.labels.items() if d != x.dim(dim)}, x.origin)
     return flow.moved(rest, lambda labels: labels.unfold(dim, size, step))  # type: ignore[no-any-return]
 
 
@@ -296,13 +295,13 @@ def _each(vector: Tensor, times: int) -> Tensor:
     return vector.repeat_interleave(times)
 
 
-def _resize_pieces(cut: Cut, node: Node, copy: Node) -> None:
+def _resize_pieces(slicing: Slicing, node: Node, copy: Node) -> None:
     given = bind(node)
     whole = given["self"]
-    if cut.shape(whole)[given["dim"]] == cut.axes(whole).shape[given["dim"]]:
+    if slicing.shape(whole)[given["dim"]] == slicing.axes(whole).shape[given["dim"]]:
         return
     count = len(node.meta["val"])
-    sizes = [cut.shape(node, piece)[given["dim"]] for piece in range(count)]
+    sizes = [slicing.shape(node, piece)[given["dim"]] for piece in range(count)]
     copy.target, copy.args, copy.kwargs = aten.split_with_sizes.default, (copy.args[0], sizes, given["dim"]), {}
 
 
@@ -318,15 +317,15 @@ register(
 )(_run_on_labels)
 
 
-def _constant_index(cut: Cut, index: Node) -> Any:
-    return cut.tensor(index).flatten().cpu().numpy()
+def _constant_index(slicing: Slicing, index: Node) -> Any:
+    return slicing.tensor(index).flatten().cpu().numpy()
 
 
-def _resize_index_select(cut: Cut, node: Node, copy: Node) -> None:
+def _resize_index_select(slicing: Slicing, node: Node, copy: Node) -> None:
     given = bind(node)
-    mask = cut.mask(given["self"], given["dim"])
+    mask = slicing.mask(given["self"], given["dim"])
     if mask is not None and not mask.all():
-        _select_indices(cut, copy, given["dim"], _left(mask, _constant_index(cut, given["index"])))
+        _select_indices(copy, given["dim"], _left(mask, _constant_index(slicing, given["index"])))
 
 
 @register("aten.index_select.default", resize=_resize_index_select)
@@ -344,11 +343,11 @@ def _pick(flow: Flow, x: Axes, dim: int, index: Axes, source: Any) -> Axes:
     return flow.moved(x, lambda labels: labels.index_select(dim, positions))  # type: ignore[no-any-return]
 
 
-def _resize_index(cut: Cut, node: Node, copy: Node) -> None:
+def _resize_index(slicing: Slicing, node: Node, copy: Node) -> None:
     dim, index = _only_index(node)
-    mask = cut.mask(node.args[0], dim)  # type: ignore[arg-type]
+    mask = slicing.mask(node.args[0], dim)  # type: ignore[arg-type]
     if mask is not None and not mask.all():
-        _select_indices(cut, copy, dim, _left(mask, _constant_index(cut, index)))
+        _select_indices(copy, dim, _left(mask, _constant_index(slicing, index)))
 
 
 def _only_index(node: Node) -> tuple[int, Any]:
@@ -400,10 +399,10 @@ def _padding(node: Node, pad: list[int]) -> dict[int, tuple[int, int]]:
     return {last - i: (pad[2 * i], pad[2 * i + 1]) for i in range(len(pad) // 2) if any(pad[2 * i : 2 * i + 2])}
 
 
-def _resize_pad(cut: Cut, node: Node, copy: Node) -> None:
+def _resize_pad(slicing: Slicing, node: Node, copy: Node) -> None:
     pad = list(bind(copy)["pad"])
     for dim, (before, after) in _padding(node, pad).items():
-        mask = cut.mask(node, dim)
+        mask = slicing.mask(node, dim)
         if mask is not None:
             at = 2 * (node.meta["val"].dim() - 1 - dim)
             pad[at], pad[at + 1] = int(mask[:before].sum()), int(mask[len(mask) - after :].sum())
@@ -431,4 +430,4 @@ def fixed(flow: Flow, *args: Any, **_: Any) -> tuple[Axes, ...]:
     """Grids of positions: fixed sizes."""
     for value in args[0]:
         flow.freeze(value, f"spread in {flow.node.name}")
-    return tuple(type(args[0][0])(shape) for shape in flow.shapes)
+    return tuple(Axes(shape) for shape in flow.shapes)

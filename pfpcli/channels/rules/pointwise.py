@@ -5,22 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch.fx.node import Node
 from torch.utils._pytree import tree_leaves
 
-from pfpcli.channels.rules.rule import Rule, bind, register
-
-if TYPE_CHECKING:
-    from pfpcli.channels.flow import Flow
-    from pfpcli.channels.labels import Axes
-
-
-def is_axes(value: Any) -> bool:
-    """Whether an argument of a `flow` stands for a tensor."""
-    return hasattr(value, "labels")
+from pfpcli.channels.flow import Flow
+from pfpcli.channels.labels import Axes
+from pfpcli.channels.rules.rule import Rule, register
+from pfpcli.graph.calls import bind
 
 
 @register(
@@ -69,7 +63,7 @@ def is_axes(value: Any) -> bool:
 )
 def pointwise(flow: Flow, *args: Any, **kwargs: Any) -> Any:
     """Broadcast the operands; along each dimension of the result, those that are not broadcast are joined."""
-    operands = [value for value in tree_leaves((args, kwargs)) if is_axes(value)]
+    operands = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Axes)]
     ragged = _ragged(flow, operands)
     if ragged is None:
         operands, ragged = [flow.even(x) for x in operands], {}

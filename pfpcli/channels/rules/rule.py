@@ -8,24 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.fx.node import Node
 
-if TYPE_CHECKING:
-    from pfpcli.channels.labels import Axes
-    from pfpcli.cutting.cut import Cut
+from pfpcli.channels.labels import Axes
+from pfpcli.channels.slicing import Slicing
 
 #: `flow(flow, *args, **kwargs)` gets the call's arguments with `Axes` in the place of tensors and returns the result's.
-FlowRule = Callable[..., "Axes | tuple[Axes, ...]"]
+FlowRule = Callable[..., Axes | tuple[Axes, ...]]
 #: `sizes(node)` is the shape of a tensor-valued node, original or cut.
 Sizes = Callable[[Node], tuple[int, ...]]
 
 
-#: `resize(cut, node, copy)` changes the copied call (target, arguments) to what a cut leaves of it.
-Resize = Callable[["Cut", Node, Node], None]
+#: `resize(slicing, node, copy)` changes the copied call (target, arguments) to what a cut leaves of it.
+Resize = Callable[[Slicing, Node, Node], None]
 
 
 @dataclass(frozen=True)
@@ -95,6 +93,15 @@ def into_weight(values: Tensor, columns_of: Callable[[Tensor], Tensor], weight: 
 RULES: dict[str, Rule] = {}
 
 
+def add_constant(call: Node, value: Tensor) -> Node:
+    """Give a call of the cut graph a new constant; returns the node that stands for it."""
+    module, name = call.graph.owning_module, f"{call.name}_positions"
+    assert module is not None
+    module.register_buffer(name, value)
+    with call.graph.inserting_before(call):
+        return call.graph.get_attr(name)
+
+
 def register(
     *names: str,
     resize: Resize | None = None,
@@ -116,30 +123,3 @@ def register(
         return flow
 
     return add
-
-
-def bind(node: Node) -> dict[str, Any]:
-    """The call's arguments by the names its schema gives them, defaults included."""
-    schema = node.target._schema  # type: ignore[union-attr]
-    bound = {argument.name: argument.default_value for argument in schema.arguments if argument.has_default_value()}
-    bound.update(zip((argument.name for argument in schema.arguments), node.args, strict=False))
-    return {**bound, **node.kwargs}
-
-
-def rebind(node: Node, **changes: Any) -> None:
-    """Change arguments of a call, by name."""
-    names = [argument.name for argument in node.target._schema.arguments]  # type: ignore[union-attr]
-    args = list(node.args)
-    kwargs = dict(node.kwargs)
-    for name, value in changes.items():
-        index = names.index(name)
-        if index < len(args):
-            args[index] = value
-        else:
-            kwargs[name] = value
-    node.args, node.kwargs = tuple(args), kwargs
-
-
-def is_pointwise(target: Any) -> bool:
-    """Whether torch says that every element of the result depends on the elements at its place alone."""
-    return torch.Tag.pointwise in getattr(target, "tags", ())

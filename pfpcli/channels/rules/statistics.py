@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 from torch.fx.node import Node
 
-from pfpcli.channels.rules.rule import bind, rebind, register
-
-if TYPE_CHECKING:
-    from pfpcli.channels.flow import Flow
-    from pfpcli.channels.labels import Axes
-    from pfpcli.cutting.cut import Cut
-
+from pfpcli.channels.flow import Flow
+from pfpcli.channels.labels import Axes
+from pfpcli.channels.rules.rule import register
+from pfpcli.channels.slicing import Slicing
+from pfpcli.graph.calls import bind, rebind
 
 # Per channel -----------------------------------------------------------------------------------------------------
 
@@ -34,9 +32,9 @@ def batch_norm(flow: Flow, x: Axes, weight: Any, bias: Any, mean: Any, var: Any,
 def native_batch_norm(flow: Flow, x: Axes, weight: Any, bias: Any, mean: Any, var: Any, *_: Any) -> tuple[Axes, ...]:
     """As batch_norm; the saved statistics have one entry per channel, or none."""
     labels = _per_channel(flow, x, (weight, bias, mean, var))
-    first = type(x)(x.shape, {d: v for d, v in labels.items() if v is not None}, f"the result of {flow.node.name}")
+    first = Axes(x.shape, {d: v for d, v in labels.items() if v is not None}, f"the result of {flow.node.name}")
     saved = {0: first.labels[1]} if 1 in first.labels else {}
-    return (first, *[type(x)(shape, saved if shape == x.shape[1:2] else {}) for shape in flow.shapes[1:]])
+    return (first, *[Axes(shape, saved if shape == x.shape[1:2] else {}) for shape in flow.shapes[1:]])
 
 
 def _pool(spatial: int) -> Any:
@@ -47,8 +45,8 @@ def _pool(spatial: int) -> Any:
         labels = {dim: vector for dim, vector in x.labels.items() if dim < first}
         value = flow.node.meta["val"]
         if isinstance(value, tuple):
-            return tuple(type(x)(shape, labels, x.origin) for shape in flow.shapes)
-        return type(x)(flow.shape, labels, x.origin)
+            return tuple(Axes(shape, labels, x.origin) for shape in flow.shapes)
+        return Axes(flow.shape, labels, x.origin)
 
     return flow_pool
 
@@ -167,9 +165,9 @@ def softmax(flow: Flow, x: Axes, dim: int, *_: Any) -> Axes:
 # Norms across channels -------------------------------------------------------------------------------------------
 
 
-def _resize_normalized_shape(cut: Cut, node: Node, copy: Node) -> None:
+def _resize_normalized_shape(slicing: Slicing, node: Node, copy: Node) -> None:
     given = bind(node)
-    rebind(copy, normalized_shape=list(cut.shape(given["input"])[-len(given["normalized_shape"]) :]))
+    rebind(copy, normalized_shape=list(slicing.shape(given["input"])[-len(given["normalized_shape"]) :]))
 
 
 def _normalized(flow: Flow, x: Axes, count: int, parameters: tuple[Any, ...]) -> Axes:
@@ -194,7 +192,7 @@ def native_layer_norm(
     """As layer_norm; the saved statistics have size 1 along the normalised dimensions."""
     first = _normalized(flow, x, len(normalized_shape), (weight, bias))
     rest = {dim: vector for dim, vector in first.labels.items() if dim < len(x.shape) - len(normalized_shape)}
-    return (first, *[type(x)(shape, rest) for shape in flow.shapes[1:]])
+    return (first, *[Axes(shape, rest) for shape in flow.shapes[1:]])
 
 
 @register("aten.rms_norm.default", resize=_resize_normalized_shape, exact=False)
@@ -216,8 +214,8 @@ def _normalized_in_groups(flow: Flow, x: Axes, groups: int, parameters: tuple[An
     return flow.result(labels)
 
 
-def _resize_group_norm(cut: Cut, node: Node, copy: Node) -> None:
-    rebind(copy, C=cut.shape(bind(node)["input"])[1])
+def _resize_group_norm(slicing: Slicing, node: Node, copy: Node) -> None:
+    rebind(copy, C=slicing.shape(bind(node)["input"])[1])
 
 
 @register("aten.native_group_norm.default", resize=_resize_group_norm, exact=False)
@@ -226,7 +224,7 @@ def native_group_norm(
 ) -> tuple[Axes, ...]:
     """As group_norm; the saved statistics have one entry per sample and group."""
     first = _normalized_in_groups(flow, x, groups, (weight, bias))
-    return (first, *[type(x)(shape) for shape in flow.shapes[1:]])
+    return (first, *[Axes(shape) for shape in flow.shapes[1:]])
 
 
 @register("aten.instance_norm.default", exact=False)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pfpcli.channels.rules.rule import bind
+from pfpcli.graph.calls import bind
 from pfpcli.onnx_io.ops.call import Call, Edit, Result, narrows, register
 
 _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from pfpcli.channels.rules.rule import bind
+from pfpcli.graph.calls import bind
 from pfpcli.onnx_io.ops.call import Call, Edit, Known, Result, axes_of, axis_of, narrows, register
 
 

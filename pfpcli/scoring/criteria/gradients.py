@@ -11,7 +11,7 @@ from pfpcli import processes
 from pfpcli.activations.gates import Gated
 from pfpcli.activations.losses import likely_losses, per_sample_loss, real
 from pfpcli.activations.value_recorder import Watch, at_a_time
-from pfpcli.channels import rules as ops
+from pfpcli.channels import rules
 from pfpcli.scoring.score import Scores, Task
 
 #: Images that say how much the loss feels a layer, and the most probable decisions of each that do.
@@ -82,6 +82,6 @@ def felt(task: Task) -> dict[Node, Tensor]:
 
 def _made(node: Node) -> int:
     """The dimension along which the channels lie that a call makes."""
-    rule = ops.find(node.target)
+    rule = rules.find(node.target)
     assert rule is not None
     return rule.made

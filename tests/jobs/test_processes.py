@@ -1,0 +1,217 @@
+"""Several processes that work as one: two of them, as torchrun starts them, come to what one does."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from pfpcli import processes
+from pfpcli.cli import main as cli
+from pfpcli.images import calibration
+from pfpcli.scoring.criteria import CRITERIA
+
+ROOT = Path(__file__).resolve().parents[2]
+RUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+#: Numbers in a batch: 32 images, so that criteria which look at a few images have several batches of them.
+BATCH = 32 * 3 * 8 * 8
+#: Commands, one after the other, in the same processes.
+SCRIPT = f"""
+import sys
+from pfpcli.images import calibration
+from pfpcli.cli import main as cli
+
+if __name__ == "__main__":
+    calibration._BATCH = {BATCH}
+    for line in sys.argv[1:]:
+        assert cli.run(line.split()) == 0, line
+"""
+#: Batches that two processes cannot share alike; and one batch.
+MANY, FEW = ["--samples", "150"], ["--samples", "20"]
+#: Both recoveries that take statistics, and no cache.
+COMPRESS = ["compress", "net.pt", "--keep", "0.5", "--recover", "lsq,bn", "--no-cache"]
+SPARSIFY = ["sparsify", "net.pt", "--calib", "many", "--keep", "0.5", "--json", "--out"]
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command came to."""
+
+    code: int
+    out: str
+    err: str
+
+
+def together(*args: str, cwd: Path) -> Done:
+    """Run a command in two processes."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+    env |= {"TERM": "dumb", "NO_COLOR": "1"}
+    done = subprocess.run([*RUN, *args], cwd=cwd, env=env, capture_output=True, encoding="utf-8", check=False)
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network, and two folders of arrays; one of them holds an array that cannot be read."""
+    folder = tmp_path_factory.mktemp("processes")
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 6, 3), nn.ReLU(), nn.Flatten()]
+    torch.save(nn.Sequential(*layers, nn.Linear(6 * 16, 4)).eval(), folder / "net.pt")
+    for name, count in (("many", 400), ("few", 40)):
+        (folder / name).mkdir()
+        x = torch.randn(count, 3, 8, 8)
+        x[7, 0, 0, 0] = torch.nan
+        np.save(folder / name / "all.npy", x.numpy())
+    (folder / "script.py").write_text(SCRIPT, encoding="utf-8")
+    return folder
+
+
+def scoring(criterion: str, calib: str) -> list[str]:
+    samples = MANY if calib == "many" else FEW
+    flags = ["--criterion", criterion, *samples, "--no-cache", "--json"]
+    return ["score", "net.pt", "--calib", calib, *flags]
+
+
+LINES = [
+    *(scoring(criterion, "many") for criterion in CRITERIA),
+    *(scoring(criterion, "few") for criterion in ("pfp", "obs")),
+    [*COMPRESS, "--calib", "few", "--out", "few-two", "--json"],
+    [*SPARSIFY, "sparse-two"],
+]
+
+
+@pytest.fixture(scope="module")
+def several(home: Path) -> list[dict[str, Any]]:
+    """What two processes come to."""
+    done = together("script.py", *(" ".join(line) for line in LINES), cwd=home)
+    assert done.code == 0, done.err
+    found, at, reader = [], 0, json.JSONDecoder()
+    while done.out[at:].strip():
+        value, end = reader.raw_decode(done.out[at:].lstrip())
+        at += len(done.out[at:]) - len(done.out[at:].lstrip()) + end
+        found.append(value)
+    return found
+
+
+def alone(line: list[str], home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    """What one process comes to, in another folder where it writes one."""
+    monkeypatch.chdir(home)
+    capsys.readouterr()
+    assert cli.run([word.replace("-two", "-one") for word in line] + ["--threads", "1"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("i", range(len(LINES) - 2))
+def test_two_processes_score_as_one_does(
+    i: int,
+    home: Path,
+    several: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(calibration, "_BATCH", BATCH)
+    expected = alone(LINES[i], home, monkeypatch, capsys)
+    assert several[i]["samples"] == expected["samples"]
+    assert several[i]["calibration"] == expected["calibration"]
+    for kind, value in (("groups", "score"), ("layers", "sensitivity")):
+        for found, wanted in zip(several[i][kind], expected[kind], strict=True):
+            np.testing.assert_allclose(found[value], wanted[value], rtol=1e-5, atol=1e-12)
+
+
+def test_a_process_without_images_of_its_own_takes_part(
+    home: Path, several: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(calibration, "_BATCH", BATCH)
+    expected = alone(LINES[-2], home, monkeypatch, capsys)
+    assert_alike(home / "few-two", home / "few-one")
+    assert_same_recovery(several[-2], expected)
+    assert several[-2]["quality"]["n"] == expected["quality"]["n"]
+    assert [(row["name"], row["measured"]) for row in several[-2]["certificate"]["layers"]] == [
+        (row["name"], pytest.approx(row["measured"], rel=1e-4)) for row in expected["certificate"]["layers"]
+    ]
+
+
+def test_two_processes_choose_the_weights_that_one_does(
+    home: Path, several: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(calibration, "_BATCH", BATCH)
+    expected = alone(LINES[-1], home, monkeypatch, capsys)
+    assert several[-1]["quality"] == pytest.approx(expected["quality"])
+    assert [row["nonzeros"] for row in several[-1]["layers"]] == [row["nonzeros"] for row in expected["layers"]]
+    assert_alike(home / "sparse-two", home / "sparse-one")
+
+
+def assert_alike(found: Path, expected: Path) -> None:
+    """The networks of two runs have the same tensors."""
+    one, other = (torch.load(run / "model.pt", weights_only=False).state_dict() for run in (found, expected))
+    assert list(one) == list(other)
+    for name, tensor in one.items():
+        torch.testing.assert_close(tensor, other[name], rtol=1e-4, atol=1e-5, msg=name)
+
+
+def assert_same_recovery(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    for one, other in zip(found["recovery"], expected["recovery"], strict=True):
+        assert one == pytest.approx(other)
+
+
+def test_one_of_them_talks_and_writes(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = [*COMPRESS, "--calib", "many", "--out", "runs/two"]
+    done = together("-m", "pfpcli", *line, cwd=home)
+    assert done.code == 0, done.err
+    assert done.out.count("net.pt: ") == 1
+    assert done.out.count("PASS") == done.out.count("wrote runs/two/") == 1
+    for step in ("load", "score", "recover    lsq", "recover    bn", "evaluate", "export", "measure"):
+        assert done.err.count(f"  {step} ") == 1, step
+    assert [run.name for run in (home / "runs").iterdir()] == ["two"]
+    assert not (home / "pfp-runs").exists()
+    expected = alone([*COMPRESS, "--calib", "many", "--json", "--out", "one"], home, monkeypatch, capsys)
+    assert_alike(home / "runs/two", home / "one")
+    assert_same_recovery(json.loads((home / "runs/two/run.json").read_text(encoding="utf-8")), expected)
+
+
+def test_an_error_is_told_once_and_ends_all(home: Path) -> None:
+    done = together("-m", "pfpcli", *COMPRESS, "--calib", "many", "--keep", "0.001", "--out", "small", cwd=home)
+    assert done.code != 0
+    assert done.err.count("error: ") == 1, done.err
+    assert not any("small" in path.name for path in home.iterdir())
+
+
+def test_one_process_gets_back_what_it_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    processes.start()
+    x = torch.ones(2)
+    assert (processes.rank(), processes.count()) == (0, 1)
+    assert processes.total(x) is x
+    assert processes.largest(x) is x
+    assert processes.gathered("value") == ["value"]
+    assert processes.of_first(lambda: "made") == "made"
+    assert processes.is_first()
+    processes.barrier()
+    processes.finish()
+
+
+def test_the_command_line_starts_without_torch() -> None:
+    code = "import sys, pfpcli.cli; assert not {'torch', 'numpy'} & {*sys.modules}"
+    subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
+
+
+def test_two_processes_train_one_network(home: Path) -> None:
+    flags = ["--keep", "0.5", "--recover", "lsq,distill", "--epochs", "2", "--no-cache", "--out", "trained", "--json"]
+    done = together("-m", "pfpcli", "compress", "net.pt", "--calib", "few", *flags, cwd=home)
+    assert done.code == 0, done.err
+    methods = json.loads(done.out)["recovery"]
+    assert [each["method"] for each in methods] == ["lsq", "distill"]
+    assert methods[1]["after"] >= methods[1]["before"]
+    assert (home / "trained" / "model.onnx").exists()

@@ -1,0 +1,169 @@
+"""Budgets: met exactly, met as closely as can be, or refused with the smallest one that can be met."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+
+import reference
+from pfpcli.channels.cost import Predictor
+from pfpcli.channels.groups import Groups, group
+from pfpcli.channels.labelling import label
+from pfpcli.channels.reading_layers import readers
+from pfpcli.errors import BudgetError, UnsupportedError
+from pfpcli.graph.trace import trace
+from pfpcli.planning.plan import Budget, Plan, plan
+from pfpcli.scoring.score import Scores
+from tasks import scores as score
+from zoo import ZOO, Net, conv, head
+
+#: Wide enough for a budget to be met within half a percent.
+WIDE = Net(lambda: torch.nn.Sequential(conv(3, 64), conv(64, 96), conv(96, 64), head(64)), ((3, 8, 8),))
+
+
+@cache
+def scored(name: str) -> tuple[Groups, Scores]:
+    net = WIDE if name == "wide" else ZOO[name]
+    groups = group(label(trace(net.module(), net.example())))
+    if len(net.inputs) > 1:
+        rng = np.random.default_rng(0)
+        return groups, Scores(rng.random(len(groups.root)))
+    return groups, score(groups, [net.example(batch=8, seed=1)[0]])
+
+
+def make(name: str, keep: float, **settings: object) -> Plan:
+    return plan(*scored(name), Budget(keep, **settings))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("of", ["params", "macs"])
+@pytest.mark.parametrize("keep", [0.9, 0.7, 0.4, 0.15])
+def test_a_budget_is_met_within_half_a_percent(keep: float, of: str) -> None:
+    made = make("wide", keep, of=of)
+    assert made.is_met
+    assert abs(made.achieved - keep) <= 0.005 * keep
+    assert made.achieved == getattr(made.after, of) / getattr(made.before, of)
+
+
+def test_a_smaller_budget_never_costs_more() -> None:
+    costs = [make("wide", keep).after.params for keep in np.linspace(0.99, 0.05, 40)]
+    assert costs == sorted(costs, reverse=True)
+
+
+def test_keeping_everything_is_the_identity() -> None:
+    made = make("wide", 1.0)
+    assert made.alive.all()
+    assert made.after == made.before
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_no_dimension_of_any_tensor_loses_all_its_channels(name: str) -> None:
+    groups, scores = scored(name)
+    if not any(reader.units.any() for reader in readers(groups)):
+        return
+    smallest = _smallest(groups, scores)
+    assert all(smallest.alive[vector].any() for vector in Predictor(groups).vectors)
+
+
+def allocator(scores: Scores) -> str:
+    return "pfp" if scores.layers else "uniform"
+
+
+def _smallest(groups: Groups, scores: Scores) -> Plan:
+    try:
+        return plan(groups, scores, Budget(1e-9), allocate=allocator(scores))
+    except BudgetError as error:
+        least = float(error.hint.split()[2].strip("`"))
+    return plan(groups, scores, Budget(least), allocate=allocator(scores))
+
+
+def test_the_highest_scores_stay() -> None:
+    groups, scores = scored("wide")
+    made = plan(groups, scores, Budget(0.4))
+    for each in groups.prunable:
+        stays = made.alive[each.units]
+        assert scores.of(each)[stays].min() >= scores.of(each)[~stays].max()
+
+
+def test_equal_scores_are_settled_by_the_lower_index() -> None:
+    groups, _ = scored("wide")
+    made = plan(groups, Scores(np.full(len(groups.root), 0.5)), Budget(0.4), allocate="uniform")
+    for each in groups.prunable:
+        stays = made.alive[each.units]
+        assert stays[: stays.sum()].all()
+
+
+def test_widths_are_multiples() -> None:
+    made = make("wide", 0.4, multiple_of=8)
+    assert all(count % 8 == 0 for count, g in zip(made.kept, made.groups.groups, strict=True) if not g.frozen)
+    assert abs(made.achieved - 0.4) < 0.03
+
+
+def test_groups_keep_the_fewest_channels_that_were_asked_for() -> None:
+    made = make("wide", 0.3, min_channels=20)
+    assert min(count for count, g in zip(made.kept, made.groups.groups, strict=True) if not g.frozen) >= 20
+
+
+def test_an_unreachable_budget_is_refused_with_the_one_that_can_be_reached() -> None:
+    with pytest.raises(BudgetError, match=r"--keep 1e-05: not reachable; .* keeps 0\.\d+ of the parameters") as caught:
+        make("wide", 1e-5)
+    least = float(caught.value.hint.split()[2].strip("`"))
+    assert abs(make("wide", least).achieved - least) < 0.05 * least  # widths are whole numbers
+
+
+def test_a_budget_between_two_plans_is_met_as_closely_as_can_be() -> None:
+    made = make("plain", 0.5)
+    groups, _ = scored("plain")
+    predictor = Predictor(groups)
+    for each in groups.prunable:  # no single channel more or less would be closer on the same error
+        assert 1 <= made.kept[groups.groups.index(each)] <= len(each.units)
+    assert predictor.predict(made.alive) == made.after
+    assert abs(made.achieved - 0.5) < 0.05
+
+
+def test_nothing_to_prune_is_an_error_that_says_why() -> None:
+    groups = group(label(trace(ZOO["plain"].module(), ZOO["plain"].example())), freeze=["*"])
+    nothing = Scores(np.full(len(groups.root), np.nan))
+    with pytest.raises(UnsupportedError, match=r"nothing can be pruned: .*--freeze \*"):
+        plan(groups, nothing, Budget(0.5))
+
+
+def test_scores_do_not_depend_on_the_order_or_the_size_of_batches() -> None:
+    groups, _ = scored("residual")
+    images = ZOO["residual"].example(batch=12, seed=3)[0]
+    ways = [[images], list(images.split(5)), list(images.flip(0).split(1))]
+    first, *others = [score(groups, way).unit for way in ways]
+    assert np.nanmax(first) > 0
+    for other in others:
+        np.testing.assert_allclose(other, first, rtol=2e-5)
+
+
+@pytest.mark.parametrize(
+    "name", ["residual", "grouped", "concat", "conv1d", "pixel_shuffle", "grouped_transposed", "shared"]
+)
+def test_scoring_gives_what_the_definition_gives_one_image_and_one_output_at_a_time(name: str) -> None:
+    groups, _ = scored(name)
+    images = ZOO[name].example(batch=3, seed=2)[0]
+    expected = reference.sensitivities(groups, images)
+    found: dict[str, np.ndarray] = {}
+    for layer in score(groups, [images]).layers:
+        if layer.has_weights:
+            found[layer.name] = np.maximum(layer.channels, found.get(layer.name, 0))
+    assert set(found) == set(expected)
+    for layer, values in expected.items():
+        np.testing.assert_allclose(found[layer], values.numpy(), rtol=2e-5, atol=0, err_msg=layer)
+
+
+def test_a_unit_that_is_read_as_a_flattened_map_has_one_share() -> None:
+    groups, scores = scored("flatten_linear")
+    first = next(g for g in groups.prunable if g.name == "0.0")
+    net = ZOO["flatten_linear"]
+    module = net.module()
+    with torch.no_grad():
+        read = module[0](net.example(batch=8, seed=1)[0])
+    weight = module[2].weight.detach().view(10, 6, 16)
+    terms = torch.stack([weight.clamp(min=0), (-weight).clamp(min=0)])[:, None] * read.flatten(2)[None, :, None]
+    shares = terms.sum(-1) / terms.sum((-1, -2)).unsqueeze(-1)
+    np.testing.assert_allclose(scores.of(first), shares.nan_to_num().amax((0, 1, 2)).numpy(), rtol=2e-5)
