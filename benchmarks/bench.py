@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pfpcli.activations.task import Task
 from pfpcli.channels.cost import count
 from pfpcli.channels.groups import group
 from pfpcli.channels.labelling import label
@@ -37,7 +38,7 @@ from pfpcli.planning.plan import Budget, orders, plan
 from pfpcli.recovery.lockstep import Lockstep
 from pfpcli.recovery.refit import Refit
 from pfpcli.scoring import kernel, pfp
-from pfpcli.scoring.score import Task, score
+from pfpcli.scoring.score import score
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 import reference

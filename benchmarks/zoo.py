@@ -108,7 +108,7 @@ def examine(name: str) -> dict[str, Any]:
     from pfpcli.exporting import export
     from pfpcli.graph.trace import trace
     from pfpcli.planning.plan import Budget, plan
-    from pfpcli.scoring.score import Scores
+    from pfpcli.scoring.scores import Scores
 
     torch.set_num_threads(1)
     module, sizes = build(name)

@@ -97,7 +97,7 @@ def finetune(run: str | Path, data: str | Path, **settings: Any) -> TunedRun:
     """
     from pfpcli.jobs.pipeline import finetune
     from pfpcli.progress import Console
-    from pfpcli.records.remembered import network_of, remembered
+    from pfpcli.records.reused_settings import network_of, remembered
 
     given = {**network_of(Path(run)), "calib": Path(data), **_settled(settings)}
     tuned, _ = finetune(Finetune(**{**given, **remembered(given)}), Console())

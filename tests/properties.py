@@ -26,7 +26,7 @@ def random_drop(groups: Groups, seed: int) -> np.ndarray:
     share = rng.uniform(0.1, 0.9)
     picks = []
     for each in groups.prunable:
-        count = int(share * (each.steps - 1) + rng.random())
+        count = int(share * (each.positions - 1) + rng.random())
         picks += [rng.choice(row, count, replace=False) for row in each.rows]
     return np.concatenate(picks) if picks else np.zeros(0, np.int64)
 
@@ -34,7 +34,7 @@ def random_drop(groups: Groups, seed: int) -> np.ndarray:
 def drop_all_but(groups: Groups, left: int, seed: int = 0) -> np.ndarray:
     """Units to drop so that only so many of each group stay: the smallest network there is."""
     rng = np.random.default_rng(seed)
-    picks = [rng.choice(row, max(0, g.steps - left), replace=False) for g in groups.prunable for row in g.rows]
+    picks = [rng.choice(row, max(0, g.positions - left), replace=False) for g in groups.prunable for row in g.rows]
     return np.concatenate(picks) if picks else np.zeros(0, np.int64)
 
 

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from pfpcli.activations.walk import Walk
 from pfpcli.channels.groups import Groups
-from pfpcli.channels.reading_layers import Reader, Walk, readers
+from pfpcli.channels.reading_layers import Reader, readers
 from pfpcli.scoring import pfp
 
 

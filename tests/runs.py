@@ -5,23 +5,23 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from pfpcli.records.record import Certificate, Cost, GroupRow, Layer, LayerError, Quality, Run, Verification
+from pfpcli.records.record import Certificate, Cost, GroupRow, LayerError, LayerRow, Quality, Run, Verification
 from pfpcli.settings import Settings
 
 BLOCKS = ((16, 10), (16, 9), (32, 20), (32, 19), (64, 37), (64, 30))
 
 
-def layers() -> list[Layer]:
+def layers() -> list[LayerRow]:
     """A stem, six blocks of two convolutions, and a classifier; the first of each block lost channels."""
-    rows = [Layer("conv1", "conv2d", (3, 3), (16, 16), (432, 432), (442_368, 442_368))]
+    rows = [LayerRow("conv1", "conv2d", (3, 3), (16, 16), (432, 432), (442_368, 442_368))]
     for number, (size, kept) in enumerate(BLOCKS):
         for half, (reads, makes) in enumerate((((size, size), (size, kept)), ((size, kept), (size, size)))):
             params = (9 * reads[0] * makes[0], 9 * reads[1] * makes[1])
             macs = (params[0] * 1024, params[1] * 1024)
             rows.append(
-                Layer(f"layer{number // 2 + 1}.{number % 2}.conv{half + 1}", "conv2d", reads, makes, params, macs)
+                LayerRow(f"layer{number // 2 + 1}.{number % 2}.conv{half + 1}", "conv2d", reads, makes, params, macs)
             )
-    return [*rows, Layer("linear", "linear", (64, 64), (10, 10), (650, 650), (640, 640))]
+    return [*rows, LayerRow("linear", "linear", (64, 64), (10, 10), (650, 650), (640, 640))]
 
 
 def run(**changes: Any) -> Run:

@@ -7,9 +7,11 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from pfpcli.activations.task import Task
 from pfpcli.channels.groups import Groups
 from pfpcli.channels.reading_layers import readers
-from pfpcli.scoring.score import Scores, Task, score
+from pfpcli.scoring.score import score
+from pfpcli.scoring.scores import Scores
 
 
 def task(groups: Groups, batches: Iterable[Tensor], labels: Tensor | None = None, **settings: object) -> Task:

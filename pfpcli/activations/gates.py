@@ -20,7 +20,7 @@ from pfpcli.channels.labels import along
 _COPYING = {torch.ops.aten.view.default: torch.ops.aten.reshape.default}
 
 
-class Gated(fx.Interpreter):
+class GatedNetwork(fx.Interpreter):
     """Runs a graph with gates.
 
     Args:

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from pfpcli.activations.least_squares import Normal, rows
+from pfpcli.activations.task import Task
 from pfpcli.channels.groups import Group
 from pfpcli.channels.reading_layers import Reader, seats
-from pfpcli.scoring.score import Task
 
 #: Positions of a layer that are looked at: so many for each of its columns, if there are as many images as this.
 ROWS, IMAGES = 16, 128

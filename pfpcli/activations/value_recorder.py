@@ -14,7 +14,7 @@ from pfpcli.graph.graph import Graph, is_tensor
 HELD = 1 << 27
 
 
-class Watch(fx.Interpreter):
+class ValueRecorder(fx.Interpreter):
     """Runs a network and keeps some of its values.
 
     Args:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.fx.node import Node
 
-from pfpcli.channels.labels import Axes, Ragged, Settled, Store, even, spread
+from pfpcli.channels.labels import Axes, Ragged, Settled, Store, spread, without_ragged
 from pfpcli.graph.graph import Graph, is_constant, owner
 
 
@@ -92,9 +92,9 @@ class Flow:
             if dim in axes.ragged:
                 self.store.freeze(axes.ragged[dim].labels.flatten(), reason)
 
-    def even(self, axes: Axes, dim: int | None = None) -> Axes:
+    def unragged(self, axes: Axes, dim: int | None = None) -> Axes:
         """The same without ragged dimensions (or without one): position j of all parts is tied."""
-        return even(self.store, axes, dim)
+        return without_ragged(self.store, axes, dim)
 
     def split_parameter(self, node: Node, axes: Axes, channels: Tensor | None, groups: int) -> Tensor:
         """Give dimension 1 of a parameter other labels in each of equal blocks along dimension 0.
@@ -119,7 +119,7 @@ class Flow:
             axes.labels.pop(1, None)
             axes.ragged[1] = Ragged((0,), rows, axes.shape[0] // groups)
         elif 1 in axes.labels:
-            self.store.tie(self.store.even(rows), axes.labels[1])
+            self.store.tie(self.store.tie_rows(rows), axes.labels[1])
         return channels
 
     def aligned(self, *ends: tuple[Axes, int]) -> bool:
@@ -154,7 +154,7 @@ class Flow:
     def tie_blocks(self, vector: Tensor | None, blocks: int) -> None:
         """Position j of equal blocks of a vector lives and dies together."""
         if vector is not None:
-            self.store.even(vector.view(blocks, -1))
+            self.store.tie_rows(vector.view(blocks, -1))
 
     def balance_blocks(self, vector: Tensor | None, blocks: int) -> None:
         """Equal blocks of a vector have to lose as many."""
@@ -200,7 +200,7 @@ class Flow:
         sources += [((*ragged.parts, dim), ragged.labels) for dim, ragged in x.ragged.items()]
         for dims, labels in sorted(sources, key=lambda source: source[0][-1]):
             if not self._follow(found, move, x.shape, dims, labels):
-                self._follow(found, move, x.shape, dims[-1:], self.store.even(labels.reshape(-1, labels.shape[-1])))
+                self._follow(found, move, x.shape, dims[-1:], self.store.tie_rows(labels.reshape(-1, labels.shape[-1])))
         for axes in found:
             self._label_parts(axes)
         return tuple(found) if many else found[0]
@@ -257,7 +257,7 @@ class Flow:
             self.store.balance(ragged.rows, fixed=False)
         else:
             # only whole hyperplanes can be cut out of a tensor
-            axes.labels[settled.free] = self.store.even(settled.labels.reshape(-1, settled.labels.shape[-1]))
+            axes.labels[settled.free] = self.store.tie_rows(settled.labels.reshape(-1, settled.labels.shape[-1]))
 
     def _is_owner(self, settled: Settled, axes: Axes) -> bool:
         """Whether these are parts that are flattened together with what they own; if it is there first, they make room.

@@ -47,14 +47,14 @@ class Group:
         return self.rows.reshape(-1)
 
     @property
-    def steps(self) -> int:
+    def positions(self) -> int:
         """Units of a part: how often one of every part can be dropped."""
         return int(self.rows.shape[1])
 
     @property
     def size(self) -> int:
         """Channels in the layer the group is named for."""
-        return self.steps * self.width
+        return self.positions * self.width
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ def balance(
                 _link([row for part in inner for row in part], linked)
                 continue
             if not _is_free(rows, rows_of, frozen, signature):
-                labelled.store.even(labels)
+                labelled.store.tie_rows(labels)
                 evened = True
                 continue
             for row in rows:

@@ -13,7 +13,7 @@ from torch.fx.node import Node, map_arg
 
 from pfpcli.channels import rules
 from pfpcli.channels.flow import Flow, Labelled
-from pfpcli.channels.labels import Axes, Store, even
+from pfpcli.channels.labels import Axes, Store, without_ragged
 from pfpcli.graph.graph import Graph
 
 
@@ -73,7 +73,7 @@ def _call(labelled: Labelled, node: Node) -> None:
 def operand(labelled: Labelled, node: Node, ragged: bool) -> Any:
     """What a rule sees of an argument: its labels if it is a tensor, the number if it is one."""
     found = labelled.axes.get(node, node.meta.get("val"))
-    return even(labelled.store, found) if isinstance(found, Axes) and found.ragged and not ragged else found
+    return without_ragged(labelled.store, found) if isinstance(found, Axes) and found.ragged and not ragged else found
 
 
 def _holds_tensors(value: Any) -> bool:

@@ -124,7 +124,7 @@ class Store:
             if part:
                 self.owned.append((part, labels[..., parts == part].unique()))
 
-    def even(self, rows: Tensor) -> Tensor:
+    def tie_rows(self, rows: Tensor) -> Tensor:
         """Tie the rows to each other, position by position; returns one of them."""
         if len(rows) > 1:
             self.tie(rows[0].expand_as(rows).flatten(), rows.flatten())
@@ -256,8 +256,8 @@ def along(axes: Axes, dim: int) -> Tensor | None:
     return spread(labels, (*ragged.parts, dim), axes.shape, full=False)
 
 
-def even(store: Store, axes: Axes, only: int | None = None) -> Axes:
+def without_ragged(store: Store, axes: Axes, only: int | None = None) -> Axes:
     """Axes without ragged dimensions (or without one of them): position j of all parts is tied."""
-    evened = {d: store.even(r.rows) for d, r in axes.ragged.items() if only is None or d == only}
+    evened = {d: store.tie_rows(r.rows) for d, r in axes.ragged.items() if only is None or d == only}
     ragged = {d: r for d, r in axes.ragged.items() if d not in evened}
     return Axes(axes.shape, axes.labels | evened, axes.origin, ragged)

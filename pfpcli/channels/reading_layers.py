@@ -6,20 +6,15 @@ weights are the other operand as they are for each sample. Channels that cannot 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, fx
-from torch.fx.node import Node
 
 from pfpcli.channels import rules
 from pfpcli.channels.flow import Contraction
 from pfpcli.channels.groups import Group, Groups
 from pfpcli.channels.layers import Layer
-from pfpcli.channels.rules import Columns
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,63 +98,3 @@ def _is_stack(groups: Groups, contraction: Contraction) -> bool:
     axes = groups.labelled.axes[x]
     parts = axes.ragged[rank - 1].parts if rank - 1 in axes.ragged else ()
     return parts == tuple(range(rank - 2 - len(parts), rank - 2))
-
-
-#: `look(reader, x, weight)` is shown what a reader is about to read: its channels and what they are multiplied with.
-Look = Callable[[Reader, Tensor, Tensor], None]
-
-
-class Walk(fx.Interpreter):
-    """Runs a network and shows what its readers read on the way."""
-
-    def __init__(self, module: fx.GraphModule, found: Iterable[Reader], look: Look) -> None:
-        super().__init__(module)
-        self._readers: dict[Node, list[Reader]] = {}
-        for reader in found:
-            self._readers.setdefault(reader.node, []).append(reader)
-        self._look = look
-
-    def run_node(self, n: Node) -> object:
-        """Look, then compute."""
-        for reader in self._readers.get(n, ()):
-            self._look(reader, self.env[reader.x], self.env[reader.weight])
-        return super().run_node(n)
-
-
-def by_unit(columns: Columns, units: Tensor) -> tuple[Tensor, Columns]:
-    """Gather the columns that go together: a unit that spans several (a flattened map) has one share, their sum.
-
-    Args:
-        columns: one group; x float[N, 1, J, R, P].
-        units: int64[J].
-
-    Returns:
-        (int64[U] the units, columns with U channels of M * R positions, the ragged ones filled up with zeros).
-    """
-    distinct, index, counts = torch.unique(units, return_inverse=True, return_counts=True)
-    if len(distinct) == len(units) and bool((index == torch.arange(len(index))).all()):
-        return units, columns
-    most = int(counts.max())
-    order = torch.argsort(index, stable=True)
-    slot = torch.arange(len(order)) - torch.repeat_interleave(counts.cumsum(0) - counts, counts)
-    place = torch.full((len(distinct), most), -1)
-    place[index[order], slot] = order
-    place = place.flatten().to(columns.x.device)
-    return distinct, Columns(
-        _take(columns.x, place).unflatten(2, (-1, most)).flatten(3, 4),
-        _take(columns.weight, place).unflatten(2, (-1, most)).flatten(3, 4),
-    )
-
-
-def _take(tensor: Tensor, place: Tensor) -> Tensor:
-    """Columns at these places of dimension 2, zeros where the place is -1."""
-    taken = tensor.index_select(2, place.clamp(min=0))
-    sizes = [1] * tensor.dim()
-    sizes[2] = -1
-    return taken * (place >= 0).view(sizes)
-
-
-def is_distinct(units: Tensor) -> bool:
-    """Whether no unit is twice in a row of int64[G, J]; what cannot go does not count."""
-    ordered = units.sort(1).values
-    return not bool(((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] > 0)).any())

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pfpcli.cli.terminal import Output
 
 
-class Written(Protocol):
+class Document(Protocol):
     """What a command came to, as it is written to a file."""
 
     def json(self) -> str:
@@ -83,7 +83,7 @@ class Talk:
         """Where the result goes: stdout."""
         return output(sys.stdout, self.color)
 
-    def json(self, found: Written) -> None:
+    def json(self, found: Document) -> None:
         """The record as it stands in its file, byte for byte, whatever the encoding of the terminal."""
         sys.stdout.flush()
         sys.stdout.buffer.write(found.json().encode("utf-8"))

@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pfpcli import processes
-from pfpcli.channels.reading_layers import Reader, Walk
+from pfpcli.activations.walk import Walk
+from pfpcli.channels.reading_layers import Reader
 from pfpcli.channels.rules import Columns
 from pfpcli.planning.plan import Plan
 from pfpcli.records.record import LayerError
 from pfpcli.scoring import pfp
-from pfpcli.scoring.score import LayerScores, Scores
-from pfpcli.sparsity.sipp import measured_error
+from pfpcli.scoring.scores import LayerScores, Scores
 
 
 def certificate(
@@ -63,10 +63,10 @@ def certificate(
 
 def _touched(planned: Plan, readers: list[Reader]) -> list[Reader]:
     """The layers with weights that read other channels than before, or with other weights."""
-    return [reader for reader in readers if reader.has_weights and (factors(planned, reader) != 1).any()]
+    return [reader for reader in readers if reader.has_weights and (channel_factors(planned, reader) != 1).any()]
 
 
-def factors(planned: Plan, reader: Reader) -> NDArray[np.float64]:
+def channel_factors(planned: Plan, reader: Reader) -> NDArray[np.float64]:
     """float64[C_in]: what a layer multiplies each of its channels with, 0 where it is dropped."""
     labels = reader.contraction.labels.numpy()
     return np.where(planned.alive[labels], planned.scale[labels], 0.0)
@@ -104,7 +104,7 @@ def _epsilon(planned: Plan, reader: Reader, scores: Scores, delta: float) -> flo
     """The error that as many channels stand for as are left of what a layer reads, the largest of its groups."""
     read, log, found = set(reader.units.tolist()), scores.log(delta), []
     for group, kept in zip(planned.groups.groups, planned.kept, strict=True):
-        if not group.frozen and kept < group.steps and not read.isdisjoint(group.units.tolist()):
+        if not group.frozen and kept < group.positions and not read.isdisjoint(group.units.tolist()):
             steps = scores.unit[group.rows].max(0)
             found.append(pfp.error_of_count(steps, kept, float(log[group.units].max())))
     return max(found, default=None)
@@ -145,7 +145,19 @@ def measure(
     return {name: processes.largest(error) for name, error in found.items()}, images
 
 
+def measured_error(columns: Columns, weight: Tensor) -> Tensor:
+    """Largest error of each output relative to |W| |a|, over inputs and patches: float[G, O]; 0 where that is 0.
+
+    Args:
+        columns: the layer as it was, on the inputs to measure it on.
+        weight: float[G, O, J, R], its new weights.
+    """
+    x, before = columns.x.flatten(2, 3).permute(1, 2, 0, 3).flatten(2), columns.weight.flatten(2)
+    error = ((weight.to(before).flatten(2) - before) @ x).abs()
+    return (error * pfp.inverse(before.abs() @ x.abs())).amax(2)
+
+
 def _kept(planned: Plan, reader: Reader, columns: Columns) -> Tensor:
     """The weights of a layer, float[G, O, J, R], as its channels are left."""
-    factor = torch.from_numpy(factors(planned, reader)).to(columns.weight)
+    factor = torch.from_numpy(channel_factors(planned, reader)).to(columns.weight)
     return columns.weight * factor.view(columns.weight.shape[0], 1, -1, 1)

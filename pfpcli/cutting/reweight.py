@@ -33,12 +33,12 @@ def reweight(cut: Cut, planned: Plan, readers: Iterable[Reader]) -> None:
             with torch.no_grad():
                 tensor.mul_(
                     cut.slicing.slice(
-                        reader.weight, factors(reader, planned, cut.slicing.tensor(reader.weight).detach())
+                        reader.weight, weight_factors(reader, planned, cut.slicing.tensor(reader.weight).detach())
                     )
                 )
 
 
-def factors(reader: Reader, planned: Plan, weight: Tensor) -> Tensor:
+def weight_factors(reader: Reader, planned: Plan, weight: Tensor) -> Tensor:
     """What each weight of a layer is multiplied with, in the shape of the weight."""
     scale = torch.from_numpy(planned.scale[reader.contraction.labels.numpy()]).to(weight.dtype)
     shape = reader.columns(reader.x.meta["val"][:1], reader.weight.meta["val"]).weight.shape

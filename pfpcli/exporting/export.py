@@ -14,22 +14,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
-import onnxruntime
 import torch
 from torch import Tensor, fx
 from torch.export import ExportedProgram
-from torch.utils._pytree import tree_leaves
 
 from pfpcli.errors import CheckFailed, TraceError
 from pfpcli.graph.graph import Graph, Names
 from pfpcli.graph.quiet import quiet
 from pfpcli.graph.trace import export_program, free_dims, larger, open_dims
-
-#: What onnxruntime may differ from torch, in float32: relative to the largest number of an output, which counts as at
-#: least so much. Probabilities near 0 are sums that nearly cancel, and each runtime has its own.
-ONNX_TOLERANCE, _LEAST = 1e-4, 1e-2
+from pfpcli.onnx_io.runtime import ONNX_TOLERANCE, onnx_vs_torch
 
 #: Metadata that says where a node came from, on this machine and in the user's source.
 _ORIGINS = ("stack_trace", "nn_module_stack", "source_fn_stack", "from_node", "torch_fn", "custom")
@@ -176,21 +170,6 @@ def open_sizes(path: Path) -> tuple[str, ...]:
     return tuple(dict.fromkeys(dim.dim_param for dim in _dims(model.graph.input) if dim.dim_param))
 
 
-def run_onnx(session: onnxruntime.InferenceSession, inputs: Sequence[Tensor]) -> list[Any]:
-    """The outputs of a session; inputs in the order of its signature."""
-    feeds = {spec.name: x.numpy() for spec, x in zip(session.get_inputs(), inputs, strict=True)}
-    return list(session.run(None, feeds))
-
-
-def session(file: Path | onnx.ModelProto, threads: int | None = None) -> onnxruntime.InferenceSession:
-    """An onnxruntime session on the CPU; threads: None uses all cores."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = threads or 0
-    given = file if isinstance(file, Path) else file.SerializeToString()
-    return onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
-
-
 def _export_program(exported: ExportedProgram, graph: Graph, named: Names) -> onnx.ModelProto:
     return _export_dynamo(exported, named, optimize=True)
 
@@ -277,18 +256,3 @@ def _graphs(graph: Any) -> Iterator[Any]:
         for attribute in node.attribute:
             if attribute.HasField("g"):
                 yield from _graphs(attribute.g)
-
-
-def onnx_vs_torch(file: Path | onnx.ModelProto, graph: Graph, samples: Sequence[Tensor]) -> float:
-    """The largest difference between a file in onnxruntime and a network in torch, relative to the largest output."""
-    with torch.no_grad():
-        expected = [x for x in tree_leaves(graph.module(*samples)) if isinstance(x, Tensor)]
-    found = run_onnx(session(file), samples)
-    return max(_relative(a, b.numpy()) for a, b in zip(found, expected, strict=True))
-
-
-def _relative(found: Any, expected: Any) -> float:
-    if found.shape != expected.shape:
-        raise ValueError(f"an output has shape {found.shape}, torch gives {expected.shape}")
-    largest = float(np.abs(expected.astype(np.float64)).max(initial=_LEAST))
-    return float(np.abs(found.astype(np.float64) - expected).max(initial=0.0)) / largest

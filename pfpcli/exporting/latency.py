@@ -12,7 +12,7 @@ import onnx
 from onnxruntime import InferenceSession
 from torch import Tensor
 
-from pfpcli.exporting.export import run_onnx, session
+from pfpcli.onnx_io.runtime import run_onnx, session
 
 #: Files take turns in blocks: some runs before the clock starts (the threads of the other session have to fall asleep,
 #: this one's caches have to fill), then the runs that are timed.

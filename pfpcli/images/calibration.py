@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +14,7 @@ from torch import Tensor
 from pfpcli.errors import CalibrationError, InputError
 from pfpcli.images.decode import batches
 from pfpcli.images.folder import TAKEN_CHANNELS, ImageSet, check_fits, common_size, open_folder, split
-from pfpcli.images.preprocess import Preprocess, preprocessing
-from pfpcli.models.load import Source
-from pfpcli.settings import Calibrated
+from pfpcli.images.preprocess import Preprocess, PreprocessSettings, preprocessing
 
 #: Held-out images that judge the result, at most, where no folder is named for it; and at most a third of them.
 HELD_OUT = 1000
@@ -145,7 +143,46 @@ class Division:
         }
 
 
-def open_calibration(settings: Calibrated, model: Source) -> Calibration:
+class CalibrationSettings(PreprocessSettings, Protocol):
+    """What a user may say about the calibration images."""
+
+    @property
+    def calib(self) -> Path:
+        """The folder of calibration images."""
+
+    @property
+    def eval(self) -> Path | None:
+        """A folder of images that judge; None holds out a part of `calib`."""
+
+    @property
+    def input_size(self) -> tuple[int, ...] | None:
+        """The size of one input, without the batch."""
+
+    @property
+    def convert(self) -> bool:
+        """Whether images with other channels than the network's are converted."""
+
+    @property
+    def seed(self) -> int:
+        """The seed of the choice of images."""
+
+
+class Network(Protocol):
+    """What is asked of the network that the images are for."""
+
+    @property
+    def name(self) -> str:
+        """The name of its file."""
+
+    @property
+    def input_size(self) -> tuple[int, ...] | None:
+        """The size of one input, without the batch; None where the file does not say."""
+
+    def takes(self, size: tuple[int, ...]) -> bool:
+        """Whether it runs on an input of that size."""
+
+
+def open_calibration(settings: CalibrationSettings, model: Network) -> Calibration:
     """Open the folders and check that they fit the model, before anything slow begins.
 
     Args:
@@ -186,7 +223,7 @@ def _identity(file: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _size_by_images(images: ImageSet, model: Source) -> tuple[int, ...]:
+def _size_by_images(images: ImageSet, model: Network) -> tuple[int, ...]:
     """The images' own size; what they do not tell is how many channels the network takes, so that is tried."""
     size = common_size(images)
     if size is None:

@@ -25,7 +25,7 @@ from PIL import Image
 from pfpcli import processes
 from pfpcli.images.folder import (
     ImageSet,
-    Source,
+    SampleFile,
     channels_last,
     check_fits,
     map_npy,
@@ -76,7 +76,7 @@ def batches(
     check_fits(images, size, preprocess, convert)
     unpack = cache(unpack_npz)
 
-    def read(place: tuple[Source, int]) -> NDArray[np.float32] | Exception:
+    def read(place: tuple[SampleFile, int]) -> NDArray[np.float32] | Exception:
         source, row = place
         path = images.root / source.name
         try:
@@ -132,7 +132,7 @@ class _Told(NamedTuple):
 
 def _read_array(
     path: Path,
-    source: Source,
+    source: SampleFile,
     row: int,
     size: tuple[int, ...],
     preprocess: Preprocess,

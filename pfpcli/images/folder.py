@@ -42,7 +42,7 @@ TAKEN_CHANNELS = (1, 3, 4)
 
 
 @dataclass(frozen=True)
-class Source:
+class SampleFile:
     """One file of the folder, as its header describes it.
 
     Attributes:
@@ -92,7 +92,7 @@ class ImageSet:
     root: Path
     name: str
     arrays: bool
-    sources: tuple[Source, ...]
+    sources: tuple[SampleFile, ...]
     labels: NDArray[np.int64] | None
     classes: tuple[str, ...] | None
     tally: Tally
@@ -106,7 +106,7 @@ class ImageSet:
         """Index of the first sample of every source, and N at the end: int64[len(sources) + 1]."""
         return np.cumsum([0, *(source.count for source in self.sources)], dtype=np.int64)
 
-    def locate(self, index: int) -> tuple[Source, int]:
+    def locate(self, index: int) -> tuple[SampleFile, int]:
         """The file a sample is in, and its row there."""
         place = int(np.searchsorted(self._starts, index, side="right")) - 1
         return self.sources[place], index - int(self._starts[place])
@@ -144,7 +144,7 @@ def open_folder(path: Path, size: tuple[int, ...] | None = None) -> ImageSet:
             "keep one kind, and move the other to a folder of its own",
         )
     tally = Tally()
-    sources: list[Source] = []
+    sources: list[SampleFile] = []
     by_folder: list[int] = []  # class of every sample
     own: list[NDArray[np.int64]] = []  # of the files that carry labels
     with warnings.catch_warnings():
@@ -221,12 +221,12 @@ def _wanted(name: str) -> bool:
     return not _hidden(name) and name.lower().endswith(IMAGE_SUFFIXES + ARRAY_SUFFIXES)
 
 
-def _image_header(path: Path, name: str) -> Source:
+def _image_header(path: Path, name: str) -> SampleFile:
     with open_image(path) as image:
-        return Source(name, (_STORED_CHANNELS.get(image.mode, 3), image.height, image.width))
+        return SampleFile(name, (_STORED_CHANNELS.get(image.mode, 3), image.height, image.width))
 
 
-def _array_header(path: Path, name: str, size: tuple[int, ...] | None) -> tuple[Source, NDArray[np.int64] | None]:
+def _array_header(path: Path, name: str, size: tuple[int, ...] | None) -> tuple[SampleFile, NDArray[np.int64] | None]:
     """What a .npy or .npz holds, without loading its samples, and the labels a .npz carries."""
     key, labels = None, None
     if path.suffix.lower() == ".npy":
@@ -255,7 +255,7 @@ def _array_header(path: Path, name: str, size: tuple[int, ...] | None) -> tuple[
             f"expected {count} whole numbers, one per sample",
             "save class indices as `y`, or leave the labels out",
         )
-    source = Source(name, sample, count, dtype.kind == "f", stacked, key)
+    source = SampleFile(name, sample, count, dtype.kind == "f", stacked, key)
     return source, None if labels is None else labels.reshape(-1).astype(np.int64)
 
 

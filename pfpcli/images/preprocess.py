@@ -15,13 +15,12 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pfpcli.errors import CalibrationError
-from pfpcli.settings import Calibrated
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -147,7 +146,27 @@ PRESETS: dict[str, Preprocess] = {
 }
 
 
-def preprocessing(settings: Calibrated, *, arrays: bool) -> Preprocess:
+class PreprocessSettings(Protocol):
+    """What a user may say about the preprocessing; None where nothing was said."""
+
+    @property
+    def preprocess(self) -> str | None:
+        """The name of a preset, or the path of a TOML file."""
+
+    @property
+    def mean(self) -> tuple[float, ...] | None:
+        """One number per channel, in the place of the preset's."""
+
+    @property
+    def std(self) -> tuple[float, ...] | None:
+        """One number per channel, in the place of the preset's."""
+
+    @property
+    def resize(self) -> str | None:
+        """Size in pixels: `S` for the short side or `HxW`."""
+
+
+def preprocessing(settings: PreprocessSettings, *, arrays: bool) -> Preprocess:
     """The preset or TOML file of `--preprocess`, with `--mean`, `--std` and `--resize` on top.
 
     Args:

@@ -23,14 +23,14 @@ import torch
 from numpy.typing import NDArray
 
 from pfpcli import processes
+from pfpcli.cache_folder import cache_folder
 from pfpcli.channels.groups import Group, Groups
 from pfpcli.channels.reading_layers import Reader
 from pfpcli.graph.graph import Graph, is_tensor
 from pfpcli.images.calibration import Division
 from pfpcli.planning.curves import MEASURED, Curve
-from pfpcli.records.folders import cache_folder
 from pfpcli.scoring import pfp
-from pfpcli.scoring.score import LayerScores, Scores
+from pfpcli.scoring.scores import LayerScores, Scores
 from pfpcli.settings import Scoring
 
 #: Files that are kept, at most; the oldest go first.
@@ -142,7 +142,7 @@ def load_curves(name: str) -> list[Curve] | None:
 
 def save_curves(name: str, curves: Sequence[Curve]) -> None:
     """Keep curves under a name, as far as there is a place to."""
-    arrays: dict[str, Any] = {"steps": np.asarray([curve.steps for curve in curves])}
+    arrays: dict[str, Any] = {"steps": np.asarray([curve.positions for curve in curves])}
     for i, curve in enumerate(curves):
         arrays |= {f"{i}.kept": curve.kept, **{f"{i}.{of}": curve.losses[of] for of in MEASURED}}
     _write(name, arrays)

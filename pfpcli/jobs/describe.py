@@ -21,18 +21,18 @@ from pfpcli.channels.cost import Costs, Predictor, count, node_macs
 from pfpcli.channels.groups import Groups
 from pfpcli.channels.reading_layers import Reader
 from pfpcli.channels.slicing import Slicing
-from pfpcli.cutting.certificate import factors
+from pfpcli.cutting.certificate import channel_factors
 from pfpcli.exporting.latency import Latency
 from pfpcli.graph.graph import Graph, fetch, is_constant, is_tensor, owner
 from pfpcli.images.calibration import Division
 from pfpcli.jobs.outcome import Outcome, Scored, SparseOutcome, TunedOutcome
-from pfpcli.models.load import Source
+from pfpcli.models.load import LoadedModel
 from pfpcli.planning.plan import Plan
 from pfpcli.progress import Console
 from pfpcli.records.comparison import Comparison, Point
 from pfpcli.records.inspection import GroupSeen, Inspection
 from pfpcli.records.ranking import GroupRanked, LayerRanked, Ranking
-from pfpcli.records.record import Cost, Filling, GroupRow, Layer, Quality, Run, SparseLayer, SparseRun, TunedRun
+from pfpcli.records.record import Cost, Filling, GroupRow, LayerRow, Quality, Run, SparseLayer, SparseRun, TunedRun
 from pfpcli.scoring import kernel
 from pfpcli.settings import Compare, Rank
 from pfpcli.sparsity.weights import nonzeros
@@ -116,7 +116,7 @@ def cut_channels(planned: Plan) -> int:
     return sum(row.size - row.kept for row in group_rows(planned))
 
 
-def _model(source: Source, division: Division) -> dict[str, Any]:
+def _model(source: LoadedModel, division: Division) -> dict[str, Any]:
     size = list(division.calibration.size)
     return {"name": source.name, "kind": source.kind, "sha256": source.sha256, "input_size": size}
 
@@ -159,7 +159,7 @@ def unknown_ops(groups: Groups) -> dict[str, int]:
     return dict(Counter([*groups.labelled.graph.unread, *(str(node.target) for node in groups.labelled.unknown)]))
 
 
-def inspection(source: Source, size: tuple[int, ...], groups: Groups) -> Inspection:
+def inspection(source: LoadedModel, size: tuple[int, ...], groups: Groups) -> Inspection:
     """What there is to see in a network of some input size."""
     graph = groups.labelled.graph
     predictor = Predictor(groups)
@@ -195,7 +195,7 @@ def inspection(source: Source, size: tuple[int, ...], groups: Groups) -> Inspect
     )
 
 
-def ranking(source: Source, groups: Groups, scored: Scored, settings: Rank) -> Ranking:
+def ranking(source: LoadedModel, groups: Groups, scored: Scored, settings: Rank) -> Ranking:
     """The scores of a network; a layer that is used several times has the largest of its sensitivities."""
     layers: dict[str, np.ndarray] = {}
     for layer in scored.scores.layers:
@@ -216,7 +216,7 @@ def ranking(source: Source, groups: Groups, scored: Scored, settings: Rank) -> R
 
 
 def comparison(
-    source: Source,
+    source: LoadedModel,
     settings: Compare,
     division: Division,
     points: list[Point],
@@ -268,12 +268,12 @@ def _machine(device: torch.device) -> dict[str, Any]:
     }
 
 
-def layers(slicing: Slicing) -> list[Layer]:
+def layers(slicing: Slicing) -> list[LayerRow]:
     """Every layer with weights that multiplies, before and after, in the order they run."""
     graph = slicing.labelled.graph
     before, after = node_macs(graph, _whole), node_macs(graph, slicing.shape)
     params = _params_by_owner(graph, slicing)
-    found: dict[str, Layer] = {}
+    found: dict[str, LayerRow] = {}
     for node in before:
         weights = [a for a in node.all_input_nodes if is_constant(a)]
         x = next((a for a in node.all_input_nodes if not is_constant(a)), None)
@@ -285,7 +285,7 @@ def layers(slicing: Slicing) -> list[Layer]:
             found[name].macs = (macs[0] + before[node], macs[1] + after[node])
             continue
         dim = 1 if "conv" in str(node.target) else -1
-        found[name] = Layer(
+        found[name] = LayerRow(
             name,
             str(node.target).split(".")[1],
             (_whole(x)[dim], slicing.shape(x)[dim]),
@@ -323,7 +323,9 @@ def plan_json(plan: Plan, slicing: Slicing, readers: Sequence[Reader]) -> str:
         "groups": [{"name": row.name, "size": row.size, "kept": row.kept} for row in group_rows(plan)],
         "tensors": tensors,
         "scale": {
-            reader.name: factors(plan, reader).tolist() for reader in readers if reader.has_weights and plan.is_sampled
+            reader.name: channel_factors(plan, reader).tolist()
+            for reader in readers
+            if reader.has_weights and plan.is_sampled
         },
     }
     return json.dumps(content, ensure_ascii=False) + "\n"

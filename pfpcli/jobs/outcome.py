@@ -14,10 +14,10 @@ from pfpcli.cutting.cut import Cut
 from pfpcli.exporting.latency import Latency
 from pfpcli.graph.graph import Graph
 from pfpcli.images.calibration import Division
-from pfpcli.models.load import Source
+from pfpcli.models.load import LoadedModel
 from pfpcli.planning.plan import Plan
 from pfpcli.records.record import Certificate, Quality, Recovered, Run, Training, TunedRun, Verification
-from pfpcli.scoring.score import Scores
+from pfpcli.scoring.scores import Scores
 from pfpcli.settings import Finetune, Settings, Sparsity
 from pfpcli.sparsity.sparse import Chosen, Seen
 from pfpcli.sparsity.weights import Amount, Weights
@@ -47,7 +47,7 @@ Files = tuple[Path | onnx.ModelProto, Path | onnx.ModelProto]
 
 
 @dataclass(frozen=True)
-class Written:
+class ExportedFiles:
     """What the export step came to.
 
     Attributes:
@@ -80,7 +80,7 @@ class Outcome:
 
     settings: Settings
     device: torch.device
-    source: Source
+    source: LoadedModel
     groups: Groups
     scored: Scored
     planned: Plan
@@ -89,7 +89,7 @@ class Outcome:
     quality: Quality
     verification: Verification
     certificate: Certificate
-    written: Written
+    written: ExportedFiles
     timed: tuple[Latency, Latency]
     batch: int
 
@@ -120,7 +120,7 @@ class SparseOutcome:
 
     settings: Sparsity
     device: torch.device
-    source: Source
+    source: LoadedModel
     groups: Groups
     weighed: Weighed
     chosen: list[Chosen]
@@ -130,7 +130,7 @@ class SparseOutcome:
     errors: list[float]
     quality: Quality
     verification: Verification
-    written: Written
+    written: ExportedFiles
     deflated: tuple[int, int]
 
 
@@ -146,4 +146,4 @@ class TunedOutcome:
     training: Training
     quality: Quality
     verification: Verification
-    written: Written
+    written: ExportedFiles

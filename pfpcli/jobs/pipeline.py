@@ -11,10 +11,10 @@ from pfpcli.cutting.plan_file import replan
 from pfpcli.cutting.reweight import reweight
 from pfpcli.cutting.verify import TOLERANCE
 from pfpcli.errors import InputError, UnsupportedError
-from pfpcli.exporting import export
 from pfpcli.jobs import describe, plan_steps, recover_steps, sparse_steps, steps, train_steps
 from pfpcli.jobs.outcome import Outcome, SparseOutcome, TunedOutcome
 from pfpcli.jobs.warn import warnings_about, warnings_about_sparse, warnings_about_tuned
+from pfpcli.onnx_io.runtime import ONNX_TOLERANCE
 from pfpcli.planning.plan import nothing_to_prune, without
 from pfpcli.progress import Console
 from pfpcli.records import record
@@ -66,7 +66,7 @@ def compress(settings: Settings, console: Console) -> tuple[Run, str]:
         steps.write_plan(planned, slicing, scored.readers, folder)
         written = steps.export_files(source, cut, scored.division, folder, scratch, console)
         timed, batch = steps.measure_latency(smaller, scored.division, written, settings, console)
-        tolerances = {"cut_vs_masked": TOLERANCE, "onnx_vs_torch": export.ONNX_TOLERANCE}
+        tolerances = {"cut_vs_masked": TOLERANCE, "onnx_vs_torch": ONNX_TOLERANCE}
         checked = Verification(masked, written.onnx_vs_torch, written.model_pt, tolerances)
         outcome = Outcome(
             settings,
@@ -120,7 +120,7 @@ def sparsify(settings: Sparsity, console: Console) -> tuple[SparseRun, str]:
         processes.finish()
         written = steps.export_files(source, cut, division, folder, scratch, console)
         deflated = sparse_steps.deflate(scratch / FILES["onnx"], folder / FILES["onnx"])
-        tolerances = {"cut_vs_masked": TOLERANCE, "onnx_vs_torch": export.ONNX_TOLERANCE}
+        tolerances = {"cut_vs_masked": TOLERANCE, "onnx_vs_torch": ONNX_TOLERANCE}
         checked = Verification(masked, written.onnx_vs_torch, written.model_pt, tolerances)
         idle = channels(groups, dead)
         outcome = SparseOutcome(
@@ -166,7 +166,7 @@ def finetune(settings: Finetune, console: Console) -> tuple[TunedRun, str]:
         cut, training = train_steps.fine_tune(groups, teacher, division, settings, device, console)
         quality = steps.evaluate(groups.labelled.graph, cut.graph, division, device, console)
         written = train_steps.write(settings, cut, division, folder, scratch, console)
-        checked = Verification(None, written.onnx_vs_torch, written.model_pt, {"onnx_vs_torch": export.ONNX_TOLERANCE})
+        checked = Verification(None, written.onnx_vs_torch, written.model_pt, {"onnx_vs_torch": ONNX_TOLERANCE})
         outcome = TunedOutcome(settings, device, run, groups, division, training, quality, checked, written)
         for message in warnings_about_tuned(outcome):
             console.warn(message)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
+from pfpcli.activations.task import Task
 from pfpcli.channels.cost import count
 from pfpcli.channels.groups import Group, Groups, group
 from pfpcli.channels.labelling import label
@@ -26,7 +27,6 @@ from pfpcli.planning.curves import MEASURED, Curve, curves
 from pfpcli.planning.plan import Budget, Plan, orders, plan
 from pfpcli.progress import Console
 from pfpcli.scoring.criteria import CRITERIA
-from pfpcli.scoring.score import Task
 from pfpcli.settings import Settings
 
 

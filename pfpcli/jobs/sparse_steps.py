@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pfpcli.activations.task import Task
 from pfpcli.channels.groups import Groups
 from pfpcli.channels.reading_layers import readers
 from pfpcli.cutting.cut import Cut, cut
@@ -20,7 +21,7 @@ from pfpcli.jobs.outcome import Weighed
 from pfpcli.planning.plan import Plan
 from pfpcli.progress import Console
 from pfpcli.scoring.criteria import WEIGHT_CRITERIA
-from pfpcli.scoring.score import Task, set_size
+from pfpcli.scoring.scores import set_size
 from pfpcli.settings import Sparsity
 from pfpcli.sparsity import sparse
 from pfpcli.sparsity.sparse import Chosen

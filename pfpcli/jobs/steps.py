@@ -12,6 +12,7 @@ import torch
 
 from pfpcli import processes
 from pfpcli.activations.quality import compare, compare_all
+from pfpcli.activations.task import Task
 from pfpcli.channels.cost import count
 from pfpcli.channels.groups import Groups, group
 from pfpcli.channels.labelling import label
@@ -29,24 +30,26 @@ from pfpcli.graph.graph import Graph
 from pfpcli.graph.trace import from_program, trace
 from pfpcli.images.calibration import Calibration, Division, open_calibration
 from pfpcli.jobs import cache, describe
-from pfpcli.jobs.outcome import Scored, Written
-from pfpcli.models.load import Source, load
+from pfpcli.jobs.outcome import ExportedFiles, Scored
+from pfpcli.models.load import LoadedModel, load
 from pfpcli.models.torchscript import script_to_fx
 from pfpcli.onnx_io import write as narrow
 from pfpcli.onnx_io.network import OnnxNetwork
+from pfpcli.onnx_io.runtime import ONNX_TOLERANCE, onnx_vs_torch
 from pfpcli.planning.plan import Budget, Plan, plan
 from pfpcli.progress import Console
 from pfpcli.records.comparison import Point
 from pfpcli.records.record import FILES, Certificate, Quality
 from pfpcli.scoring.criteria import CRITERIA
-from pfpcli.scoring.score import Task, score, set_size
+from pfpcli.scoring.score import score
+from pfpcli.scoring.scores import set_size
 from pfpcli.settings import Calibrated, Compare, Network, Scoring, Settings
 
 #: Images on which the errors of layers are measured, at most.
 CERTIFIED = 128
 
 
-def prepare(settings: Calibrated, console: Console) -> tuple[Source, Calibration, Groups]:
+def prepare(settings: Calibrated, console: Console) -> tuple[LoadedModel, Calibration, Groups]:
     """Load the file, open the images, follow the network: what comes before anything is measured.
 
     Raises:
@@ -60,7 +63,7 @@ def prepare(settings: Calibrated, console: Console) -> tuple[Source, Calibration
     return source, calibration, groups
 
 
-def load_source(settings: Network, console: Console) -> Source:
+def load_source(settings: Network, console: Console) -> LoadedModel:
     """Load the file that was named."""
     with console.step("load") as step:
         source = load(settings.model, arch=settings.arch, arch_kwargs=settings.arch_kwargs, trust=settings.trust)
@@ -68,7 +71,7 @@ def load_source(settings: Network, console: Console) -> Source:
     return source
 
 
-def open_images(settings: Calibrated, source: Source, console: Console) -> Calibration:
+def open_images(settings: Calibrated, source: LoadedModel, console: Console) -> Calibration:
     """Open the calibration folders and check that they fit."""
     with console.step("images") as step:
         calibration = open_calibration(settings, source)
@@ -78,7 +81,7 @@ def open_images(settings: Calibrated, source: Source, console: Console) -> Calib
     return calibration
 
 
-def trace_groups(source: Source, size: tuple[int, ...], settings: Network, console: Console) -> Groups:
+def trace_groups(source: LoadedModel, size: tuple[int, ...], settings: Network, console: Console) -> Groups:
     """Follow the network and find what goes together."""
     with console.step("trace") as step:
         graph = _graph(source, size, settings.model)
@@ -96,7 +99,7 @@ def _refuse_unknown_ops(groups: Groups) -> None:
         raise CheckFailed(f"--strict: no rule for {names}", "what they hold back: `pfp inspect MODEL`")
 
 
-def _graph(source: Source, size: tuple[int, ...], file: Path) -> Graph:
+def _graph(source: LoadedModel, size: tuple[int, ...], file: Path) -> Graph:
     generator = torch.Generator().manual_seed(0)
     # with one of a free batch it would be taken for a constant
     example = (torch.randn(source.batch or 2, *size, generator=generator),)
@@ -118,14 +121,14 @@ def _graph(source: Source, size: tuple[int, ...], file: Path) -> Graph:
 def _check_reading(graph: Graph, network: OnnxNetwork, file: Path) -> None:
     """Refuse a file that onnxruntime understands differently."""
     try:
-        difference = export.onnx_vs_torch(network.as_read(file), graph, graph.example)
+        difference = onnx_vs_torch(network.as_read(file), graph, graph.example)
     except Exception as error:
         said = str(error).strip().partition("\n")[0]
         raise InputError(f"{file.name}: onnxruntime does not run it ({said})", "export it again") from error
-    if difference > export.ONNX_TOLERANCE:
+    if difference > ONNX_TOLERANCE:
         raise CheckFailed(
             f"{file.name}: what pfp makes of it differs from onnxruntime by {difference:.1e} "
-            f"(at most {export.ONNX_TOLERANCE:.0e} expected)",
+            f"(at most {ONNX_TOLERANCE:.0e} expected)",
             "pass the checkpoint it was exported from",
         )
 
@@ -265,13 +268,13 @@ def evaluate(whole: Graph, smaller: Graph, division: Division, device: torch.dev
 
 
 def export_files(
-    source: Source,
+    source: LoadedModel,
     made: Cut,
     division: Division,
     folder: Path,
     scratch: Path,
     console: Console,
-) -> Written:
+) -> ExportedFiles:
     """Write the models of a run, each run again."""
     with console.step("export") as step:
         whole, smaller = made.slicing.labelled.graph, made.graph
@@ -304,10 +307,10 @@ def export_files(
         free = ", ".join(export.open_sizes(onnx)) or "no size"
         step.summary = f"{' · '.join(models)} · {free} open · onnx ≡ torch (max {difference:.0e})"
     sizes = original.stat().st_size, onnx.stat().st_size
-    return Written(files, sizes, difference, model_pt, timed, is_whole, exported)
+    return ExportedFiles(files, sizes, difference, model_pt, timed, is_whole, exported)
 
 
-def _save_module(source: Source, smaller: Graph, path: Path) -> str:
+def _save_module(source: LoadedModel, smaller: Graph, path: Path) -> str:
     """Write model.pt where the input was a module; returns "ok" or why there is none."""
     if source.kind not in ("module", "state_dict"):
         return f"the input is no module: {source.kind}"
@@ -318,7 +321,7 @@ def _save_module(source: Source, smaller: Graph, path: Path) -> str:
 
 
 def measure_latency(
-    smaller: Graph, division: Division, written: Written, settings: Settings, console: Console
+    smaller: Graph, division: Division, written: ExportedFiles, settings: Settings, console: Console
 ) -> tuple[tuple[Latency, Latency], int]:
     """Time both networks in onnxruntime; returns the figures and how many inputs went at a time."""
     with console.step("measure") as step:

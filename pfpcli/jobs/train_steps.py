@@ -19,8 +19,8 @@ from pfpcli.errors import CalibrationError, InputError
 from pfpcli.graph.graph import Graph
 from pfpcli.images.calibration import Calibration, Division
 from pfpcli.jobs import cache, steps
-from pfpcli.jobs.outcome import Written
-from pfpcli.models.load import Source, load
+from pfpcli.jobs.outcome import ExportedFiles
+from pfpcli.models.load import LoadedModel, load
 from pfpcli.progress import Console
 from pfpcli.records import record
 from pfpcli.records.record import FILES, Run, Training, TunedRun
@@ -192,7 +192,9 @@ def _loss(tuned: Graph, teacher: Graph | None, settings: Finetune) -> Loss:
     return loss
 
 
-def write(settings: Finetune, made: Cut, division: Division, folder: Path, scratch: Path, console: Console) -> Written:
+def write(
+    settings: Finetune, made: Cut, division: Division, folder: Path, scratch: Path, console: Console
+) -> ExportedFiles:
     """Write the files of a run: the plan as it was, and the models."""
     shutil.copyfile(settings.run / FILES["plan"], folder / FILES["plan"])
     source, reason = _module(settings)
@@ -200,7 +202,7 @@ def write(settings: Finetune, made: Cut, division: Division, folder: Path, scrat
     return replace(written, model_pt=reason) if reason else written
 
 
-def _module(settings: Finetune) -> tuple[Source, str]:
+def _module(settings: Finetune) -> tuple[LoadedModel, str]:
     """What model.pt is made of: the run's own, or its exported program and why there is none."""
     file = settings.run / FILES["pt"]
     program = load(settings.model, trust=settings.trust)

@@ -9,13 +9,13 @@ from pfpcli.channels.reading_layers import Reader
 from pfpcli.exporting.latency import Latency
 from pfpcli.graph.graph import Graph
 from pfpcli.images.calibration import Division
-from pfpcli.jobs.outcome import Outcome, SparseOutcome, TunedOutcome, Written
-from pfpcli.models.load import Source
+from pfpcli.jobs.outcome import ExportedFiles, Outcome, SparseOutcome, TunedOutcome
+from pfpcli.models.load import LoadedModel
 from pfpcli.onnx_io.network import OnnxNetwork
 from pfpcli.onnx_io.untouched import Rest
 from pfpcli.planning.plan import Plan
 from pfpcli.records.record import Quality
-from pfpcli.scoring.score import set_size
+from pfpcli.scoring.scores import set_size
 
 #: A loss of accuracy or agreement that is worth a warning.
 LOSS = 0.05
@@ -141,7 +141,7 @@ def _fixed_batch(graph: Graph) -> str:
     return "" if graph.dynamic else f"the model fixes its batch size to {graph.batch}; so does what was written"
 
 
-def _stops(source: Source, written: Written, graph: Graph) -> str:
+def _stops(source: LoadedModel, written: ExportedFiles, graph: Graph) -> str:
     if isinstance(source.module, OnnxNetwork):
         return _rest(source.module.rest, written)
     if not graph.stops:
@@ -154,7 +154,7 @@ def _stops(source: Source, written: Written, graph: Graph) -> str:
     )
 
 
-def _rest(rest: Rest, written: Written) -> str:
+def _rest(rest: Rest, written: ExportedFiles) -> str:
     if not rest.ops:
         return ""
     ends = "model.onnx and model.pt2 end in front of them"
@@ -166,7 +166,7 @@ def _rest(rest: Rest, written: Written) -> str:
     )
 
 
-def _unused(source: Source, graph: Graph) -> str:
+def _unused(source: LoadedModel, graph: Graph) -> str:
     if source.program is not None:
         return ""
     used = {name for name, _ in graph.module.named_parameters(remove_duplicate=False)}
@@ -181,7 +181,7 @@ def _unused(source: Source, graph: Graph) -> str:
     )
 
 
-def _exported(written: Written) -> str:
+def _exported(written: ExportedFiles) -> str:
     if not written.exported:
         return ""
     return f"model.onnx is no longer the graph that came in, but torch's export of it{written.exported}"

@@ -1,7 +1,7 @@
 """From a file to a network that can be called, told by its content and never by its suffix.
 
 In: ONNX, TorchScript, a .pt2 ExportedProgram, a module, a state dict or a checkpoint that holds one of the two.
-Out: a `Source`, in eval mode and on the CPU.
+Out: a `LoadedModel`, in eval mode and on the CPU.
 Refused: everything that is none of these (saying what it is), files that would run code (see `pickles`), weights
 without an architecture (see `arch`), weights that are not finite, and networks without weights.
 
@@ -34,7 +34,7 @@ HOLDERS = ("state_dict", "model_state_dict", "model", "net", "network", "params"
 
 
 @dataclass(frozen=True)
-class Source:
+class LoadedModel:
     """A network as it came.
 
     Attributes:
@@ -107,16 +107,16 @@ class Request:
 
 @dataclass(frozen=True)
 class Loader:
-    """One input format: its name, how its bytes are recognised, and how it becomes a Source."""
+    """One input format: its name, how its bytes are recognised, and how it becomes a LoadedModel."""
 
     name: str
     sniff: Callable[[Artefact], bool]
-    load: Callable[[Artefact, Request], Source]
+    load: Callable[[Artefact, Request], LoadedModel]
 
 
 def load(
     path: Path, *, arch: str | None = None, arch_kwargs: dict[str, Any] | None = None, trust: bool = False
-) -> Source:
+) -> LoadedModel:
     """Load a network from `path`.
 
     Args:
@@ -150,17 +150,17 @@ _WHOLE = {
 }
 
 
-def _load_torchscript(artefact: Artefact, request: Request) -> Source:
+def _load_torchscript(artefact: Artefact, request: Request) -> LoadedModel:
     with artefact.path.open("rb") as file, warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # torch.jit is deprecated; the file is what it is
         try:
             script: torch.jit.ScriptModule = torch.jit.load(file, map_location="cpu").eval()
         except Exception as error:
             raise broken(artefact.name, error) from error
-    return Source(artefact.name, "torchscript", script, None, _script_input_size(script), artefact.sha256)
+    return LoadedModel(artefact.name, "torchscript", script, None, _script_input_size(script), artefact.sha256)
 
 
-def _load_pt2(artefact: Artefact, request: Request) -> Source:
+def _load_pt2(artefact: Artefact, request: Request) -> LoadedModel:
     if not artefact.has("models/") and artefact.has("data/aotinductor/"):
         raise InputError(
             f"{artefact.name}: this is a compiled AOTInductor package; it has no graph that could be cut",
@@ -176,7 +176,7 @@ def _load_pt2(artefact: Artefact, request: Request) -> Source:
         )
     module = program.module(check_guards=False)
     size, batch = _program_input_size(program), _program_batch(program, artefact.name)
-    return Source(artefact.name, "pt2", module, program, size, artefact.sha256, batch)
+    return LoadedModel(artefact.name, "pt2", module, program, size, artefact.sha256, batch)
 
 
 def _exported_program(file: BinaryIO, name: str) -> torch.export.ExportedProgram:
@@ -197,7 +197,7 @@ def _exported_program(file: BinaryIO, name: str) -> torch.export.ExportedProgram
         logger.removeFilter(keep_reason)
 
 
-def _load_pickle(artefact: Artefact, request: Request) -> Source:
+def _load_pickle(artefact: Artefact, request: Request) -> LoadedModel:
     with artefact.path.open("rb") as file:
         content = unpickle(file, artefact.name, request.trust)
     found = _model_in(content)
@@ -208,20 +208,20 @@ def _load_pickle(artefact: Artefact, request: Request) -> Source:
         )
     if isinstance(found, nn.Module):
         size = architecture.known_input_size(None, {}, found)
-        return Source(artefact.name, "module", found.cpu().eval(), None, size, artefact.sha256)
+        return LoadedModel(artefact.name, "module", found.cpu().eval(), None, size, artefact.sha256)
     module = _network_for(found, artefact.name, request)
     size = architecture.known_input_size(request.arch, request.arch_kwargs, module)
-    return Source(artefact.name, "state_dict", module, None, size, artefact.sha256)
+    return LoadedModel(artefact.name, "state_dict", module, None, size, artefact.sha256)
 
 
-def _load_onnx(artefact: Artefact, request: Request) -> Source:
+def _load_onnx(artefact: Artefact, request: Request) -> LoadedModel:
     network = read_onnx(artefact.path)
     batch, *size = network.sizes or (None, None)
     known = None if None in size else tuple(each for each in size if each is not None)
-    return Source(artefact.name, "onnx", network, None, known, artefact.sha256, batch, network.names)
+    return LoadedModel(artefact.name, "onnx", network, None, known, artefact.sha256, batch, network.names)
 
 
-def _load_safetensors(artefact: Artefact, request: Request) -> Source:
+def _load_safetensors(artefact: Artefact, request: Request) -> LoadedModel:
     raise InputError(
         f"{artefact.name}: this is a safetensors file; pfp reads weights that torch.save wrote",
         "convert it with `torch.save(safetensors.torch.load_file(path), 'weights.pt')` and pass that with --arch",
@@ -418,7 +418,7 @@ def _program_batch(program: torch.export.ExportedProgram, name: str) -> int | No
     return size if isinstance(size, int) else None
 
 
-def _check_weights(source: Source) -> None:
+def _check_weights(source: LoadedModel) -> None:
     """Refuse networks without parameters and numbers that no score could be made of."""
     parameters = dict(source.module.named_parameters())
     buffers = dict(source.module.named_buffers())

@@ -21,13 +21,13 @@ from onnxruntime import InferenceSession
 from torch import Tensor
 from torch.fx.node import Node, map_arg
 
-from pfpcli.exporting.export import ONNX_TOLERANCE, onnx_vs_torch, run_onnx, session
 from pfpcli.graph.graph import Graph, fetch
 from pfpcli.graph.trace import larger
 from pfpcli.onnx_io.file import drop_unused, read_model
 from pfpcli.onnx_io.network import OnnxNetwork, node_of
 from pfpcli.onnx_io.network import network as read_again
 from pfpcli.onnx_io.ops import NARROWED, Edit
+from pfpcli.onnx_io.runtime import ONNX_TOLERANCE, onnx_vs_torch, run_onnx, session
 
 
 class CannotNarrow(Exception):
@@ -124,7 +124,7 @@ def narrow(model: onnx.ModelProto, network: OnnxNetwork, whole: Graph, smaller: 
     """
     graph = model.graph
     before, after = _calls(whole), _calls(smaller)
-    written = _Written(graph, model.ir_version, network, smaller)
+    written = _Writer(graph, model.ir_version, network, smaller)
     for place, node in written.nodes.items():
         written.set_weights(place, node)
         old, new = before.get(place, []), after.get(place, [])
@@ -169,7 +169,7 @@ def _held(call: Node) -> list[Node]:
     return [node for node in call.all_input_nodes if node.op == "get_attr"]
 
 
-class _Written:
+class _Writer:
     """The file while it is written."""
 
     def __init__(self, graph: onnx.GraphProto, version: int, network: OnnxNetwork, smaller: Graph) -> None:

@@ -17,13 +17,13 @@ from torch import Tensor
 from torch.fx.node import Node
 
 from pfpcli import processes
-from pfpcli.activations.gates import Gated
+from pfpcli.activations.gates import GatedNetwork
 from pfpcli.activations.gram_matrices import Gram, Narrowed, bundles
 from pfpcli.activations.losses import divergence, real
-from pfpcli.activations.value_recorder import Watch, at_a_time
+from pfpcli.activations.task import Task
+from pfpcli.activations.value_recorder import ValueRecorder, at_a_time
 from pfpcli.channels import rules
 from pfpcli.channels.groups import Group
-from pfpcli.scoring.score import Task
 
 #: What a curve is measured by: how far the outputs diverge, and what the layers that read the group cannot make good.
 MEASURED = ("divergence", "error")
@@ -45,7 +45,7 @@ class Curve:
         losses: for each of `MEASURED`, float64[w].
     """
 
-    steps: int
+    positions: int
     kept: NDArray[np.int64]
     losses: dict[str, NDArray[np.float64]]
 
@@ -55,15 +55,15 @@ class Curve:
         Between the widths that were measured, and beyond them, it goes as a power of the number of steps that go.
         """
         if not len(self.kept):
-            return np.where(np.arange(self.steps + 1) < self.steps, np.inf, 0.0)
-        gone, known = self.steps - np.arange(self.steps + 1), self.steps - self.kept
+            return np.where(np.arange(self.positions + 1) < self.positions, np.inf, 0.0)
+        gone, known = self.positions - np.arange(self.positions + 1), self.positions - self.kept
         logs = np.log(np.maximum.accumulate(np.maximum(self.losses[of], _TINY)))
         x, at = np.log(np.maximum(gone, 0.5)), np.log(known)
         power = max(1.0, (logs[-1] - logs[0]) / (at[-1] - at[0])) if len(at) > 1 else 1.0
         found = np.interp(x, at, logs)
         found += power * (np.minimum(x - at[0], 0) + 2 * np.maximum(x - at[-1], 0))
         found = np.exp(found)
-        found[self.steps] = 0
+        found[self.positions] = 0
         return np.asarray(found)
 
 
@@ -92,7 +92,7 @@ def curves(task: Task, orders: Sequence[tuple[Group, NDArray[np.int64]]], macs: 
 def _measure(task: Task, cuts: list[_Cuts], images: int) -> None:
     graph = task.groups.labelled.graph
     needed = {node for cut in cuts for node in cut.probe.needed}
-    run, together = Watch(graph, needed), at_a_time(graph, needed)
+    run, together = ValueRecorder(graph, needed), at_a_time(graph, needed)
     with torch.no_grad():
         for x, _ in task.images(images):
             for some in x.split(together):
@@ -106,7 +106,7 @@ class _Cuts:
     """A group at its widths, what the layers that read it are then, and what that has come to so far."""
 
     probe: _Probe
-    steps: int
+    positions: int
     kept: list[int]
     gates: list[Tensor]
     refits: list[dict[Node, tuple[Node, Narrowed]]]
@@ -140,10 +140,10 @@ class _Cuts:
         """What was measured, by all processes."""
         diverged, images = processes.total(self.diverged), processes.total(self.images)
         losses = {"divergence": diverged / max(1, images), "error": self.error}
-        return Curve(self.steps, np.asarray(self.kept, np.int64), losses)
+        return Curve(self.positions, np.asarray(self.kept, np.int64), losses)
 
 
-class _Probe(Gated):
+class _Probe(GatedNetwork):
     """A network with gates, and with other weights in the layers that read them.
 
     Attributes:

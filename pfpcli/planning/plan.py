@@ -20,7 +20,7 @@ from pfpcli.errors import BudgetError, UnsupportedError
 from pfpcli.planning.curves import MEASURED, Curve
 from pfpcli.planning.select import SELECTIONS, Draws
 from pfpcli.scoring import pfp
-from pfpcli.scoring.score import Scores
+from pfpcli.scoring.scores import Scores
 
 #: A budget counts as met within this fraction of what was asked for.
 TOLERANCE = 0.005
@@ -251,7 +251,7 @@ def without(groups: Groups, idle: NDArray[np.bool_]) -> Plan:
 
 def everything(groups: Groups, predictor: Predictor, budget: Budget) -> Plan:
     """The plan that drops nothing."""
-    kept = tuple(group.steps for group in groups.groups)
+    kept = tuple(group.positions for group in groups.groups)
     alive = groups.alive(np.zeros(0, np.int64))
     costs = predictor.predict(alive)
     return Plan(groups, alive, np.ones(len(alive)), kept, (None,) * len(kept), costs, costs, budget, None)
@@ -269,7 +269,7 @@ def _chosen(
 ) -> Plan:
     """The plan that keeps so many steps of each choice."""
     scale = np.ones(len(groups.root))
-    kept = {id(group): group.steps for group in groups.groups}
+    kept = {id(group): group.positions for group in groups.groups}
     draws: dict[int, Draws | None] = {}
     dropped = [np.zeros(0, np.int64)]
     for i, (choice, count) in enumerate(zip(choices, counts, strict=True)):
@@ -324,7 +324,7 @@ def _choices(groups: Groups, scores: Scores, predictor: Predictor, budget: Budge
         most = int(must.sum(1).max())
         least = max(1, most, math.ceil(budget.min_channels / group.width))
         if len(group.rows) > 1:
-            least = max(least, min(budget.min_part, group.steps))
+            least = max(least, min(budget.min_part, group.positions))
         choices.append(_Choice(group, order, scores.unit[order].max(1), most, least, step))
     return choices
 

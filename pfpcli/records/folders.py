@@ -17,12 +17,6 @@ from pfpcli.records.record import FILES
 RUNS = Path("pfp-runs")
 
 
-def cache_folder() -> Path:
-    """Where is kept what can be made again: $PFP_CACHE, or pfp in the user's cache folder."""
-    named = os.environ.get("PFP_CACHE")
-    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pfp"
-
-
 def newest(runs: Path = RUNS) -> Path:
     """The folder of the run that was finished last.
 

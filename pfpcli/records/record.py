@@ -82,7 +82,7 @@ class Verification:
 
 
 @dataclass
-class Layer:
+class LayerRow:
     """One layer that holds weights or reads channels, before and after."""
 
     name: str
@@ -223,7 +223,7 @@ class Run(Record):
     certificate: Certificate
     recovery: list[Recovered] = field(default_factory=list)
     latency: dict[str, Any]
-    layers: list[Layer]
+    layers: list[LayerRow]
     groups: list[GroupRow]
 
 
@@ -366,7 +366,7 @@ def _run(data: dict[str, Any]) -> Run:
     rows = [LayerError(**row) for row in certificate.pop("layers")]
     data["certificate"] = Certificate(**certificate, layers=rows)
     data["recovery"] = [Recovered(**row) for row in data.get("recovery", [])]
-    data["layers"] = [Layer(**row) for row in data["layers"]]
+    data["layers"] = [LayerRow(**row) for row in data["layers"]]
     data["groups"] = [GroupRow(**row) for row in data["groups"]]
     return Run(**data)
 

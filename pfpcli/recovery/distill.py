@@ -27,7 +27,7 @@ from torch.fx.node import Node
 
 from pfpcli.activations.losses import decides, real
 from pfpcli.activations.quality import compare, likeness
-from pfpcli.activations.value_recorder import Watch
+from pfpcli.activations.value_recorder import ValueRecorder
 from pfpcli.channels import rules
 from pfpcli.channels.slicing import Slicing
 from pfpcli.cutting.cut import Cut
@@ -140,7 +140,10 @@ class _Task:
         self._has_decisions = not whole.is_undecided
         # node of the original -> that of the cut network
         self._features = {node: there[node.name] for node in [*sums(slicing), *features(slicing)] if node.name in there}
-        self._teacher, self._student = Watch(whole, self._features), Watch(smaller, self._features.values())
+        self._teacher, self._student = (
+            ValueRecorder(whole, self._features),
+            ValueRecorder(smaller, self._features.values()),
+        )
 
     def loss(self, x: Tensor, labels: Labels, generator: torch.Generator) -> Tensor:
         """Of one batch, float[N, ...]; the labels are not looked at."""

@@ -6,7 +6,7 @@ their business: everything is said in words, and the command line may colour som
 
 from __future__ import annotations
 
-from pfpcli.records.record import Cost, GroupRow, Layer, Run
+from pfpcli.records.record import Cost, GroupRow, LayerRow, Run
 from pfpcli.report import numbers, parts
 from pfpcli.report.certificate import errors
 from pfpcli.report.page import Page
@@ -186,7 +186,7 @@ def _layers(page: Page, run: Run, everything: bool) -> None:
         page.paragraph("", f"… {len(smaller) - len(shown)} more, --all")
 
 
-def _saved(layer: Layer) -> int:
+def _saved(layer: LayerRow) -> int:
     return layer.params[0] - layer.params[1]
 
 

@@ -288,7 +288,7 @@ def better_drawn(of: Rows, weight: Tensor, sensitivity: Tensor, kept: NDArray[np
 # What becomes of a layer -----------------------------------------------------------------------------------------
 
 
-def factors(
+def draw_factors(
     weight: Tensor,
     sensitivity: Tensor,
     kept: NDArray[np.int64],
@@ -354,15 +354,3 @@ def certificate(weight: Tensor, sensitivity: Tensor, kept: Tensor) -> Tensor:
     """
     lost = torch.where(kept.to(sensitivity.device), 0.0, sensitivity.double())
     return torch.stack([torch.where(side, lost, 0.0).flatten(2).sum(2) for side in (weight > 0, weight < 0)])
-
-
-def measured_error(columns: Columns, weight: Tensor) -> Tensor:
-    """Largest error of each output relative to |W| |a|, over inputs and patches: float[G, O]; 0 where that is 0.
-
-    Args:
-        columns: the layer as it was, on the inputs to measure it on.
-        weight: float[G, O, J, R], its new weights.
-    """
-    x, before = _side_by_side(columns.x.flatten(2, 3)), columns.weight.flatten(2)
-    error = ((weight.to(before).flatten(2) - before) @ x).abs()
-    return (error * pfp.inverse(before.abs() @ x.abs())).amax(2)

@@ -17,13 +17,15 @@ from torch import Tensor
 
 from pfpcli import processes
 from pfpcli.activations.losses import per_sample_loss
+from pfpcli.activations.task import Task
 from pfpcli.channels.groups import Groups
 from pfpcli.channels.reading_layers import Reader
 from pfpcli.channels.slicing import Slicing
+from pfpcli.cutting.certificate import measured_error
 from pfpcli.graph.graph import Graph, fetch
 from pfpcli.scoring import pfp
 from pfpcli.scoring.criteria import WeightCriterion
-from pfpcli.scoring.score import Counter, Task
+from pfpcli.scoring.scores import Counter
 from pfpcli.sparsity import sipp
 from pfpcli.sparsity.weights import Weights, parameter, view_of
 
@@ -215,7 +217,7 @@ def _rows_choose(
         if hybrid:
             drawn = sipp.better_drawn(part.rows, part.weight, part.share, kept)
         generator = np.random.default_rng((seed, i))
-        factor = sipp.factors(part.weight, part.share, kept, drawn, generator).to(part.weight.dtype)
+        factor = sipp.draw_factors(part.weight, part.share, kept, drawn, generator).to(part.weight.dtype)
         bound = _row_bounds(part, kept, drawn, factor)
         of = found[part.of]
         mine = of.back(part.reader, (part.weight != 0).to(factor)) > 0.5
@@ -277,7 +279,7 @@ def errors(task: Task, found: Sequence[Weights], chosen: Sequence[Chosen]) -> li
     def see(reader: Reader, x: Tensor, weight: Tensor) -> None:
         i, new = by_reader[id(reader)]
         for columns in reader.pieces(x, weight):
-            largest[i] = max(largest[i], float(sipp.measured_error(columns, new.to(columns.weight)).max()))
+            largest[i] = max(largest[i], float(measured_error(columns, new.to(columns.weight)).max()))
 
     with task.groups.labelled.graph.on(task.device):
         task.walk(see, [reader for each in found for reader in each.readers])

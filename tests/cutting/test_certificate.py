@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch import nn
 
+from pfpcli.activations.walk import Walk
 from pfpcli.channels.groups import Groups, group
 from pfpcli.channels.labelling import label
-from pfpcli.channels.reading_layers import Walk, readers
+from pfpcli.channels.reading_layers import readers
 from pfpcli.channels.slicing import Slicing
 from pfpcli.cli import main as cli
 from pfpcli.cutting import certificate
@@ -26,7 +27,7 @@ from pfpcli.jobs import describe
 from pfpcli.planning.plan import Budget, Plan, plan
 from pfpcli.records.record import read
 from pfpcli.scoring import pfp
-from pfpcli.scoring.score import Scores
+from pfpcli.scoring.scores import Scores
 from tasks import scores as score
 from zoo import ZOO, Net, conv, head
 
@@ -127,7 +128,7 @@ def test_a_re_weighted_network_is_the_original_with_its_channels_multiplied_wher
         sizes = [1] * read.dim()
         dim = reader.contraction.dim
         sizes[dim] = read.shape[dim]
-        walk.env[reader.x] = read * torch.from_numpy(certificate.factors(made, reader)).float().view(sizes)
+        walk.env[reader.x] = read * torch.from_numpy(certificate.channel_factors(made, reader)).float().view(sizes)
 
     class Multiplied(Walk):
         def run_node(self, n: torch.fx.Node) -> object:
@@ -155,7 +156,9 @@ def test_a_plan_is_read_back_as_it_was_written(name: str) -> None:
             assert all((again.alive[vector] == made.alive[vector]).all() for vector in axes.vectors)
     for reader in found:
         if reader.has_weights:
-            np.testing.assert_allclose(certificate.factors(again, reader), certificate.factors(made, reader))
+            np.testing.assert_allclose(
+                certificate.channel_factors(again, reader), certificate.channel_factors(made, reader)
+            )
     assert again.after == made.after
 
 

@@ -15,10 +15,10 @@ from torch import Tensor
 
 import pfpcli
 from commands import hashes, leaks, run_onnx
+from pfpcli.cache_folder import cache_folder
 from pfpcli.cli import main as cli
 from pfpcli.jobs import train_steps
 from pfpcli.records import record
-from pfpcli.records.folders import cache_folder
 from pfpcli.records.record import FILES, TunedRun
 from pfpcli.recovery.stream import Stream
 from pfpcli.report import render

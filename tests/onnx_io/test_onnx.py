@@ -26,7 +26,7 @@ from pfpcli.graph.graph import Graph
 from pfpcli.graph.trace import trace
 from pfpcli.jobs import pipeline
 from pfpcli.jobs.steps import trace_groups
-from pfpcli.models.load import Source, load
+from pfpcli.models.load import LoadedModel, load
 from pfpcli.onnx_io import write as narrow
 from pfpcli.onnx_io.network import OnnxNetwork, read_onnx
 from pfpcli.progress import Console
@@ -64,7 +64,7 @@ def write(module: nn.Module, example: Tensor, path: Path, free: tuple[str, ...] 
     return path
 
 
-def groups_of(path: Path, source: Source | None = None) -> Groups:
+def groups_of(path: Path, source: LoadedModel | None = None) -> Groups:
     source = source or load(path)
     assert source.input_size is not None
     return trace_groups(source, source.input_size, Network(model=path), Console())
@@ -101,7 +101,7 @@ def test_a_network_read_from_onnx_is_the_same_and_cut_alike_and_written_into_its
         assert difference(graph.module(*example), module(*example)) < 1e-4
     if name not in COARSER:
         traced = group(label(trace(module, net.example())))
-        assert sorted(each.steps for each in groups.prunable) == sorted(each.steps for each in traced.prunable)
+        assert sorted(each.positions for each in groups.prunable) == sorted(each.positions for each in traced.prunable)
     for seed in range(2):
         alive = groups.alive(random_drop(groups, seed))
         smaller = cut(groups.labelled, alive).graph
@@ -121,7 +121,7 @@ def test_layers_that_share_no_more_than_equal_vectors_are_cut_on_their_own(tmp_p
     assert len(vectors) == 2  # the exporter writes equal numbers once
     source = load(path)
     groups = groups_of(path, source)
-    assert [each.steps for each in groups.prunable] == [8, 8]
+    assert [each.positions for each in groups.prunable] == [8, 8]
     assert count(groups.labelled.graph).params == sum(x.numel() for x in module.parameters())
     for seed in range(3):  # they have different numbers of them then
         smaller = cut(groups.labelled, groups.alive(random_drop(groups, seed))).graph
@@ -134,7 +134,7 @@ def test_layers_that_share_all_of_their_weights_still_do(tmp_path: Path) -> None
     module.eval()
     groups = groups_of(write(module, torch.randn(2, 3, 4, 4), tmp_path / "net.onnx"))
     assert count(groups.labelled.graph).params == sum(x.numel() for x in module.parameters())
-    assert [each.steps for each in groups.prunable] == [8]
+    assert [each.positions for each in groups.prunable] == [8]
 
 
 def test_a_fixed_batch_stays_fixed(tmp_path: Path) -> None:
@@ -251,7 +251,7 @@ def test_sizes_are_computed_while_the_network_is_written_down(tmp_path: Path) ->
 # --- writing -------------------------------------------------------------------------------------------------------
 
 
-def written(source: Source, groups: Groups, smaller: Graph, folder: Path) -> Path:
+def written(source: LoadedModel, groups: Groups, smaller: Graph, folder: Path) -> Path:
     """The file of a cut network with other weights; onnxruntime computes with it what torch computes."""
     with torch.no_grad():
         for tensor in smaller.module.parameters():
@@ -360,7 +360,7 @@ def test_what_comes_after_an_op_without_a_rule_or_one_that_picks_stays_as_it_is(
     assert source.names is not None
     assert len(source.names.outputs) == 1
     whole = group(label(trace(ZOO["plain"].module(), ZOO["plain"].example())))
-    assert sorted(each.steps for each in groups.prunable) == sorted(each.steps for each in whole.prunable)
+    assert sorted(each.positions for each in groups.prunable) == sorted(each.positions for each in whole.prunable)
     smaller = cut(groups.labelled, groups.alive(random_drop(groups, 0))).graph
     after = written(source, groups, smaller, tmp_path)
     assert_same_graph(path, after)
@@ -597,8 +597,8 @@ def test_images_with_their_channels_last_go_in_as_they_did(tmp_path: Path) -> No
     source, first = load(path), load(tmp_path / "first.onnx")
     assert source.input_size == first.input_size
     groups = groups_of(path, source)
-    assert sorted(each.steps for each in groups.prunable) == sorted(
-        each.steps for each in groups_of(tmp_path / "first.onnx", first).prunable
+    assert sorted(each.positions for each in groups.prunable) == sorted(
+        each.positions for each in groups_of(tmp_path / "first.onnx", first).prunable
     )
     smaller = cut(groups.labelled, groups.alive(random_drop(groups, 0))).graph
     after = written(source, groups, smaller, tmp_path)

@@ -16,7 +16,7 @@ from pfpcli.planning import plan as planning
 from pfpcli.planning.curves import MEASURED, Curve, curves
 from pfpcli.planning.plan import Budget, orders, plan
 from pfpcli.scoring.criteria.elimination import Block, eliminate
-from pfpcli.scoring.score import Scores
+from pfpcli.scoring.scores import Scores
 from tasks import scores, task
 from zoo import conv, head
 from zoo_blocks import NETS
@@ -109,7 +109,7 @@ def test_every_network_has_curves_and_a_plan_by_them(name: str) -> None:
     found = scores(groups, [images], "l1")
     ordered = orders(groups, found, Budget())
     made = curves(task(groups, [images]), ordered, count(graph).macs)
-    assert [curve.steps for curve in made] == [len(order) for _, order in ordered]
+    assert [curve.positions for curve in made] == [len(order) for _, order in ordered]
     for curve in made:
         assert all(np.isfinite(curve.losses[of]).all() for of in MEASURED)
     keep = 0.9

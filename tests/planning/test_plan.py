@@ -16,7 +16,7 @@ from pfpcli.channels.reading_layers import readers
 from pfpcli.errors import BudgetError, UnsupportedError
 from pfpcli.graph.trace import trace
 from pfpcli.planning.plan import Budget, Plan, plan
-from pfpcli.scoring.score import Scores
+from pfpcli.scoring.scores import Scores
 from tasks import scores as score
 from zoo import ZOO, Net, conv, head
 

@@ -285,7 +285,9 @@ def test_what_is_clipped_away_is_no_error(name: str, monkeypatch: pytest.MonkeyP
 
 def dropped_halves(groups: Groups) -> np.ndarray:
     """All but half of every group."""
-    return groups.alive(np.concatenate([group.rows[:, : group.steps // 2].reshape(-1) for group in groups.prunable]))
+    return groups.alive(
+        np.concatenate([group.rows[:, : group.positions // 2].reshape(-1) for group in groups.prunable])
+    )
 
 
 def test_weights_that_several_layers_share_are_fitted_to_all_of_them() -> None:

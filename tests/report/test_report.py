@@ -9,7 +9,17 @@ from pathlib import Path
 import pytest
 
 import pfpcli
-from pfpcli.records.record import Certificate, Cost, GroupRow, Layer, LayerError, Quality, Recovered, Run, Verification
+from pfpcli.records.record import (
+    Certificate,
+    Cost,
+    GroupRow,
+    LayerError,
+    LayerRow,
+    Quality,
+    Recovered,
+    Run,
+    Verification,
+)
 from pfpcli.report import REPORTS, numbers
 from pfpcli.report.page import Page, shorten, spell
 from pfpcli.report.terminal import render, summary, verdict
@@ -182,13 +192,13 @@ def test_a_network_that_got_slower_is_called_slower() -> None:
 
 
 def test_ascii_is_ascii_whatever_the_names_are() -> None:
-    text = render(run(layers=[Layer("größe\x1b[31m", "conv2d", (1, 1), (9, 5), (81, 45), (1, 1))]), unicode=False)
+    text = render(run(layers=[LayerRow("größe\x1b[31m", "conv2d", (1, 1), (9, 5), (81, 45), (1, 1))]), unicode=False)
     assert text.isascii()
     assert "gr??e?[31m" in text
 
 
 def test_escape_sequences_in_names_do_not_reach_the_terminal() -> None:
-    text = render(run(layers=[Layer("a\x1b[2Jb\nc", "conv2d", (1, 1), (9, 5), (81, 45), (1, 1))]))
+    text = render(run(layers=[LayerRow("a\x1b[2Jb\nc", "conv2d", (1, 1), (9, 5), (81, 45), (1, 1))]))
     assert "\x1b" not in text
     assert "a?[2Jb" in text
 
@@ -202,7 +212,7 @@ def test_everything_shows_all_layers_and_how_the_run_was_made() -> None:
 
 def test_wide_numbers_and_long_names_keep_the_table_aligned_and_within_the_page() -> None:
     wide = [
-        Layer(
+        LayerRow(
             "backbone.stages.3.blocks.12.mixer.projection.conv",
             "conv_transpose2d",
             (1, 1),
@@ -225,7 +235,7 @@ def test_wide_numbers_and_long_names_keep_the_table_aligned_and_within_the_page(
 
 
 def test_a_run_that_dropped_nothing_says_so() -> None:
-    same = [Layer("conv", "conv2d", (3, 3), (8, 8), (216, 216), (1, 1))]
+    same = [LayerRow("conv", "conv2d", (3, 3), (8, 8), (216, 216), (1, 1))]
     text = render(run(layers=same, before=Cost(216, 1, 864), after=Cost(216, 1, 864)))
     assert "no layer lost parameters" in text
     assert "  parameters     216     216    0.0 %\n" in text

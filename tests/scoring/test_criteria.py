@@ -19,7 +19,8 @@ from pfpcli.graph.trace import from_program, trace
 from pfpcli.scoring.criteria import CRITERIA, ensembles
 from pfpcli.scoring.criteria.activations import removal_order
 from pfpcli.scoring.criteria.sensitivity import sensitivity
-from pfpcli.scoring.score import Scores, score
+from pfpcli.scoring.score import score
+from pfpcli.scoring.scores import Scores
 from tasks import task
 from zoo import ZOO, Calls, conv
 

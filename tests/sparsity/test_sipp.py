@@ -17,6 +17,7 @@ from oracle import AGREEMENT, ORACLE, network
 from pfpcli.channels import rules
 from pfpcli.channels.labelling import label
 from pfpcli.channels.rules import Columns
+from pfpcli.cutting.certificate import measured_error
 from pfpcli.graph.graph import Graph, owner
 from pfpcli.graph.trace import trace
 from pfpcli.scoring import pfp
@@ -279,7 +280,9 @@ def test_a_drawn_weight_is_on_average_what_it_was() -> None:  # 9
     kept = sipp.allocate([layer], 60)[0]
     runs, rng = 400, np.random.default_rng(0)
     everywhere = np.ones_like(kept, dtype=bool)
-    found = torch.stack([sipp.factors(columns.weight, s, kept, everywhere, rng)[0].flatten(1) for _ in range(runs)])
+    found = torch.stack(
+        [sipp.draw_factors(columns.weight, s, kept, everywhere, rng)[0].flatten(1) for _ in range(runs)]
+    )
     for sign, o in np.ndindex(2, 5):
         side = (columns.weight[0, o].flatten() > 0) == (sign == 0)
         q = (s[0, o].flatten()[side] / layer.total[sign, 0, o]).double()
@@ -296,7 +299,7 @@ def test_draws_follow_the_generator_and_cutting_off_does_not() -> None:  # 21
     drawn = np.ones_like(kept, dtype=bool)
 
     def found(seed: int) -> Tensor:
-        return sipp.factors(columns.weight, s, kept, drawn, np.random.default_rng(seed))
+        return sipp.draw_factors(columns.weight, s, kept, drawn, np.random.default_rng(seed))
 
     assert torch.equal(found(1), found(1))
     assert not torch.equal(found(1), found(2))
@@ -308,7 +311,7 @@ def test_rows_that_are_not_drawn_keep_their_most_sensitive_weights_as_they_are()
     columns = a_layer()
     s, layer = rows_of(columns)
     kept = sipp.allocate([layer], 60)[0]
-    found = sipp.factors(columns.weight, s, kept, np.zeros_like(kept, dtype=bool), np.random.default_rng(0))
+    found = sipp.draw_factors(columns.weight, s, kept, np.zeros_like(kept, dtype=bool), np.random.default_rng(0))
     assert set(found.unique().tolist()) == {0, 1}
     for sign, side in enumerate((columns.weight > 0, columns.weight < 0)):
         for o in range(5):
@@ -324,7 +327,7 @@ def test_a_budget_for_everything_changes_nothing() -> None:  # 13
     s, layer = rows_of(columns)
     kept = sipp.allocate([layer], int((columns.weight != 0).sum()))[0]
     everywhere = np.ones_like(kept, dtype=bool)
-    found = sipp.factors(columns.weight, s, kept, everywhere, np.random.default_rng(0))
+    found = sipp.draw_factors(columns.weight, s, kept, everywhere, np.random.default_rng(0))
     assert torch.equal(found * columns.weight, columns.weight.double())
     assert torch.equal(most_sensitive(columns, 140)[1], columns.weight != 0)
 
@@ -334,11 +337,11 @@ def test_a_draw_that_leaves_out_nothing_leaves_the_row_as_it_is() -> None:
     s = sipp.weight_sensitivity(columns, "max")
     kept = np.ones((2, 1, 1), dtype=np.int64)
     # one of two is kept with one draw; three weights of which two are wanted take three draws, at times all different
-    assert sorted(sipp.factors(columns.weight, s, kept, kept > 0, np.random.default_rng(0)).flatten()) == [0, 2]
+    assert sorted(sipp.draw_factors(columns.weight, s, kept, kept > 0, np.random.default_rng(0)).flatten()) == [0, 2]
     three = linear(torch.tensor([[1.0, 2, 4]]), torch.tensor([[4.0, 2, 1]]))
     s = sipp.weight_sensitivity(three, "max")
     rng = np.random.default_rng(0)
-    found = {tuple(sipp.factors(three.weight, s, 2 * kept, kept > 0, rng).flatten().tolist()) for _ in range(60)}
+    found = {tuple(sipp.draw_factors(three.weight, s, 2 * kept, kept > 0, rng).flatten().tolist()) for _ in range(60)}
     assert (1, 1, 1) in found
     assert all(each == (1, 1, 1) or 0 in each for each in found)
 
@@ -350,10 +353,10 @@ def test_no_output_loses_more_than_the_sensitivities_its_row_drops(budget: int) 
     bound = sipp.certificate(columns.weight, s, kept)
     for part in pfp.halves(columns.x):
         for sign, own in enumerate((columns.weight.clamp(min=0), columns.weight.neg().clamp(min=0))):
-            one_sign = sipp.measured_error(Columns(part, own), own * kept)
+            one_sign = measured_error(Columns(part, own), own * kept)
             assert (one_sign <= bound[sign] * (1 + 1e-5)).all()
             assert one_sign.max() > 0
-    both = sipp.measured_error(columns, columns.weight * kept)
+    both = measured_error(columns, columns.weight * kept)
     assert (both <= bound.amax(0) * (1 + 1e-5)).all()
 
 
@@ -362,9 +365,9 @@ def test_the_certificate_and_the_error_of_the_micro_net() -> None:  # 11
     kept = torch.tensor([[True, False, True], [True, True, True]])[None, :, :, None]
     s = sipp.weight_sensitivity(columns, "max")
     assert sipp.certificate(columns.weight, s, kept).tolist() == [[[0.5, 0]], [[0, 0]]]
-    assert sipp.measured_error(columns, columns.weight * kept).tolist() == [[0.5, 0]]
+    assert measured_error(columns, columns.weight * kept).tolist() == [[0.5, 0]]
     elsewhere = linear(torch.tensor([[1.0, 8, 3], [0, 0, 0]]))
-    assert torch.equal(sipp.measured_error(elsewhere, columns.weight * kept), torch.tensor([[0.8, 0]]))
+    assert torch.equal(measured_error(elsewhere, columns.weight * kept), torch.tensor([[0.8, 0]]))
 
 
 def test_the_error_of_cutting_off_is_what_is_not_among_the_largest() -> None:

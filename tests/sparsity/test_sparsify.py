@@ -21,6 +21,7 @@ import pfpcli
 from commands import Done, draw, hashes, plain, run_onnx
 from pfpcli import report
 from pfpcli.activations.losses import per_sample_loss
+from pfpcli.activations.task import Task
 from pfpcli.channels.groups import Groups, group
 from pfpcli.channels.labelling import label
 from pfpcli.channels.reading_layers import Reader, readers
@@ -34,7 +35,6 @@ from pfpcli.planning.plan import without
 from pfpcli.records import record
 from pfpcli.records.record import FILES, SparseRun
 from pfpcli.scoring.criteria import WEIGHT_CRITERIA
-from pfpcli.scoring.score import Task
 from pfpcli.sparsity import sparse
 from pfpcli.sparsity.weights import Amount, Weights, amount_of, nonzeros, weights_of
 from properties import difference

@@ -125,9 +125,9 @@ def convolution(flow: Flow, x: Axes, weight: Axes, bias: Axes | None = None, *_:
     groups = bind(flow.node)["groups"]
     groups = groups.meta["val"] if isinstance(groups, Node) else groups
     transposed = _is_transposed(flow.node)
-    x = flow.even(x)
+    x = flow.unragged(x)
     if flow.node.args[1].op != "get_attr":  # type: ignore[union-attr]
-        weight = flow.even(weight)  # only a parameter can hold other channels in each group
+        weight = flow.unragged(weight)  # only a parameter can hold other channels in each group
     if len(x.shape) < len(weight.shape):
         for each in (x, weight, *([bias] if bias is not None else [])):
             flow.freeze(each, f"a convolution of a single sample in {flow.node.name}")
@@ -222,15 +222,15 @@ def _product(flow: Flow, a: Axes, b: Axes, operands: tuple[Any, Any]) -> Axes:
     """A @ b with batch dimensions broadcast; what is contracted goes together."""
     rank = len(flow.shape)
     if not len(a.shape) == len(b.shape) == rank:
-        a, b = flow.even(a), flow.even(b)
+        a, b = flow.unragged(a), flow.unragged(b)
     inner_a, inner_b = len(a.shape) - 1, len(b.shape) - 2
     if not flow.aligned((a, inner_a), (b, inner_b)):
-        a, b = flow.even(a, inner_a), flow.even(b, inner_b)
+        a, b = flow.unragged(a, inner_a), flow.unragged(b, inner_b)
         flow.join((a, inner_a), (b, inner_b))
     if rank - 1 in b.ragged and inner_b in b.ragged[rank - 1].parts:
-        b = flow.even(b)
+        b = flow.unragged(b)
     if rank - 2 in a.ragged:
-        a = flow.even(a)
+        a = flow.unragged(a)
     made = b.labels.get(len(b.shape) - 1)
     # a stack of weights, one for each of many places, is no layer that can be scored
     layer = (operands[1], made) if len(b.shape) == 2 or not is_constant(operands[1]) else ()
@@ -286,7 +286,7 @@ def _addmm_macs(sizes: Sizes, node: Node) -> int:
 @register("aten.addmm.default", "aten.baddbmm.default", macs=_addmm_macs, columns=_addmm_columns, operands=(1, 2, 0))
 def addmm(flow: Flow, bias: Axes, a: Axes, b: Axes, **_: Any) -> Axes:
     """Bias + a @ b."""
-    out = flow.even(_product(flow, a, b, (flow.node.args[1], flow.node.args[2])))
+    out = flow.unragged(_product(flow, a, b, (flow.node.args[1], flow.node.args[2])))
     return flow.result({dim: flow.join_broadcast((out, bias), dim) for dim in range(len(flow.shape))})
 
 
@@ -357,10 +357,10 @@ def attention(flow: Flow, query: Axes, key: Axes, value: Axes, mask: Axes | None
     """softmax(q k^T) v: widths of q and k are contracted, the width of v passes, heads go together."""
     rank = len(query.shape)
     if not flow.aligned((query, rank - 1), (key, rank - 1)):
-        query, key = flow.even(query), flow.even(key)
+        query, key = flow.unragged(query), flow.unragged(key)
         flow.join((query, rank - 1), (key, rank - 1))
     if rank - 1 in value.ragged and rank - 2 in value.ragged[rank - 1].parts:
-        value = flow.even(value)
+        value = flow.unragged(value)
     flow.join((key, rank - 2), (value, rank - 2))
     for axes in (query, key, value):
         flow.freeze(axes, f"a position in {flow.node.name}", [rank - 2])

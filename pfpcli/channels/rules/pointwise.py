@@ -66,7 +66,7 @@ def pointwise(flow: Flow, *args: Any, **kwargs: Any) -> Any:
     operands = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Axes)]
     ragged = _ragged(flow, operands)
     if ragged is None:
-        operands, ragged = [flow.even(x) for x in operands], {}
+        operands, ragged = [flow.unragged(x) for x in operands], {}
     dims = [dim for dim in range(len(flow.shape)) if dim not in ragged]
     result = replace(flow.result({dim: flow.join_broadcast(operands, dim) for dim in dims}), ragged=ragged)
     return result if isinstance(flow.node.meta["val"], torch.Tensor) else (result,) * len(flow.shapes)

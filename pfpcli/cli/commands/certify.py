@@ -13,7 +13,7 @@ from pfpcli.cli.options import images, machine, network, takes, talking
 from pfpcli.cli.session import Talk, width
 from pfpcli.errors import InputError
 from pfpcli.records import record
-from pfpcli.records.remembered import remembered
+from pfpcli.records.reused_settings import remembered
 from pfpcli.report import certificate
 from pfpcli.settings import Certify
 

@@ -11,7 +11,7 @@ from pfpcli.cli.app import command
 from pfpcli.cli.flags import OUTPUT, flag, switch
 from pfpcli.cli.options import INPUT, RECOVERY, Epochs, Minutes, machine, takes, talking
 from pfpcli.cli.session import Talk
-from pfpcli.records.remembered import network_of, remembered
+from pfpcli.records.reused_settings import network_of, remembered
 from pfpcli.settings import Finetune
 
 IMAGES = "Images"

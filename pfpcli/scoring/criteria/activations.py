@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pfpcli import processes
+from pfpcli.activations.task import Task
 from pfpcli.channels.labels import along
 from pfpcli.channels.reading_layers import Reader, seats
 from pfpcli.channels.rules import Columns
-from pfpcli.scoring.score import Scores, Task
+from pfpcli.scoring.scores import Scores
 
 #: Outputs of a layer that ThiNet looks at, for every image.
 SAMPLED = 32

@@ -24,11 +24,12 @@ from torch import Tensor
 
 from pfpcli.activations.gram_matrices import RIDGE, Gram, bundles, is_solved
 from pfpcli.activations.least_squares import damped
+from pfpcli.activations.task import Task
 from pfpcli.channels.groups import Group
 from pfpcli.channels.reading_layers import seats
 from pfpcli.scoring.criteria.activations import Outputs, walk_outputs
 from pfpcli.scoring.criteria.gradients import felt
-from pfpcli.scoring.score import Scores, Task
+from pfpcli.scoring.scores import Scores
 
 #: Of so many units that are left one goes at a time: all of fewer go one by one.
 TOGETHER = 32

@@ -27,11 +27,12 @@ from torch import Tensor
 from torch.fx.node import Node
 
 from pfpcli import processes
-from pfpcli.activations.gates import Gated
+from pfpcli.activations.gates import GatedNetwork
 from pfpcli.activations.losses import divergence, real
-from pfpcli.activations.value_recorder import Watch, at_a_time
+from pfpcli.activations.task import Task
+from pfpcli.activations.value_recorder import ValueRecorder, at_a_time
 from pfpcli.channels.groups import Group
-from pfpcli.scoring.score import Scores, Task
+from pfpcli.scoring.scores import Scores
 
 #: Images that measure the loss, at most.
 IMAGES = 64
@@ -67,7 +68,7 @@ def lfe(task: Task) -> Scores:
         if np.isin(group.units, read).all()
     ]
     needed = {node for one in ensembles for node in one.gated.needed}
-    run, together = Watch(graph, needed), at_a_time(graph, needed)
+    run, together = ValueRecorder(graph, needed), at_a_time(graph, needed)
     whole = 0.0
     with torch.no_grad():
         for images, labels in task.images(IMAGES):
@@ -149,7 +150,7 @@ class _Ensemble:
 
     task: Task = field(repr=False)
     group: Group
-    gated: Gated = field(repr=False)
+    gated: GatedNetwork = field(repr=False)
     masks: NDArray[np.bool_] = field(repr=False)
     losses: NDArray[np.float64] = field(repr=False)
     folds: bool = True
@@ -157,7 +158,7 @@ class _Ensemble:
     @classmethod
     def of(cls, task: Task, group: Group, rng: np.random.Generator) -> _Ensemble:
         owned = [unit for head in group.units if head in task.groups.owned for unit in task.groups.owned[head]]
-        gated = Gated(task.groups, task.device, {*group.units.tolist(), *owned})
+        gated = GatedNetwork(task.groups, task.device, {*group.units.tolist(), *owned})
         count = int(np.clip(MASKS * len(group.units), FEWEST, MOST))
         return cls(task, group, gated, draw(count, len(group.units), rng), np.zeros(count))
 

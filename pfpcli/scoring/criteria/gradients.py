@@ -8,11 +8,12 @@ from torch import Tensor
 from torch.fx.node import Node
 
 from pfpcli import processes
-from pfpcli.activations.gates import Gated
+from pfpcli.activations.gates import GatedNetwork
 from pfpcli.activations.losses import likely_losses, per_sample_loss, real
-from pfpcli.activations.value_recorder import Watch, at_a_time
+from pfpcli.activations.task import Task
+from pfpcli.activations.value_recorder import ValueRecorder, at_a_time
 from pfpcli.channels import rules
-from pfpcli.scoring.score import Scores, Task
+from pfpcli.scoring.scores import Scores
 
 #: Images that say how much the loss feels a layer, and the most probable decisions of each that do.
 FELT, LIKELY = 128, 3
@@ -29,7 +30,7 @@ def taylor(task: Task) -> Scores:
     Source: Molchanov et al., Importance Estimation for Neural Network Pruning, CVPR 2019, equations 8 and 9.
     """
     groups = task.groups
-    gated = Gated(groups, task.device)
+    gated = GatedNetwork(groups, task.device)
     unit = np.zeros(len(groups.root))
     count = 0
     for images, labels in task.images():
@@ -61,7 +62,7 @@ def felt(task: Task) -> dict[Node, Tensor]:
     graph = task.groups.labelled.graph
     # in the order of the readers, which is the same in every process
     layers = list(dict.fromkeys(reader.node for reader in task.readers if reader.has_weights))
-    run = Watch(graph, layers)
+    run = ValueRecorder(graph, layers)
     # the way back needs whatever a call has made
     together = at_a_time(graph, (node for node in graph.nodes if node.op == "call_function"))
     sums = {node: torch.zeros(node.meta["val"].shape[_made(node)], dtype=torch.float64) for node in layers}

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from pfpcli import processes
-from pfpcli.channels.reading_layers import Reader, by_unit, is_distinct
+from pfpcli.activations.columns import by_unit, is_distinct
+from pfpcli.activations.task import Task
+from pfpcli.channels.reading_layers import Reader
 from pfpcli.channels.rules import Columns
 from pfpcli.scoring import pfp
-from pfpcli.scoring.score import LayerScores, Scores, Task
+from pfpcli.scoring.scores import LayerScores, Scores
 
 
 def sensitivity(task: Task) -> Scores:

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.fx.node import Node
 
+from pfpcli.activations.task import Task
 from pfpcli.errors import UnsupportedError
-from pfpcli.scoring.score import Scores, Task
+from pfpcli.scoring.scores import Scores
 
 #: Calls that scale every channel by a weight of its own, after taking its mean and variance out: (x, weight, ...).
 _BATCH_NORMS = ("aten.batch_norm", "aten._native_batch_norm_legit_no_training", "aten.native_batch_norm")

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pfpcli.records.folders import cache_folder
+from pfpcli.cache_folder import cache_folder
 
 #: Patches are filled up to a multiple of this, as in shares.cpp.
 _BLOCK = 64
