@@ -57,7 +57,7 @@ class _Command(TyperCommand):
 
 app = typer.Typer(
     cls=_Commands,
-    help="Prune the channels of a CNN checkpoint by PFP sensitivity and export a smaller network.",
+    help="Make a convolutional network smaller: prune its channels, recover its accuracy, export it to ONNX.",
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )

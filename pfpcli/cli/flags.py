@@ -1,4 +1,4 @@
-"""Flags: what commands have in common on the command line, so that the same flag means the same everywhere."""
+"""Building blocks of flags: help panels, choices with suggestions, and the flags that every command has."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from pfpcli.settings import Network
 
 COLORS = ("auto", "always", "never")
 
-#: The panel of the help that every command has.
+#: The help panel that every command has.
 OUTPUT = "Output"
 
 
 @dataclass
 class Asked:
-    """What errors need to know about the command line, as far as it was read before they came up."""
+    """The flags that decide how an error is printed, as far as they were parsed before the error."""
 
     color: str = "auto"
     verbose: bool = False
 
 
 def one_of(choices: Sequence[str]) -> Callable[[typer.CallbackParam, str], str]:
-    """Check a value against its choices before anything else is done."""
+    """Make a callback that refuses a value which is not one of the choices."""
 
     def check(param: typer.CallbackParam, value: str) -> str:
         if value in choices:
@@ -40,7 +40,7 @@ def one_of(choices: Sequence[str]) -> Callable[[typer.CallbackParam, str], str]:
 
 
 def remember(ctx: typer.Context, param: typer.CallbackParam, value: Any) -> Any:
-    """Note a flag that errors depend on as soon as it is read."""
+    """Store a flag that decides how errors are printed, as soon as it is parsed."""
     if param.name == "color":
         one_of(COLORS)(param, value)
     if isinstance(ctx.obj, Asked):
@@ -49,7 +49,7 @@ def remember(ctx: typer.Context, param: typer.CallbackParam, value: Any) -> Any:
 
 
 def flag(panel: str, text: str, *names: str, choices: Sequence[str] = (), **more: Any) -> Any:
-    """An option and the panel of the help it stands in."""
+    """Make an option that the help shows in a panel."""
     if choices:
         more = {"metavar": "|".join(choices), "autocompletion": lambda: list(choices), **more}
         more.setdefault("callback", one_of(choices))
@@ -57,20 +57,20 @@ def flag(panel: str, text: str, *names: str, choices: Sequence[str] = (), **more
 
 
 def switch(panel: str, text: str, *names: str, **more: Any) -> Any:
-    """An option without a value."""
+    """Make an option without a value."""
     return flag(panel, text, *names, metavar="", **more)
 
 
 def setting(panel: str, name: str, text: str, of: type[Network] = Network, **more: Any) -> Any:
-    """An option for a setting with a fixed set of values; of: the settings it belongs to."""
+    """Make an option for a setting with a fixed set of values; `of` is the settings class."""
     return flag(panel, text, choices=of.choices()[name], **more)
 
 
-Color = Annotated[str, flag(OUTPUT, "Colour what is printed.", choices=COLORS, callback=remember, is_eager=True)]
+Color = Annotated[str, flag(OUTPUT, "When to colour the output.", choices=COLORS, callback=remember, is_eager=True)]
 Verbose = Annotated[
     bool,
     switch(
-        OUTPUT, "Show tracebacks and the warnings of libraries.", "-v", "--verbose", callback=remember, is_eager=True
+        OUTPUT, "Print tracebacks and the warnings of libraries.", "-v", "--verbose", callback=remember, is_eager=True
     ),
 ]
-Json = Annotated[bool, switch(OUTPUT, "Print the record as JSON on stdout, and nothing else there.", "--json")]
+Json = Annotated[bool, switch(OUTPUT, "Print the record as JSON on stdout, and nothing else.", "--json")]

@@ -1,6 +1,7 @@
-"""Options that several commands have: written once, so that the same flag means the same everywhere.
+"""Options that several commands share. Each option is written once, so a flag means the same in every command.
 
-Each function here is a group of options; it returns the settings they make. `takes` gives groups to a command.
+Each function is a group of options. It receives their values and returns the settings that they set. `takes` gives
+groups of options to a command.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pfpcli.cli.session import Talk
 from pfpcli.errors import InputError
 from pfpcli.planning.allocations import ALLOCATIONS
 from pfpcli.recovery import RECOVERIES
-from pfpcli.scoring.criteria import CRITERIA
+from pfpcli.scoring.criteria import CRITERIA, WEIGHT_CRITERIA
 from pfpcli.settings import EPOCHS, Settings, Sparsity, parse_keep, parse_numbers
 
 INPUT, CALIBRATION, BUDGET, SCORING = "Input", "Calibration images", "Budget", "Scoring"
@@ -27,29 +28,37 @@ CUT, RECOVERY, MACHINE = "What may be cut", "Recovery and training", "Machine"
 _CRITERIA = "; ".join(f"{name} ({found.summary})" for name, found in CRITERIA.items())
 _ALLOCATIONS = "; ".join(f"{name} ({summary})" for name, summary in ALLOCATIONS.items())
 _RECOVERIES = "; ".join(f"{name} ({summary})" for name, summary in RECOVERIES.items())
+_WEIGHT_CRITERIA = "; ".join(f"{name} ({found.summary})" for name, found in WEIGHT_CRITERIA.items())
 Keep = Annotated[
     str | None,
-    flag(BUDGET, "Fraction to keep, above 0 and at most 1, or a percentage; otherwise 0.5.", metavar="R"),
+    flag(BUDGET, "Fraction to keep, e.g. 0.4 or 40%: above 0, at most 1. Default: 0.5.", metavar="R"),
 ]
 Epochs = Annotated[
     int | None,
-    flag(RECOVERY, f"Train until all images were seen N times; {EPOCHS} without --minutes.", metavar="N"),
+    flag(
+        RECOVERY,
+        f"Train for at most N passes over the images. Default: {EPOCHS}, or no limit with --minutes.",
+        metavar="N",
+    ),
 ]
-Minutes = Annotated[float | None, flag(RECOVERY, "Train for so long.", metavar="M")]
-Delta = Annotated[float, flag(SCORING, "Probability with which an error bound may fail.", metavar="P")]
+Minutes = Annotated[float | None, flag(RECOVERY, "Train for at most M minutes.", metavar="M")]
+Delta = Annotated[
+    float,
+    flag(SCORING, "Allowed probability that an error bound fails. A smaller one asks for more images.", metavar="P"),
+]
 Out = Annotated[
-    Path | None, flag(OUTPUT, "Run folder; otherwise one in pfp-runs named after the model.", metavar="DIR")
+    Path | None, flag(OUTPUT, "Run folder to write. Default: one in pfp-runs, named after the model.", metavar="DIR")
 ]
 
 _Group = Callable[..., Any]
 
 
 def takes(*groups: _Group, **named: _Group) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the options of groups.
+    """Give a command the options of several groups.
 
     Args:
-        groups: what they return, merged, is the command's first argument.
-        named: what each returns is the argument of that name.
+        groups: groups that return settings. The merged settings become the command's first argument.
+        named: groups whose return value becomes the keyword argument of that name.
     """
 
     def give(command: Callable[..., None]) -> Callable[..., None]:
@@ -80,30 +89,43 @@ def _parameters(group: _Group) -> list[Parameter]:
 
 def checkpoint(
     model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="A module, a state dict, TorchScript, an exported program or ONNX.")
+        Path,
+        typer.Argument(
+            metavar="MODEL", help="Checkpoint: nn.Module, state dict, TorchScript, exported program (.pt2) or ONNX."
+        ),
     ],
 ) -> dict[str, Any]:
-    """The file to load."""
+    """The checkpoint."""
     return {"model": model}
 
 
 def network(
     arch: Annotated[
         str | None,
-        flag(INPUT, "What builds the network of a state dict, e.g. torchvision:resnet18.", metavar="MODULE:FACTORY"),
+        flag(
+            INPUT,
+            "Function that builds the network of a state dict, e.g. torchvision:resnet18.",
+            metavar="MODULE:FACTORY",
+        ),
     ] = None,
-    arch_kwargs: Annotated[str | None, flag(INPUT, "Keyword arguments for --arch, an object.", metavar="JSON")] = None,
-    input_size: Annotated[str | None, flag(INPUT, "Needed where the file does not say.", metavar="C,H,W")] = None,
-    trust: Annotated[bool, switch(INPUT, "Load pickles that may run any code.", "--trust")] = False,
+    arch_kwargs: Annotated[str | None, flag(INPUT, "Keyword arguments of the --arch function.", metavar="JSON")] = None,
+    input_size: Annotated[
+        str | None,
+        flag(INPUT, "Shape of one input, without the batch. Needed if the file does not contain it.", metavar="C,H,W"),
+    ] = None,
+    trust: Annotated[
+        bool, switch(INPUT, "Load pickles that can run any code. Only for files you trust.", "--trust")
+    ] = False,
     freeze: Annotated[
-        list[str] | None, flag(CUT, "Drop nothing of a layer, e.g. 'head*'; may be repeated.", metavar="PATTERN")
+        list[str] | None,
+        flag(CUT, "Keep every channel of layers with such a name, e.g. 'head*'. Repeatable.", metavar="PATTERN"),
     ] = None,
     exact_only: Annotated[
-        bool, switch(CUT, "Leave channels alone that a norm or another statistic is taken across.", "--exact-only")
+        bool, switch(CUT, "Do not prune channels that a norm or another statistic is computed across.", "--exact-only")
     ] = False,
-    strict: Annotated[bool, switch(CUT, "Refuse networks with ops that have no rule.", "--strict")] = False,
+    strict: Annotated[bool, switch(CUT, "Fail if the network has an op without a rule.", "--strict")] = False,
 ) -> dict[str, Any]:
-    """What the file holds, and what of it may be cut."""
+    """How to load the checkpoint, and which of its channels may be pruned."""
     return {
         "arch": arch,
         "arch_kwargs": None if arch_kwargs is None else _json_object("--arch-kwargs", arch_kwargs),
@@ -116,30 +138,42 @@ def network(
 
 
 def images(
-    calib: Annotated[Path, flag(CALIBRATION, "Images, .npy or .npz; class folders are labels.", metavar="DIR")],
+    calib: Annotated[
+        Path, flag(CALIBRATION, "Folder of images or .npy/.npz arrays. Class folders are labels.", metavar="DIR")
+    ],
     preprocess: Annotated[
         str | None,
         flag(
             CALIBRATION,
-            "imagenet, unit, raw255, none or a TOML file; otherwise imagenet for images, none for arrays.",
+            "imagenet, unit, raw255, none or a TOML file. Default: imagenet for images, none for arrays.",
             metavar="NAME|FILE",
         ),
     ] = Settings.preprocess,
-    mean: Annotated[str | None, flag(CALIBRATION, "Per channel, over the preset's.", metavar="X,Y,Z")] = None,
-    std: Annotated[str | None, flag(CALIBRATION, "Per channel, over the preset's.", metavar="X,Y,Z")] = None,
+    mean: Annotated[
+        str | None, flag(CALIBRATION, "Mean per channel, instead of the preset's.", metavar="X,Y,Z")
+    ] = None,
+    std: Annotated[
+        str | None, flag(CALIBRATION, "Standard deviation per channel, instead of the preset's.", metavar="X,Y,Z")
+    ] = None,
     resize: Annotated[
         str | None,
         flag(
             CALIBRATION,
-            "Short side before the centre crop, otherwise that of the input; or a size to stretch to.",
+            "S: scale the short side to S, then crop the centre. HxW: stretch to that size. "
+            "Default: S is the short side of the input.",
             metavar="S|HxW",
         ),
     ] = Settings.resize,
     convert: Annotated[
-        bool, switch(CALIBRATION, "Convert images with other channels than the model's.", "--convert")
+        bool,
+        switch(
+            CALIBRATION,
+            "Convert images to the number of channels the model takes: grey to RGB, RGB to grey, no alpha.",
+            "--convert",
+        ),
     ] = Settings.convert,
 ) -> dict[str, Any]:
-    """Calibration images and what is done to them."""
+    """The calibration images and their preprocessing."""
     return {
         "calib": calib,
         "preprocess": preprocess,
@@ -153,34 +187,43 @@ def images(
 def judging(
     eval: Annotated[
         Path | None,
-        flag(CALIBRATION, "Images to report quality on; otherwise some of --calib are held out.", metavar="DIR"),
+        flag(
+            CALIBRATION, "Folder of images to measure quality on. Default: held-out images of --calib.", metavar="DIR"
+        ),
     ] = Settings.eval,
 ) -> dict[str, Any]:
-    """Which images judge."""
+    """The images that measure quality."""
     return {"eval": eval}
 
 
 def budget(
     keep: Keep = None,
-    keep_of: Annotated[str, setting(BUDGET, "keep_of", "What --keep measures.")] = Settings.keep_of,
+    keep_of: Annotated[
+        str, setting(BUDGET, "keep_of", "What --keep counts: parameters or multiply-adds.")
+    ] = Settings.keep_of,
     epsilon: Annotated[
         float | None,
-        flag(BUDGET, "Instead of --keep: as little as leaves every layer within this relative error.", metavar="E"),
+        flag(
+            BUDGET,
+            "Error budget instead of --keep: the relative error bound of every layer stays at most E.",
+            metavar="E",
+        ),
     ] = Settings.epsilon,
     allocate: Annotated[
-        str, setting(BUDGET, "allocate", f"How many channels each group keeps: {_ALLOCATIONS}.", metavar="NAME")
+        str,
+        setting(BUDGET, "allocate", f"How many channels each group keeps: {_ALLOCATIONS}.", metavar="NAME"),
     ] = Settings.allocate,
     steps: Annotated[
-        int, flag(BUDGET, "Cut in N steps; recover and score what is left between them.", metavar="N")
+        int, flag(BUDGET, "Prune in N steps; recover and score the network again between them.", metavar="N")
     ] = Settings.steps,
     multiple_of: Annotated[
-        int, flag(BUDGET, "Round kept channels up to a multiple of N.", metavar="N")
+        int, flag(BUDGET, "Round the number of kept channels up to a multiple of N.", metavar="N")
     ] = Settings.multiple_of,
     min_channels: Annotated[
-        int, flag(BUDGET, "Keep at least N channels of a group.", metavar="N")
+        int, flag(BUDGET, "Keep at least N channels of every group.", metavar="N")
     ] = Settings.min_channels,
 ) -> dict[str, Any]:
-    """How much to keep."""
+    """How much to keep, and how it is shared among the groups."""
     if keep is not None and epsilon is not None:
         raise InputError(f"--keep {keep} --epsilon {epsilon:g}: two budgets", "give one of them")
     return {
@@ -196,29 +239,42 @@ def budget(
 
 def criterion(
     criterion: Annotated[
-        str, setting(SCORING, "criterion", f"How channels are scored: {_CRITERIA}.", metavar="NAME")
+        str, setting(SCORING, "criterion", f"How to score channels: {_CRITERIA}.", metavar="NAME")
     ] = Settings.criterion,
 ) -> dict[str, Any]:
-    """How channels are scored."""
+    """The criterion."""
     return {"criterion": criterion}
 
 
 def samples(
     samples: Annotated[
         int | None,
-        flag(SCORING, "Images to score on; otherwise as many as the error bound asks for.", metavar="N"),
+        flag(
+            SCORING,
+            "Number of images to score on. Default: what the criterion asks for, at most half of --calib.",
+            metavar="N",
+        ),
     ] = Settings.samples,
 ) -> dict[str, Any]:
-    """How many images score."""
+    """The number of scoring images."""
     return {"samples": samples}
 
 
 def scoring(
-    reduce: Annotated[str, setting(SCORING, "reduce", "Sensitivity over the positions of a kernel.")] = Settings.reduce,
+    reduce: Annotated[
+        str,
+        setting(
+            SCORING,
+            "reduce",
+            "Combine the kernel positions of a channel by sum (bounds need it) or max (as torchprune does).",
+        ),
+    ] = Settings.reduce,
     delta: Delta = Settings.delta,
-    no_cache: Annotated[bool, switch(SCORING, "Score again, whatever was scored before.", "--no-cache")] = False,
+    no_cache: Annotated[
+        bool, switch(SCORING, "Neither read scores from the cache nor write them to it.", "--no-cache")
+    ] = False,
 ) -> dict[str, Any]:
-    """What scoring goes by, whatever the criterion."""
+    """Settings of scoring that do not depend on the criterion."""
     return {
         "reduce": reduce,
         "delta": delta,
@@ -228,12 +284,12 @@ def scoring(
 
 def recovery(
     recover: Annotated[
-        str, flag(RECOVERY, f"none, or some of these with commas between: {_RECOVERIES}.", metavar="NAMES")
+        str, flag(RECOVERY, f"none, or recovery methods separated by commas: {_RECOVERIES}.", metavar="NAMES")
     ] = ",".join(Settings.recover),
     epochs: Epochs = Settings.epochs,
     minutes: Minutes = Settings.minutes,
 ) -> dict[str, Any]:
-    """What is done after a cut."""
+    """What happens after the cut."""
     return {
         "recover": () if recover == "none" else tuple(recover.split(",")),
         "epochs": epochs,
@@ -244,14 +300,14 @@ def recovery(
 def sparsity(
     keep: Keep = None,
     criterion: Annotated[
-        str, setting(SCORING, "criterion", "How weights are chosen.", of=Sparsity)
+        str, setting(SCORING, "criterion", f"How to choose weights: {_WEIGHT_CRITERIA}.", of=Sparsity)
     ] = Sparsity.criterion,
     delta: Delta = Sparsity.delta,
     cut_dead: Annotated[
-        bool, switch(CUT, "Cut the channels off that nothing reads any more.", "--cut-dead")
+        bool, switch(CUT, "Also remove the channels that no nonzero weight reads.", "--cut-dead")
     ] = Sparsity.cut_dead,
 ) -> dict[str, Any]:
-    """Which single weights go, and how many."""
+    """Which single weights become zero, and how many."""
     return {
         "keep": Sparsity.keep if keep is None else parse_keep(keep),
         "criterion": criterion,
@@ -261,31 +317,33 @@ def sparsity(
 
 
 def machine(
-    device: Annotated[str, setting(MACHINE, "device", "Where to compute.")] = Settings.device,
+    device: Annotated[
+        str, setting(MACHINE, "device", "Device to compute on. auto: the first of cuda, mps, cpu that exists.")
+    ] = Settings.device,
     threads: Annotated[
-        int | None, flag(MACHINE, "CPU threads; otherwise as many as cores.", metavar="N")
+        int | None, flag(MACHINE, "Number of CPU threads. Default: all cores.", metavar="N")
     ] = Settings.threads,
-    seed: Annotated[int, flag(MACHINE, "Of every random choice.", metavar="N")] = Settings.seed,
+    seed: Annotated[int, flag(MACHINE, "Seed of all random choices.", metavar="N")] = Settings.seed,
 ) -> dict[str, Any]:
-    """Where it is computed."""
+    """The device, its threads, and the seed."""
     return {"device": device, "threads": threads, "seed": seed}
 
 
 def talking(
     as_json: Json = False,
-    quiet: Annotated[bool, switch(OUTPUT, "Leave out the steps and what is not the result.", "-q", "--quiet")] = False,
+    quiet: Annotated[bool, switch(OUTPUT, "Do not print the steps or the summary of a run.", "-q", "--quiet")] = False,
     verbose: Verbose = False,
     color: Color = COLORS[0],
 ) -> Talk:
-    """How the command talks."""
+    """How the command prints."""
     return Talk(as_json, quiet, verbose, color)
 
 
 def _json_object(flag: str, text: str) -> dict[str, Any]:
-    """A JSON object given as text.
+    """Parse a JSON object.
 
     Raises:
-        InputError: it is none.
+        InputError: the text is not a JSON object.
     """
     hint = f"""for example `{flag} '{{"num_classes": 10}}'`"""
     try:

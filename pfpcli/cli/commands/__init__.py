@@ -1,6 +1,6 @@
-"""Commands: flags in, settings out; results to stdout, talk to stderr. One module for each.
+"""The commands, one module each: a command turns flags into settings, runs its job and prints the result.
 
-Nothing here imports torch before a command needs it.
+Results go to stdout, progress and warnings to stderr. Nothing here imports torch before a command needs it.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""`pfp certify`: do the bounds of a run hold on other images?"""
+"""`pfp certify`: check the error bounds of a run on other images."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ def _run(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder that `pfp compress` wrote.")],
     model: Annotated[
         Path | None,
-        typer.Argument(metavar="MODEL", help="The checkpoint it was made of; otherwise one of that name here."),
+        typer.Argument(
+            metavar="MODEL", help="Checkpoint that RUN pruned. Default: the file of that name in this folder."
+        ),
     ] = None,
 ) -> dict[str, Any]:
     found = record.read(run)
@@ -48,7 +50,7 @@ def certify(
     everything: Annotated[bool, switch(OUTPUT, "Show all layers.", "--all")] = False,
     talk: Talk,
 ) -> None:
-    """Measure the errors of RUN's layers on other images and compare them with its bounds. Nothing is written."""
+    """Measure the layer errors of RUN on other images and compare them with its bounds. Writes nothing."""
     settings = Certify(**{**given, **remembered(given)})
     found = talk.run("certify", settings)
     if talk.as_json:

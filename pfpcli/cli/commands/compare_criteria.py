@@ -1,4 +1,4 @@
-"""`pfp compare-criteria`: which way of scoring suits a model."""
+"""`pfp compare-criteria`: compare criteria on one model."""
 
 from __future__ import annotations
 
@@ -36,18 +36,20 @@ def compare_criteria(
     given: dict[str, Any],
     *,
     criteria: Annotated[
-        str | None, flag(SCORING, "Which ones, separated by commas; otherwise all.", metavar="NAME,…")
+        str | None, flag(SCORING, "Criteria, separated by commas. Default: all.", metavar="NAME,…")
     ] = None,
     keeps: Annotated[str, flag(BUDGET, "Fractions to keep, separated by commas.", metavar="R,…")] = ",".join(
         f"{keep:g}" for keep in Compare.keeps
     ),
-    keep_of: Annotated[str, setting(BUDGET, "keep_of", "What --keeps measures.")] = Compare.keep_of,
+    keep_of: Annotated[
+        str, setting(BUDGET, "keep_of", "What --keeps counts: parameters or multiply-adds.")
+    ] = Compare.keep_of,
     out: Annotated[
-        Path | None, flag(OUTPUT, "Folder for the table and the chart; otherwise one in pfp-runs.", metavar="DIR")
+        Path | None, flag(OUTPUT, "Folder for the table and the chart. Default: one in pfp-runs.", metavar="DIR")
     ] = Compare.out,
     talk: Talk,
 ) -> None:
-    """Cut MODEL by several criteria at several budgets, train nothing, and compare what is left of it."""
+    """Prune MODEL by several criteria at several budgets and compare the results. Recovers nothing."""
     settings = Compare(
         **given,
         criteria=Compare.criteria if criteria is None else tuple(name.strip() for name in criteria.split(",")),

@@ -1,4 +1,4 @@
-"""`pfp compress`: the whole job."""
+"""`pfp compress`: prune channels, recover, verify, export."""
 
 from __future__ import annotations
 
@@ -33,5 +33,5 @@ from pfpcli.settings import Settings
 )
 @takes(checkpoint, network, images, judging, budget, criterion, samples, scoring, recovery, machine, talk=talking)
 def compress(given: dict[str, Any], *, out: Out = Settings.out, talk: Talk) -> None:
-    """Prune MODEL to a fraction of its parameters and write the smaller network to a run folder."""
+    """Prune the channels of MODEL, recover its accuracy, and write the smaller network to a run folder."""
     talk.finish(*talk.run("compress", Settings(**given, out=out)))

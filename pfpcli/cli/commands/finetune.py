@@ -1,4 +1,4 @@
-"""`pfp finetune`: the network of a run, trained with labels."""
+"""`pfp finetune`: train the network of a run with labels."""
 
 from __future__ import annotations
 
@@ -19,21 +19,31 @@ IMAGES = "Images"
 
 def _run(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder that `pfp compress` wrote.")],
-    trust: Annotated[bool, switch(INPUT, "Load pickles that may run any code.", "--trust")] = False,
+    trust: Annotated[
+        bool, switch(INPUT, "Load pickles that can run any code. Only for files you trust.", "--trust")
+    ] = False,
 ) -> dict[str, Any]:
     return {**network_of(run), "trust": trust}
 
 
 def _images(
-    data: Annotated[Path, flag(IMAGES, "Class folders; their sorted names are the outputs.", metavar="DIR")],
+    data: Annotated[
+        Path,
+        flag(
+            IMAGES,
+            "Folder with one sub-folder per class; their sorted names are the order of the outputs.",
+            metavar="DIR",
+        ),
+    ],
     eval: Annotated[
-        Path | None, flag(IMAGES, "To report accuracy on; otherwise some of --data are held out.", metavar="DIR")
+        Path | None,
+        flag(IMAGES, "Folder of images to measure accuracy on. Default: held-out images of --data.", metavar="DIR"),
     ] = Finetune.eval,
     preprocess: Annotated[
-        str | None, flag(IMAGES, "Preset or TOML file; otherwise what it was in the run.", metavar="NAME|FILE")
+        str | None, flag(IMAGES, "Preset or TOML file. Default: the preprocessing of RUN.", metavar="NAME|FILE")
     ] = Finetune.preprocess,
     no_augment: Annotated[
-        bool, switch(IMAGES, "Train on the images as they are, never mirrored or shifted.", "--no-augment")
+        bool, switch(IMAGES, "Do not mirror and shift the training images at random.", "--no-augment")
     ] = False,
 ) -> dict[str, Any]:
     return {"calib": data, "eval": eval, "preprocess": preprocess, "augment": not no_augment}
@@ -42,12 +52,12 @@ def _images(
 def _training(
     epochs: Epochs = Finetune.epochs,
     minutes: Minutes = Finetune.minutes,
-    lr: Annotated[float, flag(RECOVERY, "The highest learning rate.", metavar="X")] = Finetune.lr,
+    lr: Annotated[float, flag(RECOVERY, "Highest learning rate of the schedule.", metavar="X")] = Finetune.lr,
     teacher: Annotated[
-        Path | None, flag(RECOVERY, "The model RUN was made of: learn from its outputs too.", metavar="MODEL")
+        Path | None, flag(RECOVERY, "Checkpoint that RUN pruned: learn from its outputs as well.", metavar="MODEL")
     ] = Finetune.teacher,
     distill_weight: Annotated[
-        float | None, flag(RECOVERY, "Share of the teacher in the loss; otherwise 0.5.", metavar="W")
+        float | None, flag(RECOVERY, "Share of the teacher in the loss, 0 to 1. Default: 0.5.", metavar="W")
     ] = Finetune.distill_weight,
 ) -> dict[str, Any]:
     return {"epochs": epochs, "minutes": minutes, "lr": lr, "teacher": teacher, "distill_weight": distill_weight}
@@ -63,8 +73,10 @@ def _training(
 def finetune(
     given: dict[str, Any],
     *,
-    out: Annotated[Path | None, flag(OUTPUT, "Run folder; otherwise RUN-finetuned.", metavar="DIR")] = Finetune.out,
+    out: Annotated[
+        Path | None, flag(OUTPUT, "Run folder to write. Default: RUN-finetuned.", metavar="DIR")
+    ] = Finetune.out,
     talk: Talk,
 ) -> None:
-    """Train the network of RUN with labels and write it to a run folder; what does not get better stays as it is."""
+    """Train the network of RUN with labels and write a new run folder. Weights change only if accuracy rises."""
     talk.finish(*talk.run("finetune", Finetune(**{**given, **remembered(given)}, out=out)))

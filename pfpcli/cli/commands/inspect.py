@@ -1,4 +1,4 @@
-"""`pfp inspect`: what can be cut from a model, what cannot, and why."""
+"""`pfp inspect`: show which channels of a model can be pruned, which cannot, and why."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from pfpcli.settings import Network
 def inspect(
     given: dict[str, Any],
     *,
-    everything: Annotated[bool, switch(OUTPUT, "Show all groups, where they sit, and all ops.", "--all")] = False,
+    everything: Annotated[bool, switch(OUTPUT, "Show all groups with their tensors, and all ops.", "--all")] = False,
     talk: Talk,
 ) -> None:
-    """Show what can be cut from MODEL, what cannot, and why. Nothing is written."""
+    """Show which channels of MODEL can be pruned, which cannot, and why. Writes nothing."""
     settings = Network(**given)
     found = talk.run("inspect", settings)
     if talk.as_json:

@@ -1,4 +1,4 @@
-"""`pfp report`: what a run did. Needs no torch."""
+"""`pfp report`: show the record of a run. Imports no torch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pfpcli.report import REPORTS
 def report(
     run: Annotated[
         Path | None,
-        typer.Argument(metavar="RUN", help="Run folder or its run.json; otherwise the newest in pfp-runs."),
+        typer.Argument(metavar="RUN", help="Run folder or its run.json. Default: the newest in pfp-runs."),
     ] = None,
     everything: Annotated[
         bool, switch(OUTPUT, "Show all layers, names and reasons, and how the run was made.", "--all")
@@ -28,7 +28,7 @@ def report(
     verbose: Verbose = False,
     color: Color = COLORS[0],
 ) -> None:
-    """Show what a run did: what was asked and achieved, where it was saved, and what was left alone."""
+    """Show what a run achieved, which layers became smaller, and what was not pruned."""
     talk = Talk(as_json, False, verbose, color)
     path = run or newest()
     found = record.read(path)

@@ -1,4 +1,4 @@
-"""`pfp score`: the numbers a plan is made from."""
+"""`pfp score`: print the scores from which a plan is made."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def score(
     as_csv: Annotated[bool, switch(OUTPUT, "Print every score as CSV: kind, name, channel, score.", "--csv")] = False,
     talk: Talk,
 ) -> None:
-    """Score the channels of MODEL and print what came of it. Nothing is cut."""
+    """Score the channels of MODEL and print the scores. Prunes nothing."""
     if as_csv and talk.as_json:
         raise InputError("--csv --json: two formats", "give one of them")
     found = talk.run("score", Rank(**given))

@@ -1,4 +1,4 @@
-"""`pfp sparsify`: single weights become zero."""
+"""`pfp sparsify`: set single weights to zero."""
 
 from __future__ import annotations
 
@@ -29,5 +29,5 @@ from pfpcli.settings import Sparsity
 )
 @takes(checkpoint, network, images, samples, judging, sparsity, machine, talk=talking)
 def sparsify(given: dict[str, Any], *, out: Out = Sparsity.out, talk: Talk) -> None:
-    """Set single weights of MODEL to zero, with a bound on the error of every layer, and write it to a run folder."""
+    """Set single weights of MODEL to zero, bound the error of every layer, and write a run folder."""
     talk.finish(*talk.run("sparsify", Sparsity(**given, out=out)))
