@@ -31,7 +31,8 @@ from torch import Tensor, nn
 from pfpcli.errors import PfpError
 from pfpcli.jobs.pipeline import compress
 from pfpcli.progress import Console, Step
-from pfpcli.records.record import FILES, Run
+from pfpcli.records.folders import FILES
+from pfpcli.records.runs import Run
 from pfpcli.scoring.criteria import CRITERIA
 from pfpcli.settings import Settings
 

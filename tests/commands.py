@@ -23,7 +23,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 import pfpcli
-from pfpcli.records.record import FILES, Run
+from pfpcli.records.folders import FILES
+from pfpcli.records.runs import Run
 from zoo import conv, head
 
 ROOT = Path(__file__).resolve().parents[1]

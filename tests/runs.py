@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from pfpcli.records.record import Certificate, Cost, GroupRow, LayerError, LayerRow, Quality, Run, Verification
+from pfpcli.records.parts import Certificate, Cost, GroupRow, LayerError, LayerRow, Quality, Verification
+from pfpcli.records.runs import Run
 from pfpcli.settings import Settings
 
 BLOCKS = ((16, 10), (16, 9), (32, 20), (32, 19), (64, 37), (64, 30))

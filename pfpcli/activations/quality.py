@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from pfpcli import processes
 from pfpcli.graph.graph import Graph
-from pfpcli.records.record import Quality
+from pfpcli.records.parts import Quality
 
 
 def compare(

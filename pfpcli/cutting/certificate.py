@@ -25,7 +25,7 @@ from pfpcli.activations.walk import Walk
 from pfpcli.channels.reading_layers import Reader
 from pfpcli.channels.rules import Columns
 from pfpcli.planning.plan import Plan
-from pfpcli.records.record import LayerError
+from pfpcli.records.parts import LayerError
 from pfpcli.scoring import pfp
 from pfpcli.scoring.scores import LayerScores, Scores
 

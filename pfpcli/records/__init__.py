@@ -1,1 +1,16 @@
-"""TODO."""
+"""Records: what commands write down and reports show, as dataclasses that are JSON.
+
+This package is given plain values and returns documents, JSON text, and the documents of files it reads. It also names
+and makes run folders. It imports `pfpcli.errors` and `pfpcli.processes` only, and no torch.
+
+document         the base of all documents: `json()`
+runs             the record of a run: run.json of compress, sparsify and finetune
+parts            the parts of such a record
+reading          run.json -> record, with all types checked
+inspection       the document of `pfp inspect`
+ranking          the document of `pfp score`
+comparison       the document of `pfp compare-criteria`
+certified        the document of `pfp certify`
+folders          run folders: their files, the newest one, and how a new one is written
+reused_settings  settings that a later command takes from the run it works on
+"""

@@ -1,23 +1,21 @@
-"""Certified: what `pfp certify` found, as plain values. Imports no torch."""
+"""The document of `pfp certify`: the errors of a run's layers on other images."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
-#: Raised when a field changes its meaning or goes.
-SCHEMA_VERSION = 1
+from pfpcli.records.document import Document
 
 
 @dataclass
 class LayerChecked:
-    """The error of one layer, relative to what its sums are made of.
+    """The error of one layer, relative to the sum of the sizes of the terms it adds up.
 
     Attributes:
-        name: of the layer.
-        bound: what it is at most on the images that scored; None where the run has no bound.
-        measured: the largest on the run's own held-out images.
-        here: the largest on these images.
+        name: name of the layer.
+        bound: upper bound of the error on the scoring images; None where the run has no bound.
+        measured: largest error on the run's own held-out images.
+        here: largest error on the images of this check.
     """
 
     name: str
@@ -27,25 +25,26 @@ class LayerChecked:
 
     @property
     def is_said(self) -> bool:
-        """Whether the bound says anything: an error of 1 is any error."""
+        """Whether the bound is below 1; no error is above 1."""
         return self.bound is not None and self.bound < 1
 
     @property
     def is_above(self) -> bool:
-        """Whether these images show a larger error than the bound; it was proven for others."""
+        """Whether the error on these images is above the bound, which holds for the scoring images."""
         return self.is_said and self.bound is not None and self.here > self.bound
 
 
 @dataclass
-class Certified:
-    """A run checked on other images.
+class Certified(Document):
+    """A run that was checked on other images.
 
     Attributes:
         run: name of the run folder.
         model: name of the original model.
         folder: name of the folder of images.
-        images: how many.
-        layers: in the order they run.
+        images: number of images.
+        layers: the errors, in the order in which the layers run.
+        schema_version: version of the fields. 1: the first one.
     """
 
     run: str
@@ -53,8 +52,4 @@ class Certified:
     folder: str
     images: int
     layers: list[LayerChecked]
-    schema_version: int = SCHEMA_VERSION
-
-    def json(self) -> str:
-        """The findings as text."""
-        return json.dumps(asdict(self), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    schema_version: int = 1

@@ -1,13 +1,11 @@
-"""Comparison: several criteria at several budgets on one model, as plain values. Imports no torch."""
+"""The document of `pfp compare-criteria`: several criteria at several budgets on one model."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
-#: Raised when a field changes its meaning or goes.
-SCHEMA_VERSION = 1
+from pfpcli.records.document import Document
 
 
 @dataclass
@@ -15,13 +13,13 @@ class Point:
     """One criterion at one budget.
 
     Attributes:
-        criterion: how channels were scored.
-        keep: fraction asked for.
-        params, macs: fractions kept.
-        quality: the metric after cutting, 0 to 1.
-        agreement: decisions that are the same as the original's; None where there are none.
-        distance: L2 distance of the outputs, relative to the original's.
-        seconds: what scoring took; the same for all budgets, and 0 where the scores were kept from before.
+        criterion: name of the criterion.
+        keep: keep ratio that was asked for.
+        params, macs: fractions of the parameters and of the MACs that were kept.
+        quality: the metric after the cut, 0 to 1.
+        agreement: fraction of decisions that are the same as the original's; None where the outputs decide nothing.
+        distance: L2 distance of the outputs, relative to the norm of the original's.
+        seconds: duration of the scoring; the same for all budgets, and 0 where cached scores were used.
     """
 
     criterion: str
@@ -35,20 +33,21 @@ class Point:
 
 
 @dataclass
-class Comparison:
-    """Criteria on one model.
+class Comparison(Document):
+    """Several criteria on one model.
 
     Attributes:
         model: name, kind, sha256 and input size.
-        of: what the budgets measure, "params" or "macs".
-        metric: of the quality: "accuracy", "agreement" or "similarity".
-        before: the original's.
-        n, source: images that judged, and where they come from.
-        calibration: folder, counts and preprocessing.
-        settings: everything that was set.
-        points: criterion after criterion, in the order of the budgets.
+        of: what a keep ratio measures, "params" or "macs".
+        metric: metric of the quality: "accuracy", "agreement" or "similarity".
+        before: the metric of the original.
+        n, source: number of images that judged the results, and which images these are.
+        calibration: folder, numbers of images, and preprocessing.
+        settings: every setting.
+        points: the results, criterion by criterion, in the order of the budgets.
         skipped: criterion -> why it could not score this model.
         warnings: what a user should know about the scores.
+        schema_version: version of the fields. 1: the first one.
     """
 
     model: dict[str, Any]
@@ -62,14 +61,10 @@ class Comparison:
     points: list[Point]
     skipped: dict[str, str]
     warnings: list[str]
-    schema_version: int = SCHEMA_VERSION
-
-    def json(self) -> str:
-        """The comparison as text."""
-        return json.dumps(asdict(self), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    schema_version: int = 1
 
     def by_criterion(self) -> dict[str, list[Point]]:
-        """The points of each criterion."""
+        """Return the points of each criterion."""
         found: dict[str, list[Point]] = {}
         for point in self.points:
             found.setdefault(point.criterion, []).append(point)

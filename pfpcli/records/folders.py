@@ -1,4 +1,4 @@
-"""Folders: where runs lie, and what is kept between them. Imports no torch."""
+"""Run folders: their files, the newest one, and how a new one is written."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from pathlib import Path
 
 from pfpcli import processes
 from pfpcli.errors import InputError
-from pfpcli.records.record import FILES
 
-#: Where runs go when no folder is named.
+#: Kind of a file -> its name in a run folder.
+FILES = {"onnx": "model.onnx", "pt2": "model.pt2", "pt": "model.pt", "plan": "plan.json", "run": "run.json"}
+
+#: The folder of the run folders that the user does not name.
 RUNS = Path("pfp-runs")
 
 
 def newest(runs: Path = RUNS) -> Path:
-    """The folder of the run that was finished last.
+    """Return the folder of the run that was finished last.
 
     Raises:
         InputError: there is no run yet.
@@ -34,31 +36,32 @@ def newest(runs: Path = RUNS) -> Path:
 
 @contextmanager
 def run_folder(wanted: Path | None, name: str) -> Iterator[tuple[Path, str]]:
-    """A folder to write a run into; it appears under its own name only when everything in it is finished.
+    """Make a folder for a run; it gets its final name only when everything in it is finished.
 
-    An exception takes everything back. Of several processes the first one writes; the others get a folder that goes.
+    An exception removes the folder and the parents made for it. Of several processes, only the first one writes a run
+    folder; the others get a temporary folder, which is removed.
 
     Args:
-        wanted: the folder the user named, or None.
-        name: what it is called in pfp-runs otherwise.
+        wanted: the folder that the user named, or None.
+        name: name of the folder in pfp-runs where the user named none.
 
     Yields:
-        (folder to write into, the name it will get: never one that exists).
+        (folder to write into, name that it gets in the end; a number is added to the name of an existing folder).
 
     Raises:
-        InputError: nothing can be written there.
+        InputError: the folder cannot be written.
     """
     if processes.rank():
-        with tempfile.TemporaryDirectory() as nowhere:
-            yield Path(nowhere), name
+        with tempfile.TemporaryDirectory() as temporary:
+            yield Path(temporary), name
         return
     target = wanted or RUNS / name
-    made = [parent for parent in target.parents if not parent.exists()]
+    new_parents = [parent for parent in target.parents if not parent.exists()]
     draft = target.parent / f".{target.name}.{os.getpid()}.partial"
     try:
         draft.mkdir(parents=True)
     except OSError as error:
-        _remove(made)
+        _remove(new_parents)
         raise InputError(
             f"--out {target.name}: cannot write there ({error.strerror})", "name a folder you may write to with --out"
         ) from error
@@ -68,11 +71,12 @@ def run_folder(wanted: Path | None, name: str) -> Iterator[tuple[Path, str]]:
         draft.rename(final)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
-        _remove(made)
+        _remove(new_parents)
         raise
 
 
 def _unused(target: Path) -> Path:
+    """Return the path, with a number added if something exists there."""
     number, path = 2, target
     while path.exists():
         path = target.with_name(f"{target.name}-{number}")
@@ -81,7 +85,7 @@ def _unused(target: Path) -> Path:
 
 
 def _remove(folders: list[Path]) -> None:
-    """Take back the folders that were made on the way, innermost first, as far as they are empty."""
+    """Remove folders, innermost first, until one is not empty."""
     for folder in folders:
         try:
             folder.rmdir()

@@ -1,27 +1,25 @@
-"""Inspection: what pfp sees in a network before anything is cut; reports read nothing else."""
+"""The document of `pfp inspect`: which channels of a network can be pruned, and which cannot."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
-#: Of the JSON form.
-SCHEMA_VERSION = 1
+from pfpcli.records.document import Document
 
 
 @dataclass
 class GroupSeen:
-    """One group of channels that go together.
+    """One group of channels.
 
     Attributes:
-        name: the layer that makes them.
-        size: channels.
-        members: layers whose tensors get smaller when one of them goes.
-        readers: layers that read them.
-        params: parameters that would go if all of them went.
-        frozen_reason: why none may go; empty if they may.
-        inexact: the statistic across channels that dropping changes; empty if there is none.
+        name: the layer that computes the channels.
+        size: number of channels.
+        members: layers whose tensors get smaller when a channel is dropped.
+        readers: layers that read the channels.
+        params: number of parameters that dropping the whole group would remove.
+        frozen_reason: why no channel may be dropped; empty if channels may be dropped.
+        inexact: the statistic over channels that changes when channels are dropped; empty if there is none.
     """
 
     name: str
@@ -33,21 +31,24 @@ class GroupSeen:
     inexact: str
 
 
-@dataclass
-class Inspection:
+@dataclass(kw_only=True)
+class Inspection(Document):
     """One network.
 
     Attributes:
+        schema_version: version of the fields. 1: the first one.
+        pfp_version: version of pfp that looked at the network.
         model: name, kind, sha256 and input size.
-        params, macs: what it costs; MACs for one input.
-        open: the sizes of the input that are not fixed: "batch", "height", "width".
-        stops: the ops it is followed up to, as `Graph.stops`.
-        ops: op -> how often it is called.
-        unknown: op without a rule -> how often it is called.
-        prunable: {params, macs}, the fraction that goes if every group keeps one channel.
-        groups: in the order in which their channels are made.
+        params, macs: number of parameters, and MACs of one input.
+        open: the sizes of the input that are free: "batch", "height", "width".
+        stops: the ops at which the trace of the network ends, as `Graph.stops`.
+        ops: op -> number of calls.
+        unknown: op without a rule -> number of calls.
+        prunable: {params, macs}, the fractions that are removed if every group keeps one channel.
+        groups: the groups, in the order in which their channels are computed.
     """
 
+    schema_version: int = 1
     pfp_version: str
     model: dict[str, Any]
     params: int
@@ -58,7 +59,3 @@ class Inspection:
     unknown: dict[str, int]
     prunable: dict[str, float]
     groups: list[GroupSeen]
-
-    def json(self) -> str:
-        """The whole of it as text."""
-        return json.dumps({"schema_version": SCHEMA_VERSION, **asdict(self)}, indent=2, ensure_ascii=False) + "\n"

@@ -1,20 +1,18 @@
-"""Ranking: what `pfp score` found, as plain values. Imports no torch."""
+"""The document of `pfp score`: the scores of all channels that can be dropped."""
 
 from __future__ import annotations
 
 import csv
 import io
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
-#: Raised when a field changes its meaning or goes.
-SCHEMA_VERSION = 1
+from pfpcli.records.document import Document
 
 
 @dataclass
 class LayerRanked:
-    """The sensitivities at one layer: one for each channel it reads."""
+    """The sensitivities at one layer, one for each channel that it reads."""
 
     name: str
     sensitivity: list[float]
@@ -22,25 +20,26 @@ class LayerRanked:
 
 @dataclass
 class GroupRanked:
-    """The scores of a group of channels, one for each that can go on its own."""
+    """The scores of one group, one for each position that can be dropped."""
 
     name: str
     score: list[float]
 
 
 @dataclass
-class Ranking:
+class Ranking(Document):
     """The scores of a network.
 
     Attributes:
         model: name, kind, sha256 and input size.
-        criterion: how channels were scored.
-        reduce: sensitivity over the positions of a kernel.
-        samples: images scored.
-        calibration: folder, counts and preprocessing.
-        layers: in the order they run; none where the criterion measures no sensitivities.
-        groups: those that may be cut.
+        criterion: name of the criterion.
+        reduce: how the sensitivities of the weights of a kernel are joined.
+        samples: number of scoring images.
+        calibration: folder, numbers of images, and preprocessing.
+        layers: the sensitivities, in the order in which the layers run; empty where the criterion measures none.
+        groups: the scores of the groups that can be pruned.
         warnings: what a user should know about the scores.
+        schema_version: version of the fields. 1: the first one.
     """
 
     model: dict[str, Any]
@@ -51,14 +50,10 @@ class Ranking:
     layers: list[LayerRanked]
     groups: list[GroupRanked]
     warnings: list[str]
-    schema_version: int = SCHEMA_VERSION
-
-    def json(self) -> str:
-        """The scores as JSON."""
-        return json.dumps(asdict(self), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    schema_version: int = 1
 
     def csv(self) -> str:
-        """The scores as CSV: kind (layer or group), name, channel, score."""
+        """Write the scores as CSV with the columns kind (layer or group), name, channel and score."""
         out = io.StringIO()
         rows = csv.writer(out, lineterminator="\n")
         rows.writerow(("kind", "name", "channel", "score"))

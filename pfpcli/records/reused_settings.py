@@ -1,4 +1,4 @@
-"""Remembered: settings of a run that what is done to it later goes by, unless something else is said."""
+"""Settings that a later command takes from the run it works on."""
 
 from __future__ import annotations
 
@@ -6,20 +6,23 @@ from pathlib import Path
 from typing import Any
 
 from pfpcli.errors import InputError
-from pfpcli.records import record
-from pfpcli.records.record import FILES
+from pfpcli.records.folders import FILES
+from pfpcli.records.reading import read
 
-_REMEMBERED = ("arch", "arch_kwargs", "input_size", "preprocess", "mean", "std", "resize", "convert")
+_REUSED = ("arch", "arch_kwargs", "input_size", "preprocess", "mean", "std", "resize", "convert")
 
 
-def remembered(given: dict[str, Any]) -> dict[str, Any]:
-    """What the run knows and no flag said.
+def reused_settings(given: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of the run that no flag gives.
+
+    Args:
+        given: name of a setting -> value that a flag gave it; `run` is the run folder.
 
     Raises:
-        InputError: its images went through a preprocessing that is a file, and no flag names it.
+        InputError: the preprocessing of the run is a file, and no flag names it.
     """
-    settings = record.read(given["run"]).settings
-    values = {name: settings.get(name) for name in _REMEMBERED if given.get(name) in (None, False)}
+    settings = read(given["run"]).settings
+    values = {name: settings.get(name) for name in _REUSED if given.get(name) in (None, False)}
     if str(values.get("preprocess") or "").endswith(".toml"):
         raise InputError(
             f"{given['run'].name}: its images went through {values['preprocess']}, which is not kept with a run",
@@ -29,16 +32,19 @@ def remembered(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def network_of(run: Path) -> dict[str, Any]:
-    """Where the network of a run lies: settings of `Finetune`; run: the folder, or a file in it.
+    """Return the settings of `pfp finetune` that name the network of a run.
+
+    Args:
+        run: the run folder, or a file in it.
 
     Raises:
-        InputError: it is no run.
+        InputError: this is no run.
     """
     folder = run.parent if run.is_file() else run
-    found = record.read(folder)
+    found = read(folder)
     return {
         "run": folder if folder.name else folder.resolve(),
-        # the graph that came in is trained as the graph it is
+        # an ONNX file is trained as the graph it is
         "model": folder / FILES["onnx" if found.model["kind"] == "onnx" else "pt2"],
         "input_size": tuple(found.model["input_size"]),
     }

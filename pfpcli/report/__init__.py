@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from pfpcli.records.record import Record, Run, SparseRun, TunedRun
+from pfpcli.records.runs import Record, Run, SparseRun, TunedRun
 from pfpcli.report import sparse, terminal, tuned
 
 #: Kind of a run -> the module that reports on it.

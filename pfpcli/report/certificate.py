@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pfpcli.records.certified import Certified
-from pfpcli.records.record import Certificate, Run
+from pfpcli.records.parts import Certificate
+from pfpcli.records.runs import Run
 from pfpcli.report import numbers
 from pfpcli.report.page import Page
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from pfpcli.records.folders import RUNS
-from pfpcli.records.record import FILES, Quality, Record
+from pfpcli.records.folders import FILES, RUNS
+from pfpcli.records.parts import Quality
+from pfpcli.records.runs import Record
 from pfpcli.report import numbers
 from pfpcli.report.page import SHORTEST, Page, shorten, spell
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pfpcli.records.record import SparseLayer, SparseRun
+from pfpcli.records.parts import SparseLayer
+from pfpcli.records.runs import SparseRun
 from pfpcli.report import numbers, parts
 from pfpcli.report.page import Page
 from pfpcli.scoring.criteria import WEIGHT_CRITERIA

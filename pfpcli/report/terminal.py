@@ -6,7 +6,8 @@ their business: everything is said in words, and the command line may colour som
 
 from __future__ import annotations
 
-from pfpcli.records.record import Cost, GroupRow, LayerRow, Run
+from pfpcli.records.parts import Cost, GroupRow, LayerRow
+from pfpcli.records.runs import Run
 from pfpcli.report import numbers, parts
 from pfpcli.report.certificate import errors
 from pfpcli.report.page import Page

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pfpcli.records.record import TunedRun
+from pfpcli.records.runs import TunedRun
 from pfpcli.report import numbers, parts
 from pfpcli.report.page import Page
 

@@ -18,7 +18,7 @@ from pfpcli.cli import main as cli
 from pfpcli.cli import terminal as terminal_console
 from pfpcli.errors import BudgetError, CheckFailed, InputError
 from pfpcli.progress import Console
-from pfpcli.records.record import Run
+from pfpcli.records.runs import Run
 from pfpcli.settings import Settings
 from runs import failed, run
 

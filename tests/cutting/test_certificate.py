@@ -25,7 +25,7 @@ from pfpcli.errors import BudgetError
 from pfpcli.graph.trace import trace
 from pfpcli.jobs import describe
 from pfpcli.planning.plan import Budget, Plan, plan
-from pfpcli.records.record import read
+from pfpcli.records.reading import read
 from pfpcli.scoring import pfp
 from pfpcli.scoring.scores import Scores
 from tasks import scores as score

@@ -47,7 +47,8 @@ from pfpcli.cli.session import Talk
 from pfpcli.errors import CalibrationError, InputError
 from pfpcli.exporting import export
 from pfpcli.images.preprocess import PRESETS
-from pfpcli.records.record import FILES, Run
+from pfpcli.records.folders import FILES
+from pfpcli.records.runs import Run
 
 #: The line of the README, and the folder it writes to.
 LINE = ["compress", "model.pt", "--calib", "./imgs", "--keep", "0.4"]

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from pfpcli.recovery.stream import Stream
 from torch import Tensor
 
 import pfpcli
@@ -18,9 +19,9 @@ from commands import hashes, leaks, run_onnx
 from pfpcli.cache_folder import cache_folder
 from pfpcli.cli import main as cli
 from pfpcli.jobs import train_steps
-from pfpcli.records import record
-from pfpcli.records.record import FILES, TunedRun
-from pfpcli.recovery.stream import Stream
+from pfpcli.records.folders import FILES
+from pfpcli.records.reading import read
+from pfpcli.records.runs import TunedRun
 from pfpcli.report import render
 from pfpcli.settings import Finetune
 
@@ -72,14 +73,14 @@ def test_the_network_is_more_accurate_afterwards_and_its_files_say_the_same(
     here: Path, tuned: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tuned
-    made = record.read(folder)
+    made = read(folder)
     assert isinstance(made, TunedRun)
     assert made.kind == "finetune"
     assert made.quality.metric == "accuracy"
     assert made.quality.after > made.quality.before
     assert made.training.has_helped
     assert (made.training.epochs, made.training.teacher, made.training.weight) == (6, "model.pt", 0.5)
-    begun = record.read(here / "run")
+    begun = read(here / "run")
     assert made.model == begun.model
     assert (made.run, made.before) == ("run", begun.before)
     assert (made.after.params, made.after.macs) == (begun.after.params, begun.after.macs)
@@ -110,13 +111,13 @@ def test_the_network_is_more_accurate_afterwards_and_its_files_say_the_same(
 def test_the_library_call_does_what_the_command_does(here: Path, tuned: Path) -> None:
     made = pfpcli.finetune("run", "images", teacher="model.pt", epochs=6, device="cpu", threads=1, out="called")
     assert isinstance(made, TunedRun)
-    assert made.training.accuracy == record.read(tuned).training.accuracy
+    assert made.training.accuracy == read(tuned).training.accuracy
     assert (here / "called" / FILES["onnx"]).is_file()
 
 
 def test_what_helps_nothing_changes_nothing(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert finetune("--epochs", "1", "--lr", "1e6", "--out", "same", "-q") == 0
-    made = record.read(here / "same")
+    made = read(here / "same")
     assert isinstance(made, TunedRun)
     assert not made.training.has_helped
     assert made.quality.after == made.quality.before
@@ -240,7 +241,7 @@ def test_an_interrupt_leaves_no_folder_and_the_same_command_goes_on(
     assert begun == [0, 4, 5]  # the first batch says in which way the network is trained fastest
     assert not list(cache_folder().glob("*.training"))
     folders = [tuned, here / "broken"]
-    runs = [record.read(folder) for folder in folders]
+    runs = [read(folder) for folder in folders]
     assert all(isinstance(run, TunedRun) for run in runs)
     assert runs[0].quality == runs[1].quality
     states = [torch.load(folder / FILES["pt"], weights_only=False).state_dict() for folder in folders]

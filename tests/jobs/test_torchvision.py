@@ -16,7 +16,8 @@ from pfpcli.channels.groups import group
 from pfpcli.channels.labelling import label
 from pfpcli.cutting.cut import cut
 from pfpcli.graph.trace import trace
-from pfpcli.records.record import FILES, Run
+from pfpcli.records.folders import FILES
+from pfpcli.records.runs import Run
 
 torchvision = pytest.importorskip("torchvision")
 

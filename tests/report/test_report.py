@@ -9,17 +9,8 @@ from pathlib import Path
 import pytest
 
 import pfpcli
-from pfpcli.records.record import (
-    Certificate,
-    Cost,
-    GroupRow,
-    LayerError,
-    LayerRow,
-    Quality,
-    Recovered,
-    Run,
-    Verification,
-)
+from pfpcli.records.parts import Certificate, Cost, GroupRow, LayerError, LayerRow, Quality, Recovered, Verification
+from pfpcli.records.runs import Run
 from pfpcli.report import REPORTS, numbers
 from pfpcli.report.page import Page, shorten, spell
 from pfpcli.report.terminal import render, summary, verdict
@@ -343,7 +334,7 @@ def test_reading_and_rendering_a_run_does_not_import_torch(tmp_path: Path) -> No
 
 
 def test_a_run_reads_back_as_it_was_written(tmp_path: Path) -> None:
-    from pfpcli.records.record import read
+    from pfpcli.records.reading import read
 
     (tmp_path / "run.json").write_text(run().json(), encoding="utf-8")
     back: Run = read(tmp_path)

@@ -14,7 +14,7 @@ from torch import nn
 
 from pfpcli.cli import main as cli
 from pfpcli.jobs import cache
-from pfpcli.records.record import read
+from pfpcli.records.reading import read
 
 SHARED = Path(__file__).parents[2].parent / "shared"
 ORACLE = SHARED / "oracle"

@@ -32,8 +32,9 @@ from pfpcli.errors import BudgetError, UnsupportedError
 from pfpcli.graph.graph import Graph
 from pfpcli.graph.trace import trace
 from pfpcli.planning.plan import without
-from pfpcli.records import record
-from pfpcli.records.record import FILES, SparseRun
+from pfpcli.records import reading
+from pfpcli.records.folders import FILES
+from pfpcli.records.runs import SparseRun
 from pfpcli.scoring.criteria import WEIGHT_CRITERIA
 from pfpcli.sparsity import sparse
 from pfpcli.sparsity.weights import Amount, Weights, amount_of, nonzeros, weights_of
@@ -290,7 +291,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def read(run: Path) -> SparseRun:
-    found = record.read(run)
+    found = reading.read(run)
     assert isinstance(found, SparseRun)
     return found
 
@@ -426,8 +427,8 @@ def test_a_record_without_a_kind_is_one_of_a_compression(folder: Path, tmp_path:
     old = json.loads(run().json())
     del old["kind"]
     (tmp_path / "run.json").write_text(json.dumps(old), encoding="utf-8")
-    assert record.read(tmp_path).json() == run().json()
+    assert reading.read(tmp_path).json() == run().json()
     data = json.loads((folder / "run" / FILES["run"]).read_text(encoding="utf-8"))
     (tmp_path / "run.json").write_text(json.dumps(data | {"kind": "other"}), encoding="utf-8")
     with pytest.raises(pfpcli.PfpError, match="not a run record"):
-        record.read(tmp_path)
+        reading.read(tmp_path)

@@ -1,0 +1,27 @@
+"""The base of all documents: a dataclass that is written as JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+
+
+@dataclass
+class Document:
+    """What a command writes or prints as JSON.
+
+    A document is a dataclass; its fields are the keys of the JSON, in the same order. Each document has a field
+    `schema_version` with a default, which is raised when another field changes its meaning or is removed. A new field
+    with a default does not raise it.
+    """
+
+    def json(self, folder: str | None = None) -> str:
+        """Write the document as JSON, one value a line.
+
+        Args:
+            folder: value of a last key "folder": where the document was written. None: the key is left out.
+        """
+        content = asdict(self)
+        if folder is not None:
+            content["folder"] = folder
+        return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"

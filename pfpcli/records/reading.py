@@ -1,0 +1,83 @@
+"""Reading of run.json: the types of all fields are checked, and a wrong field is named."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from pfpcli.errors import InputError
+from pfpcli.records.folders import FILES
+from pfpcli.records.runs import AnyRun, Record, Run, SparseRun, TunedRun
+
+_KINDS: dict[str, type[AnyRun]] = {kind.kind: kind for kind in (Run, SparseRun, TunedRun)}
+
+#: The form of msgspec's messages: what is wrong, and where.
+_MESSAGE = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<field>.*)`)?", re.DOTALL)
+
+
+def read(path: Path) -> AnyRun:
+    """Read the record of a run.
+
+    Unknown keys are ignored. A record without a kind is one of `pfp compress`.
+
+    Args:
+        path: the run folder, or its run.json.
+
+    Raises:
+        InputError: there is no record, it has another schema version, or one of its fields is missing or wrong.
+    """
+    file = path / FILES["run"] if path.is_dir() else path
+    try:
+        content = msgspec.json.decode(file.read_bytes())
+    except FileNotFoundError:
+        raise InputError(
+            f"{path.name}: no run here (no {FILES['run']})",
+            "name a run folder, e.g. `pfp report pfp-runs/model-keep0.40`",
+        ) from None
+    except msgspec.DecodeError as error:
+        raise _not_a_record(path, str(error)) from error
+    kind = _kind(path, content)
+    try:
+        return msgspec.convert(content, kind)
+    except msgspec.ValidationError as error:
+        where = f"{path.name}: {file.name}" if file != path else file.name
+        raise InputError(
+            f"{where}: {_named_field(str(error))}", "name a run folder whose run.json is as pfp wrote it"
+        ) from error
+
+
+def _kind(path: Path, content: Any) -> type[AnyRun]:
+    """Return the type of a record.
+
+    Raises:
+        InputError: it is no record, or one of another schema version.
+    """
+    if not isinstance(content, dict) or "schema_version" not in content:
+        raise _not_a_record(path, "it has no schema_version")
+    if content["schema_version"] != Record.schema_version:
+        raise InputError(
+            f"{path.name}: schema version {content['schema_version']}, this pfp reads version {Record.schema_version}",
+            "use the pfp that wrote it, or compress again",
+        )
+    kind = _KINDS.get(str(content.get("kind", Run.kind)))
+    if kind is None:
+        raise _not_a_record(path, f"kind {content['kind']}")
+    return kind
+
+
+def _not_a_record(path: Path, reason: str) -> InputError:
+    return InputError(
+        f"{path.name}: not a run record ({reason})", "name a folder that `pfp compress` or `pfp sparsify` wrote"
+    )
+
+
+def _named_field(message: str) -> str:
+    """Return a message of msgspec with the field first: `before.params: expected int, found str`."""
+    parts = _MESSAGE.fullmatch(message)
+    what, field = (parts["what"], parts["field"]) if parts else (message, None)
+    what = what.replace("`", "").replace(", got ", ", found ").replace("Object missing", "missing")
+    what = what[:1].lower() + what[1:]
+    return f"{field}: {what}" if field else what
