@@ -1,1 +1,16 @@
-"""TODO."""
+"""The traced network: one module becomes one graph of ATen calls.
+
+Given: a torch module, or a program exported by torch, and example inputs. Gives back: a `Graph`, whose calls write to
+no tensor that the graph reads later, and whose nodes all carry the sizes of their values. Imports `errors` only.
+
+    graph               the class Graph, its check, and functions that tell what a node is
+    trace               from a module or an exported program to a Graph
+    data_independent    the part of a network that comes before sizes depend on values
+    functional          rewrites: regions inlined, assertions dropped, in-place calls replaced
+    constants           rewrite: tensors that depend on parameters alone are computed once
+    rearrangements      rewrites: channel shuffles, and channels that pass through the batch dimension
+    propagate           sets the size of every value in a graph
+    calls               arguments of an ATen call by name
+    invariant           the error that a failed check raises
+    quiet               silences torch's exporters
+"""

@@ -1,4 +1,4 @@
-"""Calls: the arguments of an ATen call by the names its schema gives them."""
+"""The arguments of an ATen call, by the names in the schema of the op."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch.fx.node import Node
 
 
 def bind(node: Node) -> dict[str, Any]:
-    """The call's arguments by the names its schema gives them, defaults included."""
+    """Return the arguments of a call by name, defaults included."""
     schema = node.target._schema  # type: ignore[union-attr]
     bound = {argument.name: argument.default_value for argument in schema.arguments if argument.has_default_value()}
     bound.update(zip((argument.name for argument in schema.arguments), node.args, strict=False))
@@ -17,7 +17,7 @@ def bind(node: Node) -> dict[str, Any]:
 
 
 def rebind(node: Node, **changes: Any) -> None:
-    """Change arguments of a call, by name."""
+    """Replace arguments of a call, by name."""
     names = [argument.name for argument in node.target._schema.arguments]  # type: ignore[union-attr]
     args = list(node.args)
     kwargs = dict(node.kwargs)
@@ -31,5 +31,11 @@ def rebind(node: Node, **changes: Any) -> None:
 
 
 def is_pointwise(target: Any) -> bool:
-    """Whether torch says that every element of the result depends on the elements at its place alone."""
+    """Whether torch tags an op as pointwise: each element of the result depends only on the elements at its index."""
     return torch.Tag.pointwise in getattr(target, "tags", ())
+
+
+def is_mutable(target: Any) -> bool:
+    """Whether an op writes to one of its arguments."""
+    schema = getattr(target, "_schema", None)
+    return schema is not None and schema.is_mutable

@@ -1,8 +1,8 @@
-"""Static part: what a network computes before sizes begin to depend on values.
+"""The part of a network that comes before sizes depend on values.
 
-Detectors end in code that picks boxes by their scores; how many there are is known only when they are there, and no
-exporter follows that. The network in front of it is recorded on an example input; the tensors that reach the picking
-are its outputs. Nothing behind them is lost: what reads an output sees it unchanged in size.
+Detectors end in code that selects boxes by their scores. Only the values tell how many boxes there are, and no exporter
+follows that. The network in front of the selection is recorded on an example input; the tensors that the selection
+reads are its outputs. A cut network can be put back in front of the selection, because no output changes its size.
 """
 
 from __future__ import annotations
@@ -24,31 +24,56 @@ from torch.fx.node import Node, map_arg
 from torch.overrides import TorchFunctionMode
 
 from pfpcli.errors import TraceError
-from pfpcli.graph.calls import is_pointwise
-from pfpcli.graph.canonical import is_view_of
+from pfpcli.graph.calls import is_mutable, is_pointwise
+from pfpcli.graph.functional import is_view_of
 from pfpcli.graph.quiet import quiet
 
-#: Ops that put elements in the order of their values.
+#: Ops that sort elements by their values.
 _ORDERS = {"aten.argsort.default", "aten.sort.default", "aten.sort.stable", "aten.topk.default"}
 
 
 def data_independent_part(module: nn.Module, example: Sequence[Tensor]) -> tuple[fx.GraphModule, list[str]]:
-    """Record a network on an example, up to where sizes depend on values.
+    """Record a network on an example, up to the first op whose sizes depend on values.
 
     Args:
         module: in eval mode; it is left unchanged.
-        example: the inputs; the recording is for their sizes alone.
+        example: the inputs; the recording is valid for their sizes only.
 
     Returns:
-        (the network with the module's own tensors under their own names, the calls it stops at: those whose result has
-        no size that could be known in advance; none where it goes to the end).
+        (the recorded network, with the tensors of the module under their own names; the ops that it stops in front of,
+        because the sizes of their results depend on values: empty if the recording reaches the end).
 
     Raises:
-        TraceError: what is computed depends on values, not just how many of them there are.
-        Exception: what the forward pass, or torch's recorder, raises.
+        TraceError: values decide which calls are made, not only how large their results are.
+        Exception: raised by the forward pass or by torch's recorder.
     """
     tensors = dict(module.named_parameters()) | dict(module.named_buffers())
+    recorded, read = _record(module, tensors, example)
+    graph = recorded.graph
+    placeholders = [node for node in graph.nodes if node.op == "placeholder"]
+    held, inputs = placeholders[: len(tensors)], placeholders[len(tensors) :]
+    stops, behind = _selection(recorded, [*tensors.values(), *example])
+    computed = _computed(graph, inputs, behind)
+    output = next(node for node in graph.nodes if node.op == "output")
+    if any(node in computed - behind for node in output.args[0][:read]):
+        raise TraceError("Python reads a value that the network computes", "branches on values have to be rewritten")
+    ends = [
+        node
+        for node in graph.nodes
+        if node in computed - behind and any(user in behind or user.op == "output" for user in node.users)
+    ]
+    # an image that the selection reads again is no output
+    outputs = tuple(each for each in dict.fromkeys(_source(node, computed) for node in ends) if each not in inputs)
+    output.args = (outputs,)
+    return _part(recorded, tensors, held, behind), stops
 
+
+def _record(module: nn.Module, tensors: dict[str, Tensor], example: Sequence[Tensor]) -> tuple[fx.GraphModule, int]:
+    """Record a forward pass as a function of the module's tensors and the inputs.
+
+    Returns:
+        (the recording, whose first results are the tensors that Python read; how many of these there are).
+    """
     reads = _Reads()
 
     def call(values: list[Tensor], *inputs: Tensor) -> Any:
@@ -58,53 +83,44 @@ def data_independent_part(module: nn.Module, example: Sequence[Tensor]) -> tuple
 
     with torch.no_grad(), quiet():
         recorded = make_fx(call, tracing_mode="real", pre_dispatch=True)(list(tensors.values()), *example)
-    graph = recorded.graph
-    placeholders = [node for node in graph.nodes if node.op == "placeholder"]
-    held, inputs = placeholders[: len(tensors)], placeholders[len(tensors) :]
-    stops, behind = _picking(recorded, [*tensors.values(), *example])
-    if stops:  # an order by value is part of the picking, and rounding changes it
-        for node in graph.nodes:
-            if str(node.target) in _ORDERS or (behind.intersection(node.all_input_nodes) and node.op != "output"):
-                behind.add(node)
+    return recorded, len(reads.tensors)
+
+
+def _computed(graph: fx.Graph, inputs: list[Node], behind: set[Node]) -> set[Node]:
+    """Return the inputs and the nodes that depend on them, without the nodes behind the end of the part."""
     computed = {*inputs}
     for node in graph.nodes:
         if node not in behind and computed.intersection(node.all_input_nodes):
             computed |= {node, *_written(node)}
-    output = next(node for node in graph.nodes if node.op == "output")
-    if any(node in computed - behind for node in output.args[0][: len(reads.tensors)]):
-        raise TraceError("Python reads a value that the network computes", "branches on values have to be rewritten")
-    ends = [
-        node
-        for node in graph.nodes
-        if node in computed - behind and any(user in behind or user.op == "output" for user in node.users)
-    ]
-    # an image that is looked at again behind the picking is no output
-    outputs = tuple(each for each in dict.fromkeys(_source(node, computed) for node in ends) if each not in inputs)
+    return computed
 
+
+def _part(recorded: fx.GraphModule, tensors: dict[str, Tensor], held: list[Node], behind: set[Node]) -> fx.GraphModule:
+    """Return the recording without the nodes behind its end, with stored tensors instead of the inputs `held`."""
+    graph = recorded.graph
     constants = {str(node.target): getattr(recorded, str(node.target)) for node in graph.nodes if node.op == "get_attr"}
     for name, placeholder in zip(tensors, held, strict=True):
         with graph.inserting_before(placeholder):
             placeholder.replace_all_uses_with(graph.create_node("get_attr", name))
         graph.erase_node(placeholder)
-    output.args = (outputs,)
     graph.set_codegen(fx.graph.CodeGen())
     for node in reversed(list(graph.nodes)):
         if node in behind:
             graph.erase_node(node)
     part = fx.GraphModule({**constants, **tensors}, graph)
     part.graph.eliminate_dead_code()
-    return part, stops
+    return part
 
 
 class _Reads(TorchFunctionMode):
-    """Lets Python read values while a network is recorded, and remembers the tensors it read."""
+    """Lets Python read values while a network is recorded, and collects the tensors that Python reads."""
 
     def __init__(self) -> None:
         super().__init__()
         self.tensors: list[Tensor] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Read outside the recording what it could not hold."""
+        """Run a function; if it reads values, run it outside of the recording."""
         if func in _READS:
             return self._read(func, *args, **(kwargs or {}))
         if func in (Tensor.__getitem__, Tensor.__setitem__):
@@ -118,22 +134,37 @@ class _Reads(TorchFunctionMode):
             return func(x, *args, **kwargs)
 
     def _number(self, index: Any) -> Any:
-        """A slice between numbers, where one between tensors was asked for."""
+        """Return a slice between numbers for a slice between tensors, and any other index as it is."""
         if not isinstance(index, slice):
             return index
         ends = (index.start, index.stop, index.step)
         return slice(*(self._read(Tensor.item, end) if isinstance(end, Tensor) else end for end in ends))
 
 
-#: How Python gets at the values of a tensor.
+#: The functions with which Python reads the values of a tensor.
 _READS = {Tensor.__bool__, Tensor.__float__, Tensor.__index__, Tensor.__int__, Tensor.item, Tensor.tolist}
 
 
-def _picking(recorded: fx.GraphModule, values: Sequence[Tensor]) -> tuple[list[str], set[Node]]:
-    """The first op that torch cannot tell the size of without values, if any, and all nodes that come after it.
+def _selection(recorded: fx.GraphModule, values: Sequence[Tensor]) -> tuple[list[str], set[Node]]:
+    """Find the first op whose result has no size that torch can tell without values.
 
-    What is computed later need not read it to depend on it: Python may have looked at its size.
+    Args:
+        recorded: the recording.
+        values: one for each of its inputs.
+
+    Returns:
+        (that op, if there is one; the nodes that belong to the selection). All nodes after the op belong to it, because
+        Python may have read a size, which no node shows. Sorting belongs to it as well: rounding changes an order.
     """
+    stop, behind = _first_of_unknown_size(recorded, values)
+    if stop:
+        for node in recorded.graph.nodes:
+            if str(node.target) in _ORDERS or (behind.intersection(node.all_input_nodes) and node.op != "output"):
+                behind.add(node)
+    return stop, behind
+
+
+def _first_of_unknown_size(recorded: fx.GraphModule, values: Sequence[Tensor]) -> tuple[list[str], set[Node]]:
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     known: dict[Node, Any] = {}
     fakes = iter(values)
@@ -153,9 +184,8 @@ def _picking(recorded: fx.GraphModule, values: Sequence[Tensor]) -> tuple[list[s
 
 
 def _written(node: Node) -> Iterator[Node]:
-    """What a call writes to: whoever reads it from then on reads what was computed."""
-    schema = getattr(node.target, "_schema", None)
-    written = node.args[0] if schema is not None and schema.is_mutable and node.args else None
+    """Yield the tensor that a call writes to, and the tensors that it is a view of."""
+    written = node.args[0] if is_mutable(node.target) and node.args else None
     while isinstance(written, Node):
         yield written
         base = written.args[0] if written.args else None
@@ -163,7 +193,7 @@ def _written(node: Node) -> Iterator[Node]:
 
 
 def _source(node: Node, computed: set[Node]) -> Node:
-    """Where a chain of views and pointwise ops began: one whole tensor rather than its pieces."""
+    """Return the node at which a chain of views and pointwise ops begins: one tensor instead of several pieces."""
     while (
         node.target is operator.getitem
         or is_pointwise(node.target)

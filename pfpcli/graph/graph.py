@@ -1,4 +1,4 @@
-"""Graph: one network as ATen calls, and what can be asked of its nodes."""
+"""One network as ATen calls, and functions that tell what a node is."""
 
 from __future__ import annotations
 
@@ -13,6 +13,12 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import Node
 
+from pfpcli.graph.calls import is_mutable
+from pfpcli.graph.invariant import InvariantError
+
+#: What a node of a graph may be: an input, a stored tensor, a call, or the output.
+_KINDS = ("placeholder", "get_attr", "call_function", "output")
+
 
 @dataclass(frozen=True)
 class Graph:
@@ -20,11 +26,11 @@ class Graph:
 
     Attributes:
         module: the graph and its tensors; calling it runs the network.
-        example: the inputs it was traced with, each float[B, ...].
-        dynamic: whether the batch size is free; otherwise it is the example's.
+        example: the inputs that the network was traced with, each float[B, ...].
+        dynamic: whether the network takes batches of any size; otherwise it takes only batches of the example's size.
         spatial: whether the network also takes images of other heights and widths.
-        stops: the ops it stops in front of: the sizes of their results depend on values, or, in an ONNX file, they pick
-            or have no rule; mostly there are none.
+        stops: the ops behind the end of the graph. The sizes of their results depend on values, or, in an ONNX file,
+            they select by values or have no rule. Empty for most networks.
         unread: the ops of an ONNX file that no rule reads, one for each node.
     """
 
@@ -37,23 +43,23 @@ class Graph:
 
     @property
     def is_undecided(self) -> bool:
-        """Whether its outputs are what something is picked by behind it, other than a class by one vector of scores."""
+        """Whether ops behind the graph select by its outputs, and the output is not just one score for each class."""
         outputs = [node.meta["val"] for node in self.outputs]
         return bool(self.stops) and not (len(outputs) == 1 and outputs[0].dim() == 2)
 
     @property
     def nodes(self) -> Iterator[Node]:
-        """The nodes in the order they run."""
+        """The nodes in the order in which they run."""
         return iter(self.module.graph.nodes)
 
     @property
     def batch(self) -> int:
-        """Samples in the example batch."""
+        """Number of samples in the example batch."""
         return int(self.example[0].shape[0])
 
     @property
     def fixed_batch(self) -> int | None:
-        """The only batch size it takes, None if it takes any."""
+        """The only batch size that the network takes; None if it takes any."""
         return None if self.dynamic else self.batch
 
     @property
@@ -68,7 +74,7 @@ class Graph:
         return [node for node in torch.utils._pytree.tree_leaves(output.args) if isinstance(node, Node)]
 
     def to(self, device: torch.device | str) -> None:
-        """Move the tensors, and the ones that calls will make; the graph stays the same network."""
+        """Move the tensors to a device, and let calls that create tensors create them there."""
         self.module.to(device)
         for node in self.nodes:
             if node.op == "call_function" and node.kwargs.get("device") is not None:
@@ -77,7 +83,7 @@ class Graph:
 
     @contextmanager
     def on(self, device: torch.device | str) -> Iterator[None]:
-        """On a device for the time of a block, and back where it was after it."""
+        """Move the graph to a device within a block, and back to its own device after the block."""
         tensors = itertools.chain(self.module.parameters(), self.module.buffers())
         before = next((tensor.device for tensor in tensors), torch.device("cpu"))
         self.to(device)
@@ -87,9 +93,50 @@ class Graph:
             self.to(before)
 
     def tensor(self, node: Node) -> Tensor:
-        """The parameter, buffer or constant a `get_attr` node stands for."""
+        """Return the parameter, buffer or constant of a `get_attr` node."""
         tensor: Tensor = fetch(self.module, str(node.target))
         return tensor
+
+    def check(self) -> None:
+        """Check what every step after tracing relies on.
+
+        Each node is an input, a stored tensor that exists, a call or the output; each node has a value and comes after
+        the nodes that it reads; no call writes to a tensor that the graph reads later; there is an input for each
+        example.
+
+        Raises:
+            InvariantError: one of these does not hold.
+        """
+        position = {node: i for i, node in enumerate(self.nodes)}
+        for node in position:
+            if node.op not in _KINDS:
+                raise InvariantError(f"node {node}: is a {node.op}, expected one of {', '.join(_KINDS)}")
+            if "val" not in node.meta:
+                raise InvariantError(f"node {node}: has no value in meta['val'], expected a tensor or a number")
+            late = next((each for each in node.all_input_nodes if not position.get(each, -1) < position[node]), None)
+            if late is not None:
+                raise InvariantError(f"node {node}: reads {late}, which does not come before it")
+            if node.op == "get_attr" and not _exists(self.module, str(node.target)):
+                raise InvariantError(f"node {node}: reads {node.target}, which the module does not have")
+            if node.op == "call_function" and is_mutable(node.target) and not _is_last_use(node, position):
+                raise InvariantError(f"node {node}: {node.target} writes to a tensor that the graph reads later")
+        if len(self.inputs) != len(self.example):
+            raise InvariantError(f"the graph has {len(self.inputs)} inputs, expected {len(self.example)}")
+
+
+def _is_last_use(node: Node, position: dict[Node, int]) -> bool:
+    """Whether a call writes to a stored tensor after all other uses; torch ends a graph that updates a buffer so."""
+    written = node.args[0]
+    is_stored = isinstance(written, Node) and written.op == "get_attr"
+    return is_stored and not node.users and all(position[each] <= position[node] for each in written.users)  # type: ignore
+
+
+def _exists(module: nn.Module, name: str) -> bool:
+    try:
+        fetch(module, name)
+    except AttributeError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -101,12 +148,16 @@ class Names:
 
 
 def fetch(module: nn.Module, name: str) -> Any:
-    """The attribute a dotted name leads to."""
+    """Return the attribute at a dotted name."""
     return operator.attrgetter(name)(module)
 
 
 def owner(node: Node) -> str:
-    """Dotted name of the module a node belongs to: the owner of its parameter, or the one that made the call."""
+    """Return the dotted name of the module that a node belongs to.
+
+    A stored tensor belongs to the module that holds it, a call to the module that holds its weight, and a call without
+    a weight to the module that made the call.
+    """
     if node.op == "get_attr":
         return str(node.target).rpartition(".")[0] or str(node.target)
     for argument in node.all_input_nodes[1:]:
@@ -118,15 +169,15 @@ def owner(node: Node) -> str:
 
 
 def is_tensor(node: Node) -> bool:
-    """Whether the node's value is one tensor."""
+    """Whether the value of a node is one tensor."""
     return isinstance(node.meta.get("val"), Tensor)
 
 
 def is_constant(node: Node) -> bool:
-    """Whether a node is a parameter, a buffer or computed from such alone."""
+    """Whether a node is a stored tensor or depends on stored tensors alone."""
     seen: set[Node] = set()
     waiting = [node]
-    while waiting:  # a loop: deep networks have more nodes in a row than Python has frames
+    while waiting:  # a loop, because a deep network has more nodes in a row than Python allows nested calls
         each = waiting.pop()
         if each.op == "get_attr" or each in seen:
             continue
@@ -138,7 +189,7 @@ def is_constant(node: Node) -> bool:
 
 
 def add_tensor(module: nn.Module, path: str, value: Tensor) -> None:
-    """Register a parameter or buffer under a dotted name, making the modules on the way."""
+    """Register a parameter or buffer under a dotted name, and create the modules in between."""
     *parents, name = path.split(".")
     for parent in parents:
         if not hasattr(module, parent):
@@ -148,3 +199,10 @@ def add_tensor(module: nn.Module, path: str, value: Tensor) -> None:
         module.register_parameter(name, value)
     else:
         module.register_buffer(name, value)
+
+
+def path_beside(module: nn.Module, node: Node, name: str) -> str:
+    """Return a dotted name for a new tensor: inside the module that a node belongs to, if there is one."""
+    path = owner(node)
+    is_module = _exists(module, path) and isinstance(fetch(module, path), nn.Module)
+    return f"{path}.{name}" if is_module else name

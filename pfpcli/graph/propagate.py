@@ -1,4 +1,4 @@
-"""Propagate: the size of every value in a graph."""
+"""The size of every value in a graph, from a run on tensors that have sizes but no values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.fx.node import Node
 
 
 def propagate(module: fx.GraphModule, example: Sequence[Tensor]) -> None:
-    """Set `meta["val"]` of every node to a fake tensor of concrete sizes, or to the number it computes."""
+    """Set `meta["val"]` of every node: a fake tensor of concrete sizes, or the number that the node computes."""
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     fakes = [mode.from_tensor(x, static_shapes=True) for x in example]
     with mode, torch.no_grad():
@@ -20,7 +20,7 @@ def propagate(module: fx.GraphModule, example: Sequence[Tensor]) -> None:
 
 
 class _Sizes(fx.Interpreter):
-    """Runs a graph on fake tensors and keeps what each node returned."""
+    """Runs a graph on fake tensors and stores the value of each node in the node."""
 
     def __init__(self, module: fx.GraphModule, mode: FakeTensorMode) -> None:
         super().__init__(module)
@@ -28,7 +28,7 @@ class _Sizes(fx.Interpreter):
         self._seen: dict[int, Tensor] = {}
 
     def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
-        """A fake of the tensor, one per tensor."""
+        """Return a fake of the tensor; the same tensor always gives the same fake."""
         value = super().get_attr(target, args, kwargs)
         if not isinstance(value, Tensor):
             return value
@@ -37,7 +37,7 @@ class _Sizes(fx.Interpreter):
         return self._seen[id(value)]
 
     def run_node(self, n: Node) -> Any:
-        """Run one node and remember its value."""
+        """Run one node and store its value."""
         value = super().run_node(n)
         n.meta["val"] = value
         return value

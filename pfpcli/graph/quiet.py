@@ -1,4 +1,4 @@
-"""Quiet: what torch's exporters say on the way stays unsaid."""
+"""Silence for torch's exporters, which print, log and warn a lot."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """The exporters talk on every channel there is; what matters is raised, or checked afterwards."""
+    """Discard warnings, log messages and printed text within a block; a failed export raises or is checked later."""
     level = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:

@@ -1,10 +1,10 @@
-"""Trace: a module of any kind becomes one functional ATen graph.
+"""Tracing: a module of any kind becomes one functional ATen graph.
 
-In: a `load.Source` and an example batch. Out: a `Graph` whose nodes are placeholders, `get_attr` (parameters, buffers,
-constants under their dotted names), ATen calls that write to nothing, and the output. Every node carries
-`meta["val"]`: a fake tensor with concrete sizes, or the number itself where the graph computes one.
+Given: a module, or a program exported by torch, and an example batch. Gives back: a `Graph` whose nodes are inputs,
+stored tensors (parameters, buffers and constants under their dotted names), ATen calls, and the output. Every node
+carries `meta["val"]`: a fake tensor with concrete sizes, or the number that the node computes.
 
-Refuses (TraceError) what `torch.export` cannot follow.
+A forward pass that `torch.export` cannot follow is a TraceError.
 """
 
 from __future__ import annotations
@@ -19,22 +19,17 @@ from torch.export import Dim, ExportedProgram, ShapesCollection, export
 from torch.utils._pytree import tree_leaves
 
 from pfpcli.errors import InputError, TraceError
-from pfpcli.graph.canonical import (
-    drop_assertions,
-    fold_constants,
-    functionalise,
-    gather_shuffles,
-    inline_regions,
-    leave_batch,
-)
+from pfpcli.graph.constants import fold_constants
 from pfpcli.graph.data_independent import data_independent_part
+from pfpcli.graph.functional import drop_assertions, functionalise, inline_regions
 from pfpcli.graph.graph import Graph
 from pfpcli.graph.propagate import propagate
 from pfpcli.graph.quiet import quiet
+from pfpcli.graph.rearrangements import gather_shuffles, leave_batch
 
-#: Calls with sizes among their arguments that are worth following with free sizes; more than that takes minutes.
+#: The most calls with sizes among their arguments that are traced with free sizes; with more, tracing takes minutes.
 _MOST_SIZED_CALLS = 64
-#: What may differ between a network and its graph on an image of another size, relative to the largest output.
+#: The largest difference between a network and its graph on an image of another size, relative to the largest output.
 _SAME = 1e-3
 
 
@@ -43,8 +38,9 @@ def trace(module: nn.Module, example: Sequence[Tensor], original: nn.Module | No
 
     Args:
         module: in eval mode; it is left unchanged.
-        example: the inputs, each float[B, ...]; with B = 1 the batch is taken for a constant.
-        original: the network `module` was recorded from, if it is a recording: only that knows about other sizes.
+        example: the inputs, each float[B, ...]; with B = 1 the graph takes only batches of one sample.
+        original: the network that `module` was recorded from, if `module` is a recording. A recording computes for one
+            image size only, so the original tells whether the network takes images of other sizes.
 
     Raises:
         TraceError: `torch.export` cannot follow the forward pass.
@@ -66,7 +62,7 @@ def trace(module: nn.Module, example: Sequence[Tensor], original: nn.Module | No
 
 
 def _with_fixed_batch(module: nn.Module, example: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], ExportedProgram]:
-    """The inputs and a program of them: of one sample, if it takes one."""
+    """Export with one sample if the module takes one, otherwise with all; return the inputs and the program."""
     single = tuple(x[:1] for x in example)
     try:
         return single, export_program(module, single)
@@ -75,14 +71,14 @@ def _with_fixed_batch(module: nn.Module, example: tuple[Tensor, ...]) -> tuple[t
 
 
 def _with_free_sizes(module: nn.Module, original: nn.Module, graph: Graph) -> Graph:
-    """The graph, with free heights and widths if the network takes images of other sizes."""
+    """Return a graph that takes images of other sizes if the network does, otherwise the given graph."""
     other = larger(graph.example)
     try:
         with torch.no_grad(), quiet():
             expected = tree_leaves(original(*other))
-    except Exception:  # it has one size
+    except Exception:  # the network takes one size only
         return graph
-    if _gives(graph, other, expected):  # no size in it depends on the image's
+    if _gives(graph, other, expected):  # no size in the graph depends on the size of the image
         return replace(graph, spatial=True)
     sized = sum(any(isinstance(arg, (list, tuple)) for arg in node.args[1:]) for node in graph.nodes)
     if module is not original or sized > _MOST_SIZED_CALLS:
@@ -97,7 +93,7 @@ def _with_free_sizes(module: nn.Module, original: nn.Module, graph: Graph) -> Gr
 
 
 def _gives(graph: Graph, inputs: Sequence[Tensor], expected: list[Any]) -> bool:
-    """Whether a graph computes what is expected of these inputs."""
+    """Whether a graph computes the expected values of these inputs."""
     try:
         with torch.no_grad():
             found = tree_leaves(graph.module(*inputs))
@@ -111,7 +107,7 @@ def _gives(graph: Graph, inputs: Sequence[Tensor], expected: list[Any]) -> bool:
 
 
 def larger(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """One sample of each input, tiled to images of another height and width."""
+    """Return one sample of each input, tiled to an image of another height and width."""
     return tuple(_tiled(x[:1]) if x.dim() == 4 else x[:1] for x in inputs)
 
 
@@ -121,24 +117,24 @@ def _tiled(x: Tensor) -> Tensor:
 
 
 def free_dims(example: Sequence[Tensor], *, spatial: bool) -> list[tuple[int, ...]]:
-    """The dimensions of each input that may be left open: the batch, and the height and width of images."""
+    """Return the dimensions of each input that may stay free: the batch, and the height and width of images."""
     return [(0, 2, 3) if spatial and x.dim() == 4 else (0,) for x in example]
 
 
 def from_program(program: ExportedProgram, example: Sequence[Tensor]) -> Graph:
-    """The graph of an exported program.
+    """Return the graph of an exported program.
 
     Args:
-        program: as `torch.export.export` or `torch.export.load` returns it.
+        program: from `torch.export.export` or `torch.export.load`.
         example: inputs, each float[B, ...].
 
     Raises:
-        TraceError: it does not accept them.
+        TraceError: the program does not accept these inputs.
     """
     module = program.module(check_guards=False)
     inline_regions(module)
     if not functionalise(module.graph):
-        # Writes through views need alias analysis; torch has it, at the price of a second tracing.
+        # Writes through views need alias analysis: torch has one, but traces a second time for it.
         module = program.run_decompositions({}).module(check_guards=False)
         inline_regions(module)
     drop_assertions(module.graph)
@@ -156,13 +152,14 @@ def from_program(program: ExportedProgram, example: Sequence[Tensor]) -> Graph:
     propagate(module, example)
     dims = open_dims(program)
     spatial = all({2, 3} <= set(free) for x, free in zip(example, dims, strict=True) if x.dim() == 4)
-    return Graph(
-        _plain(module), tuple(example), all(0 in free for free in dims), spatial and any(x.dim() == 4 for x in example)
-    )
+    dynamic = all(0 in free for free in dims)
+    graph = Graph(_plain(module), tuple(example), dynamic, spatial and any(x.dim() == 4 for x in example))
+    graph.check()
+    return graph
 
 
 def _plain(module: fx.GraphModule) -> fx.GraphModule:
-    """The same graph over just the tensors it uses, without the exporter's hooks on the inputs."""
+    """Return the same graph with only the tensors that it uses, and without the exporter's hooks on the inputs."""
     return fx.GraphModule(module, module.graph)
 
 
@@ -174,11 +171,11 @@ def export_program(
     Args:
         module: in eval mode.
         example: the inputs.
-        free: the dimensions of each input to leave open as far as the module allows it; without it all are fixed.
+        free: the dimensions of each input that stay free where the module allows it; by default all are fixed.
 
     Raises:
         TraceError: `torch.export` cannot follow the forward pass.
-        InputError: the network says that it cannot be computed.
+        InputError: the forward pass of a network read from a file raised it.
     """
     shapes = ShapesCollection()
     for x, dims in zip(example, free, strict=False):
@@ -206,20 +203,20 @@ def _has_free_batch(program: ExportedProgram) -> bool:
 
 
 def open_dims(program: ExportedProgram) -> list[list[int]]:
-    """The dimensions of each input that a program leaves open."""
+    """Return the dimensions of each input that a program leaves free."""
     inputs = set(program.graph_signature.user_inputs)
     values = [node.meta["val"] for node in program.graph.nodes if node.op == "placeholder" and node.name in inputs]
     return [free_sizes(value) if isinstance(value, Tensor) else [] for value in values]
 
 
 def free_sizes(value: Tensor) -> list[int]:
-    """The dimensions whose size the exporter left open: they depend on the batch."""
+    """Return the dimensions that the exporter left free: their sizes depend on the batch."""
     sizes = enumerate(value.shape)
     return [dim for dim, size in sizes if not isinstance(size, int) and size.node.maybe_as_int() is None]
 
 
 def _note_free_sizes(graph: fx.Graph) -> None:
-    """Keep what `propagate` overwrites: `meta["free"]`, for each tensor of a node's value what `free_sizes` says."""
+    """Set `meta["free"]` of every node to the `free_sizes` of each of its tensors, before `propagate` fixes them."""
     for node in graph.nodes:
         value = node.meta.get("val")
         parts = value if isinstance(value, (tuple, list)) else [value]
