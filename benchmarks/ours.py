@@ -34,7 +34,7 @@ from pfpcli.progress import Console, Step
 from pfpcli.records.folders import FILES
 from pfpcli.records.runs import Run
 from pfpcli.scoring.criteria import CRITERIA
-from pfpcli.settings import Settings
+from pfpcli.settings import CompressSettings
 
 #: The steps of a run that are the compression; the others read files, check, judge and write.
 COMPRESSION = ("trace", "score", "curves", "plan", "cut", "recover")
@@ -94,12 +94,12 @@ def link(data: Path, folder: Path, labelled: bool) -> Path:
     return folder
 
 
-def told(data: Path, criterion: str, model: str, asked: float, minutes: float, scratch: Path) -> Settings:
+def told(data: Path, criterion: str, model: str, asked: float, minutes: float, scratch: Path) -> CompressSettings:
     """What `pfp compress` is told."""
     variant = (VARIANTS | OWN_TRAINING).get(criterion, {"criterion": criterion})
     if criterion in OWN_TRAINING:
         variant = {**variant, "minutes": minutes}
-    return Settings(
+    return CompressSettings(
         model=data / "models" / f"{model}_state.pt",
         arch="cifar:ResNet",
         arch_kwargs={"blocks": cifar.BLOCKS[model]},

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from pfpcli.scoring.criteria import CRITERIA
-from pfpcli.settings import Settings
+from pfpcli.settings import CompressSettings
 
 #: Budgets in fractions of the MACs, the most telling first.
 BUDGETS = (0.5, 0.73, 0.35)
@@ -91,7 +91,7 @@ def wanted() -> Iterator[Wanted]:
 
 def unable(tool: str, criterion: str) -> str | None:
     """Why a point cannot be measured in this checkout, if it cannot."""
-    if tool == "pfp" and criterion in OWN_TRAINING and "minutes" not in {field.name for field in fields(Settings)}:
+    if tool == "pfp" and criterion in OWN_TRAINING and "minutes" not in {field.name for field in fields(CompressSettings)}:
         return "`pfp compress` has no --minutes here"
     if importlib.util.find_spec(MODULES[tool]) is None:
         return f"{tool} is not installed"

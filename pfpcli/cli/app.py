@@ -73,6 +73,8 @@ def command(usage: str, *examples: str) -> Callable[[Callable[..., None]], Calla
 
     def join(function: Callable[..., None]) -> Callable[..., None]:
         name = function.__name__.replace("_", "-")
+        if name in EXAMPLES:
+            raise ValueError(f"{name} is a command already")
         EXAMPLES[name] = examples
         epilog = "\n".join(["Examples:", *examples])
         return app.command(name, cls=_Command, options_metavar=usage, epilog=epilog)(function)

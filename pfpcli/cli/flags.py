@@ -10,7 +10,6 @@ from typing import Annotated, Any
 import typer
 
 from pfpcli.errors import InputError
-from pfpcli.settings import Network
 
 COLORS = ("auto", "always", "never")
 
@@ -61,7 +60,7 @@ def switch(panel: str, text: str, *names: str, **more: Any) -> Any:
     return flag(panel, text, *names, metavar="", **more)
 
 
-def setting(panel: str, name: str, text: str, of: type[Network] = Network, **more: Any) -> Any:
+def setting(panel: str, name: str, text: str, of: type[NetworkSettings] = NetworkSettings, **more: Any) -> Any:
     """Make an option for a setting with a fixed set of values; `of` is the settings class."""
     return flag(panel, text, choices=of.choices()[name], **more)
 

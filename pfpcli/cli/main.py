@@ -23,8 +23,10 @@ from typing import Any, NoReturn, TextIO
 import typer
 
 from pfpcli import processes
-from pfpcli.cli.commands import EXAMPLES, app, output
+from pfpcli.cli import commands
+from pfpcli.cli.app import EXAMPLES, app
 from pfpcli.cli.flags import Asked
+from pfpcli.cli.session import output
 from pfpcli.errors import INTERRUPTED, NOBODY_READS, Dismissed, Interrupted, PfpError
 
 #: The base of all errors about flags. Depending on its version, typer has its own copy of click, or click's.
@@ -42,6 +44,7 @@ def main() -> NoReturn:
 
 def run(args: Sequence[str]) -> int:
     """Do what the arguments say; returns the exit code."""
+    commands.join_all()
     asked = Asked()
     command = typer.main.get_command(app)
     try:

@@ -15,23 +15,28 @@ from typing import Annotated, Any
 import typer
 
 from pfpcli.cli.flags import COLORS, OUTPUT, Color, Json, Verbose, flag, setting, switch
-from pfpcli.cli.session import Talk
+from pfpcli.cli.session import Session
 from pfpcli.errors import InputError
 from pfpcli.planning.allocations import ALLOCATIONS
-from pfpcli.recovery import RECOVERIES
+from pfpcli.recovery.methods import RECOVERIES
 from pfpcli.scoring.criteria import CRITERIA, WEIGHT_CRITERIA
-from pfpcli.settings import EPOCHS, Settings, Sparsity, parse_keep, parse_numbers
+from pfpcli.settings import CompressSettings, SparsifySettings
+from pfpcli.settings.checks import EPOCHS
+from pfpcli.settings.text import parse_keep, parse_names, parse_numbers
 
 INPUT, CALIBRATION, BUDGET, SCORING = "Input", "Calibration images", "Budget", "Scoring"
 CUT, RECOVERY, MACHINE = "What may be cut", "Recovery and training", "Machine"
 
 _CRITERIA = "; ".join(f"{name} ({found.summary})" for name, found in CRITERIA.items())
-_ALLOCATIONS = "; ".join(f"{name} ({summary})" for name, summary in ALLOCATIONS.items())
-_RECOVERIES = "; ".join(f"{name} ({summary})" for name, summary in RECOVERIES.items())
+_ALLOCATIONS = "; ".join(f"{name} ({found.summary})" for name, found in ALLOCATIONS.items())
+_RECOVERIES = "; ".join(f"{name} ({each.summary})" for name, each in RECOVERIES.items())
 _WEIGHT_CRITERIA = "; ".join(f"{name} ({found.summary})" for name, found in WEIGHT_CRITERIA.items())
 Keep = Annotated[
     str | None,
     flag(BUDGET, "Fraction to keep, e.g. 0.4 or 40%: above 0, at most 1. Default: 0.5.", metavar="R"),
+]
+Allocate = Annotated[
+    str, setting(BUDGET, "allocate", f"How many channels each group keeps: {_ALLOCATIONS}.", metavar="NAME")
 ]
 Epochs = Annotated[
     int | None,
@@ -148,7 +153,7 @@ def images(
             "imagenet, unit, raw255, none or a TOML file. Default: imagenet for images, none for arrays.",
             metavar="NAME|FILE",
         ),
-    ] = Settings.preprocess,
+    ] = CompressSettings.preprocess,
     mean: Annotated[
         str | None, flag(CALIBRATION, "Mean per channel, instead of the preset's.", metavar="X,Y,Z")
     ] = None,
@@ -163,7 +168,7 @@ def images(
             "Default: S is the short side of the input.",
             metavar="S|HxW",
         ),
-    ] = Settings.resize,
+    ] = CompressSettings.resize,
     convert: Annotated[
         bool,
         switch(
@@ -171,7 +176,7 @@ def images(
             "Convert images to the number of channels the model takes: grey to RGB, RGB to grey, no alpha.",
             "--convert",
         ),
-    ] = Settings.convert,
+    ] = CompressSettings.convert,
 ) -> dict[str, Any]:
     """The calibration images and their preprocessing."""
     return {
@@ -190,7 +195,7 @@ def judging(
         flag(
             CALIBRATION, "Folder of images to measure quality on. Default: held-out images of --calib.", metavar="DIR"
         ),
-    ] = Settings.eval,
+    ] = CompressSettings.eval,
 ) -> dict[str, Any]:
     """The images that measure quality."""
     return {"eval": eval}
@@ -200,7 +205,7 @@ def budget(
     keep: Keep = None,
     keep_of: Annotated[
         str, setting(BUDGET, "keep_of", "What --keep counts: parameters or multiply-adds.")
-    ] = Settings.keep_of,
+    ] = CompressSettings.keep_of,
     epsilon: Annotated[
         float | None,
         flag(
@@ -208,26 +213,23 @@ def budget(
             "Error budget instead of --keep: the relative error bound of every layer stays at most E.",
             metavar="E",
         ),
-    ] = Settings.epsilon,
-    allocate: Annotated[
-        str,
-        setting(BUDGET, "allocate", f"How many channels each group keeps: {_ALLOCATIONS}.", metavar="NAME"),
-    ] = Settings.allocate,
+    ] = CompressSettings.epsilon,
+    allocate: Allocate = CompressSettings.allocate,
     steps: Annotated[
         int, flag(BUDGET, "Prune in N steps; recover and score the network again between them.", metavar="N")
-    ] = Settings.steps,
+    ] = CompressSettings.steps,
     multiple_of: Annotated[
         int, flag(BUDGET, "Round the number of kept channels up to a multiple of N.", metavar="N")
-    ] = Settings.multiple_of,
+    ] = CompressSettings.multiple_of,
     min_channels: Annotated[
         int, flag(BUDGET, "Keep at least N channels of every group.", metavar="N")
-    ] = Settings.min_channels,
+    ] = CompressSettings.min_channels,
 ) -> dict[str, Any]:
     """How much to keep, and how it is shared among the groups."""
     if keep is not None and epsilon is not None:
         raise InputError(f"--keep {keep} --epsilon {epsilon:g}: two budgets", "give one of them")
     return {
-        "keep": Settings.keep if keep is None else parse_keep(keep),
+        "keep": CompressSettings.keep if keep is None else parse_keep(keep),
         "keep_of": keep_of,
         "epsilon": epsilon,
         "allocate": allocate,
@@ -240,7 +242,7 @@ def budget(
 def criterion(
     criterion: Annotated[
         str, setting(SCORING, "criterion", f"How to score channels: {_CRITERIA}.", metavar="NAME")
-    ] = Settings.criterion,
+    ] = CompressSettings.criterion,
 ) -> dict[str, Any]:
     """The criterion."""
     return {"criterion": criterion}
@@ -254,7 +256,7 @@ def samples(
             "Number of images to score on. Default: what the criterion asks for, at most half of --calib.",
             metavar="N",
         ),
-    ] = Settings.samples,
+    ] = CompressSettings.samples,
 ) -> dict[str, Any]:
     """The number of scoring images."""
     return {"samples": samples}
@@ -266,10 +268,10 @@ def scoring(
         setting(
             SCORING,
             "reduce",
-            "Combine the kernel positions of a channel by sum (bounds need it) or max (as torchprune does).",
+            "Combine the kernel positions of a channel by sum (bounds need it) or max, as torchprune does.",
         ),
-    ] = Settings.reduce,
-    delta: Delta = Settings.delta,
+    ] = CompressSettings.reduce,
+    delta: Delta = CompressSettings.delta,
     no_cache: Annotated[
         bool, switch(SCORING, "Neither read scores from the cache nor write them to it.", "--no-cache")
     ] = False,
@@ -285,13 +287,13 @@ def scoring(
 def recovery(
     recover: Annotated[
         str, flag(RECOVERY, f"none, or recovery methods separated by commas: {_RECOVERIES}.", metavar="NAMES")
-    ] = ",".join(Settings.recover),
-    epochs: Epochs = Settings.epochs,
-    minutes: Minutes = Settings.minutes,
+    ] = ",".join(CompressSettings.recover),
+    epochs: Epochs = CompressSettings.epochs,
+    minutes: Minutes = CompressSettings.minutes,
 ) -> dict[str, Any]:
     """What happens after the cut."""
     return {
-        "recover": () if recover == "none" else tuple(recover.split(",")),
+        "recover": parse_names(recover),
         "epochs": epochs,
         "minutes": minutes,
     }
@@ -300,16 +302,16 @@ def recovery(
 def sparsity(
     keep: Keep = None,
     criterion: Annotated[
-        str, setting(SCORING, "criterion", f"How to choose weights: {_WEIGHT_CRITERIA}.", of=Sparsity)
-    ] = Sparsity.criterion,
-    delta: Delta = Sparsity.delta,
+        str, setting(SCORING, "criterion", f"How to choose weights: {_WEIGHT_CRITERIA}.", of=SparsifySettings)
+    ] = SparsifySettings.criterion,
+    delta: Delta = SparsifySettings.delta,
     cut_dead: Annotated[
         bool, switch(CUT, "Also remove the channels that no nonzero weight reads.", "--cut-dead")
-    ] = Sparsity.cut_dead,
+    ] = SparsifySettings.cut_dead,
 ) -> dict[str, Any]:
     """Which single weights become zero, and how many."""
     return {
-        "keep": Sparsity.keep if keep is None else parse_keep(keep),
+        "keep": SparsifySettings.keep if keep is None else parse_keep(keep),
         "criterion": criterion,
         "delta": delta,
         "cut_dead": cut_dead,
@@ -319,24 +321,24 @@ def sparsity(
 def machine(
     device: Annotated[
         str, setting(MACHINE, "device", "Device to compute on. auto: the first of cuda, mps, cpu that exists.")
-    ] = Settings.device,
+    ] = CompressSettings.device,
     threads: Annotated[
         int | None, flag(MACHINE, "Number of CPU threads. Default: all cores.", metavar="N")
-    ] = Settings.threads,
-    seed: Annotated[int, flag(MACHINE, "Seed of all random choices.", metavar="N")] = Settings.seed,
+    ] = CompressSettings.threads,
+    seed: Annotated[int, flag(MACHINE, "Seed of all random choices.", metavar="N")] = CompressSettings.seed,
 ) -> dict[str, Any]:
     """The device, its threads, and the seed."""
     return {"device": device, "threads": threads, "seed": seed}
 
 
-def talking(
+def session(
     as_json: Json = False,
     quiet: Annotated[bool, switch(OUTPUT, "Do not print the steps or the summary of a run.", "-q", "--quiet")] = False,
     verbose: Verbose = False,
     color: Color = COLORS[0],
-) -> Talk:
-    """How the command prints."""
-    return Talk(as_json, quiet, verbose, color)
+) -> Session:
+    """How the command shows what it does."""
+    return Session(as_json, quiet, verbose, color)
 
 
 def _json_object(flag: str, text: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Talk: results to stdout, steps and warnings to stderr; a road of the pipeline is gone with both in their places."""
+"""Session: run a job for the terminal. The result goes to stdout, the steps and the warnings to stderr."""
 
 from __future__ import annotations
 
@@ -10,88 +10,93 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from shutil import get_terminal_size
-from typing import TYPE_CHECKING, Any, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
 from pfpcli import processes, report
-from pfpcli.records.record import Record
-from pfpcli.settings import Network
+from pfpcli.records.document import Document
+from pfpcli.settings import NetworkSettings
 
 if TYPE_CHECKING:
     from pfpcli.cli.terminal import Output
 
 
-class Document(Protocol):
-    """What a command came to, as it is written to a file."""
-
-    def json(self) -> str:
-        """The record as text."""
-
-
 @dataclass(frozen=True)
-class Talk:
-    """How a command was told to talk."""
+class Session:
+    """How a command shows what it does.
+
+    Attributes:
+        as_json: print the record as JSON on stdout, and nothing else there.
+        quiet: show no steps, and nothing but the result.
+        verbose: show the warnings of libraries.
+        color: "auto", "always" or "never".
+    """
 
     as_json: bool
     quiet: bool
     verbose: bool
     color: str
 
-    def run(self, road: str, settings: Network) -> Any:
-        """Go one of the pipeline's roads with its steps on stderr; the warnings are shown however it ends."""
-        with _one_talks():
-            return self._run(road, settings)
+    def run(self, job: str, settings: NetworkSettings) -> Any:
+        """Run a job of `pfpcli.jobs` with its steps on stderr; the warnings are shown also when it fails."""
+        with _only_first_speaks():
+            return self._run(job, settings)
 
-    def _run(self, road: str, settings: Network) -> Any:
+    def _run(self, job: str, settings: NetworkSettings) -> Any:
         from pfpcli.cli.terminal import TerminalConsole
 
-        console = TerminalConsole(self.beside(), self.quiet)
+        console = TerminalConsole(self.stderr(), self.quiet)
         # Libraries print, and so may the user's own network: stdout is for the result alone.
         with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
             if not self.verbose:
                 warnings.simplefilter("ignore")
             with console.starting():  # torch takes seconds to import
-                pipeline = importlib.import_module("pfpcli.jobs.pipeline")
+                module = importlib.import_module(f"pfpcli.jobs.{job}")
                 processes.start()
             try:
-                found = getattr(pipeline, road)(settings, console)
+                found = getattr(module, job)(settings, console)
                 processes.finish()
                 return found
             finally:
                 console.close()
 
-    def finish(self, finished: Record, folder: str) -> None:
-        """Show what a run came to and where it lies; a run whose checks do not hold ends the program with 1."""
+    def finish(self, finished: Any) -> None:
+        """Show a run and its folder; a run whose checks do not hold ends the program with exit code 1.
+
+        Args:
+            finished: the result of a job that writes a run folder (`pfpcli.jobs.finished`).
+        """
+        run, folder = finished.record, finished.folder
         if self.as_json:
-            self.json(finished)
+            self.json(run, folder)
         elif not self.quiet:
-            self.beside().write("")
-            page = self.page()
-            text = report.summary(finished, folder=folder, width=width(), unicode=page.unicode)
+            self.stderr().write("")
+            page = self.stdout()
+            text = report.summary(run, folder=folder, width=width(), unicode=page.unicode)
             page.write(text.removesuffix("\n"))
-        if finished.status != "ok":
+        if run.status != "ok":
             if self.as_json or self.quiet:
-                self.beside().write(report.verdict(finished))
+                self.stderr().write(report.verdict(run))
             raise typer.Exit(1)
 
-    def beside(self) -> Output:
-        """Where everything goes that is not the result: stderr."""
+    def stderr(self) -> Output:
+        """The stream for everything but the result."""
         return output(sys.stderr, self.color)
 
-    def page(self) -> Output:
-        """Where the result goes: stdout."""
+    def stdout(self) -> Output:
+        """The stream for the result."""
         return output(sys.stdout, self.color)
 
-    def json(self, found: Document) -> None:
-        """The record as it stands in its file, byte for byte, whatever the encoding of the terminal."""
+    def json(self, document: Document, folder: str | None = None) -> None:
+        """Print a document in UTF-8, whatever the encoding of the terminal; with its folder, if it has one."""
         sys.stdout.flush()
-        sys.stdout.buffer.write(found.json().encode("utf-8"))
+        sys.stdout.buffer.write(document.json(folder).encode("utf-8"))
 
 
 @contextlib.contextmanager
-def _one_talks() -> Iterator[None]:
-    """Silence, unless this is the first of the processes that work together."""
+def _only_first_speaks() -> Iterator[None]:
+    """Silence every process but the first of those that work together."""
     if processes.is_first():
         yield
         return

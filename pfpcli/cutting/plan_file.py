@@ -1,92 +1,218 @@
-"""Replan: a plan read back from the plan.json of a run, and plans that follow each other made one."""
+"""The plan file: a plan as plan.json has it, enough to cut the original checkpoint again.
+
+A `PlanFile` says for every tensor which indices are kept. It is made of a plan, written and read as JSON, and turned
+into a plan again for the network that it was made for. Two plan files of which the second one cuts the network that the
+first one leaves are joined by `then`.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
+from torch.fx.node import Node
 
 from pfpcli.channels.cost import Predictor
 from pfpcli.channels.groups import Groups
 from pfpcli.channels.reading_layers import Reader
+from pfpcli.channels.slicing import Slicing
+from pfpcli.cutting.certificate import channel_factors
 from pfpcli.errors import InputError
 from pfpcli.graph.graph import is_tensor
 from pfpcli.planning.plan import Budget, Plan, everything
 
+#: 1: `keep` is the fraction that was reached. 2: `asked` is the one that was asked for, `achieved` the one reached.
+SCHEMA_VERSION = 2
 
-def replan(content: dict[str, Any], groups: Groups, readers: list[Reader]) -> Plan:
-    """The plan of a run, for the network it was made for.
 
-    Args:
-        content: as it stands in plan.json.
-        groups: the network's units.
-        readers: the layers that read channels.
+@dataclass(frozen=True)
+class KeptChannels:
+    """How many channels of a group are kept."""
 
-    Raises:
-        InputError: it names tensors the network does not have.
+    name: str
+    size: int
+    kept: int
+
+
+@dataclass(frozen=True)
+class PlanFile:
+    """What is kept of every tensor.
+
+    Attributes:
+        asked: fraction to keep that was asked for.
+        achieved: fraction that the plan keeps.
+        of: what the fractions measure, "params" or "macs".
+        epsilon: the error that all layers share, None where they share none.
+        groups: how many channels of each group are kept.
+        tensors: name of a tensor -> dimension -> indices kept along it; dimensions that are kept whole are absent.
+        scale: name of a layer -> factor of its weights for each channel it read, where channels were drawn; 0 for
+            dropped ones.
     """
-    alive = _alive(content["tensors"], groups)
-    scale = np.ones(len(alive))
-    for reader in readers:
-        factors = np.asarray(content["scale"].get(reader.name, []))
-        labels = reader.contraction.labels.numpy()
-        if len(factors) == len(labels):
-            scale[labels[alive[labels]]] = factors[alive[labels]]
-    predictor = Predictor(groups)
-    whole = everything(groups, predictor, Budget(content["keep"], content["of"]))
-    kept = tuple(int(alive[group.rows[0]].sum()) for group in groups.groups)
-    after = predictor.predict(alive)
-    return replace(whole, alive=alive, scale=scale, kept=kept, after=after, epsilon=content["epsilon"])
+
+    asked: float
+    achieved: float
+    of: str
+    epsilon: float | None
+    groups: list[KeptChannels]
+    tensors: dict[str, dict[str, list[Any]]]
+    scale: dict[str, list[float]]
+    schema_version: int = SCHEMA_VERSION
+
+    @classmethod
+    def of_plan(cls, plan: Plan, slicing: Slicing, readers: Iterable[Reader]) -> PlanFile:
+        """Describe a plan.
+
+        Args:
+            plan: the plan.
+            slicing: what it leaves of every tensor.
+            readers: the layers that read channels.
+        """
+        nodes = (node for node in slicing.labelled.graph.nodes if node.op == "get_attr" and is_tensor(node))
+        return cls(
+            asked=plan.budget.keep,
+            achieved=plan.achieved,
+            of=plan.budget.of,
+            epsilon=plan.epsilon,
+            groups=[
+                KeptChannels(group.name, group.size, kept * group.width)
+                for group, kept in zip(plan.groups.groups, plan.kept, strict=True)
+            ],
+            tensors={str(node.target): _kept_indices(slicing, node) for node in nodes if slicing.is_cut(node)},
+            scale={
+                reader.name: channel_factors(plan, reader).tolist()
+                for reader in readers
+                if reader.has_weights and plan.is_sampled
+            },
+        )
+
+    @classmethod
+    def read(cls, path: Path) -> PlanFile:
+        """Read a file.
+
+        Raises:
+            InputError: it is missing, of another schema version, or no plan.
+        """
+        try:
+            content = msgspec.json.decode(path.read_bytes())
+            version = content["schema_version"]
+            if version == 1:
+                content |= {"schema_version": SCHEMA_VERSION, "asked": content["keep"], "achieved": content.pop("keep")}
+            elif version != SCHEMA_VERSION:
+                raise InputError(
+                    f"{path.name}: schema version {version}, this pfp reads versions 1 and {SCHEMA_VERSION}",
+                    "use the pfp that wrote it, or compress again",
+                )
+            return msgspec.convert(content, cls)
+        except FileNotFoundError:
+            raise InputError(f"{path.name}: no such file in {path.parent.name}", "name a run folder") from None
+        except (msgspec.MsgspecError, TypeError, KeyError) as error:
+            raise InputError(f"{path.name}: not a plan ({error})", "name a run that `pfp compress` wrote") from error
+
+    def json(self) -> str:
+        """The plan as text."""
+        return msgspec.json.encode(asdict(self)).decode() + "\n"
+
+    def then(self, later: PlanFile) -> PlanFile:
+        """Join this plan with one for the network that it leaves: a plan for the original network.
+
+        Tensors that the original network does not have (positions that a cut added) are not in the result.
+        """
+        tensors = {name: dict(dims) for name, dims in self.tensors.items()}
+        for name, dims in later.tensors.items():
+            mine = tensors.setdefault(name, {})
+            for dim, kept in dims.items():
+                mine[dim] = _kept_of_kept(mine[dim], kept) if dim in mine else kept
+        scale = {name: list(factors) for name, factors in self.scale.items()}
+        for name, factors in later.scale.items():
+            if name in scale:  # `later` has no factors of channels that this plan drops: they stay 0
+                left = iter(factors)
+                scale[name] = [factor and factor * next(left) for factor in scale[name]]
+            else:
+                scale[name] = factors
+        return replace(later, tensors=tensors, scale=scale)
+
+    def only(self, names: Iterable[str]) -> PlanFile:
+        """The plan without tensors that have none of these names."""
+        known = set(names)
+        return replace(self, tensors={name: dims for name, dims in self.tensors.items() if name in known})
+
+    def plan(self, groups: Groups, readers: Iterable[Reader]) -> Plan:
+        """The plan for the network that the file was made for.
+
+        Args:
+            groups: the groups of the network.
+            readers: the layers that read channels.
+
+        Raises:
+            InputError: the file names tensors that the network does not have, or indices that they do not have.
+        """
+        alive = self._alive(groups)
+        scale = np.ones(len(alive))
+        for reader in readers:
+            factors = np.asarray(self.scale.get(reader.name, []))
+            labels = reader.contraction.labels.numpy()
+            if len(factors) == len(labels):
+                scale[labels[alive[labels]]] = factors[alive[labels]]
+        predictor = Predictor(groups)
+        whole = everything(groups, predictor, Budget(self.asked, self.of))
+        kept = tuple(int(alive[group.rows[0]].sum()) for group in groups.groups)
+        after = predictor.predict(alive)
+        return replace(whole, alive=alive, scale=scale, kept=kept, after=after, epsilon=self.epsilon)
+
+    def _alive(self, groups: Groups) -> NDArray[np.bool_]:
+        """bool[labels]: the kept labels."""
+        nodes = {str(n.target): n for n in groups.labelled.graph.nodes if n.op == "get_attr" and is_tensor(n)}
+        if not self.tensors.keys() <= nodes.keys():
+            raise InputError(
+                f"plan.json: names {min(self.tensors.keys() - nodes.keys())}, which this model does not have",
+                "name the model the run was made of",
+            )
+        dropped = [np.zeros(0, np.int64)]
+        for name, dims in self.tensors.items():
+            axes = groups.labelled.axes[nodes[name]]
+            for dim, kept in dims.items():
+                try:
+                    if int(dim) in axes.ragged:
+                        rows = axes.ragged[int(dim)].rows.numpy()
+                        dropped += [np.delete(row, left) for row, left in zip(rows, kept, strict=True)]
+                    else:
+                        dropped.append(np.delete(axes.labels[int(dim)].numpy(), kept))
+                except (KeyError, IndexError, ValueError):
+                    raise InputError(
+                        f"plan.json: keeps indices along dimension {dim} of {name} that this model does not have",
+                        "name the model the run was made of",
+                    ) from None
+        units = np.unique(groups.root[np.concatenate(dropped)])
+        # a part is in no tensor of its own: it is dropped where nothing of what it owns is kept
+        parts = [part for part, owned in groups.owned.items() if np.isin(owned, units).all()]
+        return groups.alive(np.concatenate([units, np.asarray(parts, np.int64)]))
 
 
-def follow(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
-    """Two plans as one: of a network, and of what the first one leaves of it; contents of plan.json."""
-    tensors = {name: dict(dims) for name, dims in first["tensors"].items()}
-    for name, dims in second["tensors"].items():
-        mine = tensors.setdefault(name, {})
-        for dim, kept in dims.items():
-            mine[dim] = _kept_of_kept(mine[dim], kept) if dim in mine else kept
-    scale = {name: list(factors) for name, factors in first["scale"].items()}
-    for name, factors in second["scale"].items():
-        if name in scale:  # what the first dropped is 0 and is not among those of the second
-            left = iter(factors)
-            scale[name] = [factor and factor * next(left) for factor in scale[name]]
-        else:
-            scale[name] = factors
-    return {**second, "tensors": tensors, "scale": scale}
+def _kept_indices(slicing: Slicing, node: Node) -> dict[str, list[Any]]:
+    """Dimension -> indices kept along it, where some are dropped."""
+    found: dict[str, list[Any]] = {}
+    for dim in slicing.axes(node).labels:
+        mask = slicing.mask(node, dim)
+        if mask is not None and not mask.all():
+            found[str(dim)] = np.flatnonzero(mask).tolist()
+    for dim, ragged in slicing.axes(node).ragged.items():
+        rows = slicing.alive[ragged.rows.numpy()]
+        if not rows.all():
+            found[str(dim)] = [np.flatnonzero(row).tolist() for row in rows]
+    return found
 
 
 def _kept_of_kept(before: list[Any], kept: list[Any]) -> list[Any]:
-    """Indices among indices; lists of them, one for each part, where the parts keep others."""
+    """Indices among indices; lists of them, one for each part, where the parts keep different ones."""
     if before and isinstance(before[0], list):
-        # a part that is gone is none of those that the second plan knows
+        # `kept` has no list for a part that is dropped as a whole
         rows = iter(kept if kept and isinstance(kept[0], list) else [kept] * len(before))
         return [[row[i] for i in next(rows)] if row else [] for row in before]
     if kept and isinstance(kept[0], list):
         return [[before[i] for i in row] for row in kept]
     return [before[i] for i in kept]
-
-
-def _alive(tensors: dict[str, dict[str, Any]], groups: Groups) -> NDArray[np.bool_]:
-    """bool[labels]: what stays, from the indices that every tensor keeps."""
-    nodes = {str(n.target): n for n in groups.labelled.graph.nodes if n.op == "get_attr" and is_tensor(n)}
-    if not tensors.keys() <= nodes.keys():
-        raise InputError(
-            f"plan.json: names {min(tensors.keys() - nodes.keys())}, which this model does not have",
-            "name the model the run was made of",
-        )
-    dropped = [np.zeros(0, np.int64)]
-    for name, dims in tensors.items():
-        axes = groups.labelled.axes[nodes[name]]
-        for dim, kept in dims.items():
-            if int(dim) in axes.ragged:
-                rows = axes.ragged[int(dim)].rows.numpy()
-                dropped += [np.delete(row, left) for row, left in zip(rows, kept, strict=True)]
-            else:
-                dropped.append(np.delete(axes.labels[int(dim)].numpy(), kept))
-    units = np.unique(groups.root[np.concatenate(dropped)])
-    # a part is in no tensor of its own: it is gone where nothing of what it owns is left
-    parts = [part for part, owned in groups.owned.items() if np.isin(owned, units).all()]
-    return groups.alive(np.concatenate([units, np.asarray(parts, np.int64)]))

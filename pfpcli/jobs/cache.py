@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+import pfpcli
 from pfpcli import processes
 from pfpcli.cache_folder import cache_folder
 from pfpcli.channels.groups import Group, Groups
@@ -29,15 +30,16 @@ from pfpcli.channels.reading_layers import Reader
 from pfpcli.graph.graph import Graph, is_tensor
 from pfpcli.images.calibration import Division
 from pfpcli.planning.curves import MEASURED, Curve
-from pfpcli.scoring import pfp
 from pfpcli.scoring.scores import LayerScores, Scores
-from pfpcli.settings import Scoring
+from pfpcli.settings import ScoringSettings
 
-#: Files that are kept, at most; the oldest go first.
+#: At most this many files are kept; the oldest are deleted first.
 MOST_FILES = 200
+#: The folder of the whole package: a change of any source makes another key.
+_PACKAGE = Path(pfpcli.__file__).parent
 
 
-def key(groups: Groups, readers: list[Reader], division: Division, settings: Scoring, function: str) -> str:
+def key(groups: Groups, readers: list[Reader], division: Division, settings: ScoringSettings, function: str) -> str:
     """A name for the scores that a function (of `pfpcli.scoring.criteria`) gives a network on images: sha256 in hex."""
     digest = hashlib.sha256()
     for part in (*_program(), *_network(groups.labelled.graph), *_images(division)):
@@ -52,7 +54,7 @@ def key(groups: Groups, readers: list[Reader], division: Division, settings: Sco
 def _program() -> Iterator[bytes]:
     """Pfp as it is, edited or installed, and torch."""
     yield torch.__version__.encode()
-    for path in sorted(Path(pfp.__file__).parent.rglob("*.py")):
+    for path in sorted(_PACKAGE.rglob("*.py")):
         yield path.read_bytes()
 
 

@@ -1,15 +1,20 @@
-"""The commands, one module each: a command turns flags into settings, runs its job and prints the result.
+"""Commands: one module each, which joins the program when it is imported. Flags in, settings out.
 
-Results go to stdout, progress and warnings to stderr. Nothing here imports torch before a command needs it.
+Nothing here imports torch before a command needs it. A command is the file of the same name here, in `settings` and in
+`jobs`.
 """
 
+from __future__ import annotations
+
 from importlib import import_module
+from pkgutil import iter_modules
 
-from pfpcli.cli.app import EXAMPLES, app
-from pfpcli.cli.session import output
+#: The commands that `pfp --help` lists first; the others follow in the order of their names.
+_FIRST = ("compress", "report", "inspect")
 
-__all__ = ["EXAMPLES", "app", "output"]
 
-# in the order of `pfp --help`: a command joins the program when its module is imported
-for _name in ("compress", "report", "inspect", "score", "compare_criteria", "certify", "sparsify", "finetune"):
-    import_module(f"pfpcli.cli.commands.{_name}")
+def join_all() -> None:
+    """Import every module of this package, in the order of `pfp --help`."""
+    names = [module.name for module in iter_modules(__path__)]
+    for name in (*_FIRST, *(name for name in names if name not in _FIRST)):
+        import_module(f"{__name__}.{name}")

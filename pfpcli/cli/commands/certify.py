@@ -9,13 +9,13 @@ import typer
 
 from pfpcli.cli.app import command
 from pfpcli.cli.flags import OUTPUT, switch
-from pfpcli.cli.options import images, machine, network, takes, talking
-from pfpcli.cli.session import Talk, width
+from pfpcli.cli.options import images, machine, network, session, takes
+from pfpcli.cli.session import Session, width
 from pfpcli.errors import InputError
-from pfpcli.records import record
-from pfpcli.records.reused_settings import remembered
+from pfpcli.records.reading import read
+from pfpcli.records.reused_settings import reused_settings
 from pfpcli.report import certificate
-from pfpcli.settings import Certify
+from pfpcli.settings import CertifySettings
 
 
 def _run(
@@ -27,7 +27,7 @@ def _run(
         ),
     ] = None,
 ) -> dict[str, Any]:
-    found = record.read(run)
+    found = read(run)
     if model is None:
         model = Path(found.model["name"])
         if not model.is_file():
@@ -43,20 +43,20 @@ def _run(
     "pfp certify pfp-runs/model-keep0.40 model.pt --calib ./other",
     "pfp certify pfp-runs/model-keep0.40 model.pt --calib ./other --json",
 )
-@takes(_run, network, images, machine, talk=talking)
+@takes(_run, network, images, machine, session=session)
 def certify(
     given: dict[str, Any],
     *,
     everything: Annotated[bool, switch(OUTPUT, "Show all layers.", "--all")] = False,
-    talk: Talk,
+    session: Session,
 ) -> None:
     """Measure the layer errors of RUN on other images and compare them with its bounds. Writes nothing."""
-    settings = Certify(**{**given, **remembered(given)})
-    found = talk.run("certify", settings)
-    if talk.as_json:
-        talk.json(found)
+    settings = CertifySettings(**{**given, **reused_settings(given)})
+    found = session.run("certify", settings)
+    if session.as_json:
+        session.json(found)
     else:
-        page = talk.page()
+        page = session.stdout()
         text = certificate.render(found, width=width(), everything=everything, unicode=page.unicode)
         page.write(text.removesuffix("\n"))
     if any(row.is_above for row in found.layers):

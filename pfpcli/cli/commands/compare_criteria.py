@@ -10,6 +10,7 @@ from pfpcli.cli.flags import OUTPUT, flag, setting
 from pfpcli.cli.options import (
     BUDGET,
     SCORING,
+    Allocate,
     checkpoint,
     images,
     judging,
@@ -17,12 +18,13 @@ from pfpcli.cli.options import (
     network,
     samples,
     scoring,
+    session,
     takes,
-    talking,
 )
-from pfpcli.cli.session import Talk, width
+from pfpcli.cli.session import Session, width
 from pfpcli.report import comparison
-from pfpcli.settings import Compare, parse_keep
+from pfpcli.settings import CompareCriteriaSettings
+from pfpcli.settings.text import parse_keep, parse_names
 
 
 @command(
@@ -31,7 +33,7 @@ from pfpcli.settings import Compare, parse_keep
     "pfp compare-criteria model.pt --calib ./imgs --criteria pfp,l1,random",
     "pfp compare-criteria model.pt --calib ./imgs --keeps 0.8,0.6,0.4",
 )
-@takes(checkpoint, network, images, judging, samples, scoring, machine, talk=talking)
+@takes(checkpoint, network, images, judging, samples, scoring, machine, session=session)
 def compare_criteria(
     given: dict[str, Any],
     *,
@@ -39,29 +41,32 @@ def compare_criteria(
         str | None, flag(SCORING, "Criteria, separated by commas. Default: all.", metavar="NAME,…")
     ] = None,
     keeps: Annotated[str, flag(BUDGET, "Fractions to keep, separated by commas.", metavar="R,…")] = ",".join(
-        f"{keep:g}" for keep in Compare.keeps
+        f"{keep:g}" for keep in CompareCriteriaSettings.keeps
     ),
     keep_of: Annotated[
         str, setting(BUDGET, "keep_of", "What --keeps counts: parameters or multiply-adds.")
-    ] = Compare.keep_of,
+    ] = CompareCriteriaSettings.keep_of,
+    allocate: Allocate = CompareCriteriaSettings.allocate,
     out: Annotated[
         Path | None, flag(OUTPUT, "Folder for the table and the chart. Default: one in pfp-runs.", metavar="DIR")
-    ] = Compare.out,
-    talk: Talk,
+    ] = CompareCriteriaSettings.out,
+    session: Session,
 ) -> None:
     """Prune MODEL by several criteria at several budgets and compare the results. Recovers nothing."""
-    settings = Compare(
+    settings = CompareCriteriaSettings(
         **given,
-        criteria=Compare.criteria if criteria is None else tuple(name.strip() for name in criteria.split(",")),
+        criteria=CompareCriteriaSettings.criteria if criteria is None else parse_names(criteria),
         keeps=tuple(parse_keep(keep) for keep in keeps.split(",")),
         keep_of=keep_of,
+        allocate=allocate,
         out=out,
     )
-    found, folder = talk.run("compare_criteria", settings)
-    if talk.as_json:
-        talk.json(found)
+    finished = session.run("compare_criteria", settings)
+    found, folder = finished.record, finished.folder
+    if session.as_json:
+        session.json(found, folder)
         return
-    page = talk.page()
+    page = session.stdout()
     page.write(comparison.render(found, width=width(), unicode=page.unicode).removesuffix("\n"))
-    if not talk.quiet:
-        talk.beside().write(f"wrote {folder}/  {'  '.join(sorted(comparison.FILES))}")
+    if not session.quiet:
+        session.stderr().write(f"wrote {folder}/  {'  '.join(sorted(comparison.FILES))}")

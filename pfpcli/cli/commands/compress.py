@@ -17,11 +17,11 @@ from pfpcli.cli.options import (
     recovery,
     samples,
     scoring,
+    session,
     takes,
-    talking,
 )
-from pfpcli.cli.session import Talk
-from pfpcli.settings import Settings
+from pfpcli.cli.session import Session
+from pfpcli.settings import CompressSettings
 
 
 @command(
@@ -31,7 +31,7 @@ from pfpcli.settings import Settings
     "pfp compress model.pt --calib ./imgs --keep-of macs --freeze 'head*'",
     "pfp compress model.pt --calib ./imgs --out small --json > run.json",
 )
-@takes(checkpoint, network, images, judging, budget, criterion, samples, scoring, recovery, machine, talk=talking)
-def compress(given: dict[str, Any], *, out: Out = Settings.out, talk: Talk) -> None:
+@takes(checkpoint, network, images, judging, budget, criterion, samples, scoring, recovery, machine, session=session)
+def compress(given: dict[str, Any], *, out: Out = CompressSettings.out, session: Session) -> None:
     """Prune the channels of MODEL, recover its accuracy, and write the smaller network to a run folder."""
-    talk.finish(*talk.run("compress", Settings(**given, out=out)))
+    session.finish(session.run("compress", CompressSettings(**given, out=out)))

@@ -9,10 +9,10 @@ import typer
 
 from pfpcli.cli.app import command
 from pfpcli.cli.flags import OUTPUT, flag, switch
-from pfpcli.cli.options import INPUT, RECOVERY, Epochs, Minutes, machine, takes, talking
-from pfpcli.cli.session import Talk
-from pfpcli.records.reused_settings import network_of, remembered
-from pfpcli.settings import Finetune
+from pfpcli.cli.options import INPUT, RECOVERY, Epochs, Minutes, machine, session, takes
+from pfpcli.cli.session import Session
+from pfpcli.records.reused_settings import network_of, reused_settings
+from pfpcli.settings import FinetuneSettings
 
 IMAGES = "Images"
 
@@ -38,10 +38,10 @@ def _images(
     eval: Annotated[
         Path | None,
         flag(IMAGES, "Folder of images to measure accuracy on. Default: held-out images of --data.", metavar="DIR"),
-    ] = Finetune.eval,
+    ] = FinetuneSettings.eval,
     preprocess: Annotated[
         str | None, flag(IMAGES, "Preset or TOML file. Default: the preprocessing of RUN.", metavar="NAME|FILE")
-    ] = Finetune.preprocess,
+    ] = FinetuneSettings.preprocess,
     no_augment: Annotated[
         bool, switch(IMAGES, "Do not mirror and shift the training images at random.", "--no-augment")
     ] = False,
@@ -50,15 +50,15 @@ def _images(
 
 
 def _training(
-    epochs: Epochs = Finetune.epochs,
-    minutes: Minutes = Finetune.minutes,
-    lr: Annotated[float, flag(RECOVERY, "Highest learning rate of the schedule.", metavar="X")] = Finetune.lr,
+    epochs: Epochs = FinetuneSettings.epochs,
+    minutes: Minutes = FinetuneSettings.minutes,
+    lr: Annotated[float, flag(RECOVERY, "Highest learning rate of the schedule.", metavar="X")] = FinetuneSettings.lr,
     teacher: Annotated[
         Path | None, flag(RECOVERY, "Checkpoint that RUN pruned: learn from its outputs as well.", metavar="MODEL")
-    ] = Finetune.teacher,
+    ] = FinetuneSettings.teacher,
     distill_weight: Annotated[
         float | None, flag(RECOVERY, "Share of the teacher in the loss, 0 to 1. Default: 0.5.", metavar="W")
-    ] = Finetune.distill_weight,
+    ] = FinetuneSettings.distill_weight,
 ) -> dict[str, Any]:
     return {"epochs": epochs, "minutes": minutes, "lr": lr, "teacher": teacher, "distill_weight": distill_weight}
 
@@ -69,14 +69,14 @@ def _training(
     "pfp finetune pfp-runs/model-keep0.40 --data ./train --eval ./test --minutes 10",
     "pfp finetune pfp-runs/model-keep0.40 --data ./train --teacher model.pt",
 )
-@takes(_run, _images, _training, machine, talk=talking)
+@takes(_run, _images, _training, machine, session=session)
 def finetune(
     given: dict[str, Any],
     *,
     out: Annotated[
         Path | None, flag(OUTPUT, "Run folder to write. Default: RUN-finetuned.", metavar="DIR")
-    ] = Finetune.out,
-    talk: Talk,
+    ] = FinetuneSettings.out,
+    session: Session,
 ) -> None:
     """Train the network of RUN with labels and write a new run folder. Weights change only if accuracy rises."""
-    talk.finish(*talk.run("finetune", Finetune(**{**given, **remembered(given)}, out=out)))
+    session.finish(session.run("finetune", FinetuneSettings(**{**given, **reused_settings(given)}, out=out)))

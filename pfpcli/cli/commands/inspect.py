@@ -6,11 +6,11 @@ from typing import Annotated, Any
 
 from pfpcli.cli.app import command
 from pfpcli.cli.flags import OUTPUT, switch
-from pfpcli.cli.options import checkpoint, network, takes, talking
-from pfpcli.cli.session import Talk, width
+from pfpcli.cli.options import checkpoint, network, session, takes
+from pfpcli.cli.session import Session, width
 from pfpcli.errors import CheckFailed, UnsupportedError
 from pfpcli.report import inspection
-from pfpcli.settings import Network
+from pfpcli.settings import NetworkSettings
 
 
 @command(
@@ -19,20 +19,20 @@ from pfpcli.settings import Network
     "pfp inspect weights.pth --arch torchvision:resnet18 --all",
     "pfp inspect model.pt --input-size 3,224,224 --strict",
 )
-@takes(checkpoint, network, talk=talking)
+@takes(checkpoint, network, session=session)
 def inspect(
     given: dict[str, Any],
     *,
     everything: Annotated[bool, switch(OUTPUT, "Show all groups with their tensors, and all ops.", "--all")] = False,
-    talk: Talk,
+    session: Session,
 ) -> None:
     """Show which channels of MODEL can be pruned, which cannot, and why. Writes nothing."""
-    settings = Network(**given)
-    found = talk.run("inspect", settings)
-    if talk.as_json:
-        talk.json(found)
+    settings = NetworkSettings(**given)
+    found = session.run("inspect", settings)
+    if session.as_json:
+        session.json(found)
     else:
-        page = talk.page()
+        page = session.stdout()
         page.write(inspection.render(found, width=width(), everything=everything, unicode=page.unicode).rstrip("\n"))
     if all(group.frozen_reason for group in found.groups):
         raise UnsupportedError(f"{found.model['name']}: nothing in it can be pruned", "the reasons stand above")

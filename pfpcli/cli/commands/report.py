@@ -9,9 +9,9 @@ import typer
 
 from pfpcli.cli.app import command
 from pfpcli.cli.flags import COLORS, OUTPUT, Color, Json, Verbose, switch
-from pfpcli.cli.session import Talk, width
-from pfpcli.records import record
+from pfpcli.cli.session import Session, width
 from pfpcli.records.folders import newest
+from pfpcli.records.reading import read
 from pfpcli.report import REPORTS
 
 
@@ -29,13 +29,13 @@ def report(
     color: Color = COLORS[0],
 ) -> None:
     """Show what a run achieved, which layers became smaller, and what was not pruned."""
-    talk = Talk(as_json, False, verbose, color)
+    session = Session(as_json, False, verbose, color)
     path = run or newest()
-    found = record.read(path)
+    found = read(path)
     if as_json:
-        talk.json(found)
+        session.json(found)
         return
-    page = talk.page()
+    page = session.stdout()
     folder = str(path if path.is_dir() else path.parent)
     text = REPORTS["terminal"](found, folder=folder, width=width(), everything=everything, unicode=page.unicode)
     page.write(text.removesuffix("\n"))

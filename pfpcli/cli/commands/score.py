@@ -6,11 +6,11 @@ from typing import Annotated, Any
 
 from pfpcli.cli.app import command
 from pfpcli.cli.flags import OUTPUT, switch
-from pfpcli.cli.options import checkpoint, criterion, images, machine, network, samples, scoring, takes, talking
-from pfpcli.cli.session import Talk, width
+from pfpcli.cli.options import checkpoint, criterion, images, machine, network, samples, scoring, session, takes
+from pfpcli.cli.session import Session, width
 from pfpcli.errors import InputError
 from pfpcli.report import ranking
-from pfpcli.settings import Rank
+from pfpcli.settings import ScoreSettings
 
 
 @command(
@@ -19,21 +19,21 @@ from pfpcli.settings import Rank
     "pfp score model.pt --calib ./imgs --criterion l1 --csv > scores.csv",
     "pfp score model.pt --calib ./arrays --preprocess none --json",
 )
-@takes(checkpoint, network, images, criterion, samples, scoring, machine, talk=talking)
+@takes(checkpoint, network, images, criterion, samples, scoring, machine, session=session)
 def score(
     given: dict[str, Any],
     *,
     everything: Annotated[bool, switch(OUTPUT, "Show all groups and layers.", "--all")] = False,
     as_csv: Annotated[bool, switch(OUTPUT, "Print every score as CSV: kind, name, channel, score.", "--csv")] = False,
-    talk: Talk,
+    session: Session,
 ) -> None:
     """Score the channels of MODEL and print the scores. Prunes nothing."""
-    if as_csv and talk.as_json:
+    if as_csv and session.as_json:
         raise InputError("--csv --json: two formats", "give one of them")
-    found = talk.run("score", Rank(**given))
-    page = talk.page()
-    if talk.as_json:
-        talk.json(found)
+    found = session.run("score", ScoreSettings(**given))
+    page = session.stdout()
+    if session.as_json:
+        session.json(found)
     elif as_csv:
         page.write(found.csv().removesuffix("\n"))
     else:

@@ -13,12 +13,12 @@ from pfpcli.cli.options import (
     machine,
     network,
     samples,
+    session,
     sparsity,
     takes,
-    talking,
 )
-from pfpcli.cli.session import Talk
-from pfpcli.settings import Sparsity
+from pfpcli.cli.session import Session
+from pfpcli.settings import SparsifySettings
 
 
 @command(
@@ -27,7 +27,7 @@ from pfpcli.settings import Sparsity
     "pfp sparsify model.pt --calib ./imgs --keep 0.3 --criterion sipp-hybrid",
     "pfp sparsify model.pt --calib ./imgs --keep 10% --cut-dead --freeze 'head*'",
 )
-@takes(checkpoint, network, images, samples, judging, sparsity, machine, talk=talking)
-def sparsify(given: dict[str, Any], *, out: Out = Sparsity.out, talk: Talk) -> None:
+@takes(checkpoint, network, images, samples, judging, sparsity, machine, session=session)
+def sparsify(given: dict[str, Any], *, out: Out = SparsifySettings.out, session: Session) -> None:
     """Set single weights of MODEL to zero, bound the error of every layer, and write a run folder."""
-    talk.finish(*talk.run("sparsify", Sparsity(**given, out=out)))
+    session.finish(session.run("sparsify", SparsifySettings(**given, out=out)))

@@ -1,89 +1,50 @@
-"""Warnings: what a user should know about a run that went through, each with what to do about it."""
+"""Warnings: what a user should know about a run that went through, each with what to do about it.
+
+Each function returns a message, or "" where there is nothing to say.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
 
 from pfpcli.channels.groups import Groups
 from pfpcli.channels.reading_layers import Reader
 from pfpcli.exporting.latency import Latency
 from pfpcli.graph.graph import Graph
 from pfpcli.images.calibration import Division
-from pfpcli.jobs.outcome import ExportedFiles, Outcome, SparseOutcome, TunedOutcome
+from pfpcli.jobs.steps.export import ExportedFiles
 from pfpcli.models.load import LoadedModel
 from pfpcli.onnx_io.network import OnnxNetwork
 from pfpcli.onnx_io.untouched import Rest
 from pfpcli.planning.plan import Plan
-from pfpcli.records.record import Quality
+from pfpcli.progress import Console
+from pfpcli.records.parts import Quality
 from pfpcli.scoring.scores import set_size
+from pfpcli.sparsity.sparse import Chosen
+from pfpcli.sparsity.weights import Weights
 
 #: A loss of accuracy or agreement that is worth a warning.
 LOSS = 0.05
 
 
-def warnings_about(outcome: Outcome) -> Iterator[str]:
-    """Everything that is worth a warning."""
-    division, graph = outcome.scored.division, outcome.groups.labelled.graph
-    for message in (
-        _wrong_preprocessing(division, outcome.quality),
-        _lost_quality(outcome.quality),
-        _few_samples(division, outcome.scored.readers, outcome.settings.delta) if outcome.scored.scores.layers else "",
-        *outcome.scored.scores.remarks,
-        _optimistic(division),
-        _budget(outcome.planned),
-        _unknown_ops(outcome.groups),
-        _stops(outcome.source, outcome.written, graph),
-        _fixed_batch(graph),
-        _unused(outcome.source, graph),
-        _exported(outcome.written),
-        _skipped(division),
-        _no_faster(*outcome.timed),
-    ):
+def warn(console: Console, messages: Iterable[str]) -> None:
+    """Pass the messages that are not empty to the console."""
+    for message in messages:
         if message:
-            yield message
+            console.warn(message)
 
 
-def warnings_about_sparse(outcome: SparseOutcome) -> Iterator[str]:
-    """The same for a removal of single weights."""
-    division, graph = outcome.weighed.division, outcome.groups.labelled.graph
-    for message in (
-        _wrong_preprocessing(division, outcome.quality),
-        _lost_quality(outcome.quality),
-        _few_samples(division, outcome.weighed.readers, outcome.settings.delta),
-        _optimistic(division),
-        _empty_layers(outcome),
-        _stops(outcome.source, outcome.written, graph),
-        _fixed_batch(graph),
-        _unused(outcome.source, graph),
-        _exported(outcome.written),
-        _skipped(division),
-    ):
-        if message:
-            yield message
-
-
-def warnings_about_tuned(outcome: TunedOutcome) -> Iterator[str]:
-    """The same for a fine-tuning."""
-    for message in (
-        "" if outcome.training.has_helped else _did_not_help(outcome),
-        _optimistic(outcome.division),
-        _fixed_batch(outcome.groups.labelled.graph),
-        _exported(outcome.written),
-        _skipped(outcome.division),
-    ):
-        if message:
-            yield message
-
-
-def _did_not_help(outcome: TunedOutcome) -> str:
+def did_not_help(run: str) -> str:
+    """Training did not improve the network of a run."""
     return (
-        f"fine-tuning made nothing better, so the weights are those of {outcome.settings.run.name}: train longer "
+        f"fine-tuning made nothing better, so the weights are those of {run}: train longer "
         "(--epochs), more slowly (--lr) or on more images, and see that the class folders are in the order of the "
         "outputs"
     )
 
 
-def _wrong_preprocessing(division: Division, quality: Quality) -> str:
+def wrong_preprocessing(division: Division, quality: Quality) -> str:
+    """The original is no better than guessing on labelled images."""
     classes = len(division.judges.classes or ())
     if quality.metric != "accuracy" or classes < 2 or quality.n < 20:
         return ""
@@ -98,7 +59,8 @@ def _wrong_preprocessing(division: Division, quality: Quality) -> str:
     )
 
 
-def _lost_quality(quality: Quality) -> str:
+def lost_quality(quality: Quality) -> str:
+    """The quality fell by more than `LOSS`."""
     lost = quality.before - quality.after
     if lost < LOSS:
         return ""
@@ -106,7 +68,8 @@ def _lost_quality(quality: Quality) -> str:
     return f"{quality.metric} fell by {100 * lost:.1f} points: {more}"
 
 
-def _few_samples(division: Division, readers: list[Reader], delta: float) -> str:
+def few_samples(division: Division, readers: list[Reader], delta: float) -> str:
+    """The guarantee asks for more scoring images than there are."""
     needed, there = set_size(readers, delta), len(division.scored)
     if there >= needed:
         return ""
@@ -114,36 +77,42 @@ def _few_samples(division: Division, readers: list[Reader], delta: float) -> str
     return f"scored on {there} images; the guarantee asks for {needed}: add images to {name}"
 
 
-def _empty_layers(outcome: SparseOutcome) -> str:
-    pairs = zip(outcome.weighed.weights, outcome.chosen, strict=True)
+def empty_layers(weights: Sequence[Weights], chosen: Sequence[Chosen]) -> str:
+    """Layers have no nonzero weight left."""
+    pairs = zip(weights, chosen, strict=True)
     names = [each.name for each, one in pairs if each.tensor.any() and not (each.tensor * one.factor).any()]
     return f"no weight is left in {', '.join(names)}: keep more (--keep), or --freeze what has to stay" if names else ""
 
 
-def _optimistic(division: Division) -> str:
+def optimistic(division: Division) -> str:
+    """The images that judge the network also scored it."""
     if "optimistic" not in division.source:
         return ""
     return "no images were left to judge the result, so it is judged on the ones that chose it: name others with --eval"
 
 
-def _budget(planned: Plan) -> str:
+def budget_missed(planned: Plan) -> str:
+    """The plan keeps another fraction than was asked for."""
     if planned.is_met:
         return ""
     return f"--keep {planned.budget.keep:g}: the closest plan there is keeps {planned.achieved:.4f}"
 
 
-def _unknown_ops(groups: Groups) -> str:
+def unknown_ops(groups: Groups) -> str:
+    """Ops without a rule froze channels."""
     names = sorted({str(node.target) for node in groups.labelled.unknown})
     return f"no rule for {', '.join(names)}: the channels that reach them were left alone" if names else ""
 
 
-def _fixed_batch(graph: Graph) -> str:
+def fixed_batch(graph: Graph) -> str:
+    """The network takes one batch size only."""
     return "" if graph.dynamic else f"the model fixes its batch size to {graph.batch}; so does what was written"
 
 
-def _stops(source: LoadedModel, written: ExportedFiles, graph: Graph) -> str:
-    if isinstance(source.module, OnnxNetwork):
-        return _rest(source.module.rest, written)
+def stops(model: LoadedModel, exported: ExportedFiles, graph: Graph) -> str:
+    """The network is traced only up to some ops."""
+    if isinstance(model.module, OnnxNetwork):
+        return _untouched_nodes(model.module.rest, exported)
     if not graph.stops:
         return ""
     ops = ", ".join(dict.fromkeys(graph.stops))
@@ -154,23 +123,25 @@ def _stops(source: LoadedModel, written: ExportedFiles, graph: Graph) -> str:
     )
 
 
-def _rest(rest: Rest, written: ExportedFiles) -> str:
+def _untouched_nodes(rest: Rest, exported: ExportedFiles) -> str:
+    """Nodes of an ONNX file are left as they are."""
     if not rest.ops:
         return ""
     ends = "model.onnx and model.pt2 end in front of them"
-    kept = ends if written.exported else "they stay in model.onnx as they are, model.pt2 ends in front of them"
-    timed = "cut or counted" if written.is_whole else "cut, counted or timed"
+    kept = ends if exported.exported else "they stay in model.onnx as they are, model.pt2 ends in front of them"
+    timed = "cut or counted" if exported.is_whole else "cut, counted or timed"
     return (
         f"the network is followed up to {', '.join(rest.ops)}: those nodes and what comes after them "
         f"({len(rest.places)} nodes, {rest.numbers:,} parameters) are not {timed}; {kept}"
     )
 
 
-def _unused(source: LoadedModel, graph: Graph) -> str:
-    if source.program is not None:
+def unused_parameters(model: LoadedModel, graph: Graph) -> str:
+    """Parameters take no part in the forward pass."""
+    if model.program is not None:
         return ""
     used = {name for name, _ in graph.module.named_parameters(remove_duplicate=False)}
-    own = dict(source.module.named_parameters())
+    own = dict(model.module.named_parameters())
     unused = [name for name in own if name not in used]
     numbers = sum(own[name].numel() for name in unused)
     if not unused or len(unused) == len(own):
@@ -181,13 +152,15 @@ def _unused(source: LoadedModel, graph: Graph) -> str:
     )
 
 
-def _exported(written: ExportedFiles) -> str:
-    if not written.exported:
+def exported_anew(exported: ExportedFiles) -> str:
+    """An ONNX graph was exported anew instead of narrowed."""
+    if not exported.exported:
         return ""
-    return f"model.onnx is no longer the graph that came in, but torch's export of it{written.exported}"
+    return f"model.onnx is no longer the graph that came in, but torch's export of it{exported.exported}"
 
 
-def _skipped(division: Division) -> str:
+def skipped_images(division: Division) -> str:
+    """Images were skipped or converted."""
     recorded = division.recorded()
     parts = []
     if recorded["skipped"]:
@@ -197,7 +170,8 @@ def _skipped(division: Division) -> str:
     return "; ".join(parts)
 
 
-def _no_faster(before: Latency, after: Latency) -> str:
+def no_faster(before: Latency, after: Latency) -> str:
+    """The cut network is not faster."""
     if after.median_ms < before.median_ms:
         return ""
     return (

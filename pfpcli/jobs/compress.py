@@ -1,0 +1,168 @@
+"""`pfp compress`: prune a model to a budget and write a run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from pfpcli import processes
+from pfpcli.channels.groups import Groups
+from pfpcli.cutting.cut import Cut
+from pfpcli.cutting.reweight import reweight
+from pfpcli.cutting.verify import TOLERANCE
+from pfpcli.exporting.latency import Latency
+from pfpcli.jobs import warnings
+from pfpcli.jobs.finished import Finished
+from pfpcli.jobs.recorded import cost_row, group_rows, layer_rows, model_row, run_fields
+from pfpcli.jobs.steps.cut import cut_network, verify_cut, write_plan
+from pfpcli.jobs.steps.export import ExportedFiles, export_files, measure_latency
+from pfpcli.jobs.steps.judge import certify_layers, evaluate
+from pfpcli.jobs.steps.open import find_device, open_prunable, resources
+from pfpcli.jobs.steps.plan import make_plan, plan_in_steps
+from pfpcli.jobs.steps.recover import recover_network
+from pfpcli.jobs.steps.score import Scored, score_channels
+from pfpcli.models.load import LoadedModel
+from pfpcli.onnx_io.runtime import ONNX_TOLERANCE
+from pfpcli.planning.plan import Budget, Plan
+from pfpcli.progress import Console
+from pfpcli.records.folders import FILES, run_folder
+from pfpcli.records.parts import Certificate, Quality, Recovered, Verification
+from pfpcli.records.runs import Run
+from pfpcli.recovery.recover import copy_tensors
+from pfpcli.settings import CompressSettings
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The results of all steps; timed: latency before and after, of `batch` inputs at a time."""
+
+    settings: CompressSettings
+    device: torch.device
+    model: LoadedModel
+    groups: Groups
+    scored: Scored
+    planned: Plan
+    made: Cut
+    recovered: list[Recovered]
+    certificate: Certificate
+    quality: Quality
+    verification: Verification
+    exported: ExportedFiles
+    timed: tuple[Latency, Latency]
+    batch: int
+
+
+def compress(settings: CompressSettings, console: Console) -> Finished[Run]:
+    """Compress a model and write a run folder.
+
+    Raises:
+        PfpError: it could not be done; nothing is left behind.
+    """
+    device = find_device(settings.device)
+    with run_folder(settings.out, settings.name) as (folder, name), resources(settings.threads) as scratch:
+        model, calibration, groups = open_prunable(settings, console)
+        scored = score_channels(groups, calibration, settings.criterion, settings, device, console)
+        division, budget = scored.division, budget_of(settings)
+        stepped = None
+        if settings.steps == 1:
+            planned = make_plan(groups, scored, budget, settings, device, console)
+        else:
+            planned, stepped = plan_in_steps(
+                groups,
+                scored,
+                budget,
+                settings,
+                device,
+                console,
+                score=lambda now: score_channels(now, calibration, settings.criterion, settings, device, console),
+                recover=lambda cut: recover_network(cut, division, settings, device, console),
+            )
+        made = cut_network(planned, console)
+        difference = verify_cut(planned, made, division, console)
+        if stepped is not None:
+            copy_tensors(stepped, made.graph)
+        elif planned.is_sampled:
+            reweight(made, planned, scored.readers)
+        recovered = recover_network(made, division, settings, device, console)
+        certificate = certify_layers(planned, scored, settings, device, console)
+        quality = evaluate(groups.labelled.graph, made.graph, division, device, console)
+        processes.finish()
+        write_plan(planned, made, scored.readers, folder)
+        exported = export_files(model, made, division, folder, scratch, console)
+        timed, batch = measure_latency(made.graph, division, exported, settings.threads, console)
+        tolerances = {"cut_vs_masked": TOLERANCE, "onnx_vs_torch": ONNX_TOLERANCE}
+        verification = Verification(difference, exported.onnx_vs_torch, exported.model_pt, tolerances)
+        outcome = Outcome(
+            settings, device, model, groups, scored, planned, made, recovered, certificate, quality, verification,
+            exported, timed, batch,
+        )  # fmt: skip
+        warnings.warn(console, _warnings(outcome))
+        run = _record(outcome, console)
+        (folder / FILES["run"]).write_text(run.json(), encoding="utf-8")
+    return Finished(run, name, exported.module)
+
+
+def budget_of(settings: CompressSettings) -> Budget:
+    """The budget that was asked for."""
+    return Budget(settings.keep, settings.keep_of, settings.epsilon, settings.multiple_of, settings.min_channels)
+
+
+def _record(outcome: Outcome, console: Console) -> Run:
+    """The record of a compression."""
+    settings, planned, scored = outcome.settings, outcome.planned, outcome.scored
+    sizes, timed = outcome.exported.file_bytes, outcome.timed
+    return Run(
+        **run_fields(
+            settings,
+            outcome.groups,
+            scored.division,
+            outcome.quality,
+            outcome.verification,
+            outcome.exported,
+            outcome.device,
+            console,
+        ),
+        model=model_row(outcome.model, scored.division.calibration.size),
+        requested={"keep": planned.budget.keep, "of": planned.budget.of, "epsilon": planned.budget.epsilon},
+        achieved={"keep": round(planned.achieved, 6), "exact": planned.is_met},
+        before=cost_row(planned.before, sizes[0], timed[0]),
+        after=cost_row(planned.after, sizes[1], timed[1]),
+        certificate=outcome.certificate,
+        recovery=outcome.recovered,
+        scoring={
+            "criterion": settings.criterion,
+            "allocate": settings.allocate,
+            "reduce": settings.reduce,
+            "epsilon": planned.epsilon,
+            "delta": settings.delta,
+            "samples": scored.scores.samples,
+        },
+        latency={
+            "threads": settings.threads or torch.get_num_threads(),
+            "runs": timed[0].runs,
+            "batch": outcome.batch,
+        },
+        layers=layer_rows(outcome.made.slicing),
+        groups=group_rows(planned),
+    )
+
+
+def _warnings(outcome: Outcome) -> Iterator[str]:
+    """What a user should know about a compression; "" where there is nothing to say."""
+    scored, graph = outcome.scored, outcome.groups.labelled.graph
+    yield warnings.wrong_preprocessing(scored.division, outcome.quality)
+    yield warnings.lost_quality(outcome.quality)
+    if scored.scores.layers:
+        yield warnings.few_samples(scored.division, scored.readers, outcome.settings.delta)
+    yield from scored.scores.remarks
+    yield warnings.optimistic(scored.division)
+    yield warnings.budget_missed(outcome.planned)
+    yield warnings.unknown_ops(outcome.groups)
+    yield warnings.stops(outcome.model, outcome.exported, graph)
+    yield warnings.fixed_batch(graph)
+    yield warnings.unused_parameters(outcome.model, graph)
+    yield warnings.exported_anew(outcome.exported)
+    yield warnings.skipped_images(scored.division)
+    yield warnings.no_faster(*outcome.timed)

@@ -1,0 +1,46 @@
+"""Judge: measure the errors of layers and the quality of the network on images that did not score."""
+
+from __future__ import annotations
+
+import torch
+
+from pfpcli.activations.quality import compare
+from pfpcli.cutting.certificate import certificate, measure
+from pfpcli.graph.graph import Graph
+from pfpcli.images.calibration import Division
+from pfpcli.jobs.steps.score import Scored
+from pfpcli.planning.plan import Plan
+from pfpcli.progress import Console
+from pfpcli.records.parts import Certificate, Quality
+from pfpcli.settings import ScoringSettings
+
+#: The errors of layers are measured on at most this many images.
+CERTIFIED = 128
+
+
+def certify_layers(
+    planned: Plan, scored: Scored, settings: ScoringSettings, device: torch.device, console: Console
+) -> Certificate:
+    """Bound the error of each layer, and measure it."""
+    with console.step("certify") as step:
+        division = scored.division
+        batches = (images for images, _ in division.judging(planned.groups.labelled.graph.fixed_batch, CERTIFIED))
+        measured, images = measure(planned, scored.readers, batches, device)
+        layers = certificate(
+            planned, scored.readers, scored.scores, reduce=settings.reduce, delta=settings.delta, measured=measured
+        )
+        bounds = [row.bound for row in layers if row.bound is not None]
+        telling = sum(bound < 1 for bound in bounds)
+        about = f"bounds for {telling} of {len(bounds)} layers" if bounds else "no bounds"
+        largest = max((row.measured or 0.0 for row in layers), default=0.0)
+        step.summary = f"{about} · largest error measured {largest:.2g}, {images} {division.source}"
+    return Certificate(settings.delta, images, division.source, layers)
+
+
+def evaluate(whole: Graph, smaller: Graph, division: Division, device: torch.device, console: Console) -> Quality:
+    """Compare two networks."""
+    with console.step("evaluate") as step:
+        quality = compare(whole, smaller, division.judging(whole.fixed_batch), division.source, device)
+        shown = f"{100 * quality.before:.1f} → " if quality.metric == "accuracy" else ""
+        step.summary = f"{quality.metric} {shown}{100 * quality.after:.1f} % · {quality.n} {quality.source}"
+    return quality

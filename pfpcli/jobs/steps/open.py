@@ -1,0 +1,160 @@
+"""Open: load the file, open the images, trace the network. All of it comes before anything is measured."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from pfpcli import processes
+from pfpcli.channels.groups import Groups, group
+from pfpcli.channels.labelling import label
+from pfpcli.errors import CheckFailed, InputError, TraceError
+from pfpcli.graph.graph import Graph
+from pfpcli.graph.trace import from_program, trace
+from pfpcli.images.calibration import Calibration, open_calibration
+from pfpcli.models.load import LoadedModel, from_module, load
+from pfpcli.models.torchscript import script_to_fx
+from pfpcli.onnx_io.network import OnnxNetwork
+from pfpcli.onnx_io.runtime import ONNX_TOLERANCE, onnx_vs_torch
+from pfpcli.planning.plan import nothing_to_prune
+from pfpcli.progress import Console
+from pfpcli.settings import CalibrationSettings, InMemoryModel, NetworkSettings
+
+
+def open_network(settings: CalibrationSettings, console: Console) -> tuple[LoadedModel, Calibration, Groups]:
+    """Load the file, open the images and trace the network.
+
+    Raises:
+        CheckFailed: there are ops without a rule, and --strict refuses them.
+    """
+    model = load_model(settings, console)
+    calibration = open_images(settings, model, console)
+    groups = trace_groups(model, calibration.size, settings, console)
+    unknown = unknown_ops(groups)
+    if settings.strict and unknown:
+        names = ", ".join(f"{op} ×{count}" for op, count in unknown.items())
+        raise CheckFailed(f"--strict: no rule for {names}", "what they hold back: `pfp inspect MODEL`")
+    return model, calibration, groups
+
+
+def open_prunable(settings: CalibrationSettings, console: Console) -> tuple[LoadedModel, Calibration, Groups]:
+    """Do as `open_network`, and refuse a network in which every channel is frozen.
+
+    Raises:
+        UnsupportedError: nothing can be pruned.
+    """
+    model, calibration, groups = open_network(settings, console)
+    if not groups.prunable:
+        raise nothing_to_prune(groups)
+    return model, calibration, groups
+
+
+def load_model(settings: NetworkSettings, console: Console) -> LoadedModel:
+    """Load the file, or take over the module in memory."""
+    with console.step("load") as step:
+        if isinstance(settings.model, InMemoryModel):
+            model = from_module(settings.model.module, settings.model.name)
+        else:
+            model = load(settings.model, arch=settings.arch, arch_kwargs=settings.arch_kwargs, trust=settings.trust)
+        step.summary = f"{model.name} · {model.kind.replace('_', ' ')}"
+    return model
+
+
+def open_images(settings: CalibrationSettings, model: LoadedModel, console: Console) -> Calibration:
+    """Open the calibration folders and check that they fit the network."""
+    with console.step("images") as step:
+        calibration = open_calibration(settings, model)
+        classes = f" in {len(calibration.images.classes)} classes" if calibration.images.classes else ", no labels"
+        used = calibration.preprocess.describe(calibration.size)
+        step.summary = f"{len(calibration.images)} images{classes} · {used}"
+    return calibration
+
+
+def trace_groups(model: LoadedModel, size: tuple[int, ...], settings: NetworkSettings, console: Console) -> Groups:
+    """Trace the network and find the groups of its channels.
+
+    Args:
+        model: the network.
+        size: shape of one input, without the batch.
+        settings: which channels are frozen.
+        console: shows the step.
+    """
+    with console.step("trace") as step:
+        graph = _traced(model, size, settings)
+        groups = group(label(graph), settings.freeze, exact_only=settings.exact_only)
+        ops = sum(node.op == "call_function" for node in graph.nodes)
+        frozen = len(groups.groups) - len(groups.prunable)
+        step.summary = f"{ops} ops · {len(groups.groups)} groups, {len(groups.prunable)} prunable, {frozen} frozen"
+    return groups
+
+
+def unknown_ops(groups: Groups) -> dict[str, int]:
+    """Op without a rule -> how often it is called."""
+    return dict(Counter([*groups.labelled.graph.unread, *(str(node.target) for node in groups.labelled.unknown)]))
+
+
+def find_device(wanted: str) -> torch.device:
+    """The device that was asked for.
+
+    Raises:
+        InputError: torch finds no such device.
+    """
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if wanted == "auto":
+        wanted = next(name for name, there in available.items() if there)
+    if not available[wanted]:
+        raise InputError(f"--device {wanted}: torch finds no such device here", "use `--device auto` or `--device cpu`")
+    return processes.own(torch.device(wanted))
+
+
+@contextmanager
+def resources(threads: int | None) -> Iterator[Path]:
+    """A scratch folder, and the number of CPU threads of torch, for the time of a job; threads: None uses all cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            yield Path(scratch)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _traced(model: LoadedModel, size: tuple[int, ...], settings: NetworkSettings) -> Graph:
+    generator = torch.Generator().manual_seed(0)
+    # torch.export takes a batch of one for a constant
+    example = (torch.randn(model.batch or 2, *size, generator=generator),)
+    if model.program is not None:
+        return from_program(model.program, example)
+    if isinstance(model.module, OnnxNetwork):
+        rest = model.module.rest
+        graph = replace(trace(model.module, example), stops=rest.ops, unread=rest.unknown)
+        assert isinstance(settings.model, Path)
+        _check_reading(graph, model.module, settings.model)
+        return graph
+    if not isinstance(model.module, torch.jit.ScriptModule):
+        return trace(model.module, example)
+    try:
+        return trace(script_to_fx(model.module, example), example, model.module)
+    except TraceError:  # a script that fixes its batch size is traced with one input
+        return trace(script_to_fx(model.module, (example[0][:1],)), (example[0][:1],), model.module)
+
+
+def _check_reading(graph: Graph, network: OnnxNetwork, file: Path) -> None:
+    """Refuse an ONNX file for which onnxruntime computes other outputs than pfp."""
+    try:
+        difference = onnx_vs_torch(network.as_read(file), graph, graph.example)
+    except Exception as error:
+        said = str(error).strip().partition("\n")[0]
+        raise InputError(f"{file.name}: onnxruntime does not run it ({said})", "export it again") from error
+    if difference > ONNX_TOLERANCE:
+        raise CheckFailed(
+            f"{file.name}: what pfp makes of it differs from onnxruntime by {difference:.1e} "
+            f"(at most {ONNX_TOLERANCE:.0e} expected)",
+            "pass the checkpoint it was exported from",
+        )

@@ -1,0 +1,148 @@
+"""Plan: measure what each group loses when it is narrowed, and choose how many channels each group keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+
+from pfpcli.activations.task import Task
+from pfpcli.channels.cost import count
+from pfpcli.channels.groups import Group, Groups, group
+from pfpcli.channels.labelling import label
+from pfpcli.channels.slicing import Slicing
+from pfpcli.cutting.cut import Cut, cut
+from pfpcli.cutting.plan_file import PlanFile
+from pfpcli.cutting.reweight import reweight
+from pfpcli.graph.graph import Graph
+from pfpcli.jobs import cache
+from pfpcli.jobs.steps.score import Scored
+from pfpcli.planning.curves import MEASURED, Curve, curves
+from pfpcli.planning.plan import Budget, Plan, orders, plan
+from pfpcli.progress import Console
+from pfpcli.scoring.criteria import CRITERIA
+from pfpcli.settings import CompareCriteriaSettings, CompressSettings
+
+#: Settings that say how a budget is divided among the groups.
+Allocating = CompressSettings | CompareCriteriaSettings
+
+
+def make_plan(
+    groups: Groups, scored: Scored, budget: Budget, settings: Allocating, device: torch.device, console: Console
+) -> Plan:
+    """Measure the curves, if the allocator needs them, and plan."""
+    measured: list[Curve] = []
+    if settings.allocate in MEASURED and budget.epsilon is None and budget.keep < 1:
+        ordered = orders(groups, scored.scores, budget)
+        measured = measure_curves(groups, scored, ordered, settings, device, console)
+    with console.step("plan") as step:
+        planned = plan(
+            groups,
+            scored.scores,
+            budget,
+            allocate=settings.allocate,
+            select=CRITERIA[scored.criterion].select,
+            delta=settings.delta,
+            seed=settings.seed,
+            curves=measured,
+        )
+        what = {"params": "parameters", "macs": "MACs"}[budget.of]
+        asked = f"asked {100 * budget.keep:.4g} %" if budget.epsilon is None else f"asked ε ≤ {budget.epsilon:g}"
+        epsilon = f" → ε = {planned.epsilon:.3g}" if planned.epsilon is not None and budget.epsilon is None else ""
+        step.summary = f"keep {100 * planned.achieved:.1f} % of the {what}, {asked}{epsilon}"
+    return planned
+
+
+def measure_curves(
+    groups: Groups,
+    scored: Scored,
+    ordered: list[tuple[Group, NDArray[Any]]],
+    settings: Allocating,
+    device: torch.device,
+    console: Console,
+) -> list[Curve]:
+    """Measure what each group loses at a few widths, or read the curves from the cache.
+
+    Args:
+        groups: the groups of the network.
+        scored: the scores, and the images to measure on.
+        ordered: (group, int64[positions, parts]): its units in the order in which they are kept.
+        settings: of the job.
+        device: where to compute.
+        console: shows the step.
+    """
+    with console.step("curves") as step:
+        graph, division = groups.labelled.graph, scored.division
+        key = cache.key_of_curves(scored.key, ordered) if scored.key else ""
+        found = cache.load_curves(key) if key else None
+        before = "" if found is None else "cached: "
+        if found is None:
+            total, batch = len(division.scored), graph.fixed_batch
+            task = Task(
+                groups,
+                scored.readers,
+                lambda: division.scoring(batch),
+                device,
+                seed=settings.seed,
+                progress=lambda done: step.progress(done, total, "images"),
+            )
+            found = curves(task, ordered, count(graph).macs)
+            if key:
+                cache.save_curves(key, found)
+        widths = sum(len(curve.kept) for curve in found)
+        step.summary = f"{before}{len(found)} groups at {widths} widths, allocated by {settings.allocate}"
+    return found
+
+
+def plan_in_steps(
+    groups: Groups,
+    scored: Scored,
+    budget: Budget,
+    settings: CompressSettings,
+    device: torch.device,
+    console: Console,
+    *,
+    score: Callable[[Groups], Scored],
+    recover: Callable[[Cut], object],
+) -> tuple[Plan, Graph]:
+    """Plan in several steps: cut, recover, score what is left, and go on. The last cut is not recovered here.
+
+    The fractions kept after the steps fall geometrically.
+
+    Args:
+        groups: the groups of the original network.
+        scored: its scores.
+        budget: how much to keep after the last step.
+        settings: of the job.
+        device: where to compute.
+        console: shows the steps.
+        score: scores a network that a step has left.
+        recover: recovers a network that a step has cut.
+
+    Returns:
+        (one plan for the original network, the network that the steps have made).
+    """
+    graph, groups_now, scored_now = groups.labelled.graph, groups, scored
+    names = [str(node.target) for node in graph.nodes if node.op == "get_attr"]
+    whole, joined = getattr(count(graph), budget.of), None
+    for step in range(1, settings.steps + 1):
+        keep = budget.keep ** (step / settings.steps)
+        left = min(1.0, keep * whole / getattr(count(groups_now.labelled.graph), budget.of))
+        # A convolution whose groups keep one channel each becomes a depthwise one, which can drop whole groups.
+        part = 1 if step == settings.steps else 2
+        part_budget = replace(budget, keep=left, min_part=part)
+        planned = make_plan(groups_now, scored_now, part_budget, settings, device, console)
+        made = cut(groups_now.labelled, planned.alive)
+        reweight(made, planned, scored_now.readers)
+        file = PlanFile.of_plan(planned, made.slicing, scored_now.readers).only(names)
+        joined = file if joined is None else joined.then(file)
+        if step < settings.steps:
+            so_far = Slicing(groups.labelled, joined.plan(groups, scored.readers).alive)
+            recover(Cut(so_far, made.graph))
+            groups_now = group(label(made.graph), settings.freeze, exact_only=settings.exact_only)
+            scored_now = score(groups_now)
+    assert joined is not None
+    return replace(joined.plan(groups, scored.readers), budget=budget), made.graph

@@ -1,0 +1,55 @@
+"""Recover: run the recovery methods on the cut network, one after the other."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import torch
+
+from pfpcli.cutting.cut import Cut
+from pfpcli.images.calibration import Division
+from pfpcli.jobs import cache
+from pfpcli.progress import Console
+from pfpcli.records.parts import Recovered
+from pfpcli.recovery.methods import RECOVERIES
+from pfpcli.recovery.recover import recover
+from pfpcli.recovery.task import RecoveryTask, TrainingLimits
+from pfpcli.settings import CompressSettings
+from pfpcli.settings.checks import most_epochs
+
+
+def recover_network(
+    made: Cut, division: Division, settings: CompressSettings, device: torch.device, console: Console
+) -> list[Recovered]:
+    """Recover a cut network in place by the methods that were asked for; a whole network is left as it is.
+
+    Args:
+        made: the cut network and how it was made.
+        division: the images that it is fitted to, and those that check it.
+        settings: the methods, and the limits of training, which the cuts of a job share.
+        device: where to compute.
+        console: shows a step for each method.
+    """
+    if not any(map(made.slicing.is_cut, made.slicing.labelled.graph.nodes)):
+        return []
+    return [_recover(method, made, division, settings, device, console) for method in settings.recover]
+
+
+def _recover(
+    method: str, made: Cut, division: Division, settings: CompressSettings, device: torch.device, console: Console
+) -> Recovered:
+    with console.step("recover") as step:
+        minutes = None if settings.minutes is None else settings.minutes / settings.steps
+        epochs = most_epochs(settings.epochs, settings.minutes)
+        trains = RECOVERIES[method].trains
+        state = cache.training(made.graph, division, epochs, minutes, settings.seed) if trains else None
+        limits = TrainingLimits(epochs, minutes, settings.seed, state)
+        with nullcontext() if state is None else console.resumable(state):
+            found = recover(method, RecoveryTask(made, division, device, limits, step.progress))
+        if found.before is None or found.after is None:
+            figures = "no images to check it on"
+        else:
+            undone = ", undone" if found.undone else ""
+            figures = f"{found.metric} {100 * found.before:.1f} → {100 * found.after:.1f} %{undone}"
+        step.summary = f"{method} on {found.images} images · {figures}"
+    return found

@@ -1,0 +1,47 @@
+"""Checks of values that several commands have. Each raises an InputError that names the flag."""
+
+from __future__ import annotations
+
+from math import isfinite
+
+from pfpcli.errors import InputError
+
+#: Training sees all images this many times, where neither --epochs nor --minutes sets a limit.
+EPOCHS = 30
+
+
+def check_keep(flag: str, keep: float) -> None:
+    """Refuse a fraction to keep that is not above 0 and at most 1."""
+    if not (isfinite(keep) and 0 < keep <= 1):
+        raise InputError(
+            f"{flag} {keep:g}: expected a fraction above 0 and at most 1",
+            "keep two fifths of the parameters with `--keep 0.4` or `--keep 40%`",
+        )
+
+
+def check_delta(delta: float) -> None:
+    """Refuse a probability that is not between 0 and 1."""
+    if not 0 < delta < 1:
+        raise InputError(f"--delta {delta:g}: expected a probability above 0 and below 1", "e.g. --delta 1e-9")
+
+
+def check_training_limits(epochs: int | None, minutes: float | None) -> None:
+    """Refuse limits under which nothing would be trained."""
+    if epochs is not None and epochs < 1:
+        raise InputError(f"--epochs {epochs}: expected a whole number from 1 up")
+    if minutes is not None and not (isfinite(minutes) and minutes > 0):
+        raise InputError(f"--minutes {minutes:g}: expected a number above 0")
+
+
+def check_allocate(allocate: str, bounds_errors: bool, criterion: str) -> None:
+    """Refuse the allocator of PFP for a criterion that bounds no error."""
+    if allocate == "pfp" and not bounds_errors:
+        raise InputError(
+            f"--allocate pfp: criterion {criterion} bounds no error",
+            "use --criterion pfp with it, or another of --allocate",
+        )
+
+
+def most_epochs(epochs: int | None, minutes: float | None) -> int | None:
+    """The largest number of epochs that training may take; None where only time limits it."""
+    return EPOCHS if epochs is None and minutes is None else epochs

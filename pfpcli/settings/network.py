@@ -1,0 +1,100 @@
+"""Settings of the network: what to load, and which channels may be cut."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from pfpcli.errors import InputError
+from pfpcli.planning.allocations import ALLOCATIONS
+from pfpcli.scoring.criteria import CRITERIA
+
+#: Setting -> the values it may have, where they are fixed.
+CHOICES: dict[str, tuple[str, ...]] = {
+    "keep_of": ("params", "macs"),
+    "allocate": tuple(ALLOCATIONS),
+    "criterion": tuple(CRITERIA),
+    "reduce": ("sum", "max"),
+    "device": ("auto", "cpu", "cuda", "mps"),
+}
+#: Settings that count something, and are at least 1.
+_COUNTS = ("samples", "steps", "multiple_of", "min_channels", "threads")
+
+
+@dataclass(frozen=True, eq=False)
+class InMemoryModel:
+    """A module that the caller of the Python API has in memory, in the place of a file.
+
+    Attributes:
+        module: a `torch.nn.Module`; it is copied, not changed.
+        name: the name it has in reports and folders: the name of its class.
+    """
+
+    module: Any
+    name: str
+
+    @property
+    def stem(self) -> str:
+        """The name without a suffix, as a path has it."""
+        return self.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkSettings:
+    """What to load, and which channels may be cut. `pfp inspect` needs nothing else.
+
+    Attributes:
+        model: path of the checkpoint, or a module in memory.
+        arch: what builds the network of a state dict, e.g. "torchvision:resnet18".
+        arch_kwargs: keyword arguments for `arch`.
+        trust: load pickles that name classes outside the allow-list.
+        input_size: (C, H, W), or any shape without the batch, where the file does not say.
+        freeze: dotted-name globs; no channel of a layer that matches is dropped.
+        exact_only: freeze channels that a statistic is taken across.
+        strict: refuse networks with ops that have no rule.
+    """
+
+    model: Path | InMemoryModel
+    arch: str | None = None
+    arch_kwargs: dict[str, Any] | None = None
+    trust: bool = False
+    input_size: tuple[int, ...] | None = None
+    freeze: tuple[str, ...] = ()
+    exact_only: bool = False
+    strict: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse values that no step could use, before anything is loaded."""
+        if self.input_size is not None and min(self.input_size, default=0) < 1:
+            raise InputError(
+                f"--input-size {','.join(map(str, self.input_size))}: expected sizes from 1 up",
+                "for example `--input-size 3,224,224`",
+            )
+        for name, choices in self.choices().items():
+            value = getattr(self, name, choices[0])
+            if value not in choices:
+                raise InputError(f"--{name.replace('_', '-')} {value}: expected one of {', '.join(choices)}")
+        for name in _COUNTS:
+            value = getattr(self, name, None)
+            if value is not None and value < 1:
+                raise InputError(f"--{name.replace('_', '-')} {value}: expected a whole number from 1 up")
+
+    @classmethod
+    def choices(cls) -> dict[str, tuple[str, ...]]:
+        """Setting -> the values it may have, where they are fixed."""
+        return CHOICES
+
+    def recorded(self) -> dict[str, Any]:
+        """The settings as plain values for the record. Of a path only the last part is recorded: it is private."""
+        out: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Path | InMemoryModel):
+                value = value.name
+            elif isinstance(value, tuple):
+                value = list(value)
+            elif field.name == "preprocess" and value is not None:
+                value = Path(value).name
+            out[field.name] = value
+        return out
