@@ -1,6 +1,7 @@
-"""Augment: images as they might have been, for training on few of them.
+"""Augment: random changes of training images.
 
-Each takes float[B, C, H, W] and a generator on the CPU; what is no batch of images stays as it is.
+Each function takes a batch, float[B, C, H, W], and a random generator on the CPU. A batch of another rank is returned
+unchanged.
 """
 
 from __future__ import annotations
@@ -9,16 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-#: The part of a side that an image is shifted by, at most.
+#: The largest shift, as a fraction of the side.
 _SHIFT = 1 / 8
-#: Radians that it is turned by, at most; and the smallest and largest part of it that is shown.
+#: The largest rotation in radians, and the range of the visible fraction of a side.
 _TURN, _SHOWN = 0.175, (0.8, 1.05)
-#: How much its contrast changes, relative, and the level of each channel, in standard deviations, at most.
+#: The largest relative change of contrast, and the largest change of a channel's level in standard deviations.
 _CONTRAST, _LEVEL = 0.2, 0.2
 
 
 def moved(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Each mirrored or not, and shifted by up to an eighth of its side; outside of it is its reflection."""
+    """Mirror each image with probability 1/2 and shift it by up to an eighth of its side, with reflected borders."""
     if x.dim() != 4:
         return x
     high, wide = (int(side * _SHIFT) for side in x.shape[2:])
@@ -34,7 +35,7 @@ def moved(x: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def altered(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Each turned and zoomed a little, its contrast and the level of its channels changed."""
+    """Rotate and zoom each image a little, and change its contrast and the levels of its channels."""
     if x.dim() != 4:
         return x
     count, channels = x.shape[:2]
@@ -52,12 +53,12 @@ def altered(x: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def mixed(x: Tensor, generator: torch.Generator) -> Tensor:
-    """A third of them as they are, a third blended with another of the batch, a third with a patch of another.
+    """Keep each image, blend it with another one, or paste a patch of another one into it, with probability 1/3 each.
 
-    The share of the other is drawn uniformly. There are no labels to mix: the original says what it makes of it.
+    The share of the other image is uniform on [0, 1]. No labels need mixing: the original network labels the mixture.
 
-    Sources: Zhang et al., mixup: Beyond Empirical Risk Minimization, ICLR 2018; Yun et al., CutMix, ICCV 2019; both on
-    the inputs alone, as Beyer et al., Knowledge distillation: A good teacher is patient and consistent, CVPR 2022.
+    Sources: Zhang et al., mixup: Beyond Empirical Risk Minimization, ICLR 2018; Yun et al., CutMix, ICCV 2019; both
+    only on the inputs, as in Beyer et al., Knowledge distillation: A good teacher is patient and consistent, CVPR 2022.
     """
     if x.dim() != 4 or len(x) < 2:
         return x

@@ -1,4 +1,4 @@
-"""Batch norms of a cut network get the mean and the spread that they put out in the original one."""
+"""Batch norms: give the results of a cut network's batch norms the mean and spread they have in the original."""
 
 from __future__ import annotations
 
@@ -8,28 +8,36 @@ from torch.fx.node import Node
 
 from pfpcli import processes
 from pfpcli.graph.calls import bind
-from pfpcli.recovery.lockstep import Lockstep
-from pfpcli.recovery.tail import NORMS
+from pfpcli.recovery.call_by_call import recover_calls
+from pfpcli.recovery.epilogue import NORMS
+from pfpcli.recovery.paired_run import PairedRun
+from pfpcli.recovery.task import RecoveryTask
+
+
+def recalibrate(task: RecoveryTask) -> int:
+    """Replace the running statistics of the batch norms; returns the number of images."""
+    return recover_calls(task, Recalibrate)
 
 
 class Recalibrate:
-    """Visits the batch norms of a cut network and takes their running statistics again.
+    """A visitor of the calls of a cut network that replaces the running statistics of its batch norms.
 
-    With x what one reads in the original network and x_hat in the cut one, per channel over images and positions:
+    With x the input of a batch norm in the original and x_hat its input in the cut network, for each channel, over
+    images and positions:
 
         r = std(x_hat) / std(x),    sqrt(var' + eps) = r sqrt(var + eps),    mean' = mean(x_hat) - r (mean(x) - mean)
 
-    so that nothing changes where x_hat = x.
+    The statistics stay the same where x_hat = x.
 
     Args:
-        pair: the networks side by side.
+        pair: both networks.
     """
 
-    def __init__(self, pair: Lockstep) -> None:
+    def __init__(self, pair: PairedRun) -> None:
         self._pair = pair
 
     def __call__(self, node: Node) -> None:
-        """Take the statistics of a call, if it has any."""
+        """Replace the running statistics of a call, if it is a batch norm with such statistics."""
         if str(node.target) not in NORMS:
             return
         given, x = bind(node), node.args[0]
@@ -43,11 +51,11 @@ class Recalibrate:
 
 
 def _moments(batches: list[Tensor], like: Tensor) -> tuple[Tensor, Tensor]:
-    """(mean, standard deviation) of each channel: float64[C].
+    """The mean and the standard deviation of each channel, float64[C] each, over the batches of all processes.
 
     Args:
-        batches: float[N, C, ...] each, of this process; there may be none.
-        like: float[C].
+        batches: float[N, C, ...] each, of this process; may be empty.
+        like: float[C], a tensor on the device of the batches.
     """
     rows = [x.movedim(1, 0).flatten(1) for x in batches]
     none = torch.zeros_like(like, dtype=torch.float64)

@@ -1,8 +1,9 @@
-"""Tail: what happens to the result of a layer, value by value, before anything else reads it.
+"""Epilogue: the element-wise operations between the result of a layer and the next call that reads it.
 
     clip(scale * y + shift + share * other)
 
-by batch norms, by an addition (the end of a residual branch), and by an op that clips (ReLU), each of them or none.
+y is the result of the layer. Batch norms set scale and shift, an addition (the end of a residual branch) sets other and
+share, and a clipping activation (ReLU) sets the limits. Each of the three may be missing.
 """
 
 from __future__ import annotations
@@ -18,22 +19,23 @@ from torch.fx.node import Node
 from pfpcli.channels import rules
 from pfpcli.graph.calls import bind
 from pfpcli.graph.graph import is_tensor
-from pfpcli.recovery.lockstep import Lockstep
+from pfpcli.recovery.paired_run import PairedRun
 
-#: Calls that take running statistics.
+#: Ops that normalise with running statistics.
 NORMS = ("aten.batch_norm.default", "aten._native_batch_norm_legit_no_training.default")
-#: A channel that is scaled by less than this makes nothing good.
+#: A channel with a smaller scale cannot compensate for anything: the division by the scale would explode.
 _TINY = 1e-6
 
 
 @dataclass(frozen=True)
-class Tail:
-    """What follows a layer of a cut network.
+class Epilogue:
+    """The operations that follow a layer of a cut network.
 
     Attributes:
         scale, shift, share: float[C, 1, ...] or float[].
-        other: what is added, None where nothing is, or nothing that both networks have computed by then.
-        limits: what the sum is clipped to, (-inf, inf) where it is not.
+        other: the node that is added; None if there is no addition, or if one of the networks has not computed the
+            other summand yet.
+        limits: the smallest and the largest value of the clipped sum; (-inf, inf) without clipping.
     """
 
     scale: Tensor
@@ -43,16 +45,16 @@ class Tail:
     limits: tuple[float, float] = (-inf, inf)
 
     @classmethod
-    def of(cls, node: Node, pair: Lockstep) -> Tail:
-        """Follow the result of a call, as long as there is one call that reads it."""
+    def of(cls, node: Node, pair: PairedRun) -> Epilogue:
+        """Follow the result of a call for as long as exactly one call reads it."""
         found, here = cls(torch.ones(()), torch.zeros(()), torch.ones(())), node
         while len(here.users) == 1:
             user = next(iter(here.users))
             rule = rules.find(user.target) if user.op == "call_function" else None
             if str(user.target) in NORMS and user.args[0] is here:
-                found = found._normed(user, pair)
+                found = found._after_norm(user, pair)
             elif str(user.target) == "aten.add.Tensor" and not user.kwargs and found.other is None:
-                other = _added(user, here, pair)
+                other = _other_summand(user, here, pair)
                 if other is None:
                     break
                 found = replace(found, other=other)
@@ -63,8 +65,8 @@ class Tail:
             here = user
         return found
 
-    def _normed(self, norm: Node, pair: Lockstep) -> Tail:
-        """With a batch norm after it."""
+    def _after_norm(self, norm: Node, pair: PairedRun) -> Epilogue:
+        """This epilogue, extended by a batch norm."""
         given = bind(norm)
         rank: int = given["input"].meta["val"].dim()
         tensors = {
@@ -78,15 +80,15 @@ class Tail:
 
     @property
     def is_clipped(self) -> bool:
-        """Whether there are values that make no difference."""
+        """Whether the sum is clipped."""
         return self.limits != (-inf, inf)
 
-    def wanted(self, pair: Lockstep, made: list[Tensor]) -> Iterator[Tensor]:
-        """What the layer should put out so that the sum is what it was, batch by batch.
+    def targets(self, pair: PairedRun, made: list[Tensor]) -> Iterator[Tensor]:
+        """The results of the layer that make the sum equal to the original's sum, one for each batch.
 
         Args:
-            pair: the networks, at the call.
-            made: what the original has put out.
+            pair: both networks, at the call.
+            made: the original's results of the layer, one for each batch.
         """
         if self.other is None:
             yield from made
@@ -95,31 +97,38 @@ class Tail:
         for y, before, now in zip(made, pair.original(self.other), pair.now(self.other), strict=True):
             yield y + per * (before - now)
 
-    def sums(self, pair: Lockstep, made: list[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """(what is clipped in the original, what is added to `scale * y` in the cut network), batch by batch."""
+    def sums(self, pair: PairedRun, made: list[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """For each batch: the original's sum before clipping, and what the cut network adds to `scale * y`.
+
+        Args:
+            pair: both networks, at the call.
+            made: the original's results of the layer, one for each batch.
+        """
         none = [torch.zeros(())] * len(made)
         before, now = (none, none) if self.other is None else (pair.original(self.other), pair.now(self.other))
         for y, there, here in zip(made, before, now, strict=True):
             was = self.scale * y + self.shift + self.share * there.to(y.device)
             yield was, (self.shift + self.share * here.to(y.device)).expand_as(was)
 
-    def missed(self, was: Tensor, now: Tensor, scale: Tensor) -> Tensor:
-        """What the layer lacks so that the sum, clipped, is what it was: 0 where it is clipped to the same already.
+    def residual(self, was: Tensor, now: Tensor, scale: Tensor) -> Tensor:
+        """What the layer's result lacks for the clipped sums of both networks to be equal.
+
+        The residual is 0 where both sums are clipped to the same limit.
 
         Args:
-            was: the sum in the original.
-            now: in the cut network.
-            scale: that of the tail; all three have one shape.
+            was: the original's sum before clipping.
+            now: the cut network's sum before clipping.
+            scale: the scale of the epilogue; all three tensors have the same shape.
         """
         low, high = self.limits
         wanted = torch.where(was <= low, now.clamp(max=low), torch.where(was >= high, now.clamp(min=high), was))
         return torch.where(scale.abs() > _TINY, (wanted - now) / scale, 0.0)
 
 
-def _added(call: Node, here: Node, pair: Lockstep) -> Node | None:
-    """What an addition adds; None where that is of another shape or not computed yet.
+def _other_summand(call: Node, here: Node, pair: PairedRun) -> Node | None:
+    """The other summand of an addition; None if its shape differs or if it is not computed yet.
 
-    In the latter case it is the other that makes good what this one lacks.
+    If the other summand is not computed yet, its own layer will compensate for the error of this branch.
     """
     others = [each for each in call.args if each is not here]
     other = others[0] if len(others) == 1 else None

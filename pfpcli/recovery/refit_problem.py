@@ -1,0 +1,71 @@
+"""Refit problem: the least squares problem of one weight, and the choice of its ridge."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from torch import Tensor
+
+from pfpcli.activations.least_squares import Dual, Normal
+
+#: One batch in CHECKED only judges the choices of lambda.
+CHECKED = 4
+#: The largest number of rows is ROWS for each column, but at least FEWEST. Further positions are left out at random.
+ROWS, FEWEST = 64, 1 << 16
+#: A layer with more columns is solved by its rows, of which it holds as many numbers as X'X of this size has.
+WIDEST = 8192
+
+_Sums = TypeVar("_Sums", Normal, Dual)
+
+
+@dataclass
+class Problem(Generic[_Sums]):
+    """The least squares problem of one weight. Rows are added to it batch by batch.
+
+    Attributes:
+        start: float64[G, K, O], the weights before the refit.
+        positions: the largest number of positions of each image.
+        fitted: the rows that the weights are fitted to.
+        checked: the rows that judge the choices of lambda.
+    """
+
+    start: Tensor
+    positions: int
+    fitted: _Sums
+    checked: _Sums
+
+    def add(self, batch: int, x: Tensor, y: Tensor) -> None:
+        """Add the rows of a batch: x float64[G, M, K + 1], y float64[G, M, O]; batch is its index."""
+        (self.checked if batch % CHECKED == CHECKED - 1 else self.fitted).add(x, y)
+
+    @property
+    def both(self) -> _Sums:
+        """All rows of all processes."""
+        return self.fitted.of_all() + self.checked.of_all()
+
+    def ridge(self, ridges: tuple[float, ...], *, intercept: bool) -> float | None:
+        """The lambda that predicts the checked rows best; None keeps the weights. It is the same in all processes."""
+        fitted, checked = self.fitted.of_all(), self.checked.of_all()
+        choices: list[float | None] = [None, *ridges]
+        if len(choices) == 1 or checked.is_empty:
+            return choices[len(choices) // 2]
+        errors = fitted.errors(checked, self.start, choices, intercept=intercept)
+        return choices[errors.index(min(errors))]
+
+
+def open_problem(matrix: Tensor, images: int, positions: int) -> Problem[Normal] | Problem[Dual]:
+    """A problem without rows.
+
+    Args:
+        matrix: float64[G, O, J, R], the weights.
+        images: the number of images whose rows will be added.
+        positions: the number of positions at which the layer reads each image.
+    """
+    start = matrix.permute(0, 2, 3, 1).flatten(1, 2)
+    groups, columns, outputs = start.shape
+    most = max(FEWEST, ROWS * columns) if columns <= WIDEST else WIDEST**2 // columns
+    positions = max(1, min(positions, -(-most // max(1, images))))
+    if columns > WIDEST or images * positions < columns:
+        return Problem(start, positions, Dual([]), Dual([]))
+    return Problem(start, positions, *(Normal.empty(groups, columns, outputs, matrix.device) for _ in range(2)))

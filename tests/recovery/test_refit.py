@@ -1,0 +1,250 @@
+"""Refit: least squares for the weights and biases of a cut network's layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import traced
+from pfpcli.channels.groups import Groups
+from pfpcli.channels.slicing import Slicing
+from pfpcli.cutting.cut import Cut, cut
+from pfpcli.graph.graph import Graph
+from pfpcli.recovery import epilogue, refit, refit_problem
+from pfpcli.recovery.paired_run import PairedRun
+from pfpcli.recovery.refit import Refit
+from properties import random_drop
+from refits import COUNT, distance, dropped, grouped, recovered
+from zoo import Calls, conv
+from zoo_blocks import NETS
+
+
+def means(pair: PairedRun) -> Refit:
+    return Refit(pair, weights=False)
+
+
+@pytest.mark.parametrize("widest", [refit_problem.WIDEST, 1])
+def test_a_channel_that_others_make_up_is_recovered_exactly(widest: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refit_problem, "WIDEST", widest)
+    torch.manual_seed(0)
+    first, second = nn.Linear(6, 5), nn.Linear(5, 4)
+    with torch.no_grad():
+        first.weight[3] = first.weight[1] - 2 * first.weight[0]
+        first.bias[3] = first.bias[1] - 2 * first.bias[0] + 3
+    kept, smaller = dropped(grouped(nn.Sequential(first, second), 6), 3)
+    images = torch.randn(COUNT, 6)
+    assert distance(kept, smaller, images) > 0.1
+    recovered(kept, smaller, images, Refit)
+    assert distance(kept, smaller, torch.randn(COUNT, 6)) < 1e-3
+
+
+def test_a_channel_that_is_always_the_same_is_recovered_by_its_mean() -> None:
+    torch.manual_seed(0)
+    first, second = nn.Linear(6, 5), nn.Linear(5, 4)
+    with torch.no_grad():
+        first.weight[3], first.bias[3] = 0, 2.5
+    kept, smaller = dropped(grouped(nn.Sequential(first, nn.ReLU(), second), 6), 3)
+    before = smaller.module.get_parameter("2.weight").clone()
+    recovered(kept, smaller, torch.randn(COUNT, 6), means)
+    assert distance(kept, smaller, torch.randn(COUNT, 6)) < 1e-5
+    assert torch.equal(smaller.module.get_parameter("2.weight"), before)
+
+
+TWINS: dict[str, Callable[[], tuple[nn.Module, tuple[int, ...]]]] = {
+    "convolution": lambda: (nn.Sequential(twins(nn.Conv2d(3, 6, 3)), nn.ReLU(), nn.Conv2d(6, 5, 3)), (3, 9, 9)),
+    "strided": lambda: (nn.Sequential(twins(nn.Conv2d(3, 6, 3)), nn.Conv2d(6, 5, 3, 2, 1)), (3, 9, 9)),
+    "batch norm": lambda: (
+        nn.Sequential(twins(nn.Conv2d(3, 6, 3)), nn.Conv2d(6, 5, 3, bias=False), nn.BatchNorm2d(5), nn.ReLU()),
+        (3, 9, 9),
+    ),
+    "transposed": lambda: (nn.Sequential(twins(nn.Conv2d(3, 6, 3)), nn.ConvTranspose2d(6, 5, 3, 2, 1)), (3, 9, 9)),
+    "flattened": lambda: (nn.Sequential(twins(nn.Conv2d(3, 6, 3)), nn.Flatten(), nn.Linear(96, 5)), (3, 6, 6)),
+    "one dimension": lambda: (nn.Sequential(twins(nn.Conv1d(3, 6, 3)), nn.Conv1d(6, 5, 2)), (3, 9)),
+}
+
+
+def twins(layer: nn.Module) -> nn.Module:
+    """The last channel is half the first."""
+    with torch.no_grad():
+        layer.weight[-1], layer.bias[-1] = layer.weight[0] / 2, layer.bias[0] / 2
+    return layer
+
+
+@pytest.mark.parametrize("widest", [refit_problem.WIDEST, 1])
+@pytest.mark.parametrize("name", TWINS)
+def test_every_kind_of_layer_makes_good_what_a_twin_did(
+    name: str, widest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refit_problem, "WIDEST", widest)
+    torch.manual_seed(0)
+    module, size = TWINS[name]()
+    kept, smaller = dropped(grouped(module, *size), 5)
+    images, others = torch.randn(4 * COUNT, *size), torch.randn(COUNT, *size)
+    assert distance(kept, smaller, others) > 0.02
+    recovered(kept, smaller, images, Refit)
+    assert distance(kept, smaller, others) < 2e-3
+
+
+def test_later_layers_correct_what_earlier_ones_changed() -> None:
+    torch.manual_seed(0)
+    middle = nn.Conv2d(8, 8, 3, padding=1, groups=8)
+    net = nn.Sequential(conv(3, 8), conv(8, 8), middle, nn.ReLU(), nn.Conv2d(8, 4, 1))
+    groups = grouped(net, 3, 8, 8)
+    kept, smaller = dropped(groups, 1, 4, 6)
+    images = torch.randn(COUNT, 3, 8, 8)
+    depthwise = "2.weight"
+    before = smaller.module.get_parameter(depthwise).clone()
+    recovered(kept, smaller, images, Refit)
+    assert not torch.equal(smaller.module.get_parameter(depthwise), before)
+
+
+class Blocks(nn.Module):
+    """Residual blocks with a batch norm at the end of each branch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.last = conv(3, 6), nn.Conv2d(6, 4, 1)
+        self.inner = nn.ModuleList(nn.Conv2d(6, 10, 3, padding=1) for _ in range(4))
+        self.ends = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(10, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6)) for _ in range(4)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for inner, end in zip(self.inner, self.ends, strict=True):
+            x = x + end(inner(x).relu())
+        return self.last(x)
+
+
+def test_the_end_of_a_residual_branch_makes_good_what_the_other_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    groups = grouped(Blocks(), 3, 8, 8)
+    alive = groups.alive(np.concatenate([g.units[:6] for g in groups.prunable if len(g.units) == 10]))
+    images = torch.randn(COUNT, 3, 8, 8)
+    left = []
+    for added in (epilogue._other_summand, lambda *_: None):
+        monkeypatch.setattr(epilogue, "_other_summand", added)
+        kept, smaller = cut(groups.labelled, alive)
+        recovered(kept, smaller, images, Refit)
+        left.append(distance(kept, smaller, images))
+    assert left[0] < 0.95 * left[1]
+
+
+def normed(*after: nn.Module) -> nn.Module:
+    norm = nn.BatchNorm2d(6)
+    norm.running_mean, norm.running_var = torch.randn(6) / 10, torch.rand(6) / 10
+    with torch.no_grad():
+        norm.weight.copy_(torch.randn(6))  # some channels are turned over
+        norm.bias.copy_(torch.randn(6) / 10)
+    return nn.Sequential(conv(3, 10), nn.ReLU(), nn.Conv2d(10, 6, 3, padding=1, bias=False), norm, *after)
+
+
+class Added(nn.Module):
+    """A branch is added to another, and the sum is clipped."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.branch, self.other = normed(), conv(3, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        other = self.other(x)
+        return (self.branch(x) + other).relu()
+
+
+CLIPPED: dict[str, Callable[[], nn.Module]] = {
+    "relu": lambda: normed(nn.ReLU()),
+    "relu6": lambda: normed(nn.ReLU6()),
+    "hardtanh": lambda: normed(nn.Hardtanh(-1, 1)),
+    "bias": lambda: nn.Sequential(conv(3, 10), nn.ReLU(), nn.Conv2d(10, 6, 3), nn.ReLU()),
+    "grouped": lambda: nn.Sequential(conv(3, 12), nn.ReLU(), nn.Conv2d(12, 6, 3, groups=3), nn.ReLU()),
+    "linear": lambda: nn.Sequential(conv(3, 10), nn.ReLU(), nn.Flatten(), nn.Linear(640, 6), nn.ReLU()),
+    "sum": Added,
+}
+
+
+@pytest.mark.parametrize("name", CLIPPED)
+def test_what_is_clipped_away_is_no_error(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    groups = grouped(CLIPPED[name](), 3, 8, 8)
+    images = torch.randn(COUNT, 3, 8, 8)
+    left = []
+    for rounds in (0, refit.CLIPPED):
+        monkeypatch.setattr(refit, "CLIPPED", rounds)
+        kept, smaller = cut(groups.labelled, dropped_halves(groups))
+        recovered(kept, smaller, images, Refit)
+        left.append(distance(kept, smaller, images))
+    assert left[1] < 0.99 * left[0]
+
+
+def dropped_halves(groups: Groups) -> np.ndarray:
+    """All but half of every group."""
+    return groups.alive(
+        np.concatenate([group.rows[:, : group.positions // 2].reshape(-1) for group in groups.prunable])
+    )
+
+
+def test_weights_that_several_layers_share_are_fitted_to_all_of_them() -> None:
+    def forward(m: nn.Module, x: Tensor) -> Tensor:
+        y, z = m.wide(x).relu(), m.wide(x * 2).relu()
+        return m.last(y) + 3 * m.last(z)
+
+    torch.manual_seed(0)
+    net = Calls(forward, wide=twins(nn.Linear(6, 7)), last=nn.Linear(7, 4))
+    kept, smaller = dropped(grouped(net, 6), 6)
+    images = torch.randn(COUNT, 6)
+    recovered(kept, smaller, images, Refit)
+    assert distance(kept, smaller, torch.randn(COUNT, 6)) < 2e-3
+
+
+@pytest.mark.parametrize("alike", [True, False])
+def test_norms_behind_shared_weights_take_up_the_mean_if_it_is_one_norm(alike: bool) -> None:
+    def forward(m: nn.Module, x: Tensor) -> Tensor:
+        y, z = (m.last(m.wide(each).relu()) for each in (x, x * 2))
+        return m.norm(y) + 3 * (m.norm if alike else m.other)(z)
+
+    torch.manual_seed(0)
+    wide, last = nn.Conv2d(3, 7, 1), nn.Conv2d(7, 4, 1, bias=False)
+    with torch.no_grad():
+        wide.weight[6], wide.bias[6] = 0, 2.5
+    net = Calls(forward, wide=wide, last=last, norm=nn.BatchNorm2d(4), other=nn.BatchNorm2d(4)).eval()
+    kept, smaller = dropped(grouped(net, 3, 4, 4), 6)
+    images = torch.randn(COUNT, 3, 4, 4)
+    before = distance(kept, smaller, images)
+    recovered(kept, smaller, images, Refit)
+    assert distance(kept, smaller, images) < (2e-3 if alike else 0.9 * before)
+    means = [smaller.module.get_buffer("norm.running_mean")]
+    means += [] if alike else [smaller.module.get_buffer("other.running_mean")]
+    assert all(mean.any() == alike for mean in means)
+
+
+def of_net(name: str, drop: Callable[[Groups], np.ndarray]) -> tuple[Groups, Slicing, Graph, Tensor]:
+    """A network of the zoo, what is left of it, and inputs."""
+    groups = traced.grouped(name)
+    alive = groups.alive(drop(groups))
+    count = COUNT if groups.labelled.graph.dynamic else groups.labelled.graph.batch
+    return groups, *cut(groups.labelled, alive), torch.randn(count, *NETS[name].inputs[0])
+
+
+@pytest.mark.parametrize("name", [name for name, net in NETS.items() if len(net.inputs) == 1])
+def test_recovery_brings_every_network_nearer_to_the_original_on_what_it_is_fitted_to(name: str) -> None:
+    groups, kept, smaller, images = of_net(name, lambda groups: random_drop(groups, 3))
+    before = distance(kept, smaller, images)
+    step = 16 if groups.labelled.graph.dynamic else len(images)
+    pair = PairedRun(Cut(kept, smaller))
+    pair.run(dict(enumerate(images.split(step))), Refit(pair))
+    after = distance(kept, smaller, images)
+    # what a norm across channels does with fewer of them, no refit in front of it can foresee
+    assert after <= max(before, 1e-3) or any(group.inexact for group in groups.prunable)
+    assert np.isfinite(after)
+
+
+@pytest.mark.parametrize("name", [name for name, net in NETS.items() if len(net.inputs) == 1])
+def test_what_lost_nothing_puts_out_what_it_did(name: str) -> None:
+    _, kept, smaller, images = of_net(name, lambda groups: np.zeros(0, np.int64))
+    pair = PairedRun(Cut(kept, smaller))
+    pair.run({0: images}, Refit(pair))
+    assert distance(kept, smaller, images) < 1e-4

@@ -1,0 +1,114 @@
+"""Training: interruptions, limits, checks, and the tensors that are trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from distilled import Case, case, same, undecided
+from pfpcli.graph.trace import trace
+from pfpcli.recovery import distill, train
+from pfpcli.recovery.trainable import trainable
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Case:
+    return case(undecided(), tmp_path)
+
+
+def test_flags_and_kinds_of_tensors_are_as_they_were(small: Case) -> None:
+    module = small.smaller.module
+    first, *others = module.parameters()
+    first.requires_grad_(False)
+    buffers, parameters = list(dict(module.named_buffers())), list(dict(module.named_parameters()))
+    small.distill(epochs=1)
+    assert list(dict(module.named_buffers())) == buffers
+    assert list(dict(module.named_parameters())) == parameters
+    assert [each.requires_grad for each in module.parameters()] == [False] + [True] * len(others)
+    assert all(each.grad is None for each in module.parameters())
+
+
+def test_weights_that_are_buffers_are_trained_too() -> None:
+    class Held(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("weight", torch.randn(4, 3, 3, 3))
+            self.norm = nn.BatchNorm2d(4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.norm(nn.functional.conv2d(x, self.weight))
+
+    graph = trace(Held().eval(), (torch.randn(2, 3, 8, 8),))
+    with trainable(graph) as tensors:
+        assert set(tensors) == {"weight", "norm.weight", "norm.bias"}
+        assert isinstance(graph.module.weight, nn.Parameter)
+    assert not isinstance(graph.module.weight, nn.Parameter)
+    assert not graph.module.weight.requires_grad
+
+
+def interrupt_after(calls: int) -> Callable[[float, float], None]:
+    left = iter(range(calls))
+
+    def progress(done: float, figure: float) -> None:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+
+    return progress
+
+
+@pytest.mark.parametrize("calls", [0, 4, 10])
+def test_training_that_was_interrupted_ends_as_if_it_had_not_been(
+    calls: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distill, "BATCH", 16)
+    straight, broken = case(undecided(), tmp_path), case(undecided(), tmp_path)
+    expected = straight.distill(epochs=4)
+    state = tmp_path / "cache" / "some.training"
+    before = broken.tensors()
+    with pytest.raises(KeyboardInterrupt):
+        broken.distill(epochs=4, state=state, progress=interrupt_after(calls))
+    assert not same(broken.tensors(), before)
+    broken.smaller.module.load_state_dict(before)  # as after loading the model again
+    found = broken.distill(epochs=4, state=state)
+    assert (found.epochs, found.before, found.after) == (expected.epochs, expected.before, expected.after)
+    assert found.epochs == 4
+    assert same(broken.tensors(), straight.tensors())
+    assert list(state.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"no zip archive", None])
+def test_a_state_that_does_not_fit_is_not_there(content: bytes | None, small: Case, tmp_path: Path) -> None:
+    state = tmp_path / "some.training"
+    if content is None:
+        torch.save({"now": {"another": torch.zeros(1)}}, state)
+    else:
+        state.write_bytes(content)
+    assert small.distill(epochs=1, state=state).epochs == 1
+    assert not state.exists()
+
+
+def test_time_is_a_limit_as_well(small: Case) -> None:
+    found = small.distill(epochs=None, minutes=0.01)  # type: ignore[arg-type]
+    assert found.epochs > 0
+    assert found.seconds > 0
+
+
+@pytest.mark.parametrize(("epochs", "checks"), [(3, 3), (200, 40)])
+def test_a_network_is_judged_after_every_epoch_but_not_too_often(
+    epochs: int, checks: int, small: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged, agreement = [], distill.agreement
+    monkeypatch.setattr(distill, "agreement", lambda *given: judged.append(1) or agreement(*given))
+    small.distill(epochs=epochs)
+    assert len(judged) == 1 + checks  # and once before
+
+
+def test_of_figures_that_images_cannot_tell_apart_the_last_one_counts() -> None:
+    check = train.Check(lambda: 0.0, 41)
+    assert check.noise(1.0) > 1 / 41
+    assert check.noise(0.5) > check.noise(0.9)
+    assert train.Check(lambda: 0.0, 256).noise(0.9) < 0.03
