@@ -9,10 +9,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import HealthCheck, settings
 from torch import Tensor
+
+from zoo_blocks import NETS
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # the cores are shared among processes
     torch.set_num_threads(1)
@@ -95,3 +98,18 @@ _DRAWN = {"deadline": None, "derandomize": True, "suppress_health_check": list(H
 settings.register_profile("few", max_examples=40, **_DRAWN)
 settings.register_profile("thousands", max_examples=3000, **{**_DRAWN, "derandomize": False}, print_blob=True)
 settings.load_profile("few")
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    """No test depends on the tests before it; networks are drawn with seed 0."""
+    torch.manual_seed(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One worker runs all tests of a network of the zoo, so that one traces it (`--dist loadgroup`)."""
+    for item in items:
+        params = getattr(item, "callspec", None)
+        named = [value for key, value in params.params.items() if key in ("name", "net")] if params else []
+        if named and isinstance(named[0], str) and named[0] in NETS:
+            item.add_marker(pytest.mark.xdist_group(named[0]))

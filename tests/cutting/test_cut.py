@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from pfpcli.channels.cost import Costs, count
-from pfpcli.channels.groups import Groups, group
+from pfpcli.channels.groups import group
 from pfpcli.channels.labelling import label
 from pfpcli.cutting.cut import cut
 from pfpcli.graph.graph import Graph
@@ -22,15 +20,10 @@ from properties import (
     difference,
     random_drop,
 )
+from traced import grouped
 from zoo_blocks import NETS
 
 every_net = pytest.mark.parametrize("name", NETS)
-
-
-@cache
-def grouped(name: str) -> Groups:
-    net = NETS[name]
-    return group(label(trace(net.module(), net.example())))
 
 
 @every_net

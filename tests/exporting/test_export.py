@@ -10,20 +10,17 @@ import pytest
 import torch
 from torch.utils._pytree import tree_leaves
 
-from pfpcli.channels.groups import group
-from pfpcli.channels.labelling import label
 from pfpcli.cutting.cut import cut
 from pfpcli.exporting import export
 from pfpcli.graph.graph import Graph
-from pfpcli.graph.trace import trace
 from properties import random_drop
+from traced import grouped
 from zoo_blocks import NETS
 
 
 @cache
 def smaller(name: str) -> tuple[Graph, Graph]:
-    net = NETS[name]
-    groups = group(label(trace(net.module(), net.example())))
+    groups = grouped(name)
     return groups.labelled.graph, cut(groups.labelled, groups.alive(random_drop(groups, 1))).graph
 
 

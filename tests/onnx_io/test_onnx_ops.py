@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,9 @@ from onnx import numpy_helper
 from pfpcli.errors import InputError
 from pfpcli.onnx_io.network import network
 from pfpcli.onnx_io.ops import RULES
+
+#: Collecting the cases takes seconds: one worker does it for all tests of this file.
+pytestmark = pytest.mark.xdist_group("onnx_ops")
 
 #: Cases that are not for pfp, by words in their names.
 LEFT_OUT = (
@@ -43,14 +47,18 @@ REFUSED = (
 )
 
 
-def cases() -> dict[str, Any]:
-    """Name -> case, of the ops that have rules."""
+@cache
+def cases() -> dict[str, dict[str, Any]]:
+    """Op with a rule -> name -> case whose last node is of that op. Collecting them takes seconds."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # numbers that do not fit their types, on purpose
         from onnx.backend.test.case.node import collect_testcases
 
-        every = collect_testcases(None)
-    return {each.name: each for each in every if is_ours(each)}
+        every = [each for each in collect_testcases(None) if is_ours(each)]
+    found: dict[str, dict[str, Any]] = {op: {} for op in RULES}
+    for case in every:
+        found[case.model.graph.node[-1].op_type][case.name] = case
+    return found
 
 
 def is_ours(case: Any) -> bool:
@@ -62,7 +70,8 @@ def is_ours(case: Any) -> bool:
     return bool(ops) and ops <= {*RULES} and plain and not case.model.functions and not named
 
 
-CASES = cases()
+def is_refused(name: str) -> bool:
+    return any(word in name for word in REFUSED)
 
 
 def ran(case: Any, given: list[Any]) -> list[torch.Tensor]:
@@ -77,17 +86,30 @@ def ran(case: Any, given: list[Any]) -> list[torch.Tensor]:
     return [each.detach() for each in (found.values() if isinstance(found, dict) else [found])]
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if not any(word in name for word in REFUSED)])
-def test_a_case_of_the_standard_comes_to_what_it_says(name: str) -> None:
-    for given, wanted in CASES[name].data_sets:
-        for found, expected in zip(ran(CASES[name], given), wanted, strict=True):
-            assert found.shape == expected.shape
-            assert found.numpy().dtype == expected.dtype
-            loose = 2e-3 if expected.dtype == np.float16 else 1e-5
-            np.testing.assert_allclose(found.double().numpy(), np.asarray(expected, np.float64), rtol=1e-3, atol=loose)
+def test_every_op_that_has_a_rule_has_a_case_but_those_whose_input_is_a_size() -> None:
+    assert {op for op, named in cases().items() if not named} == {"Range", "ConstantOfShape"}
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if any(word in name for word in REFUSED)])
-def test_what_pfp_does_not_compute_is_refused(name: str) -> None:
-    with pytest.raises(InputError, match=f"does not read {CASES[name].model.graph.node[-1].op_type} "):
-        ran(CASES[name], CASES[name].data_sets[0][0])
+@pytest.mark.parametrize("op", RULES)
+def test_the_cases_of_the_standard_come_to_what_it_says(op: str, subtests: pytest.Subtests) -> None:
+    for name, case in cases()[op].items():
+        for given, wanted in case.data_sets if not is_refused(name) else []:
+            with subtests.test(name):
+                for found, expected in zip(ran(case, given), wanted, strict=True):
+                    assert_is(found, expected)
+
+
+def assert_is(found: torch.Tensor, expected: Any) -> None:
+    """A tensor is an array of the standard: shape, dtype and numbers."""
+    assert found.shape == expected.shape
+    assert found.numpy().dtype == expected.dtype
+    loose = 2e-3 if expected.dtype == np.float16 else 1e-5
+    np.testing.assert_allclose(found.double().numpy(), np.asarray(expected, np.float64), rtol=1e-3, atol=loose)
+
+
+def test_what_pfp_does_not_compute_is_refused(subtests: pytest.Subtests) -> None:
+    refused = {name: (op, case) for op, named in cases().items() for name, case in named.items() if is_refused(name)}
+    assert all(any(word in name for name in refused) for word in REFUSED)
+    for name, (op, case) in refused.items():
+        with subtests.test(name), pytest.raises(InputError, match=f"does not read {op} "):
+            ran(case, case.data_sets[0][0])

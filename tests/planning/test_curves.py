@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import traced
 from pfpcli.activations.least_squares import damped
 from pfpcli.channels.cost import count
 from pfpcli.channels.groups import Groups, group
@@ -102,10 +103,9 @@ def test_a_curve_passes_through_what_was_measured_and_never_falls_with_fewer_cha
 
 @pytest.mark.parametrize("name", [name for name, net in NETS.items() if len(net.inputs) == 1])
 def test_every_network_has_curves_and_a_plan_by_them(name: str) -> None:
-    net = NETS[name]
-    groups = group(label(trace(net.module(), net.example())))
+    groups = traced.grouped(name)
     graph = groups.labelled.graph
-    images = torch.randn(16 if graph.dynamic else graph.batch, *net.inputs[0])
+    images = torch.randn(16 if graph.dynamic else graph.batch, *NETS[name].inputs[0])
     found = scores(groups, [images], "l1")
     ordered = orders(groups, found, Budget())
     made = curves(task(groups, [images]), ordered, count(graph).macs)

@@ -18,6 +18,7 @@ from pfpcli.graph.trace import trace
 from pfpcli.planning.plan import Budget, Plan, plan
 from pfpcli.scoring.scores import Scores
 from tasks import scores as score
+from traced import grouped
 from zoo import ZOO, Net, conv, head
 
 #: Wide enough for a budget to be met within half a percent.
@@ -27,7 +28,7 @@ WIDE = Net(lambda: torch.nn.Sequential(conv(3, 64), conv(64, 96), conv(96, 64), 
 @cache
 def scored(name: str) -> tuple[Groups, Scores]:
     net = WIDE if name == "wide" else ZOO[name]
-    groups = group(label(trace(net.module(), net.example())))
+    groups = group(label(trace(net.module(), net.example()))) if name == "wide" else grouped(name)
     if len(net.inputs) > 1:
         rng = np.random.default_rng(0)
         return groups, Scores(rng.random(len(groups.root)))

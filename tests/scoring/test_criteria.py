@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import traced
 from pfpcli.channels.groups import Groups, group
 from pfpcli.channels.labelling import label
 from pfpcli.channels.reading_layers import readers
@@ -47,7 +48,7 @@ def grouped(module: nn.Module, *example: Tensor) -> Groups:
 
 
 def of_zoo(name: str) -> tuple[Groups, Tensor]:
-    return grouped(ZOO[name].module(), *ZOO[name].example()), ZOO[name].example(batch=5, seed=1)[0]
+    return traced.grouped(name), ZOO[name].example(batch=5, seed=1)[0]
 
 
 def scored(criterion: str, groups: Groups, *batches: Tensor, labels: Tensor | None = None, seed: int = 0) -> Scores:
