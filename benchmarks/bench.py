@@ -35,7 +35,7 @@ from pfpcli.exporting import export
 from pfpcli.graph.trace import trace
 from pfpcli.planning.curves import curves
 from pfpcli.planning.plan import Budget, orders, plan
-from pfpcli.recovery.lockstep import Lockstep
+from pfpcli.recovery.paired_run import PairedRun
 from pfpcli.recovery.refit import Refit
 from pfpcli.scoring import kernel, pfp
 from pfpcli.scoring.score import score
@@ -141,7 +141,7 @@ def main() -> None:
     with timed("verify (float64)", seconds):
         cut_vs_masked(made, images[:2])
     with timed("lsq", seconds):
-        pair = Lockstep(made)
+        pair = PairedRun(made)
         pair.run(dict(enumerate(images.split(BATCH))), Refit(pair))
     with timed("obs (instead of pfp)", seconds):
         eliminated = score("obs", task)
