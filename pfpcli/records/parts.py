@@ -145,7 +145,7 @@ class Recovered:
     """The effect of one recovery of a cut network, on images that neither fitted it nor judge the result.
 
     Attributes:
-        method: one of `pfpcli.recovery.RECOVERIES`.
+        method: one of `pfpcli.recovery.methods.RECOVERIES`.
         metric: "agreement" or "similarity" with the original.
         before, after: the metric, 0 to 1; None where no images were left to check it.
         undone: whether the recovery made the network worse and was therefore reverted.
@@ -189,7 +189,7 @@ class SparseLayer:
         name: name of the layer.
         weights: number of weights.
         nonzeros: number of weights that are not zero, (before, after).
-        bound: upper bound of the error of an output on the scoring images, relative to |W| |a|; None where none is known.
+        bound: upper bound of the error of an output on the scoring images, relative to |W| |a|; None if not known.
         error: largest error measured on the images that judge the result.
     """
 

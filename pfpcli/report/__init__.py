@@ -1,7 +1,22 @@
-"""Reports: each format is a pure function of a run; none of them imports torch.
+"""Reports: documents as text for people.
 
-What a run shows depends on its kind: `terminal` is the report on a compression, `sparse` that on a removal of single
-weights, `tuned` that on a fine-tuning. `inspection` renders what `pfp inspect` saw instead of a run.
+This package is given the documents of `pfpcli.records` and returns text: pages for a terminal, Markdown and SVG. Each
+format is a pure function of a document. It imports `pfpcli.records` and `pfpcli.errors` only, and no torch. Colour is
+added by the command line.
+
+run          the report on a run of `pfp compress`
+run_layers   its table of layers
+run_groups   its lines on groups that were not pruned
+sparse_run   the report on a run of `pfp sparsify`
+tuned_run    the report on a run of `pfp finetune`
+inspection   the page of `pfp inspect`
+ranking      the page of `pfp score`
+comparison   the table, Markdown and chart of `pfp compare-criteria`
+certificate  the errors of layers, for `pfp report --all` and `pfp certify`
+parts        parts that the reports on all runs share
+page         lines of text that fit a width and a character set
+numbers      numbers as text
+chart        line charts as SVG
 """
 
 from __future__ import annotations
@@ -10,29 +25,30 @@ from collections.abc import Callable
 from typing import Any
 
 from pfpcli.records.runs import Record, Run, SparseRun, TunedRun
-from pfpcli.report import sparse, terminal, tuned
+from pfpcli.report import run as compress_run
+from pfpcli.report import sparse_run, tuned_run
 
-#: Kind of a run -> the module that reports on it.
-_KINDS: dict[type[Record], Any] = {Run: terminal, SparseRun: sparse, TunedRun: tuned}
+#: Type of a record -> the module that reports on it.
+_KINDS: dict[type[Record], Any] = {Run: compress_run, SparseRun: sparse_run, TunedRun: tuned_run}
 
 
-def render(run: Record, **how: Any) -> str:
-    """The whole report; how: folder, width, everything, unicode as in `terminal.render`."""
-    text: str = _KINDS[type(run)].render(run, **how)
+def render(run: Record, **options: Any) -> str:
+    """Return the report on a run; its options are folder, width, everything and unicode, as in `run.render`."""
+    text: str = _KINDS[type(run)].render(run, **options)
     return text
 
 
-def summary(run: Record, **how: Any) -> str:
-    """What a command ends with; how: folder, width, unicode as in `terminal.summary`."""
-    text: str = _KINDS[type(run)].summary(run, **how)
+def summary(run: Record, **options: Any) -> str:
+    """Return the last lines of a command; the options are folder, width and unicode, as in `run.summary`."""
+    text: str = _KINDS[type(run)].summary(run, **options)
     return text
 
 
 def verdict(run: Record) -> str:
-    """Whether it worked, in one line."""
+    """Return one line that says whether the run passed its checks."""
     text: str = _KINDS[type(run)].verdict(run)
     return text
 
 
-#: Name of a format -> what renders a run in it.
+#: Name of a format -> the function that renders a run in it.
 REPORTS: dict[str, Callable[..., str]] = {"terminal": render}

@@ -1,4 +1,4 @@
-"""The errors of layers: what bounds them, and what they are. Part of the report on a run, and all of `pfp certify`."""
+"""The errors of layers: a part of the report on a run of `pfp compress`, and the page of `pfp certify`."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pfpcli.records.runs import Run
 from pfpcli.report import numbers
 from pfpcli.report.page import Page
 
-#: Rows shown before "… more, --all".
+#: Number of layers that `render` shows, unless everything is shown.
 LAYERS = 4
-#: An error of this size, relative to what a sum is made of, is any error at all.
+#: A relative error is never larger than this, so a bound of this size says nothing.
 VACUOUS = 1.0
 
 
-def errors(page: Page, run: Run, everything: bool) -> None:
-    """The errors of a run's layers, the largest first, and how far the outputs moved.
+def errors(page: Page, run: Run) -> None:
+    """Write the errors of a run's layers, the largest first, and the change of the outputs.
 
     layer  read        Σ s    m        ε  at most  measured
     10     96 → 65    12.4  113  vacuous  vacuous     0.592
@@ -24,8 +24,6 @@ def errors(page: Page, run: Run, everything: bool) -> None:
     certificate = run.certificate
     if not certificate.layers:
         return
-    ranked = sorted(certificate.layers, key=lambda row: -(row.measured or 0.0))
-    shown = ranked if everything else ranked[:LAYERS]
     page.space()
     when = " as they were cut, before recovery" if run.recovery else ""
     page.paragraph("", f"errors of layers{when}, relative to what their sums are made of")
@@ -40,11 +38,9 @@ def errors(page: Page, run: Run, everything: bool) -> None:
             _bound(row.bound),
             _figure(row.measured),
         )
-        for row in shown
+        for row in sorted(certificate.layers, key=lambda row: -(row.measured or 0.0))
     ]
     page.table(rows, "<>>>>>>", drop=(2, 3, 1))
-    if len(ranked) > len(shown):
-        page.paragraph("", f"… {len(ranked) - len(shown)} more, --all")
     where = f"measured: on {certificate.images} {certificate.source}"
     page.paragraph("", f"{_explained(certificate, run.scoring['reduce'])}{where}")
     page.paragraph(
@@ -53,6 +49,7 @@ def errors(page: Page, run: Run, everything: bool) -> None:
 
 
 def _explained(certificate: Certificate, reduce: str) -> str:
+    """Return what the columns "at most" and "ε" mean, or why they are empty."""
     if all(row.total is None for row in certificate.layers):
         return "no bounds: the criterion measures no sensitivities; "
     if reduce != "sum":
@@ -61,7 +58,7 @@ def _explained(certificate: Certificate, reduce: str) -> str:
 
 
 def render(found: Certified, *, width: int = 80, everything: bool = False, unicode: bool = True) -> str:
-    """What `pfp certify` shows.
+    """Return the page of `pfp certify`.
 
     layer  at most  in the run  here
     10     vacuous       0.592  0.61
@@ -92,7 +89,7 @@ def render(found: Certified, *, width: int = 80, everything: bool = False, unico
 
 
 def verdict(found: Certified) -> str:
-    """Whether the bounds hold on these images, in one line."""
+    """Return one line that says whether the bounds hold on these images."""
     said = sum(row.is_said for row in found.layers)
     above = [row.name for row in found.layers if row.is_above]
     if above:

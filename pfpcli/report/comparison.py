@@ -1,4 +1,4 @@
-"""Criteria against each other: a table for a terminal or a page, and a chart."""
+"""The files of `pfp compare-criteria`: a table for a terminal, the same table in Markdown, and a chart."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _MEASURES = {"params": "parameters", "macs": "MACs"}
 
 
 def render(found: Comparison, *, width: int = 80, unicode: bool = True) -> str:
-    """What `pfp compare-criteria` shows: a row for each criterion, a column for each budget.
+    """Return the page of `pfp compare-criteria`: a row for each criterion, a column for each budget.
 
     model.pt: accuracy on 186 held-out images, 95.2 % before
 
@@ -33,7 +33,7 @@ def render(found: Comparison, *, width: int = 80, unicode: bool = True) -> str:
 
 
 def markdown(found: Comparison) -> str:
-    """The same table in Markdown, and how far the budgets were met."""
+    """Return the same table in Markdown."""
     head, *rows = _table(found)
     lines = [f"| {' | '.join(head)} |", "|---" + "|--:" * (len(head) - 1) + "|"]
     lines += [f"| {' | '.join(row)} |" for row in rows]
@@ -41,7 +41,7 @@ def markdown(found: Comparison) -> str:
 
 
 def svg(found: Comparison) -> str:
-    """Quality against the MACs that are left, a line for each criterion."""
+    """Return a chart of the quality against the MACs that are kept, a line for each criterion."""
     data = [
         chart.Line(name, sorted((100 * point.macs, 100 * point.quality) for point in points))
         for name, points in found.by_criterion().items()
@@ -51,7 +51,7 @@ def svg(found: Comparison) -> str:
 
 
 def _table(found: Comparison) -> list[tuple[str, ...]]:
-    """A row for each criterion with what it makes of each budget; what was kept is the same for all of them, nearly."""
+    """Return the headings, the MACs kept at each budget (a range over the criteria), and a row for each criterion."""
     by = found.by_criterion()
     keeps = list(dict.fromkeys(point.keep for point in found.points))
     kept = {keep: [p.macs for p in found.points if p.keep == keep] for keep in keeps}
@@ -69,7 +69,7 @@ def _range(values: list[float]) -> str:
     return low if low == high else f"{low.removesuffix(' %')}–{high}"
 
 
-#: The files of a comparison, and what writes them.
+#: Name of a file of a comparison -> the function that returns its text.
 FILES: dict[str, Callable[[Comparison], str]] = {
     "comparison.json": Comparison.json,
     "comparison.md": markdown,

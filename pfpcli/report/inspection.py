@@ -1,4 +1,4 @@
-"""The report on a network that was looked at, for a terminal."""
+"""The page of `pfp inspect`: which channels of a network can be pruned, which cannot, and why."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from pfpcli.report import numbers
 from pfpcli.report.page import Page, spell
 from pfpcli.report.parts import NARROWEST
 
-#: Groups and ops shown before "… more, --all".
+#: Number of groups and of ops, unless everything is shown.
 GROUPS, OPS = 20, 8
 
 
 def render(found: Inspection, *, width: int = 80, everything: bool = False, unicode: bool = True) -> str:
-    """What can be cut, what cannot, and why.
+    """Return the page of `pfp inspect`.
 
     Args:
-        found: what was seen.
-        width: columns to fit in, 60 at least.
-        everything: all groups with all their members.
-        unicode: use characters beyond ASCII.
+        found: the document.
+        width: number of columns, at least 60.
+        everything: whether to show all groups with all their members, and all ops.
+        unicode: whether characters beyond ASCII may be used.
 
     Returns:
         Lines such as
@@ -53,7 +53,7 @@ def render(found: Inspection, *, width: int = 80, everything: bool = False, unic
 
 
 def _groups(page: Page, groups: list[GroupSeen], everything: bool) -> None:
-    # what was left alone is what one looks for: it is never among the ones not shown
+    """Write the table of groups. Frozen groups come first when the table is cut: readers look for those."""
     ranked = sorted(range(len(groups)), key=lambda i: (not groups[i].frozen_reason, i))
     shown = sorted(range(len(groups)) if everything else ranked[:GROUPS])
     page.space()
@@ -64,6 +64,15 @@ def _groups(page: Page, groups: list[GroupSeen], everything: bool) -> None:
     page.table(rows, "<>><<", shrink=0, drop=(3, 2))
     if len(groups) > len(shown):
         page.paragraph("", f"… {len(groups) - len(shown)} more, --all")
+    _reasons(page, groups, everything)
+    if everything:
+        page.space()
+        for group in groups:
+            page.paragraph(f"{spell(group.name, page.unicode)}  ", f"sits in {', '.join(group.members) or 'no tensor'}")
+
+
+def _reasons(page: Page, groups: list[GroupSeen], everything: bool) -> None:
+    """Write why groups are frozen or inexact, and how many parameters that concerns."""
     reasons: dict[str, list[GroupSeen]] = {}
     for group in groups:
         if group.frozen_reason or group.inexact:
@@ -76,10 +85,6 @@ def _groups(page: Page, groups: list[GroupSeen], everything: bool) -> None:
         names = [group.name for group in members]
         text = f"{reason}: {_few(names, 3 if not everything else len(names))} ({channels} channels, {held} parameters)"
         page.paragraph(f"{word}  ", text)
-    if everything:
-        page.space()
-        for group in groups:
-            page.paragraph(f"{spell(group.name, page.unicode)}  ", f"sits in {', '.join(group.members) or 'no tensor'}")
 
 
 def _status(group: GroupSeen) -> str:

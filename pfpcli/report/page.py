@@ -1,11 +1,11 @@
-"""Page: lines of text that fit a width and a character set; every character a terminal gets passes `spell`."""
+"""Lines of text that fit a width and a character set."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
 
-#: What the reports' own characters become where the terminal has only ASCII.
+#: The reports' own characters -> their spelling where the terminal has only ASCII.
 ASCII = str.maketrans(
     {
         "−": "-",
@@ -23,34 +23,39 @@ ASCII = str.maketrans(
     }
 )
 
-#: The narrowest a shortened name gets; below that, columns are left out instead.
+#: The narrowest shortened name. Below that, columns are left out instead.
 SHORTEST = 16
+
+#: The end of a line whose full text is on the page with everything.
+CUT = " … --all"
 
 
 def spell(text: str, unicode: bool) -> str:
-    """The text in characters a terminal may be given.
+    """Return the text in characters that a terminal may be given.
 
-    Names of layers and files come from the checkpoint, so escape sequences among them are taken out.
+    Names of layers and files come from the checkpoint, so characters of escape sequences are replaced.
     """
     text = "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
     return text if unicode else text.translate(ASCII).encode("ascii", "replace").decode()
 
 
 def shorten(text: str, width: int, ellipsis: str = "…") -> str:
-    """The text with its middle left out, so that it is at most `width` wide: both ends of a name tell it apart."""
+    """Return the text without its middle, at most `width` wide: both ends of a name tell it from others."""
     if len(text) <= width:
         return text
-    room = max(width - len(ellipsis), 2)
-    return text[: room - room // 2] + ellipsis + text[-(room // 2) :]
+    left = max(width - len(ellipsis), 2)
+    return text[: left - left // 2] + ellipsis + text[-(left // 2) :]
 
 
 class Page:
-    """Text in the making.
+    """A page of text that is written line by line.
+
+    Every text passes `spell`.
 
     Attributes:
-        width: columns; no line is longer, unless it is a single word.
+        width: number of columns; no line is longer, unless it is a single word.
         unicode: whether characters beyond ASCII may be used.
-        lines: what was written so far.
+        lines: the lines written so far.
     """
 
     def __init__(self, width: int, unicode: bool) -> None:
@@ -59,16 +64,16 @@ class Page:
         self.lines: list[str] = []
 
     def text(self) -> str:
-        """The whole page; ends with a newline."""
+        """Return the whole page; it ends with a newline."""
         return "\n".join(line.rstrip() for line in self.lines) + "\n"
 
     def space(self) -> None:
-        """Keep a distance to what was written before."""
+        """Write an empty line, unless the page is empty or ends with one."""
         if self.lines and self.lines[-1]:
             self.lines.append("")
 
     def paragraph(self, lead: str, text: str, indent: int = 2) -> None:
-        """`lead` and then `text`, wrapped so that its lines start below each other.
+        """Write `lead` and then `text`, wrapped so that the lines of the text start in the same column.
 
         `  warning: some images were
                     skipped`
@@ -83,40 +88,54 @@ class Page:
             break_on_hyphens=False,
         ) or [lead]
 
+    def line(self, lead: str, text: str, indent: int = 2) -> None:
+        """Write `lead` and then `text` in one line; a text that is too long is cut at a space.
+
+        `  warning: some images … --all`
+        """
+        lead = " " * indent + self._spell(lead)
+        shortened = textwrap.shorten(
+            self._spell(text),
+            max(self.width - len(lead), SHORTEST),
+            placeholder=self._spell(CUT),
+            break_on_hyphens=False,
+        )
+        self.lines.append(lead + shortened)
+
     def table(self, rows: Sequence[Sequence[str]], align: str, shrink: int = 0, drop: Sequence[int] = ()) -> None:
-        """Rows of cells, two spaces between columns; never wider than the page, and no row is broken.
+        """Write rows of cells, two spaces between columns; the table is never wider than the page.
 
         Args:
-            rows: all of the same length.
+            rows: the rows, all of the same length.
             align: "<" or ">" per column.
             shrink: the column whose cells are shortened where the page is too narrow.
-            drop: columns left out, in this order, before cells would get too short.
+            drop: the columns that are left out, in this order, before cells would get too short.
         """
         cells = [[self._spell(cell) for cell in row] for row in rows]
         columns = [index for index in range(len(align)) if any(row[index] for row in cells)]
         widths = [max(len(row[index]) for row in cells) for index in range(len(align))]
         for index in drop:
-            if self._room(widths, columns, shrink) < min(SHORTEST, widths[shrink]):
+            if self._left_for(shrink, widths, columns) < min(SHORTEST, widths[shrink]):
                 columns = [column for column in columns if column != index]
-        widths[shrink] = min(widths[shrink], max(self._room(widths, columns, shrink), SHORTEST))
+        widths[shrink] = min(widths[shrink], max(self._left_for(shrink, widths, columns), SHORTEST))
         for row in cells:
             row[shrink] = shorten(row[shrink], widths[shrink], self._spell("…"))
             self.lines.append("  " + "  ".join(f"{row[c]:{align[c]}{widths[c]}}" for c in columns))
 
     def annotated(self, rows: Sequence[Sequence[str]], align: str) -> None:
-        """Rows of cells, aligned as in `table`, and then a remark of any length, whose lines stand below each other."""
+        """Write rows of cells, aligned as in `table`; the last cell is a remark, which is wrapped in its column."""
         cells = [[self._spell(cell) for cell in row] for row in rows]
         widths = [max(len(row[index]) for row in cells) for index in range(len(align))]
         for *row, remark in cells:
             figures = "".join(f"  {cell:{a}{w}}" for cell, a, w in zip(row, align, widths, strict=True))
-            room = max(self.width - len(figures) - 2, SHORTEST)
-            first, *rest = [line for part in remark.split("\n") for line in textwrap.wrap(part, room) or [""]]
+            left = max(self.width - len(figures) - 2, SHORTEST)
+            first, *rest = [line for part in remark.split("\n") for line in textwrap.wrap(part, left) or [""]]
             self.lines.append(f"{figures}  {first}")
             self.lines += [" " * (len(figures) + 2) + line for line in rest]
 
-    def _room(self, widths: list[int], columns: list[int], shrink: int) -> int:
-        """What the other columns leave for one."""
-        return self.width - sum(widths[c] for c in columns if c != shrink) - 2 * len(columns)
+    def _left_for(self, column: int, widths: list[int], columns: list[int]) -> int:
+        """Return the width that the other columns leave for one column."""
+        return self.width - sum(widths[c] for c in columns if c != column) - 2 * len(columns)
 
     def _spell(self, text: str) -> str:
         return spell(text, self.unicode)

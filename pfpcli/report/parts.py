@@ -1,4 +1,4 @@
-"""Parts that the reports on all kinds of runs have: figures of quality, checks, warnings, what a run rests on."""
+"""Parts that the reports on all runs share: rows of quality, checks, warnings, settings and files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pfpcli.records.runs import Record
 from pfpcli.report import numbers
 from pfpcli.report.page import SHORTEST, Page, shorten, spell
 
-#: The narrowest page; a terminal that is narrower wraps it.
+#: The narrowest page; a narrower terminal wraps it.
 NARROWEST = 60
 
 _METRICS = {
@@ -24,15 +24,17 @@ _METRICS = {
 Row = tuple[str, str, str, str, str]
 
 
-def row(name: str, spelled: numbers.Spelling, before: float | None, after: float | None) -> Row | None:
-    """One row, or None where nothing was measured."""
+def row(
+    name: str, spelled: numbers.Spelling, before: float | None, after: float | None, remark: str = ""
+) -> Row | None:
+    """Return a row, or None where nothing was measured."""
     if before is None or after is None:
         return None
-    return (name, spelled(before), spelled(after), numbers.change(before, after), "")
+    return (name, spelled(before), spelled(after), numbers.change(before, after), remark)
 
 
 def quality(found: Quality) -> list[Row]:
-    """The metric and, beside an accuracy, how many decisions stayed the same."""
+    """Return a row for the metric and, for an accuracy, a second row for the agreement."""
     meaning, images = _METRICS[found.metric], f"{found.n} {found.source}"
     before, after = found.before, numbers.percent(found.after)
     if found.metric != "accuracy":
@@ -45,14 +47,14 @@ def quality(found: Quality) -> list[Row]:
 
 
 def plural(number: int, noun: str) -> str:
-    """`3 channels`."""
+    """Return `3 channels`."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def checks(page: Page, run: Record) -> None:
-    """What was checked on the result, and how far it was off."""
+    """Write the checks of the result, each with the difference found and its tolerance."""
     page.space()
-    for name, _, found, bound in differences(run):
+    for name, _, found, bound in _differences(run):
         figure = numbers.error(found)
         if bound is None:
             page.paragraph(f"{name}  ", figure)
@@ -60,12 +62,22 @@ def checks(page: Page, run: Record) -> None:
             page.paragraph(f"{name}  ", f"{figure} (≤ {numbers.error(bound)})")
         else:
             page.paragraph(f"{name}  ", f"{figure}, more than {numbers.error(bound)}: FAILED")
+    page.paragraph(f"{FILES['pt']:<12}  ", _model_pt(run))
+
+
+def missing_module(page: Page, run: Record) -> None:
+    """Write in one line why there is no model.pt, if there is none."""
+    if run.verification.model_pt != "ok":
+        page.line(f"{FILES['pt']} ", _model_pt(run))
+
+
+def _model_pt(run: Record) -> str:
     reason = run.verification.model_pt
-    page.paragraph(f"{FILES['pt']:<12}  ", "written" if reason == "ok" else f"not written: {reason}")
+    return "written" if reason == "ok" else f"not written: {reason}"
 
 
-def differences(run: Record) -> list[tuple[str, str, float, float | None]]:
-    """(what should be the same, how to say that it is not, difference, tolerance) for what was compared."""
+def _differences(run: Record) -> list[tuple[str, str, float, float | None]]:
+    """Return (name of the check, how a failure of it is called, difference found, tolerance) for each check made."""
     checked = run.verification
     compared = [
         ("cut ≡ masked", "cut ≠ masked", checked.cut_vs_masked, checked.tolerance.get("cut_vs_masked")),
@@ -74,35 +86,40 @@ def differences(run: Record) -> list[tuple[str, str, float, float | None]]:
     return [(yes, no, found, bound) for yes, no, found, bound in compared if found is not None]
 
 
-def failures(run: Record) -> list[str]:
-    """What did not hold."""
-    # "not <=" and not ">": a difference that is no number holds no bound
-    failed = [no for _, no, found, bound in differences(run) if bound is not None and not found <= bound]
-    return failed or ([] if run.verification.model_pt == "ok" else [f"no {FILES['pt']}"])
+def failures(run: Record) -> str:
+    """Return the checks that failed."""
+    # "not <=" and not ">": a difference that is NaN is within no tolerance
+    failed = [no for _, no, found, bound in _differences(run) if bound is not None and not found <= bound]
+    if not failed and run.verification.model_pt != "ok":
+        failed = [f"no {FILES['pt']}"]
+    return ", ".join(failed) or "a check did not hold"
 
 
-def warnings(page: Page, run: Record) -> None:
-    """What a user should know."""
+def warnings(page: Page, run: Record, everything: bool) -> None:
+    """Write the warnings, in one line each or in full."""
     if run.warnings:
         page.space()
     for warning in run.warnings:
-        page.paragraph("warning: ", warning)
+        (page.paragraph if everything else page.line)("warning: ", warning)
 
 
-def made(page: Page, run: Record, everything: bool) -> None:
-    """What the figures rest on, in one line; with everything, what else it takes to get them again."""
+def made(page: Page, run: Record) -> None:
+    """Write which images were scored by which criterion."""
     images, scoring = run.calibration, run.scoring
     page.space()
     on = f"scored on {images['scored']} of {images['images']} images in {images['folder']}"
     how = on if scoring.get("samples", 1) else "scored without images"
     page.paragraph("", f"{how}, criterion {scoring['criterion']}")
-    page.paragraph("", images["preprocess"].get("describe", ""))
-    if everything:
-        facts(page, run)
+    preprocessing(page, run)
+
+
+def preprocessing(page: Page, run: Record) -> None:
+    """Write how images were preprocessed."""
+    page.paragraph("", run.calibration["preprocess"].get("describe", ""))
 
 
 def facts(page: Page, run: Record) -> None:
-    """What else it takes to get the figures of a run again."""
+    """Write everything else that is needed to repeat the run: settings, versions, durations."""
     found = {
         "settings": _pairs({name: value for name, value in run.settings.items() if value is not False and value != []}),
         "scoring": _pairs(run.scoring),
@@ -125,13 +142,23 @@ def _pairs(values: dict[str, object]) -> str:
 
 
 def files(page: Page, run: Record, folder: str) -> None:
-    """What lies in the run folder."""
+    """Write the run folder and its files."""
     names = dict.fromkeys([name for name in run.artifacts.values() if name] + [FILES["run"]])
     page.paragraph(f"{folder}/  " if folder else "files: ", "  ".join(names))
 
 
+def more(page: Page, *hidden: str) -> None:
+    """Write which parts of the report only `--all` shows."""
+    page.line("… ", f"{', '.join(part for part in hidden if part)}: --all")
+
+
+def more_layers(number: int) -> str:
+    """Return `3 more layers`; empty for none."""
+    return plural(number, "more layer") if number > 0 else ""
+
+
 def wrote(page: Page, folder: str) -> None:
-    """Where the run lies, if anywhere, and how to look at it."""
+    """Write the run folder, if there is one, and the command that shows the report."""
     if folder:
         known = Path(folder).parent == RUNS
         following = f"next: pfp report{'' if known else f' {shlex.quote(folder)}'}"
@@ -139,5 +166,5 @@ def wrote(page: Page, folder: str) -> None:
 
 
 def fitted(name: str, word: str, rest: str, width: int) -> str:
-    """A verdict in one line: a word, the name of what it is about, shortened to fit, and the rest."""
+    """Return a verdict in one line: a word, a name that is shortened to fit, and the rest."""
     return f"{word}  {shorten(name, max(width - len(word) - 2 - len(rest), SHORTEST))}{rest}"

@@ -1,4 +1,4 @@
-"""The scores of a network for a terminal. Plain text."""
+"""The page of `pfp score`: the scores of groups and the sensitivities of layers."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from statistics import median
 from pfpcli.records.ranking import Ranking
 from pfpcli.report.page import Page
 
-#: Rows shown before "… more, --all".
+#: Number of rows of a table, unless everything is shown.
 ROWS = 12
 
 
 def render(found: Ranking, *, width: int = 80, everything: bool = False, unicode: bool = True) -> str:
-    """What `pfp score` shows.
+    """Return the page of `pfp score`.
 
     model.pt: criterion pfp, sum over the kernel, 182 of 368 images in images
 

@@ -1,4 +1,4 @@
-"""The report on a fine-tuning, for a terminal: how accurate the network was and is, and what it took."""
+"""The report on a run of `pfp finetune`, for a terminal."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pfpcli.report.page import Page
 
 
 def render(run: TunedRun, *, folder: str = "", width: int = 80, everything: bool = False, unicode: bool = True) -> str:
-    """The report on one run.
+    """Return the report on a run.
 
     Args:
         run: the record.
-        folder: where the run lies, as the user would write it.
-        width: columns to fit in, 60 at least.
-        everything: how the run was made as well.
-        unicode: use characters beyond ASCII.
+        folder: the run folder, as the user would write it.
+        width: number of columns, at least 60.
+        everything: also show the checks and how the run was made.
+        unicode: whether characters beyond ASCII may be used.
 
     Returns:
         Lines such as
@@ -26,25 +26,30 @@ def render(run: TunedRun, *, folder: str = "", width: int = 80, everything: bool
               accuracy  56.5 %      93.4 %  +36.9 pp  top-1, 122 held-out images
 
               the network: 59.2 k parameters (40.2 % of model.pt), 11.8 M MACs (57.0 %)
-              trained: 30 epochs of 205 images in 21.3 s, learning rate 0.02; what stays
-              is right on 95.1 % of 41 others, it was 61.0 %
+              trained: 30 epochs of 205 images in 21.3 s, learning rate 0.02; accuracy
+                       61.0 % → 95.1 % on 41 other images, which chose the weights
     """
     page = Page(max(width, parts.NARROWEST), unicode)
     page.paragraph("", verdict(run, page.width), indent=0)
     _figures(page, run)
     _training(page, run)
-    parts.checks(page, run)
-    parts.warnings(page, run)
+    if everything or run.status != "ok":
+        parts.checks(page, run)
+    else:
+        parts.missing_module(page, run)
+    parts.warnings(page, run, everything)
     page.space()
-    page.paragraph("", run.calibration["preprocess"].get("describe", ""))
     if everything:
+        parts.preprocessing(page, run)
         parts.facts(page, run)
     parts.files(page, run, folder)
+    if not everything:
+        parts.more(page, "checks", "preprocessing", "settings", "times")
     return page.text()
 
 
 def summary(run: TunedRun, *, folder: str = "", width: int = 80, unicode: bool = True) -> str:
-    """What a fine-tuning ends with: the figures, the verdict and where to go from here."""
+    """Return the last lines of `pfp finetune`: the figures, the verdict and the next command."""
     page = Page(max(width, parts.NARROWEST), unicode)
     _figures(page, run)
     page.space()
@@ -54,14 +59,14 @@ def summary(run: TunedRun, *, folder: str = "", width: int = 80, unicode: bool =
 
 
 def verdict(run: TunedRun, width: int = 80) -> str:
-    """Whether it worked, in one line: `PASS  model-keep0.40: accuracy 56.5 % → 93.4 %`."""
+    """Return one line: `PASS  model-keep0.40: accuracy 56.5 % → 93.4 %`."""
     before, after = numbers.percent(run.quality.before), numbers.percent(run.quality.after)
     said = f"accuracy {before} → {after}" if run.training.has_helped else "nothing changed: training did not help"
     return parts.fitted(run.run, "PASS", f": {said}", width)
 
 
 def _figures(page: Page, run: TunedRun) -> None:
-    """The accuracy before and after."""
+    """Write the accuracy before and after."""
     found = run.quality
     page.space()
     rows = [
@@ -78,7 +83,7 @@ def _figures(page: Page, run: TunedRun) -> None:
 
 
 def _training(page: Page, run: TunedRun) -> None:
-    """What was trained, and how long."""
+    """Write the cost of the network, and how it was trained."""
     page.space()
     shares = [numbers.percent(run.after.params / run.before.params), numbers.percent(run.after.macs / run.before.macs)]
     page.paragraph(
@@ -86,11 +91,12 @@ def _training(page: Page, run: TunedRun) -> None:
         f"{numbers.count(run.after.params)} parameters ({shares[0]} of {run.model['name']}), "
         f"{numbers.count(run.after.macs)} MACs ({shares[1]})",
     )
-    made, (before, after) = run.training, run.training.accuracy
+    made = run.training
+    before, after = map(numbers.percent, made.accuracy)
     taught = f", and from {made.teacher} with weight {made.weight:g}" if made.teacher else ""
-    stays = f"right on {numbers.percent(after)} of {made.checked} others, it was {numbers.percent(before)}"
     page.paragraph(
         "trained: ",
-        f"{made.epochs:g} epochs of {made.images} images in "
-        f"{numbers.seconds(made.seconds)}, learning rate {run.settings['lr']:g}{taught}; what stays is {stays}",
+        f"{made.epochs:g} epochs of {made.images} images in {numbers.seconds(made.seconds)}, learning rate "
+        f"{run.settings['lr']:g}{taught}; accuracy {before} → {after} on {made.checked} other images, which chose the "
+        "weights",
     )

@@ -1,22 +1,38 @@
-"""The reports: what a run looks like in a terminal, and that nothing of it needs torch."""
+"""The report on a compression: its main points in 25 lines, everything on request, and what a command ends with."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
-import pfpcli
 from pfpcli.records.parts import Certificate, Cost, GroupRow, LayerError, LayerRow, Quality, Recovered, Verification
 from pfpcli.records.runs import Run
-from pfpcli.report import REPORTS, numbers
-from pfpcli.report.page import Page, shorten, spell
-from pfpcli.report.terminal import render, summary, verdict
-from runs import failed, layers, run, unlabelled
+from pfpcli.report.run import render, summary, verdict
+from runs import failed, layers, run, unlabelled, warned
 
 REPORT = """\
+PASS  model.pt: 54.6 % of the parameters (asked 54.6 %), all checks hold
+
+                before     after   change
+  parameters   194.6 k   106.2 k  −45.4 %
+  MACs          40.8 M    24.1 M  −40.9 %
+  file (onnx)  1.09 MB  645.1 kB  −40.8 %
+  latency      2.10 ms   1.32 ms    1.59×  median of 50, 2 threads
+  accuracy      91.2 %    89.8 %  −1.4 pp  top-1, 256 held-out images
+  agreement          –    95.3 %           top-1 same as the original's
+
+  layer           op           in      out           params   saved
+  layer3.1.conv1  conv2d  64 → 64  64 → 30  36.9 k → 17.3 k  22.1 %
+  layer3.1.conv2  conv2d  64 → 30  64 → 64  36.9 k → 17.3 k  22.1 %
+  layer3.0.conv1  conv2d  64 → 64  64 → 37  36.9 k → 21.3 k  17.6 %
+  layer3.0.conv2  conv2d  64 → 37  64 → 64  36.9 k → 21.3 k  17.6 %
+
+  not pruned: 2 groups, 13 channels: output of the model, input of the model
+
+  pfp-runs/model-keep0.55/  model.onnx  model.pt2  model.pt  plan.json  run.json
+  … 8 more layers, checks, errors of layers, settings, times: --all
+"""
+
+EVERYTHING = """\
 PASS  model.pt: 54.6 % of the parameters (asked 54.6 %), all checks hold
 
                 before     after   change
@@ -41,7 +57,12 @@ PASS  model.pt: 54.6 % of the parameters (asked 54.6 %), all checks hold
   layer2.1.conv2  conv2d  32 → 19  32 → 32  9.22 k → 5.47 k   4.2 %
   layer2.0.conv1  conv2d  32 → 32  32 → 20  9.22 k → 5.76 k   3.9 %
   layer2.0.conv2  conv2d  32 → 20  32 → 32  9.22 k → 5.76 k   3.9 %
-  … 4 more, --all
+  layer1.1.conv1  conv2d  16 → 16  16 →  9  2.30 k → 1.30 k   1.1 %
+  layer1.1.conv2  conv2d  16 →  9  16 → 16  2.30 k → 1.30 k   1.1 %
+  layer1.0.conv1  conv2d  16 → 16  16 → 10  2.30 k → 1.44 k   1.0 %
+  layer1.0.conv2  conv2d  16 → 10  16 → 16  2.30 k → 1.44 k   1.0 %
+  conv1           conv2d   3 →  3  16 → 16     432 →    432   0.0 %
+  linear          linear  64 → 64  10 → 10     650 →    650   0.0 %
 
   errors of layers, relative to what their sums are made of
   layer              read   Σ s       m        ε  at most  measured
@@ -57,6 +78,15 @@ PASS  model.pt: 54.6 % of the parameters (asked 54.6 %), all checks hold
 
   scored on 256 of 512 images in imgs, criterion pfp
   unit: /255, short side 32, centre crop 32×32
+  settings  model model.pt, calib imgs, device auto, seed 0, reduce sum, delta
+            1e-16, cache True, criterion pfp, keep 0.546, keep_of params,
+            allocate divergence, steps 1, recover ['lsq'], multiple_of 1,
+            min_channels 1
+  scoring   criterion pfp, reduce sum, epsilon 1.834, delta 1e-16, samples 256
+  times     load 0.2 s, trace 0.4 s, score 6.1 s, verify 2:05 min
+  machine   python 3.11.7, torch 2.13.0, platform Linux x86_64, device cpu
+  made      2026-01-02T03:04:05.678+00:00 by pfp 0.1.0
+  sha256    abababababababababababababababababababababababababababababababab
   pfp-runs/model-keep0.55/  model.onnx  model.pt2  model.pt  plan.json  run.json
 """
 
@@ -66,7 +96,6 @@ FAILED_SUMMARY = """\
   MACs          40.8 M    24.1 M  -40.9 %
   file (onnx)  1.09 MB  645.1 kB  -40.8 %
   latency      2.10 ms   1.32 ms    1.59x  median of 50, 2 threads
-                                           IQR 0.052 -> 0.041 ms
   accuracy      91.2 %    89.8 %  -1.4 pp  top-1, 256 held-out images
   agreement          -    95.3 %           top-1 same as the original's
 
@@ -78,33 +107,39 @@ FAILED  model.pt: onnx != torch (asked 54.6 %, kept 54.6 %)
 wrote my runs/small/    next: pfp report 'my runs/small'
 """
 
-EVERYTHING = """\
-  scored on 256 of 512 images in imgs, criterion pfp
-  unit: /255, short side 32, centre crop 32×32
-  settings  model model.pt, calib imgs, device auto, seed 0, reduce sum, delta
-            1e-16, cache True, criterion pfp, keep 0.546, keep_of params,
-            allocate divergence, steps 1, recover ['lsq'], multiple_of 1,
-            min_channels 1
-  scoring   criterion pfp, reduce sum, epsilon 1.834, delta 1e-16, samples 256
-  times     load 0.2 s, trace 0.4 s, score 6.1 s, verify 2:05 min
-  machine   python 3.11.7, torch 2.13.0, platform Linux x86_64, device cpu
-  made      2026-01-02T03:04:05.678+00:00 by pfp 0.1.0
-"""
 
-
-def test_the_report_shows_the_verdict_the_figures_the_checks_the_layers_and_what_was_left_alone() -> None:
+def test_the_report_shows_the_verdict_the_figures_the_largest_layers_and_what_was_not_pruned() -> None:
     assert render(run(), folder="pfp-runs/model-keep0.55") == REPORT
 
 
-def test_the_terminal_report_is_in_the_table_of_reports() -> None:
-    assert REPORTS["terminal"](run(), folder="pfp-runs/model-keep0.55") == REPORT
+def test_everything_adds_the_checks_all_layers_their_errors_and_how_the_run_was_made() -> None:
+    text = render(run(), folder="pfp-runs/model-keep0.55", everything=True)
+    assert text == EVERYTHING
+    assert all(layer.name in text for layer in layers())
+    assert "--all" not in text
 
 
-def test_the_report_fits_eighty_columns_and_one_screen() -> None:
-    lines = render(run(), folder="pfp-runs/model-keep0.55").splitlines()
+@pytest.mark.parametrize(
+    "made", [run(), unlabelled(), failed(), warned(1)], ids=["good", "unlabelled", "failed", "warned"]
+)
+def test_the_report_has_at_most_25_lines_of_80_columns(made: Run) -> None:
+    lines = render(made, folder="pfp-runs/model-keep0.55").splitlines()
     assert max(map(len, lines)) <= 80
-    assert len(lines) <= 45
+    assert len(lines) <= 25
     assert not any(line != line.rstrip() for line in lines)
+
+
+def test_a_further_warning_costs_one_line() -> None:
+    lines = render(warned(6), folder="pfp-runs/model-keep0.55").splitlines()
+    assert len(lines) <= 25 + 5
+    warnings = [line for line in lines if line.startswith("  warning: ")]
+    assert len(warnings) == 6
+    assert all(line.endswith(" … --all") and len(line) <= 80 for line in warnings)
+
+
+def test_everything_shows_warnings_in_full() -> None:
+    text = " ".join(render(warned(6), everything=True).split())
+    assert all(" ".join(warning.split()) in text for warning in warned(6).warnings)
 
 
 def test_the_summary_ends_with_the_verdict_and_the_next_command() -> None:
@@ -178,8 +213,7 @@ def test_recoveries_are_reported_and_the_ones_that_were_undone_called_so() -> No
 def test_a_network_that_got_slower_is_called_slower() -> None:
     fast, slow = Cost(2, 2, 8, 10, 1.0, 0.1), Cost(1, 1, 4, 5, 1.25, 0.1)
     text = render(run(before=fast, after=slow, latency={"threads": None, "runs": 50, "batch": 1}))
-    assert "0.80×  median of 50, all cores" in text
-    assert "slower than before" in text
+    assert "0.80×  slower; median of 50, all cores\n" in text
 
 
 def test_ascii_is_ascii_whatever_the_names_are() -> None:
@@ -192,13 +226,6 @@ def test_escape_sequences_in_names_do_not_reach_the_terminal() -> None:
     text = render(run(layers=[LayerRow("a\x1b[2Jb\nc", "conv2d", (1, 1), (9, 5), (81, 45), (1, 1))]))
     assert "\x1b" not in text
     assert "a?[2Jb" in text
-
-
-def test_everything_shows_all_layers_and_how_the_run_was_made() -> None:
-    text = render(run(), everything=True)
-    assert all(layer.name in text for layer in layers())
-    assert "--all" not in text
-    assert EVERYTHING in text
 
 
 def test_wide_numbers_and_long_names_keep_the_table_aligned_and_within_the_page() -> None:
@@ -228,132 +255,70 @@ def test_wide_numbers_and_long_names_keep_the_table_aligned_and_within_the_page(
 def test_a_run_that_dropped_nothing_says_so() -> None:
     same = [LayerRow("conv", "conv2d", (3, 3), (8, 8), (216, 216), (1, 1))]
     text = render(run(layers=same, before=Cost(216, 1, 864), after=Cost(216, 1, 864)))
-    assert "no layer lost parameters" in text
+    assert "no layer got smaller" in text
     assert "  parameters     216     216    0.0 %\n" in text
 
 
-def test_frozen_groups_are_gathered_by_reason_with_few_names() -> None:
+def test_the_layers_are_those_that_saved_most_of_what_the_budget_measures() -> None:
+    rows = [
+        LayerRow("wide", "conv2d", (3, 3), (8, 4), (900, 100), (1000, 900)),
+        LayerRow("early", "conv2d", (3, 3), (8, 4), (90, 80), (9000, 100)),
+    ]
+    costs = {"layers": rows, "before": Cost(990, 10_000, 1), "after": Cost(180, 1000, 1)}
+    by_params, by_macs = (render(run(**costs, requested={"keep": 0.2, "of": of})) for of in ("params", "macs"))
+    assert by_params.index("wide") < by_params.index("early")
+    assert by_macs.index("early") < by_macs.index("wide")
+    assert "  early  conv2d  3 → 3  8 → 4  9.00 k → 100  98.9 %\n" in by_macs
+    everything = render(run(**costs, requested={"keep": 0.2, "of": "macs"}), everything=True)
+    headings = [line.split() for line in everything.splitlines() if line.startswith("  layer ")]
+    assert [heading[4] for heading in headings[:2]] == ["MACs", "params"]
+
+
+def test_a_missing_module_is_explained() -> None:
+    assert "  model.pt not written: the input is no module: pt2\n" in render(warned(0))
+
+
+def test_frozen_groups_are_gathered_by_reason() -> None:
     groups = [GroupRow(f"conv{n}", 8, 8, "mixed by aten.sort", "", ()) for n in range(9)]
     groups += [GroupRow(f"odd{n}", 2, 2, f"indexed in index_{n}", "", ()) for n in range(7)]
     text = render(run(groups=groups))
-    assert "    72 channels  mixed by aten.sort: conv0, conv1, conv2 … 6 more\n" in text
-    assert "     2 channels  indexed in index_0: odd0\n" in text
-    assert "    … 3 more reasons (6 channels), --all\n" in text
-    assert "conv8" in render(run(groups=groups), everything=True)
+    assert "  not pruned: 16 groups, 86 channels: mixed by aten.sort, indexed in … --all\n" in text
+    everything = render(run(groups=groups), everything=True)
+    assert "    72 channels  mixed by aten.sort: conv0, conv1, conv2, conv3, " in everything
+    assert "     2 channels  indexed in index_0: odd0\n" in everything
+    assert "conv8" in everything
 
 
 def test_groups_whose_statistics_change_are_named_only_if_channels_were_dropped() -> None:
     groups = [GroupRow("a", 8, 5, "", "layer_norm (norm)", ()), GroupRow("b", 8, 8, "", "softmax (attn)", ())]
     text = render(run(groups=groups))
-    assert "    3 channels  layer_norm (norm): a\n" in text
+    assert "  inexact: 3 channels dropped although a statistic across channels … --all\n" in text
     assert "softmax" not in text
+    everything = render(run(groups=groups), everything=True)
+    assert "    3 channels  layer_norm (norm): a\n" in everything
+    assert "softmax" not in everything
 
 
 def test_ops_without_a_rule_and_warnings_are_listed() -> None:
     trace = {"ops": 9, "unknown": {"aten.cummax.default": 1, "aten.sort.default": 4}, "dynamic_batch": True}
-    text = render(run(trace=trace, warnings=["3 images were skipped " + "because they are broken " * 4]))
+    warnings = ["3 images were skipped " + "because they are broken " * 4]
+    text = render(run(trace=trace, warnings=warnings), everything=True)
     assert "  ops without a rule: aten.sort.default ×4, aten.cummax.default ×1\n" in text
     assert "  warning: 3 images were skipped because" in text
     assert max(map(len, text.splitlines())) <= 80
 
 
-@pytest.mark.parametrize(
-    ("spelled", "expected"),
-    [
-        (numbers.count(0), "0"),
-        (numbers.count(999), "999"),
-        (numbers.count(1000), "1.00 k"),
-        (numbers.count(9_994), "9.99 k"),
-        (numbers.count(9_996), "10.0 k"),
-        (numbers.count(272_474), "272.5 k"),
-        (numbers.count(999_949), "999.9 k"),
-        (numbers.count(999_950), "1.00 M"),
-        (numbers.count(4.1e15), "4100.0 T"),
-        (numbers.size(512), "512 B"),
-        (numbers.size(1_090_000), "1.09 MB"),
-        (numbers.percent(0.4), "40.0 %"),
-        (numbers.percent(1), "100.0 %"),
-        (numbers.percent(0.9997), "> 99.9 %"),
-        (numbers.percent(0.00071), "0.071 %"),
-        (numbers.percent(0), "0.0 %"),
-        (numbers.percent(-0.031), "−3.1 %"),
-        (numbers.share(0.00071), "0.1 %"),
-        (numbers.change(200, 80), "−60.0 %"),
-        (numbers.change(200, 210), "+5.0 %"),
-        (numbers.change(100_000, 99_999), "0.0 %"),
-        (numbers.change(0, 5), "–"),
-        (numbers.points(0.912, 0.898), "−1.4 pp"),
-        (numbers.milliseconds(0.0524), "0.052"),
-        (numbers.milliseconds(2.104), "2.10"),
-        (numbers.milliseconds(1234.5), "1234"),
-        (numbers.milliseconds(0), "0.00"),
-        (numbers.error(3.1e-15), "3.1e-15"),
-        (numbers.error(1e-9), "1e-9"),
-        (numbers.error(0), "0"),
-        (numbers.seconds(6.13), "6.1 s"),
-        (numbers.seconds(99.97), "1:40 min"),
-        (numbers.clock(3), "0:03"),
-    ],
-)
-def test_numbers_have_three_or_four_digits_and_a_unit(spelled: str, expected: str) -> None:
-    assert spelled == expected
-
-
-def test_a_shortened_name_keeps_both_ends() -> None:
-    assert shorten("layer1.block2.conv3", 10) == "layer…onv3"
-    assert shorten("short", 10) == "short"
-    assert shorten("layer1.block2.conv3", 10, "...") == "laye...nv3"
-
-
-def test_spelling_keeps_line_breaks_and_replaces_what_a_terminal_must_not_get() -> None:
-    assert spell("a\nb\tc\x07", unicode=True) == "a\nb?c?"
-    assert spell("12 → 3 · ε", unicode=False) == "12 -> 3 - eps"
-
-
-def test_columns_are_dropped_before_names_get_too_short() -> None:
-    page = Page(30, unicode=True)
-    page.table([("name", "op", "n"), ("a_name_of_20_letters", "conv2d_transposed", "1")], "<<>", drop=(1,))
-    assert page.text() == "  name                  n\n  a_name_of_20_letters  1\n"
-
-
-def test_reading_and_rendering_a_run_does_not_import_torch(tmp_path: Path) -> None:
-    (tmp_path / "run.json").write_text(run().json(), encoding="utf-8")
-    code = (
-        "import sys, pathlib, pfpcli, pfpcli.cli; from pfpcli import record, report;"
-        "print(report.REPORTS['terminal'](record.read(pathlib.Path(sys.argv[1])))[:4], 'torch' in sys.modules)"
-    )
-    paths = [str(Path(pfpcli.__file__).parents[1])]
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)],
-        env={"PYTHONPATH": paths[0], "PYTHONIOENCODING": "utf-8"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout == "PASS False\n"
-
-
-def test_a_run_reads_back_as_it_was_written(tmp_path: Path) -> None:
-    from pfpcli.records.reading import read
-
-    (tmp_path / "run.json").write_text(run().json(), encoding="utf-8")
-    back: Run = read(tmp_path)
-    assert back.json() == run().json()
-    assert render(back) == render(run())
-
-
 def test_bounds_that_say_nothing_are_called_vacuous_and_what_is_not_known_is_a_dash() -> None:
     certificate = Certificate(1e-9, 64, "held-out images", [LayerError("fc", 8, 4, measured=0.5)])
-    text = render(run(certificate=certificate))
+    text = render(run(certificate=certificate), everything=True)
     assert "  fc     8 → 4    –  –  –        –       0.5\n" in text
     assert "no bounds: the criterion measures no sensitivities" in text
     certificate.layers[0].total, certificate.layers[0].bound, certificate.layers[0].epsilon = 3.0, 1.0, 0.25
-    assert "  fc     8 → 4    3  –  0.25  vacuous       0.5\n" in render(run(certificate=certificate))
+    assert "  fc     8 → 4    3  –  0.25  vacuous       0.5\n" in render(run(certificate=certificate), everything=True)
 
 
-def test_only_the_layers_with_the_largest_errors_are_shown() -> None:
+def test_the_layers_with_the_largest_errors_come_first() -> None:
     rows = [LayerError(f"fc{i}", 8, 4, 3.0, 10, 0.5, 0.5, i / 10) for i in range(7)]
-    text = render(run(certificate=Certificate(1e-9, 64, "held-out images", rows)))
-    assert [name for name in (f"fc{i}" for i in range(7)) if f"\n  {name} " in text] == ["fc3", "fc4", "fc5", "fc6"]
-    everything = render(run(certificate=Certificate(1e-9, 64, "held-out images", rows)), everything=True)
-    assert all(f"\n  fc{i} " in everything for i in range(7))
+    text = render(run(certificate=Certificate(1e-9, 64, "held-out images", rows)), everything=True)
+    places = [text.index(f"\n  fc{i} ") for i in range(7)]
+    assert places == sorted(places, reverse=True)
