@@ -15,7 +15,7 @@ from pfpcli.images.calibration import Division
 from pfpcli.jobs.steps.export import ExportedFiles
 from pfpcli.models.load import LoadedModel
 from pfpcli.onnx_io.network import OnnxNetwork
-from pfpcli.onnx_io.untouched import Rest
+from pfpcli.onnx_io.untouched import Untouched
 from pfpcli.planning.plan import Plan
 from pfpcli.progress import Console
 from pfpcli.records.parts import Quality
@@ -112,7 +112,7 @@ def fixed_batch(graph: Graph) -> str:
 def stops(model: LoadedModel, exported: ExportedFiles, graph: Graph) -> str:
     """The network is traced only up to some ops."""
     if isinstance(model.module, OnnxNetwork):
-        return _untouched_nodes(model.module.rest, exported)
+        return _untouched_nodes(model.module.untouched, exported)
     if not graph.stops:
         return ""
     ops = ", ".join(dict.fromkeys(graph.stops))
@@ -123,16 +123,16 @@ def stops(model: LoadedModel, exported: ExportedFiles, graph: Graph) -> str:
     )
 
 
-def _untouched_nodes(rest: Rest, exported: ExportedFiles) -> str:
+def _untouched_nodes(untouched: Untouched, exported: ExportedFiles) -> str:
     """Nodes of an ONNX file are left as they are."""
-    if not rest.ops:
+    if not untouched.ops:
         return ""
     ends = "model.onnx and model.pt2 end in front of them"
     kept = ends if exported.exported else "they stay in model.onnx as they are, model.pt2 ends in front of them"
     timed = "cut or counted" if exported.is_whole else "cut, counted or timed"
     return (
-        f"the network is followed up to {', '.join(rest.ops)}: those nodes and what comes after them "
-        f"({len(rest.places)} nodes, {rest.numbers:,} parameters) are not {timed}; {kept}"
+        f"the network is followed up to {', '.join(untouched.ops)}: those nodes and what comes after them "
+        f"({len(untouched.nodes)} nodes, {untouched.parameters:,} parameters) are not {timed}; {kept}"
     )
 
 

@@ -1,4 +1,4 @@
-"""ONNX files: what one says about itself, and the part of it that comes to certain values."""
+"""ONNX files: reading, checking and changing the protobuf message of a model."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import onnx
 from onnx import inliner
 
 from pfpcli.errors import InputError
-from pfpcli.images.folder import TAKEN_CHANNELS
+from pfpcli.images.input_fit import TAKEN_CHANNELS
 
-#: The first opset in which numbers meet as they do in numpy.
+#: The oldest opset that pfp reads: the first one that broadcasts as numpy does.
 OLDEST = 7
-#: Types of images that go in as torch has them.
-_TAKEN = ("float", "undefined")
-#: Ops whose numbers are whole by design: such a file has been quantised.
+#: Element types of the input that pfp reads: 32-bit floats, or no type in the file.
+_INPUT_TYPES = ("float", "undefined")
+#: Ops that compute with quantised integers. A file with one of them has been quantised.
 _QUANTISED = re.compile(r"Q(uantize|Linear)|Dequantize|Integer$|^QGemm|^DynamicQuantize")
 
 
 def read_model(path: Path) -> onnx.ModelProto:
-    """The graph of a file, without functions of its own and what no output needs, and with its weights in it."""
+    """Read a model with its weights, inline its local functions and drop the nodes that no output needs."""
     model = onnx.load(path)
     if model.functions:
         model = inliner.inline_local_functions(model)
@@ -31,126 +31,129 @@ def read_model(path: Path) -> onnx.ModelProto:
     return model
 
 
-def refuse(model: onnx.ModelProto, name: str) -> None:
-    """Refuse files that are not what pfp can cut.
+def check_supported(model: onnx.ModelProto, name: str) -> None:
+    """Check that pfp can read a model.
 
     Args:
-        model: what the file holds.
-        name: of the file.
+        model: the model.
+        name: name of its file, for messages.
 
     Raises:
-        InputError: it is too old, quantised, of several inputs, or of images that are no floats.
+        InputError: the opset is too old, the model is quantised, or it does not have exactly one input of 32-bit
+            floats.
     """
-    version = version_of(model)
+    version = opset_of(model)
     if version < OLDEST:
         raise InputError(
             f"{name}: is of opset {version}; pfp reads {OLDEST} and newer",
             f"convert it: `onnx.version_converter.convert_version(model, {OLDEST})`, or export it again",
         )
     if any(_QUANTISED.search(node.op_type) for node in model.graph.node):
-        raise InputError(f"{name}: is quantised", "pass the network from before that, and quantise what comes out")
+        raise InputError(f"{name}: is quantised", "pass the network before quantisation, and quantise the cut network")
     if model.graph.sparse_initializer:
-        raise InputError(f"{name}: holds sparse tensors", "export it with dense ones")
-    inputs = shown(model)
+        raise InputError(f"{name}: holds sparse tensors", "export it with dense tensors")
+    inputs = graph_inputs(model)
     if len(inputs) != 1:
         named = ", ".join(each.name for each in inputs) or "none"
         raise InputError(f"{name}: has {len(inputs)} inputs ({named}); pfp reads networks of one")
     kind = onnx.TensorProto.DataType.Name(inputs[0].type.tensor_type.elem_type).lower()
-    if kind not in _TAKEN:
-        shorter = "pass the network in 32 bits, and convert what comes out"
-        other = "leave the conversion in front of it out: `onnx.utils.extract_model`, or export it without that"
-        hint = shorter if "float" in kind or kind == "double" else other
+    if kind not in _INPUT_TYPES:
+        of_floats = "pass the network in 32-bit floats, and convert the cut network"
+        of_integers = "cut off the conversion to floats: `onnx.utils.extract_model`, or export the network without it"
+        hint = of_floats if "float" in kind or kind == "double" else of_integers
         raise InputError(f"{name}: reads images of type {kind}; pfp reads networks of 32-bit floats", hint)
 
 
 def has_channels_last(model: onnx.ModelProto) -> bool:
-    """Whether images go in with their channels behind heights and widths, as TensorFlow has them.
+    """Whether the input has shape [N, H, W, C], as TensorFlow has it, and not [N, C, H, W].
 
-    Its sizes say so, and the first convolution does not read as many as there would be if they were first.
+    The input has channels last if only its last size is a usual number of channels, and if the first convolution reads
+    another number of channels than the second size.
     """
-    (image,) = shown(model)
+    (image,) = graph_inputs(model)
     sizes = sizes_of(image) or ()
     if len(sizes) != 4 or sizes[3] not in TAKEN_CHANNELS or sizes[1] in TAKEN_CHANNELS:
         return False
     read = _channels_read(model.graph, image.name)
-    # more of them where places were moved into channels on the way
+    # a multiple of the channels, if the network moves blocks of pixels into channels before its first convolution
     return read is not None and read != sizes[1] and read % sizes[3] == 0
 
 
 def _channels_read(graph: onnx.GraphProto, image: str) -> int | None:
-    """The channels that the first convolution behind a value reads, None where none does with weights of the file."""
+    """Return the number of input channels of the first convolution after a value; None if its weight is computed."""
     weights = {each.name: each.dims for each in graph.initializer}
     weights |= {each.output[0]: each.attribute[0].t.dims for each in graph.node if each.op_type == "Constant"}
-    behind = {image}
+    after = {image}
     for node in graph.node:
-        if not behind.intersection(node.input):
+        if not after.intersection(node.input):
             continue
         if node.op_type in ("Conv", "ConvTranspose"):
             dims = weights.get(node.input[1])
             groups = next((each.i for each in node.attribute if each.name == "group"), 1)
             return None if dims is None else dims[1] * groups if node.op_type == "Conv" else dims[0]
-        behind.update(node.output)
+        after.update(node.output)
     return None
 
 
-def version_of(model: onnx.ModelProto) -> int:
-    """The opset that says what its nodes mean."""
+def opset_of(model: onnx.ModelProto) -> int:
+    """Return the opset of the standard ops."""
     return next((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), 1)
 
 
-def shown(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
-    """Its inputs; old files list their weights among them."""
+def graph_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    """Return the inputs without the weights, which old files list among the inputs."""
     held = {each.name for each in model.graph.initializer}
     return [each for each in model.graph.input if each.name not in held]
 
 
 def sizes_of(value: onnx.ValueInfoProto) -> tuple[int | None, ...] | None:
-    """The sizes of an input, None for a free one; None if nothing is said."""
+    """Return the sizes of a value, None for a free size; None in place of all sizes if the file has no shape."""
     shape = value.type.tensor_type
     if not shape.HasField("shape"):
         return None
     return tuple(each.dim_value if each.dim_value > 0 else None for each in shape.shape.dim)
 
 
-def op_of(node: onnx.NodeProto) -> str:
-    """What kind of node it is, with the domain of whoever made it up."""
+def op_name(node: onnx.NodeProto) -> str:
+    """Return the type of a node, after its domain if it is not a standard op: "Conv", "com.example.Fused"."""
     return node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
 
 
 def is_standard(node: onnx.NodeProto) -> bool:
-    """Whether the ONNX standard says what a node comes to, and it is no control flow."""
-    return node.domain in ("", "ai.onnx") and not any(_inner(node))
+    """Whether a node is a standard op without inner graphs (control flow)."""
+    return node.domain in ("", "ai.onnx") and not any(_inner_graphs(node))
 
 
-def counted(ops: Iterable[str]) -> str:
-    """Kinds of nodes as they are said: "NonZero ×2, Loop ×1"."""
+def op_counts(ops: Iterable[str]) -> str:
+    """Return op names with their counts as text: "NonZero ×2, Loop ×1"."""
     return ", ".join(f"{op} ×{count}" for op, count in Counter(ops).items())
 
 
-def reads(node: onnx.NodeProto) -> list[str]:
-    """The values that a node reads: its inputs, and what the graphs inside of it take from around them."""
-    return [name for name in node.input if name] + [name for graph in _inner(node) for name in _taken(graph)]
+def values_read(node: onnx.NodeProto) -> list[str]:
+    """Return the names of the values that a node reads: its inputs, and the values that its inner graphs capture."""
+    captured = [name for graph in _inner_graphs(node) for name in _captured(graph)]
+    return [name for name in node.input if name] + captured
 
 
-def _inner(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+def _inner_graphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
     for attribute in node.attribute:
         if attribute.HasField("g"):
             yield attribute.g
         yield from attribute.graphs
 
 
-def _taken(graph: onnx.GraphProto) -> list[str]:
+def _captured(graph: onnx.GraphProto) -> list[str]:
     own = {each.name for each in (*graph.input, *graph.initializer)}.union(*(node.output for node in graph.node))
-    wanted = [name for node in graph.node for name in reads(node)] + [each.name for each in graph.output]
+    wanted = [name for node in graph.node for name in values_read(node)] + [each.name for each in graph.output]
     return [name for name in wanted if name not in own]
 
 
-def part(model: onnx.ModelProto, outputs: Iterable[str]) -> onnx.ModelProto:
-    """A file of its own of what comes to these values.
+def submodel(model: onnx.ModelProto, outputs: Iterable[str]) -> onnx.ModelProto:
+    """Return a model of the nodes that compute the named values.
 
     Args:
-        model: the whole file; it stays as it is.
-        outputs: names of values in it, outputs or not.
+        model: the whole model; it stays unchanged.
+        outputs: names of values of the model; the submodel returns them.
     """
     found = onnx.ModelProto()
     found.CopyFrom(model)
@@ -166,8 +169,8 @@ def part(model: onnx.ModelProto, outputs: Iterable[str]) -> onnx.ModelProto:
 
 
 def with_channels_first(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same file with an input that has its channels first; the model is changed."""
-    (image,) = shown(model)
+    """Turn an input of shape [N, H, W, C] into one of shape [N, C, H, W]; the model is changed and returned."""
+    (image,) = graph_inputs(model)
     n, height, width, channels = image.type.tensor_type.shape.dim
     turned = onnx.ValueInfoProto()
     turned.CopyFrom(image)
@@ -183,19 +186,19 @@ def with_channels_first(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def drop_unused(graph: onnx.GraphProto) -> None:
-    """Leave out what no output needs; the graph is changed."""
+    """Remove the nodes and weights that no output needs; the graph is changed."""
     wanted = {each.name for each in graph.output}
     for node in reversed(graph.node):
         if wanted.intersection(node.output):
-            wanted.update(reads(node))
-    gone = {each.name for each in graph.initializer} - wanted
-    _keep(graph.node, lambda node: bool(wanted.intersection(node.output)))
-    _keep(graph.initializer, lambda each: each.name in wanted)
-    _keep(graph.input, lambda each: each.name not in gone)
+            wanted.update(values_read(node))
+    unused = {each.name for each in graph.initializer} - wanted
+    _filter(graph.node, lambda node: bool(wanted.intersection(node.output)))
+    _filter(graph.initializer, lambda each: each.name in wanted)
+    _filter(graph.input, lambda each: each.name not in unused)
 
 
-def _keep(found: Any, is_kept: Callable[[Any], bool]) -> None:
-    """Take what is not kept out of a list of the file; what is kept stays the same object."""
+def _filter(found: Any, is_kept: Callable[[Any], bool]) -> None:
+    """Delete entries of a protobuf list; the kept entries stay the same objects."""
     for index in reversed(range(len(found))):
         if not is_kept(found[index]):
             del found[index]

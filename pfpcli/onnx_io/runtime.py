@@ -1,4 +1,4 @@
-"""Runtime: ONNX files in onnxruntime, compared with a network in torch."""
+"""onnxruntime: run an ONNX file, and compare its outputs with those of a network in torch."""
 
 from __future__ import annotations
 
@@ -15,19 +15,33 @@ from torch.utils._pytree import tree_leaves
 
 from pfpcli.graph.graph import Graph
 
-#: What onnxruntime may differ from torch, in float32: relative to the largest number of an output, which counts as at
-#: least so much. Probabilities near 0 are sums that nearly cancel, and each runtime has its own.
+#: The largest accepted difference between onnxruntime and torch in float32, relative to the largest absolute number of
+#: an output. A largest number below _LEAST counts as _LEAST: small outputs such as probabilities near 0 are sums that
+#: nearly cancel, and each runtime rounds them differently.
 ONNX_TOLERANCE, _LEAST = 1e-4, 1e-2
 
 
 def run_onnx(session: onnxruntime.InferenceSession, inputs: Sequence[Tensor]) -> list[Any]:
-    """The outputs of a session; inputs in the order of its signature."""
+    """Run a session.
+
+    Args:
+        session: the session.
+        inputs: one tensor for each input of the file, in the order of its signature.
+
+    Returns:
+        The outputs as numpy arrays.
+    """
     feeds = {spec.name: x.numpy() for spec, x in zip(session.get_inputs(), inputs, strict=True)}
     return list(session.run(None, feeds))
 
 
 def session(file: Path | onnx.ModelProto, threads: int | None = None) -> onnxruntime.InferenceSession:
-    """An onnxruntime session on the CPU; threads: None uses all cores."""
+    """Open an onnxruntime session on the CPU.
+
+    Args:
+        file: an ONNX file or its content.
+        threads: number of threads; None uses all cores.
+    """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads or 0
@@ -36,7 +50,16 @@ def session(file: Path | onnx.ModelProto, threads: int | None = None) -> onnxrun
 
 
 def onnx_vs_torch(file: Path | onnx.ModelProto, graph: Graph, samples: Sequence[Tensor]) -> float:
-    """The largest difference between a file in onnxruntime and a network in torch, relative to the largest output."""
+    """Compute the largest difference between a file in onnxruntime and a network in torch.
+
+    Args:
+        file: an ONNX file or its content.
+        graph: the network.
+        samples: float[N, ...] for each input.
+
+    Returns:
+        The largest absolute difference of an output, relative to its largest absolute number.
+    """
     with torch.no_grad():
         expected = [x for x in tree_leaves(graph.module(*samples)) if isinstance(x, Tensor)]
     found = run_onnx(session(file), samples)

@@ -15,22 +15,24 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 import pfpcli
+import traced
 from pfpcli.channels.cost import count
 from pfpcli.channels.groups import Groups, group
 from pfpcli.channels.labelling import label
 from pfpcli.cli import main as cli
 from pfpcli.cutting.cut import cut
 from pfpcli.errors import CheckFailed, InputError
-from pfpcli.exporting import export
 from pfpcli.graph.graph import Graph
 from pfpcli.graph.trace import trace
-from pfpcli.jobs import pipeline
-from pfpcli.jobs.steps import trace_groups
+from pfpcli.jobs.inspect import inspect
+from pfpcli.jobs.steps import open as open_step
+from pfpcli.jobs.steps.open import trace_groups
 from pfpcli.models.load import LoadedModel, load
-from pfpcli.onnx_io import write as narrow
+from pfpcli.onnx_io import write as onnx_write
 from pfpcli.onnx_io.network import OnnxNetwork, read_onnx
+from pfpcli.onnx_io.runtime import run_onnx, session
 from pfpcli.progress import Console
-from pfpcli.settings import Network
+from pfpcli.settings import NetworkSettings
 from properties import assert_costs_as_predicted, assert_equals_masked, difference, random_drop
 from zoo import ZOO, conv, head
 
@@ -67,7 +69,7 @@ def write(module: nn.Module, example: Tensor, path: Path, free: tuple[str, ...] 
 def groups_of(path: Path, source: LoadedModel | None = None) -> Groups:
     source = source or load(path)
     assert source.input_size is not None
-    return trace_groups(source, source.input_size, Network(model=path), Console())
+    return trace_groups(source, source.input_size, NetworkSettings(model=path), Console())
 
 
 #: Networks whose batch the file computes with, so that it is fixed when the file is read.
@@ -100,8 +102,8 @@ def test_a_network_read_from_onnx_is_the_same_and_cut_alike_and_written_into_its
     with torch.no_grad():
         assert difference(graph.module(*example), module(*example)) < 1e-4
     if name not in COARSER:
-        traced = group(label(trace(module, net.example())))
-        assert sorted(each.positions for each in groups.prunable) == sorted(each.positions for each in traced.prunable)
+        whole = traced.grouped(name)
+        assert sorted(each.positions for each in groups.prunable) == sorted(each.positions for each in whole.prunable)
     for seed in range(2):
         alive = groups.alive(random_drop(groups, seed))
         smaller = cut(groups.labelled, alive).graph
@@ -151,7 +153,7 @@ def test_heights_and_widths_are_free_where_the_file_says_so(tmp_path: Path) -> N
     path = write(module, torch.randn(2, 3, 8, 8), tmp_path / "net.onnx", ("n", "", "h", "w"))
     source = load(path)
     assert source.input_size is None
-    graph = trace_groups(source, (3, 8, 8), Network(model=path), Console()).labelled.graph
+    graph = trace_groups(source, (3, 8, 8), NetworkSettings(model=path), Console()).labelled.graph
     assert graph.dynamic
     assert graph.spatial
     x = torch.randn(3, 3, 16, 12)
@@ -257,7 +259,7 @@ def written(source: LoadedModel, groups: Groups, smaller: Graph, folder: Path) -
         for tensor in smaller.module.parameters():
             tensor.mul_(1.01)
     assert isinstance(source.module, OnnxNetwork)
-    narrow.save(source.module, groups.labelled.graph, smaller, folder / "smaller.onnx", smaller.example)
+    onnx_write.save(source.module, groups.labelled.graph, smaller, folder / "smaller.onnx", smaller.example)
     return folder / "smaller.onnx"
 
 
@@ -368,7 +370,7 @@ def test_what_comes_after_an_op_without_a_rule_or_one_that_picks_stays_as_it_is(
     assert tails[0] == tails[1]
     if nodes is picking:
         x = ZOO["plain"].example(3)[0]
-        assert export.run_onnx(export.session(after), [x])[0].shape == (
+        assert run_onnx(session(after), [x])[0].shape == (
             np.count_nonzero(smaller.module(x).detach().numpy()),
             2,
         )
@@ -397,7 +399,7 @@ def test_what_is_read_in_branches_that_are_not_read_keeps_its_channels(tmp_path:
     smaller = cut(groups.labelled, groups.alive(random_drop(groups, 0))).graph
     after = written(source, groups, smaller, tmp_path)
     x = ZOO["plain"].example(3)[0]
-    (found,) = export.run_onnx(export.session(after), [x])
+    (found,) = run_onnx(session(after), [x])
     with torch.no_grad():
         outputs = smaller.module(x)
     assert list(outputs) == [*source.names.outputs]
@@ -439,7 +441,7 @@ def test_names_of_classes_are_left_alone(tmp_path: Path) -> None:
     assert groups.labelled.graph.stops == ()
     smaller = cut(groups.labelled, groups.alive(random_drop(groups, 0))).graph
     after = written(source, groups, smaller, tmp_path)
-    (found,) = export.run_onnx(export.session(after), [ZOO["plain"].example(3)[0]])
+    (found,) = run_onnx(session(after), [ZOO["plain"].example(3)[0]])
     assert set(found) <= {*"abcde"}
 
 
@@ -466,7 +468,7 @@ def test_what_no_output_needs_is_no_rest(tmp_path: Path) -> None:
     onnx.save(model, tmp_path / "net.onnx")
     source = load(tmp_path / "net.onnx")
     assert isinstance(source.module, OnnxNetwork)
-    assert source.module.rest.places == frozenset()
+    assert source.module.untouched.nodes == frozenset()
     assert source.names is not None
     assert len(source.names.outputs) == 1
 
@@ -486,8 +488,8 @@ def test_layers_behind_the_choice_of_a_nearest_one_are_said_to_stay(tmp_path: Pa
         NODE("MatMul", ["code", "last"], ["y"]),
     ]
     network = read_onnx(save(nodes, tmp_path / "net.onnx", tensors))
-    assert network.rest.ops == ("ArgMin",)
-    assert network.rest.numbers == 5 * 6 + 6 * 4
+    assert network.untouched.ops == ("ArgMin",)
+    assert network.untouched.parameters == 5 * 6 + 6 * 4
 
 
 def test_sizes_that_are_only_known_where_they_are_fixed_fix_the_network(tmp_path: Path) -> None:
@@ -509,7 +511,7 @@ def test_sizes_that_are_only_known_where_they_are_fixed_fix_the_network(tmp_path
     ]
     tensors = [numpy_helper.from_array(value, name) for name, value in held.items()]
     path = save(nodes, tmp_path / "net.onnx", tensors, sizes=[1, 3, "h", "w"])
-    graph = trace_groups(load(path), (3, 8, 8), Network(model=path), Console()).labelled.graph
+    graph = trace_groups(load(path), (3, 8, 8), NetworkSettings(model=path), Console()).labelled.graph
     assert not graph.spatial
     assert graph.module(torch.randn(1, 3, 8, 8)).shape == (1, 4, 4, 4)
 
@@ -563,7 +565,7 @@ def test_equal_vectors_by_another_name_stay_whole_behind_it(tmp_path: Path) -> N
     assert groups.labelled.graph.stops == ("TopK",)
     smaller = cut(groups.labelled, groups.alive(random_drop(groups, 0))).graph
     after = written(source, groups, smaller, tmp_path)
-    (found,) = export.run_onnx(export.session(after), [torch.randn(1, 3, 8, 8)])
+    (found,) = run_onnx(session(after), [torch.randn(1, 3, 8, 8)])
     assert found.shape == (1, 8, 4, 2)
 
 
@@ -577,7 +579,7 @@ def test_sizes_that_are_read_behind_it_cannot_change(tmp_path: Path) -> None:
     source = load(path)
     groups = groups_of(path, source)
     smaller = cut(groups.labelled, groups.alive(random_drop(groups, 0))).graph
-    with pytest.raises(narrow.CannotNarrow, match="reads sizes"):
+    with pytest.raises(onnx_write.CannotRewrite, match="reads sizes"):
         written(source, groups, smaller, tmp_path)
 
 
@@ -604,7 +606,7 @@ def test_images_with_their_channels_last_go_in_as_they_did(tmp_path: Path) -> No
     after = written(source, groups, smaller, tmp_path)
     assert_same_graph(path, after)
     x = net.example(3)[0]
-    (found,) = export.run_onnx(export.session(after), [x.permute(0, 2, 3, 1)])
+    (found,) = run_onnx(session(after), [x.permute(0, 2, 3, 1)])
     with torch.no_grad():
         assert difference(torch.from_numpy(found), smaller.module(x)) < 1e-4
 
@@ -634,7 +636,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str, str]] = {
             [NODE("DynamicQuantizeLinear", ["x"], ["a", "b", "c"]), NODE("Cast", ["a"], ["y"], to=1)], path
         ),
         "is quantised",
-        "quantise what comes out",
+        "quantise the cut network",
     ),
     "old": (
         lambda path: save([NODE("Relu", ["x"], ["y"])], path, opsets={"": 6}),
@@ -654,7 +656,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "half precision": (
         lambda path: save([NODE("Cast", ["x"], ["y"], to=1)], path, kind=TensorProto.FLOAT16),
         "reads images of type float16",
-        "in 32 bits, and convert what comes out",
+        "in 32-bit floats, and convert the cut network",
     ),
     "no weights": (
         lambda path: save([NODE("Relu", ["x"], ["y"])], path),
@@ -700,7 +702,7 @@ def test_weights_in_files_beside_it_are_read(tmp_path: Path) -> None:
 def test_what_onnxruntime_understands_differently_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     net = ZOO["plain"]
     path = write(net.module(), net.example()[0], tmp_path / "net.onnx")
-    monkeypatch.setattr(export, "onnx_vs_torch", lambda *_: 0.1)
+    monkeypatch.setattr(open_step, "onnx_vs_torch", lambda *_: 0.1)
     with pytest.raises(CheckFailed, match=r"differs from onnxruntime by 1\.0e-01"):
         groups_of(path)
 
@@ -717,7 +719,7 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_an_onnx_file_is_cut_and_recovered_and_written_with_its_names(sample: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    run = pfpcli.compress(sample, SAMPLES / "images", keep=0.4, allocate="pfp", out=out, cache=False)
+    run = pfpcli.compress(sample, SAMPLES / "images", keep=0.4, allocate="pfp", out=out, cache=False).record
     assert run.model["kind"] == "onnx"
     assert run.quality.after > 0.85
     assert [each.method for each in run.recovery] == ["lsq"]
@@ -746,7 +748,7 @@ def test_a_file_that_ends_in_what_is_not_read_is_cut_and_the_run_says_so(sample:
     run = pfpcli.compress(
         tmp_path / "net.onnx", SAMPLES / "images", keep=0.5, allocate="uniform", recover=(), out=tmp_path / "run",
         cache=False,
-    )  # fmt: skip
+    ).record  # fmt: skip
     assert any(
         "up to NonZero" in each and "2 nodes, 0 parameters) are not cut or counted;" in each for each in run.warnings
     )
@@ -774,18 +776,18 @@ def test_a_graph_that_cannot_be_written_into_is_exported_and_the_run_says_what_i
     onnx.save(model, tmp_path / "net.onnx")
 
     def cannot(*_: object) -> onnx.ModelProto:
-        raise narrow.CannotNarrow("Reshape 7")
+        raise onnx_write.CannotRewrite("Reshape 7")
 
-    monkeypatch.setattr(narrow, "narrow", cannot)
+    monkeypatch.setattr(onnx_write, "rewrite", cannot)
     run = pfpcli.compress(
         tmp_path / "net.onnx", SAMPLES / "images", keep=0.5, allocate="uniform", recover=(), out=tmp_path / "run",
-    )  # fmt: skip
+    ).record  # fmt: skip
     (said,) = (each for each in run.warnings if "torch's export" in each)
-    assert "which ends in front of what was not followed (Reshape 7)" in said
+    assert "which ends before the untouched nodes (Reshape 7)" in said
 
 
 def test_single_weights_of_an_onnx_file_become_zeros_in_its_graph(sample: Path, tmp_path: Path) -> None:
-    run = pfpcli.sparsify(sample, SAMPLES / "images", keep=0.6, out=tmp_path / "run")
+    run = pfpcli.sparsify(sample, SAMPLES / "images", keep=0.6, out=tmp_path / "run").record
     assert run.quality.after > 0.8
     after = tmp_path / "run" / "model.onnx"
     assert_same_graph(sample, after)
@@ -798,7 +800,7 @@ def test_single_weights_of_an_onnx_file_become_zeros_in_its_graph(sample: Path, 
 
 
 def test_inspect_takes_an_onnx_file(sample: Path) -> None:
-    found = pipeline.inspect(Network(model=sample), Console())
+    found = inspect(NetworkSettings(model=sample), Console())
     assert found.model["kind"] == "onnx"
     assert sum(not each.frozen_reason for each in found.groups) == 5
 

@@ -13,7 +13,7 @@ import torch
 from onnx import numpy_helper
 
 from pfpcli.errors import InputError
-from pfpcli.onnx_io.network import network
+from pfpcli.onnx_io.network import network_of
 from pfpcli.onnx_io.ops import RULES
 
 #: Collecting the cases takes seconds: one worker does it for all tests of this file.
@@ -82,7 +82,7 @@ def ran(case: Any, given: list[Any]) -> list[torch.Tensor]:
     held = [numpy_helper.from_array(np.asarray(x), name) for name, x in list(zip(named, given, strict=True))[1:]]
     model.graph.initializer.extend(held)
     with torch.no_grad():
-        found = network(model)(*(torch.from_numpy(np.array(x)) for x in given[:1]))
+        found = network_of(model)(*(torch.from_numpy(np.array(x)) for x in given[:1]))
     return [each.detach() for each in (found.values() if isinstance(found, dict) else [found])]
 
 

@@ -82,8 +82,8 @@ def export_files(
                 is_whole = write.runs(network, original, samples)
                 of = network.whole if is_whole else network.as_read
                 timed = of(original), of(onnx_file)
-            except write.CannotNarrow as error:
-                exported, is_whole = write.lost(network, str(error)), not network.rest.places
+            except write.CannotRewrite as error:
+                exported, is_whole = write.lost_by_export(network, str(error)), not network.untouched.nodes
                 timed = network.as_read(original), onnx_file
         else:
             export.save_onnx(export.program(whole), whole, named, original, samples)

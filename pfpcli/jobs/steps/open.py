@@ -22,7 +22,7 @@ from pfpcli.models.load import LoadedModel, from_module, load
 from pfpcli.models.torchscript import script_to_fx
 from pfpcli.onnx_io.network import OnnxNetwork
 from pfpcli.onnx_io.runtime import ONNX_TOLERANCE, onnx_vs_torch
-from pfpcli.planning.plan import nothing_to_prune
+from pfpcli.planning.refusals import nothing_to_prune
 from pfpcli.progress import Console
 from pfpcli.settings import CalibrationSettings, InMemoryModel, NetworkSettings
 
@@ -132,8 +132,8 @@ def _traced(model: LoadedModel, size: tuple[int, ...], settings: NetworkSettings
     if model.program is not None:
         return from_program(model.program, example)
     if isinstance(model.module, OnnxNetwork):
-        rest = model.module.rest
-        graph = replace(trace(model.module, example), stops=rest.ops, unread=rest.unknown)
+        untouched = model.module.untouched
+        graph = replace(trace(model.module, example), stops=untouched.ops, unread=untouched.unknown)
         assert isinstance(settings.model, Path)
         _check_reading(graph, model.module, settings.model)
         return graph

@@ -1,26 +1,35 @@
-"""Every ONNX op pfp reads: what it comes to in torch. A new one is one function in the module of its kind.
+"""The ONNX ops that pfp reads and rewrites.
 
-pointwise     what is at a place alone
-movement      numbers are moved; sizes
-resize        images of another size
-contraction   convolutions and products
-statistics    norms, pooling, reductions
+Given: one node with its computed inputs. Gives back: its outputs in torch, or the node rewritten to the sizes of a cut
+network. May import `graph`. A new op is one function with `@register` in the module of its kind, and one function
+with `@rewriter` if the node contains sizes, indices or numbers of channels.
+
+    call            one node and its inputs as a rule sees them
+    tables          the tables of rules and rewriters
+    pointwise       elementwise ops
+    shape           sizes, reshaping, filled tensors
+    indexing        joining, splitting, slicing, gathering, scattering
+    spatial         the height and width of images
+    contraction     convolutions and matrix products
+    statistics      norms, pooling, reductions, softmax
 """
 
-from pfpcli.onnx_io.ops import contraction, movement, pointwise, resize, statistics
-from pfpcli.onnx_io.ops.call import KNOWN, NARROWED, RULES, Call, Edit, Known, UnknownValue
+from pfpcli.onnx_io.ops import contraction, indexing, pointwise, shape, spatial, statistics
+from pfpcli.onnx_io.ops.call import Call, Known, UnknownValue
+from pfpcli.onnx_io.ops.tables import KNOWN, REWRITERS, RULES, NodeEdit
 
 __all__ = [
     "KNOWN",
-    "NARROWED",
+    "REWRITERS",
     "RULES",
     "Call",
-    "Edit",
     "Known",
+    "NodeEdit",
     "UnknownValue",
     "contraction",
-    "movement",
+    "indexing",
     "pointwise",
-    "resize",
+    "shape",
+    "spatial",
     "statistics",
 ]

@@ -1,4 +1,4 @@
-"""Ops that sum over channels: convolutions and products."""
+"""Rules of ops that sum over channels: convolutions and matrix products."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pfpcli.graph.calls import bind
-from pfpcli.onnx_io.ops.call import Call, Edit, Result, narrows, register
+from pfpcli.onnx_io.ops.call import Call
+from pfpcli.onnx_io.ops.tables import NodeEdit, Result, register, rewriter
 
 _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
@@ -18,7 +19,7 @@ _TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose
 
 @dataclass(frozen=True)
 class Window:
-    """What moves over an image: for each of its sides the size, the step, how far apart its places are."""
+    """A window that slides over an image: sizes, strides and dilations, one number for each spatial dimension."""
 
     kernel: list[int]
     strides: list[int]
@@ -26,35 +27,54 @@ class Window:
 
     @classmethod
     def of(cls, call: Call, kernel: Sequence[int]) -> Window:
-        """As a node says; kernel: its size."""
+        """Read the window of a node.
+
+        Args:
+            call: the node.
+            kernel: sizes of the window.
+        """
         strides, dilations = (call.attribute(name) or [1] * len(kernel) for name in ("strides", "dilations"))
         return cls([*kernel], [*strides], [*dilations])
 
     @property
     def spans(self) -> list[int]:
-        """From its first to its last place."""
+        """Sizes of the window with its dilation: (kernel - 1) * dilation + 1."""
         return [(k - 1) * d + 1 for k, d in zip(self.kernel, self.dilations, strict=True)]
 
     def padding(self, call: Call, sizes: Sequence[int]) -> list[tuple[int, int]]:
-        """What is added at both ends of each side of an image; sizes: of the sides."""
+        """Compute the padding before and after the image in each spatial dimension.
+
+        Args:
+            call: the node.
+            sizes: spatial sizes of the image.
+        """
         auto, rank = call.attribute("auto_pad", "NOTSET"), len(self.kernel)
         if auto in ("NOTSET", ""):
             pads = call.attribute("pads") or [0] * (2 * rank)
             return list(zip(pads[:rank], pads[rank:], strict=True))
         if auto == "VALID":
             return [(0, 0)] * rank
-        # as many results as there are steps from one end to the other
+        # SAME: the output has ceil(size / stride) elements
         ends = [(-(-size // step) - 1) * step for size, step in zip(sizes, self.strides, strict=True)]
         missing = [max(0, end + span - size) for end, span, size in zip(ends, self.spans, sizes, strict=True)]
         return [(n // 2, n - n // 2) if auto == "SAME_UPPER" else (n - n // 2, n // 2) for n in missing]
 
 
 def padded(x: Tensor, pads: list[tuple[int, int]], value: float = 0.0) -> tuple[Tensor, list[int]]:
-    """(an image with what one end has more than the other already there, what both ends have)."""
+    """Add to an image the part of its padding that the op cannot add itself.
+
+    Args:
+        x: float[N, C, ...].
+        pads: (before, after) for each spatial dimension.
+        value: the number to pad with.
+
+    Returns:
+        The padded image, and the symmetric padding that is left for the op.
+    """
     both = [min(pair) for pair in pads]
     rest = [(low - least, high - least) for (low, high), least in zip(pads, both, strict=True)]
     if any(low or high for low, high in rest):
-        # an image that is padded with something else than the op pads with has to have all of it
+        # asymmetric: all of the padding is added here, as the op may pad with another number than `value`
         x, both = F.pad(x, [n for pair in reversed(pads) for n in pair], value=value), [0] * len(pads)
     return x, both
 
@@ -86,7 +106,7 @@ def _conv_transpose(call: Call) -> Result:
     else:
         cut = [a - b for a, b in zip(full, wanted[-rank:], strict=True)]
         halves = [(c // 2, c - c // 2) for c in cut]
-        # what is odd is cut off at the end, and at the start for SAME_LOWER and where nothing is said
+        # an odd element is cut off at the end for SAME_UPPER, else at the start
         ends = halves if auto == "SAME_UPPER" else [(b, a) for a, b in halves]
     both = [max(0, min(pair)) for pair in ends]
     y = _TRANSPOSED[rank](x, weight, call.optional(2), strides, both, more, call.attribute("group", 1), dilations)
@@ -96,8 +116,8 @@ def _conv_transpose(call: Call) -> Result:
     return y
 
 
-@narrows("Conv", "ConvTranspose")
-def _conv_groups(edit: Edit) -> None:
+@rewriter("Conv", "ConvTranspose")
+def _rewrite_groups(edit: NodeEdit) -> None:
     edit.set_attribute("group", bind(edit.call("conv"))["groups"])
 
 

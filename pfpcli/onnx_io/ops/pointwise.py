@@ -1,4 +1,4 @@
-"""Ops whose result at a place depends on what is at that place alone."""
+"""Rules of elementwise ops."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pfpcli.onnx_io.ops.call import TYPES, Call, Known, Result, register
+from pfpcli.onnx_io.ops.call import TYPES, Call, Known
+from pfpcli.onnx_io.ops.tables import Result, register
 
 UNARY: dict[str, Callable[[Tensor], Tensor]] = {
     "Abs": torch.abs, "Acos": torch.acos, "Acosh": torch.acosh, "Asin": torch.asin, "Asinh": torch.asinh,
@@ -32,12 +33,12 @@ BINARY: dict[str, Callable[[Any, Any], Tensor]] = {
     "BitwiseXor": torch.bitwise_xor,
 }  # fmt: skip
 
-#: These take no numbers, just tensors.
+#: Their torch functions take tensors only, no numbers.
 LOGICAL: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "And": torch.logical_and, "Or": torch.logical_or, "Xor": torch.logical_xor,
 }  # fmt: skip
 
-#: Of numbers that may stand for free sizes.
+#: For numbers that may stand for free sizes.
 NUMBERS: dict[str, Callable[..., Any]] = {
     "Add": operator.add, "Sub": operator.sub, "Mul": operator.mul, "Equal": operator.eq, "Greater": operator.gt,
     "Less": operator.lt, "GreaterOrEqual": operator.ge, "LessOrEqual": operator.le, "Neg": operator.neg, "Abs": abs,
@@ -50,14 +51,14 @@ def _unary(compute: Callable[[Tensor], Tensor]) -> Callable[[Call], Result]:
 
 
 def _binary(compute: Callable[[Any, Any], Tensor]) -> Callable[[Call], Result]:
-    # torch has no calls whose first operand is a number, other than these turned around
-    turned = _TURNED.get(compute)
+    # torch takes no number as first operand; the swapped function takes it as the second
+    swapped = _SWAPPED.get(compute)
 
     def rule(call: Call) -> Result:
         a, b = call.operand(0), call.operand(1)
         if isinstance(a, Tensor):
             return compute(a, b)
-        return turned(b, a) if turned is not None and isinstance(b, Tensor) else compute(call.tensor(0), b)
+        return swapped(b, a) if swapped is not None and isinstance(b, Tensor) else compute(call.tensor(0), b)
 
     return rule
 
@@ -66,7 +67,8 @@ def _logical(compute: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Call], Re
     return lambda call: compute(call.tensor(0), call.tensor(1))
 
 
-_TURNED: dict[Any, Callable[[Tensor, Any], Tensor]] = {
+#: A function of (a, b) -> the same function of (b, a).
+_SWAPPED: dict[Any, Callable[[Tensor, Any], Tensor]] = {
     torch.add: torch.add, torch.mul: torch.mul, torch.sub: torch.rsub, torch.eq: torch.eq
 }  # fmt: skip
 
@@ -78,19 +80,19 @@ for _name, _both in LOGICAL.items():
     register(_name)(_logical(_both))
 
 
-def _each(compute: Callable[..., Any]) -> Callable[[Call], Result]:
+def _elementwise(compute: Callable[..., Any]) -> Callable[[Call], Result]:
     def rule(call: Call) -> Result:
         values = [call.known(i) for i in range(len(call.inputs))]
         found = np.frompyfunc(compute, len(values), 1)(*(each.value.astype(object) for each in values))
-        kind = torch.bool if compute in _COMPARES else values[0].dtype
+        kind = torch.bool if compute in _COMPARISONS else values[0].dtype
         return Known.of(found, kind)
 
     return rule
 
 
-_COMPARES = (operator.eq, operator.gt, operator.lt, operator.ge, operator.le)
+_COMPARISONS = (operator.eq, operator.gt, operator.lt, operator.ge, operator.le)
 for _name, _numbers in NUMBERS.items():
-    register(_name, known=True)(_each(_numbers))
+    register(_name, known=True)(_elementwise(_numbers))
 
 
 @register("Pow")
@@ -109,7 +111,7 @@ def _div(call: Call) -> Result:
 @register("Div", known=True)
 def _div_known(call: Call) -> Result:
     a, b = call.known(0), call.known(1)
-    # sizes are not negative: to round down is to round to 0
+    # ONNX rounds towards 0; sizes are not negative, so rounding down gives the same
     compute = operator.truediv if a.dtype.is_floating_point else operator.floordiv
     return Known.of(np.frompyfunc(compute, 2, 1)(a.value.astype(object), b.value.astype(object)), a.dtype)
 
@@ -137,7 +139,7 @@ def _rounded(call: Call) -> Result:
 
 @register("Cast", "CastLike")
 def _cast(call: Call) -> Result:
-    # the type of something that is not known may be all that is asked for
+    # CastLike reads only the type of its second input, which need not be known
     return _cast_known(call) if isinstance(call.inputs[0], Known) else call.tensor(0).to(_kind(call))
 
 
@@ -167,17 +169,17 @@ def _kind(call: Call) -> torch.dtype:
 
 
 @register("Min", "Max", "Sum", "Mean")
-def _folded(call: Call) -> Result:
+def _variadic(call: Call) -> Result:
     compute = {"Min": torch.minimum, "Max": torch.maximum}.get(call.op, torch.add)
     found = reduce(compute, call.tensors())
     return found / len(call.inputs) if call.op == "Mean" else found
 
 
 @register("Min", "Max", known=True)
-def _least(call: Call) -> Result:
+def _extreme_known(call: Call) -> Result:
     values = [call.known(i) for i in range(len(call.inputs))]
-    least = torch.sym_min if call.op == "Min" else torch.sym_max
-    return Known.of(reduce(np.frompyfunc(least, 2, 1), (each.value.astype(object) for each in values)), values[0].dtype)
+    extreme = np.frompyfunc(torch.sym_min if call.op == "Min" else torch.sym_max, 2, 1)
+    return Known.of(reduce(extreme, (each.value.astype(object) for each in values)), values[0].dtype)
 
 
 @register("Where")
@@ -205,7 +207,7 @@ def _clip(call: Call) -> Result:
 def _limit(call: Call, index: int, name: str) -> float | None:
     found = call.numbers(index, name) if call.has(index) else call.attribute(name)
     limit = found[0] if isinstance(found, list) else found
-    # before opset 11 the limits that are left out are the largest numbers there are
+    # before opset 11 the default limits are the smallest and the largest float
     return None if limit is None or abs(limit) >= torch.finfo(torch.float32).max else limit
 
 
@@ -218,15 +220,15 @@ def _leaky(call: Call) -> Result:
 def _prelu(call: Call) -> Result:
     x, slope = call.tensor(0), call.tensor(1)
     by_channel = [x.shape[1], *[1] * (x.dim() - 2)] if x.dim() > 1 else []
-    # a row of one number for each channel is from before there was broadcasting
-    of_old = slope.dim() == 1 and x.dim() > 2 and slope.shape[0] == x.shape[1] != x.shape[-1]
-    if slope.numel() == 1 or list(slope.shape) == by_channel or of_old:
+    # before opset 7 a slope had shape [C] and was not broadcast from the right
+    is_legacy = slope.dim() == 1 and x.dim() > 2 and slope.shape[0] == x.shape[1] != x.shape[-1]
+    if slope.numel() == 1 or list(slope.shape) == by_channel or is_legacy:
         return F.prelu(x, slope.reshape(-1))
     return torch.where(x >= 0, x, slope * x)
 
 
 @register("Elu", "Celu", "Selu", "ThresholdedRelu", "Shrink")
-def _bent(call: Call) -> Result:
+def _activation(call: Call) -> Result:
     x = call.tensor(0)
     if call.op == "Elu":
         return F.elu(x, call.attribute("alpha", 1.0))
@@ -268,6 +270,6 @@ def _is_inf(call: Call) -> Result:
 
 
 @register("Identity", "Dropout")
-def _same(call: Call) -> Result:
+def _identity(call: Call) -> Result:
     x = call.inputs[0]
     return (x, torch.ones_like(call.tensor(0), dtype=torch.bool)) if call.outputs > 1 else x

@@ -1,4 +1,4 @@
-"""Ops that look at several places: norms, pooling, reductions, softmax."""
+"""Rules of ops that combine several elements: norms, pooling, reductions, softmax."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pfpcli.onnx_io.ops.call import Call, Edit, Known, Result, axes_of, axis_of, narrows, register
+from pfpcli.onnx_io.ops.call import Call, Known, axes_of, axis_of
 from pfpcli.onnx_io.ops.contraction import Window, padded
+from pfpcli.onnx_io.ops.tables import NodeEdit, Result, register, rewriter
 
 _MAX_POOL = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 _AVG_POOL = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
@@ -45,9 +46,9 @@ def _layer_norm(call: Call) -> Result:
     return normed, mean, (x.var(dims, unbiased=False, keepdim=True) + epsilon).rsqrt()
 
 
-@narrows("LayerNormalization", "RMSNormalization")
-def _same_axis(edit: Edit) -> None:
-    """The file says from which axis on, not how many there are."""
+@rewriter("LayerNormalization", "RMSNormalization")
+def _keep_axis(edit: NodeEdit) -> None:
+    """Change nothing: the node names its first normalised axis, not the sizes."""
 
 
 @register("RMSNormalization")
@@ -61,7 +62,7 @@ def _rms_norm(call: Call) -> Result:
 def _group_norm(call: Call) -> Result:
     x, weight, bias = call.tensors()
     groups, epsilon = call.attribute("num_groups"), call.attribute("epsilon", 1e-5)
-    if call.version < 21:  # one number for each group then
+    if call.version < 21:  # before opset 21, weight and bias have one number per group
         per = x.shape[1] // groups
         weight, bias = weight.repeat_interleave(per), bias.repeat_interleave(per)
     return F.group_norm(x, groups, weight, bias, epsilon)
@@ -106,14 +107,14 @@ def _average_pool(call: Call) -> Result:
 
 
 def _pool_padded(x: Tensor, pads: list[tuple[int, int]], kernel: list[int], value: float) -> tuple[Tensor, list[int]]:
-    """As `padded`, and with everything there where torch would not pad as much."""
+    """Pad as `padded` does, and add all of the padding if it is more than torch's pooling accepts."""
     if any(2 * min(pair) > k for pair, k in zip(pads, kernel, strict=True)):
         return F.pad(x, [n for pair in reversed(pads) for n in pair], value=value), [0] * len(pads)
     return padded(x, pads, value)
 
 
 @register("GlobalAveragePool", "GlobalMaxPool")
-def _global(call: Call) -> Result:
+def _global_pool(call: Call) -> Result:
     x = call.tensor(0)
     if call.op == "GlobalMaxPool":
         return x.amax(tuple(range(2, x.dim())), keepdim=True)
@@ -142,7 +143,7 @@ def _reduce(call: Call) -> Result:
 
 
 @register("ReduceProd")
-def _product(call: Call) -> Result:
+def _reduce_product(call: Call) -> Result:
     x, keep = call.tensor(0), bool(call.attribute("keepdims", 1))
     for axis in sorted(axes_of(call.whole(1, "axes"), x.dim()), reverse=True):
         x = x.prod(axis, keep)
@@ -150,7 +151,7 @@ def _product(call: Call) -> Result:
 
 
 @register("ReduceProd", known=True)
-def _product_known(call: Call) -> Result:
+def _reduce_product_known(call: Call) -> Result:
     found: Any = 1
     for number in call.known(0).value.reshape(-1).tolist():
         found = found * number
@@ -159,7 +160,7 @@ def _product_known(call: Call) -> Result:
 
 
 @register("ArgMax", "ArgMin")
-def _arg(call: Call) -> Result:
+def _arg_extreme(call: Call) -> Result:
     x, axis, keep = call.tensor(0), call.attribute("axis", 0), bool(call.attribute("keepdims", 1))
     if call.attribute("select_last_index", 0):
         return torch.rsub(_ARG[call.op](x.flip(axis), axis, keep), x.shape[axis] - 1)
