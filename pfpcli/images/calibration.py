@@ -1,4 +1,9 @@
-"""Calibration: which images score the channels, which ones judge the result, and how they reach the network."""
+"""Calibration: the images of a run, and their division by purpose.
+
+Scoring images score the channels. Fitting images, which include the scoring images, are what a recovery fits the cut
+network to. Checking images tell whether a recovery has helped. Judging images measure the result; they are held-out
+images or come from a folder of their own.
+"""
 
 from __future__ import annotations
 
@@ -13,30 +18,33 @@ from torch import Tensor
 
 from pfpcli.errors import CalibrationError, InputError
 from pfpcli.images.decode import batches
-from pfpcli.images.folder import TAKEN_CHANNELS, ImageSet, check_fits, common_size, open_folder, split
+from pfpcli.images.folder import ImageSet, open_folder
+from pfpcli.images.input_fit import TAKEN_CHANNELS, check_fits, common_size
 from pfpcli.images.preprocess import Preprocess, PreprocessSettings, preprocessing
+from pfpcli.images.split import split
 
-#: Held-out images that judge the result, at most, where no folder is named for it; and at most a third of them.
+#: The largest number of held-out images. They are also at most a third of all images.
 HELD_OUT = 1000
-#: Images that say whether a recovery has helped, at most; and at most a sixth of those that do not judge.
+#: The largest number of checking images. They are also at most a sixth of the images that are not held out.
 CHECKED = 256
-#: Numbers in one batch of inputs.
+#: The largest number of values in one batch of inputs.
 _BATCH = 2_000_000
 
+#: Pairs of images float32[B, *size] and labels int64[B], or None.
 Batches = Iterator[tuple[Tensor, NDArray[np.int64] | None]]
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """A folder of calibration images and, if named, one of evaluation images.
+    """A folder of calibration images and, optionally, a folder of judging images.
 
     Attributes:
         images: the calibration images.
-        judges: the evaluation images; None holds out a part of `images`.
-        size: of one input, without the batch.
-        preprocess: what is done to each image.
-        convert: convert images whose number of channels is not the model's.
-        seed: of the choice of images.
+        judges: the folder of judging images; None holds out a part of `images`.
+        size: the shape of one input, without the batch.
+        preprocess: the preprocessing of each image.
+        convert: whether to convert images with another number of channels than the model's.
+        seed: the seed of the division.
     """
 
     images: ImageSet
@@ -47,14 +55,14 @@ class Calibration:
     seed: int
 
     def divide(self, needed: int, given: int | None) -> Division:
-        """Choose the images that score, that recovery goes by, and that judge: the last are never among the others.
+        """Divide the images by purpose. No judging image has another purpose, if there are enough images.
 
         Args:
-            needed: images the guarantee asks for.
-            given: images the user asked for, or None.
+            needed: the number of scoring images that the error bound asks for.
+            given: the number of scoring images that the user asked for, or None.
         """
         count = len(self.images)
-        # as the authors do: at most half of the images score, unless the user says otherwise
+        # as the authors of PFP do: at most half of the images are scoring images, unless the user wants more
         wanted = min(given or needed, count)
         if given is None and self.judges is None:
             wanted = min(wanted, max(1, count // 2))
@@ -73,28 +81,29 @@ class Calibration:
         return Division(self, scored, fitted, checked, judges, judged, source)
 
     def batches(self, batch: int | None = None, indices: NDArray[np.int64] | None = None) -> Batches:
-        """Calibration images and their labels; batch: images at a time, None for a size that fits."""
+        """Some calibration images, all without indices; batch: the batch size, None for one that fits into memory."""
         return self.of(self.images, np.arange(len(self.images)) if indices is None else indices, batch)
 
     def of(self, images: ImageSet, indices: NDArray[np.int64], batch: int | None, *, shared: bool = True) -> Batches:
-        """Some images of a set, as the network takes them, and their labels; shared: among processes, see `decode`."""
+        """Some images of a folder, preprocessed; shared: whether processes share them, as in `decode.batches`."""
         size = batch or max(1, min(64, _BATCH // int(np.prod(self.size))))
         found = batches(images, indices, self.size, self.preprocess, size, self.convert, shared=shared)
-        # a network with a fixed batch size cannot take the last images if they do not fill a batch
+        # a network with a fixed batch size cannot take a last batch that is smaller
         return (pair for pair in found if batch is None or len(pair[0]) == batch or len(indices) < batch)
 
 
 @dataclass(frozen=True)
 class Division:
-    """Which images do what.
+    """The images of a run by purpose.
 
     Attributes:
-        calibration: where they come from.
-        scored: indices into its images: those that score.
-        fitted: those that recovery fits the cut network to; the ones that score are among them.
-        checked: those that say whether a recovery has helped; no recovery is fitted to them.
-        judges, judged: the images that judge, and which of them.
-        source: what the report calls the judging images.
+        calibration: the calibration images.
+        scored: int64[N], the indices of the scoring images in `calibration.images`.
+        fitted: int64[N], the indices of the fitting images; the scoring images are among them.
+        checked: int64[N], the indices of the checking images; they are not fitting images.
+        judges: the folder of the judging images.
+        judged: int64[N], the indices of the judging images in `judges`.
+        source: the name of the judging images in the report.
     """
 
     calibration: Calibration
@@ -106,28 +115,28 @@ class Division:
     source: str
 
     def scoring(self, batch: int | None = None) -> Batches:
-        """The scoring images and their labels; batch: images at a time, None for a size that fits."""
+        """The scoring images; batch: the batch size, None for one that fits into memory."""
         return self.calibration.batches(batch, self.scored)
 
     def fitting(self, batch: int | None = None, most: int | None = None) -> Batches:
-        """The images that recovery is fitted to, and their labels; most: no more than so many."""
+        """The fitting images, at most `most`; batch as in `scoring`."""
         return self.calibration.batches(batch, self.fitted[:most])
 
     def checking(self, batch: int | None = None) -> Batches:
-        """The images that say whether a recovery has helped, and their labels."""
+        """The checking images; batch as in `scoring`."""
         return self.calibration.batches(batch, self.checked)
 
     def judging(self, batch: int | None = None, most: int | None = None) -> Batches:
-        """The judging images and their labels; most: no more than so many."""
+        """The judging images, at most `most`; batch as in `scoring`."""
         return self.calibration.of(self.judges, self.judged[:most], batch)
 
     def samples(self, count: int) -> Tensor:
-        """A few judging images: float[count, ...], repeated if there are not as many."""
+        """The first judging images, float[count, ...]; repeated if there are fewer."""
         images = next(self.calibration.of(self.judges, self.judged[:count], count, shared=False))[0]
         return images[[i % len(images) for i in range(count)]]
 
     def recorded(self) -> dict[str, Any]:
-        """For the record."""
+        """The images and the preprocessing as plain values for the record."""
         sets = {id(s): s for s in (self.calibration.images, self.judges)}.values()
         preprocess = self.calibration.preprocess
         return {
@@ -144,7 +153,7 @@ class Division:
 
 
 class CalibrationSettings(PreprocessSettings, Protocol):
-    """What a user may say about the calibration images."""
+    """The settings of the calibration images."""
 
     @property
     def calib(self) -> Path:
@@ -152,23 +161,23 @@ class CalibrationSettings(PreprocessSettings, Protocol):
 
     @property
     def eval(self) -> Path | None:
-        """A folder of images that judge; None holds out a part of `calib`."""
+        """The folder of judging images; None holds out a part of `calib`."""
 
     @property
     def input_size(self) -> tuple[int, ...] | None:
-        """The size of one input, without the batch."""
+        """The shape of one input, without the batch; None takes it from the model or the images."""
 
     @property
     def convert(self) -> bool:
-        """Whether images with other channels than the network's are converted."""
+        """Whether to convert images with another number of channels than the network's."""
 
     @property
     def seed(self) -> int:
-        """The seed of the choice of images."""
+        """The seed of the division of the images."""
 
 
 class Network(Protocol):
-    """What is asked of the network that the images are for."""
+    """The network that the images are for."""
 
     @property
     def name(self) -> str:
@@ -176,22 +185,22 @@ class Network(Protocol):
 
     @property
     def input_size(self) -> tuple[int, ...] | None:
-        """The size of one input, without the batch; None where the file does not say."""
+        """The shape of one input, without the batch; None if the file does not say it."""
 
     def takes(self, size: tuple[int, ...]) -> bool:
-        """Whether it runs on an input of that size."""
+        """Whether the network runs on an input of this shape."""
 
 
 def open_calibration(settings: CalibrationSettings, model: Network) -> Calibration:
-    """Open the folders and check that they fit the model, before anything slow begins.
+    """Open the folders and check that their images fit the network. Only headers are read.
 
     Args:
-        settings: all of them.
-        model: the network; its input size counts where nobody gave one, and the images' where it has none either.
+        settings: the folders and the preprocessing.
+        model: the network. The input size comes from the settings, else from the network, else from the images.
 
     Raises:
         CalibrationError: the images are missing, broken or do not fit.
-        InputError: nobody says how large an input is.
+        InputError: the input size is unknown, because the images have different sizes.
     """
     size = settings.input_size or model.input_size
     images = open_folder(settings.calib, size)
@@ -209,7 +218,7 @@ def open_calibration(settings: CalibrationSettings, model: Network) -> Calibrati
 
 
 def _check_disjoint(images: ImageSet, judges: ImageSet) -> None:
-    """Refuse to judge on images that may have chosen the channels, under whatever path they are found."""
+    """Check that no file is both a calibration image and a judging image, even under different paths."""
     seen, judging = ({_identity(each.root / source.name) for source in each.sources} for each in (images, judges))
     if seen & judging:
         raise CalibrationError(
@@ -224,7 +233,7 @@ def _identity(file: Path) -> tuple[int, int]:
 
 
 def _size_by_images(images: ImageSet, model: Network) -> tuple[int, ...]:
-    """The images' own size; what they do not tell is how many channels the network takes, so that is tried."""
+    """The common size of the images. The network is run to find the number of channels that it takes."""
     size = common_size(images)
     if size is None:
         raise InputError(

@@ -1,10 +1,10 @@
-"""Decode: samples of a calibration folder, read batch by batch, as float32[B, *size] tensors with their labels.
+"""Decode: read samples of a calibration folder batch by batch, as float32[B, *size] with their labels.
 
-Images are decoded as torchvision's `ImageFolder` does: the EXIF orientation is not applied, the first frame of an
-animation counts, palette and CMYK become RGB. One difference: 16-bit grey keeps its high byte, as Pillow does for
+Images are decoded as torchvision's `ImageFolder` does: the EXIF orientation is not applied, only the first frame of an
+animation is read, and palette and CMYK become RGB. One difference: 16-bit grey keeps its high byte, as Pillow does for
 16-bit colour, because clipping it to 255 (Pillow's own conversion) leaves a white image.
 
-An array in a .npy is mapped, not loaded; a .npz has to be unpacked as a whole: prefer .npy for large sets.
+An array in a .npy is mapped, not loaded. A .npz has to be unpacked as a whole: prefer .npy for large sets.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,20 +24,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pfpcli import processes
-from pfpcli.images.folder import (
-    ImageSet,
-    SampleFile,
-    channels_last,
-    check_fits,
-    map_npy,
-    nothing_left,
-    open_image,
-    reason,
-    unpack_npz,
-)
+from pfpcli.images.folder import ImageSet, nothing_left
+from pfpcli.images.input_fit import channels_last, check_fits
 from pfpcli.images.preprocess import Preprocess, shape_text
+from pfpcli.images.sample_files import SampleFile, map_npy, open_image, reason, unpack_npz
 
-# Pillow's mode of an image for an input of that many channels.
+# The number of channels of an input -> Pillow's mode of an image.
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
@@ -52,82 +45,103 @@ def batches(
 ) -> Iterator[tuple[torch.Tensor, NDArray[np.int64] | None]]:
     """Read samples in the order of `indices`, `batch` at a time.
 
-    A sample that cannot be read is left out of its batch, which is then smaller, and noted in `images.tally`.
-    Images of a batch are decoded by as many threads as torch uses.
+    A sample that cannot be read is left out of its batch, which gets smaller, and is noted in `images.tally`. The
+    images of a batch are decoded in as many threads as torch uses.
 
-    Of several processes each decodes batches of its own, and all are told of all: every process goes through the same
-    batches in the same order, but those of others are on the "meta" device, where tensors have nothing but a size.
+    With `shared`, each of several processes decodes every n-th batch. All processes yield the same batches in the same
+    order, but a batch of another process is a tensor on the "meta" device, which has a shape and no values.
 
     Args:
         images: the scanned folder.
-        indices: which samples.
-        size: the model's input without the batch.
-        preprocess: what to do to every sample.
-        batch: samples per batch.
-        convert: as in `check_fits`, which is applied first.
-        shared: each process decodes its own batches; otherwise every one decodes all.
+        indices: the indices of the samples.
+        size: the shape of the model's input without the batch.
+        preprocess: the preprocessing of every sample.
+        batch: the number of samples per batch.
+        convert: as in `check_fits`, which is called first.
+        shared: whether the processes share the batches; otherwise each process decodes all batches.
 
     Yields:
         float32[B, *size] and the labels int64[B], or None for an unlabelled set.
 
     Raises:
-        CalibrationError: the set does not fit the model, or not one of the samples could be read.
+        CalibrationError: the set does not fit the model, or none of the samples could be read.
     """
     check_fits(images, size, preprocess, convert)
-    unpack = cache(unpack_npz)
-
-    def read(place: tuple[SampleFile, int]) -> NDArray[np.float32] | Exception:
-        source, row = place
-        path = images.root / source.name
-        try:
-            if images.arrays:
-                return _read_array(path, source, row, size, preprocess, unpack)
-            return _read_image(path, size, preprocess)
-        except Exception as error:  # as while scanning; only this sample is lost
-            return error
-
-    def decode(chunk: list[int]) -> tuple[list[NDArray[np.float32]], _Told]:
-        places = [images.locate(index) for index in chunk]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # odd metadata does not matter to the pixels
-            # Arrays are a copy out of memory: threads would only unpack the same .npz twice.
-            results = list(map(read, places) if images.arrays else pool.map(read, places))
-        samples, told = [], _Told([], {}, set())
-        for index, (source, row), result in zip(chunk, places, results, strict=True):
-            if isinstance(result, Exception):
-                name = f"{source.name}[{row}]" if source.stacked else source.name
-                told.broken[name] = reason(result, images.root / source.name)
-                continue
-            samples.append(result)
-            told.kept.append(index)
-            if not images.arrays and source.shape[0] != size[0]:
-                told.converted.add(source.name)
-        return samples, told
-
-    some = False
+    decoder = _Decoder(images, size, preprocess, cache(unpack_npz))
     rank, count = (processes.rank(), processes.count()) if shared else (0, 1)
     chunks = [[int(index) for index in indices[first : first + batch]] for first in range(0, len(indices), batch)]
+    some = False
     with ThreadPoolExecutor(max_workers=torch.get_num_threads()) as pool:
         for first in range(0, len(chunks), count):
-            samples, mine = decode(chunks[first + rank] if first + rank < len(chunks) else [])
-            for i, told in enumerate(processes.gathered(mine) if shared else [mine]):
-                images.tally.broken |= told.broken
-                images.tally.converted |= told.converted
-                if told.kept:
+            samples, mine = decoder.decode(chunks[first + rank] if first + rank < len(chunks) else [], pool)
+            for i, notes in enumerate(processes.gathered(mine) if shared else [mine]):
+                images.tally.broken |= notes.broken
+                images.tally.converted |= notes.converted
+                if notes.kept:
                     some = True
                     here = torch.from_numpy(np.stack(samples)) if i == rank else None
-                    labels = None if images.labels is None else images.labels[told.kept]
-                    yield torch.empty(len(told.kept), *size, device="meta") if here is None else here, labels
+                    labels = None if images.labels is None else images.labels[notes.kept]
+                    yield torch.empty(len(notes.kept), *size, device="meta") if here is None else here, labels
     if not some and len(indices):
         raise nothing_left(images, len(indices))
 
 
-class _Told(NamedTuple):
-    """What came of a batch: the samples that could be read, why others could not, files whose channels changed."""
+class _Notes(NamedTuple):
+    """What a process tells the others about a batch.
+
+    Attributes:
+        kept: the indices of the samples that could be read.
+        broken, converted: as in `Tally`.
+    """
 
     kept: list[int]
     broken: dict[str, str]
     converted: set[str]
+
+
+@dataclass(frozen=True)
+class _Decoder:
+    """Reads samples of a folder.
+
+    Attributes:
+        images, size, preprocess: as in `batches`.
+        unpack: returns an array of a .npz.
+    """
+
+    images: ImageSet
+    size: tuple[int, ...]
+    preprocess: Preprocess
+    unpack: Callable[[Path, str], NDArray[Any]]
+
+    def decode(self, indices: list[int], pool: ThreadPoolExecutor) -> tuple[list[NDArray[np.float32]], _Notes]:
+        """The readable samples of a batch, float32[*size] each, and the notes about the batch."""
+        images, places = self.images, [self.images.locate(index) for index in indices]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # odd metadata does not matter to the pixels
+            # Arrays are a copy out of memory: threads would only unpack the same .npz twice.
+            results = list(map(self._read, places) if images.arrays else pool.map(self._read, places))
+        samples, notes = [], _Notes([], {}, set())
+        for index, (source, row), result in zip(indices, places, results, strict=True):
+            if isinstance(result, Exception):
+                name = f"{source.name}[{row}]" if source.stacked else source.name
+                notes.broken[name] = reason(result, images.root / source.name)
+                continue
+            samples.append(result)
+            notes.kept.append(index)
+            if not images.arrays and source.shape[0] != self.size[0]:
+                notes.converted.add(source.name)
+        return samples, notes
+
+    def _read(self, place: tuple[SampleFile, int]) -> NDArray[np.float32] | Exception:
+        """One sample, or the error that it raised."""
+        source, row = place
+        path = self.images.root / source.name
+        try:
+            if self.images.arrays:
+                return _read_array(path, source, row, self.size, self.preprocess, self.unpack)
+            return _read_image(path, self.size, self.preprocess)
+        except Exception as error:  # the parsers raise any kind of error; only this sample is lost
+            return error
 
 
 def _read_array(
@@ -138,7 +152,7 @@ def _read_array(
     preprocess: Preprocess,
     unpack: Callable[[Path, str], NDArray[Any]],
 ) -> NDArray[np.float32]:
-    """One sample of a .npy or .npz, float32[*size]; `unpack` gives an array of a .npz."""
+    """One sample of a .npy or .npz, float32[*size]; `unpack` returns an array of a .npz."""
     whole = map_npy(path) if source.key is None else unpack(path, source.key)
     sample = whole[row] if source.stacked else whole
     values = preprocess.normalised(np.moveaxis(sample, -1, 0) if channels_last(source.shape, size) else sample)

@@ -1,9 +1,9 @@
-"""What is done to the values of every sample: the presets, the flags and TOML files that change them, the arithmetic.
+"""Preprocess: what is done to the values of every sample. Presets, flags and TOML files choose it.
 
     out = (scale · stored - mean) / std        per channel, after resize and centre crop
 
-The resize is torchvision's: to a short side S, or stretched to H×W; then the centre is cropped to the model's input.
-Nothing here reads a sample; `images` checks a folder against a `Preprocess`, `decode` applies it.
+The resize is torchvision's: to a short side S, or stretched to H×W. The centre is then cropped to the model's input.
+This module reads no samples: `input_fit` checks a folder against a `Preprocess`, and `decode` applies it.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ else:
 
 @dataclass(frozen=True)
 class Preprocess:
-    """What is done to every sample, in order: decode, channels, resize, crop, scale, `(x - mean) / std`.
+    """The preprocessing of every sample, in this order: channels, resize, crop, scale, `(x - mean) / std`.
 
     Attributes:
         name: "imagenet", "unit", "raw255", "none" or the name of a TOML file.
-        scale: multiplies the stored values, e.g. 1/255.
+        scale: the factor of the stored values, e.g. 1/255.
         mean, std: one number per channel, in units of the scaled values; empty means 0 and 1.
-        resize: "S" (short side, then centre crop) or "HxW" (stretch, then centre crop); None is the smallest size
-            that covers the model's input: its short side, for the usual square input.
-        arrays: the samples come from arrays, which are never resized.
+        resize: "S" (short side, then centre crop) or "HxW" (stretch, then centre crop), in pixels. None is the smallest
+            size that covers the model's input; for a square input this is its side.
+        arrays: whether the samples are arrays, which are never resized.
     """
 
     name: str
@@ -66,7 +66,7 @@ class Preprocess:
         return tuple(int(part) for part in match.groups() if part is not None)
 
     def resized(self, stored: tuple[int, ...], crop: tuple[int, ...]) -> tuple[int, int]:
-        """Height and width an image is resized to before the crop, rounded as torchvision's `Resize` does.
+        """The height and width of an image after the resize, rounded as torchvision's `Resize` does.
 
         Args:
             stored: height and width of the image, in pixels.
@@ -85,9 +85,9 @@ class Preprocess:
         return new
 
     def normalised(self, values: NDArray[Any]) -> NDArray[np.float32]:
-        """`(scale · values - mean) / std` per channel, the first axis; float32 of the same shape.
+        """`(scale · values - mean) / std` for each channel, the first axis; float32 of the same shape.
 
-        Scaled in double precision: then /255 of a byte is the float32 nearest to it, as in torchvision's `ToTensor`.
+        The scaling is in double precision. A byte / 255 is then the nearest float32, as in torchvision's `ToTensor`.
         """
         with np.errstate(over="ignore"):  # an overflow is found as a value that is not finite
             scaled = np.multiply(values, self.scale, dtype=np.float64) if self.scale != 1 else values
@@ -100,7 +100,7 @@ class Preprocess:
         return out
 
     def describe(self, size: tuple[int, ...] | None = None) -> str:
-        """One line for the terminal; with `size`, the model's input, it names the numbers.
+        """One line for the terminal; size: the shape of the model's input without the batch, for the numbers of pixels.
 
         `imagenet: /255, mean 0.485 0.456 0.406, std 0.229 0.224 0.225, short side 32, centre crop 32×32`
         """
@@ -147,7 +147,7 @@ PRESETS: dict[str, Preprocess] = {
 
 
 class PreprocessSettings(Protocol):
-    """What a user may say about the preprocessing; None where nothing was said."""
+    """The settings of the preprocessing; None for a setting that is not given."""
 
     @property
     def preprocess(self) -> str | None:
@@ -155,26 +155,26 @@ class PreprocessSettings(Protocol):
 
     @property
     def mean(self) -> tuple[float, ...] | None:
-        """One number per channel, in the place of the preset's."""
+        """One number per channel; replaces the preset's."""
 
     @property
     def std(self) -> tuple[float, ...] | None:
-        """One number per channel, in the place of the preset's."""
+        """One number per channel; replaces the preset's."""
 
     @property
     def resize(self) -> str | None:
-        """Size in pixels: `S` for the short side or `HxW`."""
+        """The size in pixels: `S` for the short side, or `HxW`."""
 
 
 def preprocessing(settings: PreprocessSettings, *, arrays: bool) -> Preprocess:
-    """The preset or TOML file of `--preprocess`, with `--mean`, `--std` and `--resize` on top.
+    """The preset or TOML file of `--preprocess`, changed by `--mean`, `--std` and `--resize`.
 
     Args:
-        settings: `preprocess` None means "imagenet" for images and "none" for arrays.
-        arrays: the folder holds arrays.
+        settings: the flags. Without `preprocess`, images get "imagenet" and arrays get "none".
+        arrays: whether the folder holds arrays.
 
     Raises:
-        CalibrationError: an unknown preset, a file that does not parse, or a value that makes no sense.
+        CalibrationError: the preset is unknown, the file cannot be read, or a value is out of its range.
     """
     name = settings.preprocess or ("none" if arrays else "imagenet")
     if name in PRESETS:
@@ -192,7 +192,7 @@ def preprocessing(settings: PreprocessSettings, *, arrays: bool) -> Preprocess:
     chosen = replace(chosen, arrays=arrays, **given)
     if not all(math.isfinite(number) for number in chosen.mean):
         raise CalibrationError("--mean: expected finite numbers, one per channel", "for example `--mean 0.5,0.5,0.5`")
-    if chosen.target and arrays:  # a resize that cannot be parsed is refused here, too
+    if chosen.target and arrays:  # `target` refuses a resize that cannot be parsed
         raise CalibrationError(
             f"--resize {chosen.resize}: arrays are not resized",
             "leave it out, and save the arrays in the size the model expects",
@@ -206,12 +206,12 @@ def shape_text(shape: Sequence[int]) -> str:
 
 
 def count_text(count: int, noun: str) -> str:
-    """A number of things for messages, e.g. `3 channels`."""
+    """A count with its noun for messages, e.g. `3 channels`."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _from_toml(path: Path, default: Preprocess) -> Preprocess:
-    """`scale` (a number or "1/255"), `mean`, `std` and `resize` of a TOML file; what is missing is as in `default`."""
+    """The preprocessing of a TOML file with `scale`, `mean`, `std` and `resize`; a missing key is as in `default`."""
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -263,7 +263,7 @@ def _resize(value: object) -> str:
     return str(value)
 
 
-# What a TOML file may say: an example for messages, and what reads the value.
+# Key of a TOML file -> (an example for messages, the function that reads the value).
 _TOML_KEYS: dict[str, tuple[str, Callable[[object], Any]]] = {
     "scale": ('scale = "1/255"', _positive),
     "mean": ("mean = [0.485, 0.456, 0.406]", _per_channel(_number)),

@@ -14,7 +14,8 @@ from PIL import Image
 
 from image_files import IMAGENET, NONE, RAW, UNIT, arrays, draw, folder, names, noise, read, refusal, save, truncate
 from pfpcli.images.decode import batches
-from pfpcli.images.folder import check_fits, common_size, open_folder
+from pfpcli.images.folder import open_folder
+from pfpcli.images.input_fit import check_fits, common_size
 from pfpcli.images.preprocess import PRESETS, Preprocess
 
 # -------------------------------------------------------------------------------------------------------- images

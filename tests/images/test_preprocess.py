@@ -9,11 +9,11 @@ import pytest
 
 from image_files import IMAGENET, NONE, RAW, UNIT, refusal
 from pfpcli.images.preprocess import Preprocess, preprocessing
-from pfpcli.settings import Settings
+from pfpcli.settings import CompressSettings
 
 
-def settings(**values: object) -> Settings:
-    return Settings(model=Path("model.pt"), calib=Path("imgs"), **values)  # type: ignore[arg-type]
+def settings(**values: object) -> CompressSettings:
+    return CompressSettings(model=Path("model.pt"), calib=Path("imgs"), **values)  # type: ignore[arg-type]
 
 
 def test_imagenet_is_the_default_for_images_and_none_for_arrays() -> None:
