@@ -1,9 +1,9 @@
-"""Cost: parameters, multiply-adds (MACs) and bytes, of a network as it stands and of a plan before it is cut.
+"""Cost: parameters, multiply-adds (MACs) and bytes of a network, and of a plan before it is cut.
 
-One MAC is one multiply and one add of a convolution, a linear layer, a matrix product or attention; biases, norms and
-activations count as nothing. MACs are for one input. Bytes are those of floating-point tensors: lists of positions
-belong to the graph, not to what it has learnt. `predict` and `count` use the same op table but not the same sizes: one
-reads the plan, the other the tensors of the cut network, and the two have to agree exactly.
+One MAC is one multiplication and one addition of a convolution, a linear layer, a matrix product or attention; biases,
+norms and activations count as 0. MACs are for one input. Bytes are those of floating-point tensors: lists of indices
+belong to the graph and were not trained. `predict` takes sizes from the plan and `count` from the tensors of the cut
+network, both with the same table of ops; the two must agree exactly.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Costs:
 
 
 def count(graph: Graph) -> Costs:
-    """What a graph costs, read off its tensors."""
+    """Return the costs of a graph, from the sizes of its tensors."""
     tensors = {id(graph.tensor(node)): graph.tensor(node) for node in graph.nodes if _is_stored(node)}.values()
     return Costs(
         params=sum(t.numel() for t in tensors if isinstance(t, nn.Parameter)),
@@ -43,7 +43,7 @@ def count(graph: Graph) -> Costs:
 
 
 def node_macs(graph: Graph, sizes: Callable[[Node], tuple[int, ...]]) -> dict[Node, int]:
-    """MACs of each call, for one input, if its tensors had these sizes."""
+    """Return the MACs of each call, for one input; `sizes` returns the sizes of a node's tensor."""
     found = {}
     for node in graph.nodes:
         rule = rules.find(node.target) if node.op == "call_function" else None
@@ -57,13 +57,13 @@ def _is_stored(node: Node) -> bool:
 
 
 class Predictor:
-    """Costs of plans for one graph; built once, asked often.
+    """Predicts the costs of many plans for one graph.
 
     Args:
-        groups: the graph's units.
+        groups: the groups of the graph.
 
     Attributes:
-        vectors: int64[n] or [parts, n] each: the units along every labelled dimension in the graph, no vector twice.
+        vectors: int64[n] or [parts, n] each: the units along every labelled dimension of the graph, each vector once.
     """
 
     def __init__(self, groups: Groups) -> None:
@@ -82,8 +82,8 @@ class Predictor:
         self._tensors = self._stored()
 
     def predict(self, alive: NDArray[np.bool_]) -> Costs:
-        """What the graph costs once the labels that are not alive are cut; alive: bool[labels]."""
-        # as many stay in every part that stays
+        """Return the costs of the graph after a cut; alive: bool[labels], the labels that are kept."""
+        # every part that is kept keeps the same number of units, and a dropped part keeps none
         counts = [int(alive[vector].sum(-1).max()) for vector in self.vectors]
 
         def sizes(node: Node) -> tuple[int, ...]:
@@ -118,7 +118,7 @@ class Predictor:
         return tuple(node.meta["val"].shape)
 
     def _stored(self) -> list[tuple[Node, bool, int]]:
-        """(node, is a parameter, bytes per number) of every tensor, each once."""
+        """Return (node, whether it is a parameter, bytes per number) of every stored tensor, each once."""
         found: dict[int, tuple[Node, bool, int]] = {}
         for node in self._graph.nodes:
             if _is_stored(node):

@@ -1,7 +1,7 @@
 """Labelling: one walk over the graph that gives every tensor its labels.
 
-The rule of each op says where the labels go. An op without a rule freezes the labels that reach it. Everything after
-this (groups, costs, cutting, masking) only reads the labels.
+The rule of each op says where the labels go. An op without a rule freezes the labels that reach it. All later steps
+(groups, costs, cutting, masking) only read the labels.
 """
 
 from __future__ import annotations
@@ -12,17 +12,14 @@ from torch import Tensor
 from torch.fx.node import Node, map_arg
 
 from pfpcli.channels import rules
-from pfpcli.channels.flow import Flow, Labelled
+from pfpcli.channels.flow import Flow
+from pfpcli.channels.labelled import Labelled
 from pfpcli.channels.labels import Axes, Store, without_ragged
 from pfpcli.graph.graph import Graph
 
 
 def label(graph: Graph) -> Labelled:
-    """Label every tensor of a graph.
-
-    Args:
-        graph: as `trace` returns it.
-    """
+    """Label every tensor of a graph."""
     labelled = Labelled(graph, {}, Store(), [], [])
     by_tensor: dict[int, Axes] = {}
     for node in graph.nodes:
@@ -31,7 +28,7 @@ def label(graph: Graph) -> Labelled:
         elif node.op == "get_attr":
             tensor = graph.tensor(node)
             if isinstance(tensor, Tensor):
-                # one tensor, one set of labels, under however many names and however often it is used
+                # a tensor has one set of labels, however many names and uses it has
                 if id(tensor) not in by_tensor:
                     by_tensor[id(tensor)] = _parameter(labelled.store, node)
                 labelled.axes[node] = by_tensor[id(tensor)]
@@ -39,6 +36,7 @@ def label(graph: Graph) -> Labelled:
             _call(labelled, node)
     for node in graph.outputs:
         _freeze_all(labelled, node, "output of the model")
+    labelled.check()
     return labelled
 
 
@@ -66,12 +64,12 @@ def _call(labelled: Labelled, node: Node) -> None:
         labelled.unknown.append(node)
         labelled.axes[node] = _fixed(value, f"the result of {node.target}, which has no rule")
         return
-    args, kwargs = map_arg((node.args, node.kwargs), lambda n: operand(labelled, n, rule.ragged))
+    args, kwargs = map_arg((node.args, node.kwargs), lambda n: _operand(labelled, n, rule.ragged))
     labelled.axes[node] = rule.flow(Flow(labelled, node), *args, **kwargs)
 
 
-def operand(labelled: Labelled, node: Node, ragged: bool) -> Any:
-    """What a rule sees of an argument: its labels if it is a tensor, the number if it is one."""
+def _operand(labelled: Labelled, node: Node, ragged: bool) -> Any:
+    """Return what a rule gets for an argument: the labels of a tensor, or the number that the argument is."""
     found = labelled.axes.get(node, node.meta.get("val"))
     return without_ragged(labelled.store, found) if isinstance(found, Axes) and found.ragged and not ragged else found
 
@@ -81,12 +79,14 @@ def _holds_tensors(value: Any) -> bool:
 
 
 def _fixed(value: Any, origin: str) -> Any:
+    """Return axes without labels for each tensor of a value."""
     if isinstance(value, Tensor):
         return Axes(tuple(value.shape), {}, origin)
     return tuple(_fixed(part, origin) for part in value) if isinstance(value, (tuple, list)) else value
 
 
 def _freeze_all(labelled: Labelled, node: Node, reason: str) -> None:
+    """Freeze all labels of a node's results."""
     found = labelled.axes.get(node)
     for axes in found if isinstance(found, tuple) else [found]:
         if isinstance(axes, Axes):

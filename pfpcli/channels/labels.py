@@ -1,13 +1,14 @@
-"""Labels: with which channel does an index of a tensor live and die?
+"""Labels: a number for every index of a tensor, which says with which channel the index is dropped.
 
-Every dimension of every tensor in the graph either carries a *label vector*, one label per index, or it does not and
-then never gets smaller. Labels are numbers handed out by a `Store`; 0 never dies. Rules (pfpcli/ops) *tie* labels that
-must live and die together, *balance* rows of labels of which as many must stay, let a label *own* others that go when
-it goes, and *freeze* labels that must not die.
+Every dimension of every tensor in a graph either carries a *label vector*, one label for each index, or carries none
+and keeps its size. A `Store` hands labels out and records what the rules say about them: *tied* labels are dropped
+together; rows of labels in *balance* each lose the same number of labels; a label that *owns* others is dropped only
+with them; *frozen* labels are never dropped. Label 0 is never dropped either.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -19,14 +20,15 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Ragged:
-    """Labels along a dimension that are others for each index of some other dimensions, the parts.
+    """Labels along one dimension that differ from part to part.
 
-    Heads of an attention: the width of each head has channels of its own. What stays is as many in each part.
+    The parts are the indices of other dimensions: the heads of an attention, each with channels of its own. Every part
+    keeps the same number of channels.
 
     Attributes:
-        parts: the other dimensions.
-        labels: int64[*parts, size].
-        span: consecutive indices of the (only) part dimension that share their labels.
+        parts: the dimensions whose indices are the parts.
+        labels: int64[*sizes of parts, size].
+        span: consecutive indices of the only part dimension that share their labels.
     """
 
     parts: tuple[int, ...]
@@ -35,7 +37,7 @@ class Ragged:
 
     @property
     def rows(self) -> Tensor:
-        """int64[parts, size]: the labels of each part."""
+        """int64[number of parts, size]: the labels of each part."""
         return self.labels.reshape(-1, self.labels.shape[-1])
 
 
@@ -44,10 +46,10 @@ class Axes:
     """The labels of one tensor.
 
     Attributes:
-        shape: its concrete sizes.
-        labels: dimension -> int64[shape[dimension]], the label of each index; dimensions that never shrink are absent.
-        origin: where it comes from, for the reason given when it freezes what it meets.
-        ragged: dimension -> the labels along it where they depend on the index of other dimensions.
+        shape: the sizes of the tensor.
+        labels: dimension -> int64[shape[dimension]], the label of each index; other dimensions keep their size.
+        origin: the tensor in words, for the reason that is given where it freezes other labels.
+        ragged: dimension -> the labels along it, where these differ from part to part.
     """
 
     shape: tuple[int, ...]
@@ -56,17 +58,25 @@ class Axes:
     ragged: dict[int, Ragged] = field(default_factory=dict)
 
     def dim(self, dim: int) -> int:
-        """A dimension counted from the front."""
+        """Return a dimension counted from the front; negative ones are counted from the back."""
         return dim % len(self.shape)
 
     @property
     def vectors(self) -> list[Tensor]:
-        """int64[n] each: the labels of every labelled dimension, those of all parts in one."""
+        """int64[n] each: the labels along every labelled dimension; those of all parts in one vector."""
         return [*self.labels.values(), *(ragged.labels.flatten() for ragged in self.ragged.values())]
 
 
 class Store:
-    """Hands out labels and remembers what was said about them."""
+    """Hands labels out and records what is said about them.
+
+    Attributes:
+        count: labels handed out, with label 0.
+        inexact: (labels, the statistic that changes when they are dropped).
+        balances: (int64[parts, size], whether every row has to be kept), see `balance`.
+        owned: (label of a part, the labels that it owns).
+        part_vectors: the label vectors of dimensions whose indices are parts.
+    """
 
     def __init__(self) -> None:
         self.count = 1
@@ -78,13 +88,20 @@ class Store:
         self._ties: list[Tensor] = []
         self._frozen: list[tuple[Tensor, str]] = []
 
+    def copy(self) -> Store:
+        """Return a store with the same contents; what is said to one of them is not said to the other."""
+        other = Store()
+        for name, value in vars(self).items():
+            setattr(other, name, copy.copy(value))
+        return other
+
     def fresh(self, count: int) -> Tensor:
-        """New labels: int64[count]."""
+        """Return new labels: int64[count]."""
         self.count += count
         return torch.arange(self.count - count, self.count)
 
     def tie(self, first: Tensor, second: Tensor) -> None:
-        """Labels at the same place of two vectors live and die together; what is tied to 0 is frozen."""
+        """Tie the labels at the same index of two vectors; a label that is tied to 0 is frozen."""
         if first is second:
             return
         pairs = torch.stack([first, second])
@@ -94,16 +111,24 @@ class Store:
             pairs = pairs[:, ~immortal]
         self._ties.append(pairs)
 
-    def balance(self, rows: Tensor, *, fixed: bool = True) -> None:
-        """Each row of labels has to lose as many; rows: int64[parts, size].
+    def tie_rows(self, rows: Tensor) -> Tensor:
+        """Tie the labels at the same index of all rows, int64[n, size]; return the first row, int64[size]."""
+        if len(rows) > 1:
+            self.tie(rows[0].expand_as(rows).flatten(), rows.flatten())
+        return rows[0].clone()
 
-        Where their number is not fixed, a row may go as a whole, if a part label owns it.
+    def balance(self, rows: Tensor, *, fixed: bool = True) -> None:
+        """Let every row lose the same number of labels.
+
+        Args:
+            rows: int64[parts, size].
+            fixed: whether every row has to be kept; otherwise the label of a part that owns a row may be dropped.
         """
         if len(rows) > 1:
             self.balances.append((rows, fixed))
 
     def part_labels(self, count: int) -> Tensor:
-        """Labels for the indices of a dimension that tells parts apart, e.g. heads: int64[count]."""
+        """Return new labels for a dimension whose indices are parts, e.g. heads: int64[count]."""
         labels = self.fresh(count)
         self.part_vectors.append(labels)
         self._parts.update(labels.tolist())
@@ -114,40 +139,47 @@ class Store:
         return self._parts.issuperset(labels.unique().tolist())
 
     def own(self, parts: Tensor, labels: Tensor) -> None:
-        """What goes when a part goes.
+        """Let the labels of parts own other labels, which are dropped with them.
 
         Args:
             parts: int64[n].
-            labels: int64[..., n], at each place what belongs to the part at that place.
+            labels: int64[..., n], at each index of the last dimension the labels that the part at that index owns.
         """
         for part in parts.unique().tolist():
             if part:
                 self.owned.append((part, labels[..., parts == part].unique()))
 
-    def tie_rows(self, rows: Tensor) -> Tensor:
-        """Tie the rows to each other, position by position; returns one of them."""
-        if len(rows) > 1:
-            self.tie(rows[0].expand_as(rows).flatten(), rows.flatten())
-        return rows[0].clone()
-
     def freeze(self, labels: Tensor, reason: str) -> None:
-        """These labels never die."""
+        """Say that labels are never dropped, and why."""
         labels = labels.unique()
         self._frozen.append((labels[labels != 0], reason))
 
     def mark_inexact(self, labels: Tensor, reason: str) -> None:
-        """Dropping these labels changes a statistic taken across channels."""
+        """Say that dropping labels changes a statistic across channels."""
         self.inexact.append((labels.unique(), reason))
 
+    @property
+    def ties(self) -> Tensor:
+        """int64[2, n]: pairs of labels that are dropped together."""
+        return torch.cat(self._ties, 1) if self._ties else torch.zeros(2, 0, dtype=torch.int64)
+
+    @property
+    def frozen(self) -> Tensor:
+        """bool[count]: label 0 and the labels that `freeze` named; not the labels that are tied to them."""
+        frozen = torch.zeros(self.count, dtype=torch.bool)
+        frozen[0] = True
+        if self._frozen:
+            frozen[torch.cat([labels for labels, _ in self._frozen])] = True
+        return frozen
+
     def resolve(self) -> tuple[NDArray[np.int64], dict[int, str]]:
-        """What the ties come to.
+        """Follow the ties.
 
         Returns:
-            root: int64[count], the smallest label each label is tied to; root[0] = 0.
-            frozen: root -> the first reason given for freezing one of its labels.
+            root: int64[count], the smallest label that each label is tied to; root[0] = 0.
+            frozen: root -> the first reason that was given for freezing one of its labels.
         """
-        ties = torch.cat(self._ties, 1).unique(dim=1).numpy() if self._ties else np.zeros((2, 0), np.int64)
-        root = _connected(self.count, ties)
+        root = _connected(self.count, self.ties.unique(dim=1).numpy())
         frozen: dict[int, str] = {}
         for labels, reason in self._frozen:
             for label in np.unique(root[labels.numpy()]).tolist():
@@ -156,7 +188,7 @@ class Store:
 
 
 def _connected(count: int, ties: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Smallest member of each connected component: int64[count]; ties: int64[2, n]."""
+    """Return the smallest member of each connected component: int64[count]; ties: int64[2, n]."""
     root = np.arange(count)
     while True:
         ends = root[ties]
@@ -168,76 +200,14 @@ def _connected(count: int, ties: NDArray[np.int64]) -> NDArray[np.int64]:
             root = shorter
 
 
-@dataclass(frozen=True)
-class Settled:
-    """Where labels went in a movement.
-
-    Attributes:
-        free: the dimension they vary along, None if it is the same label everywhere. Of several, the one with the most
-            distinct labels.
-        parts: the other dimensions they vary along.
-        labels: int64[*parts, size of free].
-        is_ordered: whether what is left of each part, in order, is what the movement makes of what is left: neighbours
-            stay neighbours, and a part ends before another one begins.
-    """
-
-    free: int | None
-    parts: tuple[int, ...]
-    labels: Tensor
-    is_ordered: bool
-
-    @staticmethod
-    def of(places: Tensor, source: Tensor, unsized: Sequence[int]) -> Settled:
-        """Settle the places where a movement put the labels of `source`: int64[*parts, size].
-
-        A dimension that channels share with the batch (`unsized`) has no fixed number of labels: it is never the free
-        one, and its parts are not told apart.
-        """
-        for dim in range(places.dim()):
-            if places.shape[dim] and places.stride(dim) == 0:
-                places = places.narrow(dim, 0, 1)
-        labels = source.flatten()[places]
-        varying = []
-        for dim in range(labels.dim()):
-            first = labels.narrow(dim, 0, 1) if labels.shape[dim] else labels
-            if labels.shape[dim] < 2 or bool((labels == first).all()):
-                labels, places = first, places.narrow(dim, 0, min(1, places.shape[dim]))
-            else:
-                varying.append(dim)
-        if not varying:
-            return Settled(None, (), labels, True)
-        sized = [dim for dim in varying if dim not in unsized]
-        if not sized:
-            return Settled(None, (), labels, True)
-        free = max(sized, key=lambda dim: _line(labels, dim).unique().numel())
-        parts = tuple(dim for dim in varying if dim != free)
-        sizes = [labels.shape[dim] for dim in (*parts, free)]
-        last = [places.movedim(free, -1).reshape(sizes), labels.movedim(free, -1).reshape(sizes)]
-        is_ordered = len(sized) == len(varying) and _in_order(last[0], source.shape[-1])
-        return Settled(free, parts, last[1], is_ordered)
-
-
-def _in_order(places: Tensor, size: int) -> bool:
-    """Whether lines of places run through parts of some size without leaving one early; places: int64[..., n]."""
-    before, after = places[..., :-1], places[..., 1:]
-    step = after - before
-    inside = (before // size == after // size) & ((step == 0) | (step == 1))
-    between = (before % size == size - 1) & (after % size == 0)
-    return bool((inside | between).all())
-
-
-def _line(labels: Tensor, dim: int) -> Tensor:
-    return labels.movedim(dim, -1).reshape(-1, labels.shape[dim])[0]
-
-
 def spread(labels: Tensor, dims: Sequence[int], shape: Sequence[int], *, full: bool = True) -> Tensor:
-    """Values along some dimensions as a tensor of the full shape, without copies.
+    """Return values along some dimensions as a tensor with all dimensions; nothing is copied.
 
     Args:
         labels: [sizes of dims].
         dims: the dimensions, in the order of those of `labels`.
-        shape: the full shape.
-        full: expand the other dimensions; otherwise they have size 1.
+        shape: the sizes of all dimensions.
+        full: whether the other dimensions are expanded to their sizes; otherwise they have size 1.
     """
     order = sorted(range(len(dims)), key=lambda i: dims[i])
     sizes = [1] * len(shape)
@@ -248,7 +218,7 @@ def spread(labels: Tensor, dims: Sequence[int], shape: Sequence[int], *, full: b
 
 
 def along(axes: Axes, dim: int) -> Tensor | None:
-    """The labels along a dimension, ragged or not: int64, broadcastable to the shape; None if it carries none."""
+    """Return the labels along a dimension, ragged or not: int64, broadcastable to the shape; None without labels."""
     ragged = axes.ragged.get(dim) or (Ragged((), axes.labels[dim]) if dim in axes.labels else None)
     if ragged is None:
         return None
@@ -257,7 +227,13 @@ def along(axes: Axes, dim: int) -> Tensor | None:
 
 
 def without_ragged(store: Store, axes: Axes, only: int | None = None) -> Axes:
-    """Axes without ragged dimensions (or without one of them): position j of all parts is tied."""
-    evened = {d: store.tie_rows(r.rows) for d, r in axes.ragged.items() if only is None or d == only}
-    ragged = {d: r for d, r in axes.ragged.items() if d not in evened}
-    return Axes(axes.shape, axes.labels | evened, axes.origin, ragged)
+    """Return the axes without ragged dimensions; the labels at the same index of all parts are tied in the store.
+
+    Args:
+        store: the store of the labels.
+        axes: the labels of a tensor.
+        only: the one dimension that is to become plain; by default all do.
+    """
+    tied = {d: store.tie_rows(r.rows) for d, r in axes.ragged.items() if only is None or d == only}
+    ragged = {d: r for d, r in axes.ragged.items() if d not in tied}
+    return Axes(axes.shape, axes.labels | tied, axes.origin, ragged)

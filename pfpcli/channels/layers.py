@@ -1,4 +1,4 @@
-"""Layers: the calls of a graph that multiply what they read with weights, each shown as a matrix product."""
+"""Layers: the calls of a graph that multiply their input with weights, each shown as a matrix product."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from pfpcli.channels import rules
 from pfpcli.channels.rules import Columns
 from pfpcli.graph.graph import is_constant, owner
 
-#: Numbers of unfolded input that a layer is looked at with at a time.
+#: The most numbers of unfolded input in one piece of a layer's work (`Layer.pieces`).
 _CHUNK = 1 << 22
 
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """A call that multiplies what it reads.
+    """A call that multiplies its input.
 
     Attributes:
         node: the call.
-        x: what it reads.
-        weight: the operand that is multiplied with: weights, or other activations.
-        kernel: positions of its kernel.
+        x: its input.
+        weight: the operand that multiplies the input: weights, or other activations.
+        kernel: number of kernel positions.
     """
 
     node: Node
@@ -41,31 +41,31 @@ class Layer:
 
     @property
     def has_weights(self) -> bool:
-        """Whether it has weights of its own."""
+        """Whether the input is multiplied with stored weights."""
         return is_constant(self.weight)
 
     def columns(self, x: Tensor, weight: Tensor) -> Columns:
-        """The layer as a matrix product."""
+        """Return the layer as a matrix product."""
         rule = rules.find(self.node.target)
         assert rule is not None
         assert rule.columns is not None
         return rule.columns(self.node, x, weight)
 
     def matrix(self, weight: Tensor) -> Tensor:
-        """Its weights as `Columns.weight`: float[G, O, J, R]."""
-        # the sizes of what it reads are enough
+        """Return the weights as in `Columns.weight`: float[G, O, J, R]."""
+        # only the sizes of the input matter
         return self.columns(torch.empty(1, *self.x.meta["val"].shape[1:], device="meta"), weight).weight
 
     def into_weight(self, values: Tensor, weight: Tensor) -> Tensor:
-        """Values for the places of `Columns.weight`, float[G, O, J, R], brought to those of the layer's own weight."""
+        """Reorder values of the elements of `Columns.weight`, float[G, O, J, R], as the layer's own weight is."""
         return rules.into_weight(values, self.matrix, weight)
 
     def pieces(self, x: Tensor, weight: Tensor) -> Iterator[Columns]:
-        """The layer as matrix products, in float32, of a few images at a time.
+        """Yield the layer as matrix products in float32, each of a few images.
 
         Args:
-            x: float[N, ...], what it reads.
-            weight: its weights, or the other operand.
+            x: float[N, ...], the input.
+            weight: the weights, or the other operand.
         """
         step = max(1, _CHUNK // max(1, x[0].numel() * self.kernel))
         per_sample = repeat(weight) if self.has_weights else weight.split(step)

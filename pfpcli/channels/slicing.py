@@ -8,16 +8,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.fx.node import Node
 
-from pfpcli.channels.flow import Labelled
+from pfpcli.channels.labelled import Labelled
 from pfpcli.channels.labels import Axes, along
 
 
 class Slicing:
-    """What is left of every tensor of a graph.
+    """The indices of every tensor of a graph that a plan keeps.
 
     Args:
         labelled: the graph and its labels.
-        alive: bool[labels], which labels stay; tied ones agree, alive[0] is True.
+        alive: bool[labels], which labels are kept; tied labels agree, and alive[0] is True.
     """
 
     def __init__(self, labelled: Labelled, alive: NDArray[np.bool_]) -> None:
@@ -25,14 +25,14 @@ class Slicing:
         self.alive = alive
 
     def axes(self, node: Node, result: int | None = None) -> Axes:
-        """The labels of a node, or of one of its results."""
+        """Return the labels of a node, or of one of its results."""
         found = self.labelled.axes[node]
         return found if result is None else found[result]  # type: ignore[no-any-return]
 
     def mask(self, node: Node, dim: int, result: int | None = None) -> NDArray[np.bool_] | None:
-        """bool[size], what stays along a dimension; None if the dimension carries no labels.
+        """Return the kept indices along a dimension: bool[size]; None if the dimension carries no labels.
 
-        Where the labels are ragged, the op that asks has tied the parts to each other, and they keep the same.
+        Of a ragged dimension it returns the indices that the first part keeps: a rule that asks has tied the parts.
         """
         axes = self.axes(node, result)
         dim = axes.dim(dim)
@@ -40,7 +40,7 @@ class Slicing:
         return None if vector is None else self.alive[vector.numpy()]
 
     def shape(self, node: Node, result: int | None = None) -> tuple[int, ...]:
-        """The sizes that are left."""
+        """Return the sizes after the cut."""
         axes = self.axes(node, result)
         sizes = list(axes.shape)
         for dim, vector in axes.labels.items():
@@ -50,7 +50,11 @@ class Slicing:
         return tuple(sizes)
 
     def keep(self, node: Node, dim: int) -> Tensor | None:
-        """What stays along a dimension, ragged or not, broadcastable to the shape: bool; None if all of it does."""
+        """Return the kept indices along a dimension, ragged or not.
+
+        Returns:
+            bool, broadcastable to the shape of the tensor; None if all indices are kept.
+        """
         labels = along(self.axes(node), dim)
         if labels is None:
             return None
@@ -58,21 +62,21 @@ class Slicing:
         return None if alive.all() else alive
 
     def is_cut(self, node: Node) -> bool:
-        """Whether the node's tensor gets smaller."""
+        """Whether the tensor of a node gets smaller."""
         found = self.labelled.axes.get(node)
         return isinstance(found, Axes) and self.shape(node) != found.shape
 
     def tensor(self, node: Node) -> Tensor:
-        """The original tensor of a `get_attr` node."""
+        """Return the original tensor of a `get_attr` node."""
         return self.labelled.graph.tensor(node)
 
     def slice(self, node: Node, tensor: Tensor) -> Tensor:
-        """What is left of a tensor that has the node's labels."""
-        for dim in self.axes(node).ragged:  # first: the parts lie along dimensions that get smaller below
+        """Return the kept elements of a tensor that has the labels of a node."""
+        for dim in self.axes(node).ragged:  # first, because the parts lie along dimensions that are sliced below
             keep = self.keep(node, dim)
             if keep is not None:
                 left = self.shape(node)[dim]
-                # a stable sort puts what stays first, in its order
+                # a stable sort moves the kept indices to the front and leaves them in order
                 order = torch.sort((~keep).to(torch.int8), dim=dim, stable=True).indices
                 tensor = torch.take_along_dim(tensor, order.narrow(dim, 0, left).to(tensor.device), dim)
         for dim in self.axes(node).labels:

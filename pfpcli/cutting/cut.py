@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 from torch.fx.node import Node
 
 from pfpcli.channels import rules
-from pfpcli.channels.flow import Labelled
+from pfpcli.channels.labelled import Labelled
 from pfpcli.channels.slicing import Slicing
 from pfpcli.graph.graph import Graph, add_tensor, fetch, is_tensor
 from pfpcli.graph.propagate import propagate
