@@ -33,8 +33,10 @@ from pfpcli.cutting.cut import cut
 from pfpcli.cutting.verify import cut_vs_masked
 from pfpcli.exporting import export
 from pfpcli.graph.trace import trace
+from pfpcli.planning.choices import orders
 from pfpcli.planning.curves import curves
-from pfpcli.planning.plan import Budget, orders, plan
+from pfpcli.planning.plan import Budget
+from pfpcli.planning.planner import plan
 from pfpcli.recovery.paired_run import PairedRun
 from pfpcli.recovery.refit import Refit
 from pfpcli.scoring import kernel, pfp

@@ -107,7 +107,8 @@ def examine(name: str) -> dict[str, Any]:
     from pfpcli.errors import BudgetError
     from pfpcli.exporting import export
     from pfpcli.graph.trace import trace
-    from pfpcli.planning.plan import Budget, plan
+    from pfpcli.planning.plan import Budget
+    from pfpcli.planning.planner import plan
     from pfpcli.scoring.scores import Scores
 
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""Grams: what layers read in the original network, as X'X, and what follows from it for a layer that loses channels."""
+"""Gram matrices: X'X of what a layer reads in the original, and the refit of a layer that loses channels."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from pfpcli.activations.task import Task
 from pfpcli.channels.groups import Group
 from pfpcli.channels.reading_layers import Reader, seats
 
-#: Positions of a layer that are looked at: so many for each of its columns, if there are as many images as this.
+#: Each image gives as many rows as make up `ROWS` rows for each column, where there are `IMAGES` images.
 ROWS, IMAGES = 16, 128
-#: More columns than this are not solved for: X'X would not fit.
+#: A layer with more columns has no Gram matrix: it would not fit into memory.
 WIDEST = 8192
-#: Bytes of X'X that are held at a time.
+#: Gram matrices that are in memory at a time take at most so many bytes.
 HELD = 1 << 29
 #: Lambda of a refit, relative to the mean square of the columns.
 RIDGE = 1e-3
@@ -26,13 +26,13 @@ RIDGE = 1e-3
 
 @dataclass
 class Gram:
-    """What a layer with weights reads.
+    """The Gram matrix of what a layer reads.
 
     Attributes:
-        reader: the layer.
+        reader: the layer; it has weights.
         tensor: its weights.
-        matrix: float64[G, O, J, R], its weights as a matrix.
-        normal: X'X; X'Y is what its weights make of it.
+        matrix: float64[G, O, J, R], its weights as in `Columns.weight`.
+        normal: X'X; its X'Y is unused, because Y = X W with the weights W of the layer.
     """
 
     reader: Reader
@@ -42,23 +42,27 @@ class Gram:
 
     @classmethod
     def of(cls, reader: Reader, task: Task) -> Gram:
-        """Nothing seen yet."""
+        """Return the Gram matrix of no rows."""
         tensor = task.groups.labelled.graph.tensor(reader.weight).detach()
         matrix = reader.matrix(tensor.double())
         groups, outputs, inputs, kernel = matrix.shape
         normal = Normal.empty(groups, inputs * kernel, outputs, tensor.device)
         return cls(reader, tensor, matrix, normal)
 
-    def look(self, x: Tensor, weight: Tensor) -> None:
-        """See what the layer reads now."""
+    def add(self, x: Tensor, weight: Tensor) -> None:
+        """Add the inputs of the layer for some images; arguments as for `walk.Look`."""
         for columns in self.reader.pieces(x, weight):
-            # the same positions of every image, so that the order of images does not matter
+            # the same positions of every image, so that the order of the images does not matter
             random = torch.Generator().manual_seed(0)
             read, _ = rows(columns, -(-ROWS * columns.x.shape[2:4].numel() // IMAGES), random)
             self.normal.gram += read.mT @ read
 
-    def refit(self, alive: Tensor) -> Narrowed:
-        """Least squares for what stays, on what the layer reads in the original network; alive: bool[labels]."""
+    def refit(self, alive: Tensor) -> Refit:
+        """Fit the layer's outputs in the original by least squares, with the kept channels alone.
+
+        Args:
+            alive: bool[labels], the labels that stay.
+        """
         _, _, inputs, kernel = self.matrix.shape
         whole, solved = self._rows(), self._solved(alive)
         values = solved[:, :-1].unflatten(1, (inputs, kernel)).permute(0, 3, 1, 2)
@@ -66,85 +70,87 @@ class Gram:
         normal = self.normal
         gram = normal.gram[:, :-1, :-1] / normal.count - normal.mean.mT @ normal.mean
         left, there = ((each * (gram @ each)).sum() for each in (solved[:, :-1] - whole, whole))
-        return Narrowed(weight, solved[:, -1].flatten().to(self.tensor), float(left / there) if there > 0 else 0.0)
+        return Refit(weight, solved[:, -1].flatten().to(self.tensor), float(left / there) if there > 0 else 0.0)
 
     def _rows(self) -> Tensor:
-        """float64[G, K, O]."""
+        """Return the weights of the layer as float64[G, K, O], K = J * R columns."""
         return self.matrix.permute(0, 2, 3, 1).flatten(1, 2)
 
     def _solved(self, alive: Tensor) -> Tensor:
-        """float64[G, K + 1, O], 0 where it is gone, the intercept last."""
+        """Return the refitted weights, float64[G, K + 1, O]: 0 for dropped columns, the intercept last."""
         whole = self._rows()
         found = whole.new_zeros(whole.shape[0], whole.shape[1] + 1, whole.shape[2])
-        for i, stays in enumerate(self._stays(alive)):
+        for i, stays in enumerate(self._kept(alive)):
             gram = self.normal.gram[i]
             left = torch.cat([stays, stays.new_ones(1)])
             cross = gram[left][:, :-1] @ whole[i]
             found[i][left] = Normal(gram[left][:, left][None], cross[None]).solve(whole[i][stays][None], RIDGE)[0]
         return found
 
-    def _stays(self, alive: Tensor) -> Tensor:
-        """bool[G, K]: the columns whose channels are alive; alive: bool[labels]."""
+    def _kept(self, alive: Tensor) -> Tensor:
+        """Return which columns belong to kept channels: bool[G, K]; alive: bool[labels]."""
         groups, _, inputs, kernel = self.matrix.shape
         there = alive[self.reader.contraction.labels].view(groups, inputs, 1)
         return there.expand(-1, -1, kernel).flatten(1).to(self.matrix.device)
 
 
-class Narrowed(NamedTuple):
-    """A layer that does without some of its channels.
+class Refit(NamedTuple):
+    """A layer refitted to some of its channels.
 
     Attributes:
-        weight: its weights, 0 for what is gone, in their own shape.
-        added: float[C_out], what is added to its outputs.
-        error: what is left of its squared outputs about their mean, 0 to about 1.
+        weight: its weights, in their own shape, 0 for dropped channels.
+        bias: float[C_out], a correction that is added to its outputs.
+        error: squared error of its outputs relative to their variance, 0 to about 1.
     """
 
     weight: Tensor
-    added: Tensor
+    bias: Tensor
     error: float
 
 
-def reads(reader: Reader, group: Group, task: Task) -> bool:
-    """Whether a layer reads channels of a group, or heads of it."""
-    return bool((seats(reader, group, len(task.groups.root)) < len(group.units)).any())
+def gram_batches(task: Task, groups: list[Group]) -> Iterator[list[tuple[Group, list[Gram]]]]:
+    """Yield the groups with the Gram matrices of the layers that read them, as many groups at a time as fit in memory.
 
-
-def bundles(task: Task, groups: list[Group]) -> Iterator[list[tuple[Group, list[Gram]]]]:
-    """Groups with what the layers that read them read, as many at a time as can be held.
-
-    Each bundle takes one pass over the images. A layer that is too wide, and a product of activations, has no Gram.
+    Each batch of groups takes one pass over the images. Layers for which `has_gram` is False are left out.
     """
-    bundle: list[tuple[Group, list[Reader]]] = []
+    batch: list[tuple[Group, list[Reader]]] = []
     held: set[Reader] = set()
     for group in groups:
-        found = [r for r in task.readers if is_solved(r) and reads(r, group, task)]
-        if bundle and sum(map(_bytes, held.union(found))) > HELD:
-            yield _looked(task, bundle)
-            bundle, held = [], set()
-        bundle.append((group, found))
+        found = [r for r in task.readers if has_gram(r) and _reads(r, group, task)]
+        if batch and sum(map(_bytes, held.union(found))) > HELD:
+            yield _measured(task, batch)
+            batch, held = [], set()
+        batch.append((group, found))
         held.update(found)
-    if bundle:
-        yield _looked(task, bundle)
+    if batch:
+        yield _measured(task, batch)
 
 
-def is_solved(reader: Reader) -> bool:
-    """Whether a layer has a Gram."""
+def has_gram(reader: Reader) -> bool:
+    """Whether a layer has a Gram matrix: it has weights and is not too wide."""
     return reader.has_weights and _width(reader) <= WIDEST
 
 
+def _reads(reader: Reader, group: Group, task: Task) -> bool:
+    """Whether a layer reads channels of a group, or of its heads."""
+    return bool((seats(reader, group, len(task.groups.root)) < len(group.units)).any())
+
+
 def _bytes(reader: Reader) -> int:
+    """Return the size of the layer's Gram matrix."""
     return 8 * _width(reader) * len(reader.units) * reader.kernel
 
 
 def _width(reader: Reader) -> int:
-    """K, the columns in each of its groups."""
+    """Return K, the columns in each group of the layer's convolution."""
     return len(reader.units) * reader.kernel * reader.outputs * reader.patches // max(1, reader.neurons)
 
 
-def _looked(task: Task, bundle: list[tuple[Group, list[Reader]]]) -> list[tuple[Group, list[Gram]]]:
-    grams = {id(reader): Gram.of(reader, task) for _, found in bundle for reader in found}
+def _measured(task: Task, batch: list[tuple[Group, list[Reader]]]) -> list[tuple[Group, list[Gram]]]:
+    """Measure the Gram matrices of the layers that read some groups, in one pass over the images."""
+    grams = {id(reader): Gram.of(reader, task) for _, found in batch for reader in found}
     if grams:
-        task.walk(lambda reader, x, w: grams[id(reader)].look(x, w), [gram.reader for gram in grams.values()])
+        task.walk(lambda reader, x, w: grams[id(reader)].add(x, w), [gram.reader for gram in grams.values()])
         for gram in grams.values():
             gram.normal = gram.normal.of_all()
-    return [(group, [grams[id(reader)] for reader in found]) for group, found in bundle]
+    return [(group, [grams[id(reader)] for reader in found]) for group, found in batch]

@@ -1,4 +1,8 @@
-"""Least squares in float64: normal equations, whatever the number of rows; rows, whatever the number of columns."""
+"""Least squares in float64, solved in one of two forms.
+
+`Normal` keeps X'X and X'Y: its size does not depend on the number of rows. `Dual` keeps the rows themselves: it is the
+smaller of the two where there are more columns than rows. Both have the same methods.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ from pfpcli.channels.rules import Columns
 
 @dataclass
 class Normal:
-    """X'X and X'Y, one for each group of a grouped convolution; X has a last column of ones.
+    """The normal equations, X'X and X'Y, for each group of a grouped convolution; the last column of X is one.
 
     Attributes:
         gram: float64[G, K + 1, K + 1], X'X.
@@ -26,7 +30,7 @@ class Normal:
 
     @classmethod
     def empty(cls, groups: int, columns: int, outputs: int, device: torch.device) -> Normal:
-        """No rows yet."""
+        """Return the equations of no rows."""
         gram = torch.zeros(groups, columns + 1, columns + 1, dtype=torch.float64, device=device)
         return cls(gram, gram.new_zeros(groups, columns + 1, outputs))
 
@@ -44,15 +48,15 @@ class Normal:
         return not self.gram.any()
 
     def of_all(self) -> Normal:
-        """With the rows of all processes."""
+        """Return the equations of the rows of all processes."""
         return Normal(processes.total(self.gram), processes.total(self.cross))
 
     def after(self, weight: Tensor, missed: Iterable[tuple[Tensor, Tensor]]) -> Normal:
-        """The same rows with other targets: what the weights make of them, and what they miss.
+        """Return the same rows with new targets, X W + missed.
 
         Args:
-            weight: float64[G, K + 1, O].
-            missed: all rows of this process again, and float64[G, M, O] for them.
+            weight: float64[G, K + 1, O], W.
+            missed: all rows of this process once more, x float64[G, M, K + 1] and missed float64[G, M, O] for them.
         """
         more = torch.zeros_like(weight)
         for x, y in missed:
@@ -60,22 +64,24 @@ class Normal:
         return Normal(self.gram, self.gram @ weight + processes.total(more))
 
     def loss(self, weight: Tensor) -> Tensor:
-        """Squared error, up to a constant: float64[G]; weight float64[G, K + 1, O]."""
+        """Return the squared error up to a constant: float64[G]; weight: float64[G, K + 1, O]."""
         return (weight * (self.gram @ weight - 2 * self.cross)).sum((1, 2))
 
     def errors(
         self, others: Normal, start: Tensor, ridges: Sequence[float | None], *, intercept: bool = True
     ) -> list[float]:
-        """The squared error of each ridge's solution on the rows of others, up to a constant; see `solve`."""
+        """Return the squared error on the rows of `others`, up to a constant, of the solution with each ridge."""
         return [float(others.loss(self.solve(start, ridge, intercept=intercept)).sum()) for ridge in ridges]
 
     def solve(self, start: Tensor, ridge: float | None, *, intercept: bool = True) -> Tensor:
-        """The W that minimises |X W - Y|^2 + lambda |W - W_0|^2, the intercept at no cost: float64[G, K + 1, O].
+        """Return the W that minimises |X W - Y|^2 + lambda |W - W_0|^2: float64[G, K + 1, O], the intercept last.
+
+        The intercept is not penalised.
 
         Args:
             start: float64[G, K, O], W_0.
-            ridge: lambda, relative to the mean square of the columns of X; None is a lambda without bound.
-            intercept: whether there is one; its row is 0 otherwise.
+            ridge: lambda, relative to the mean square of the columns of X; None stands for infinity (W = W_0).
+            intercept: whether to fit an intercept; otherwise it is 0.
         """
         gram, cross, mean, target = self.gram[:, :-1, :-1], self.cross[:, :-1], self.mean, self.target
         if intercept:
@@ -90,26 +96,28 @@ class Normal:
 
     @property
     def count(self) -> Tensor:
-        """Rows, at least one: float64[G, 1, 1]."""
+        """The number of rows, at least one: float64[G, 1, 1]."""
         return self.gram[:, -1:, -1:].clamp(min=1)
 
     @property
     def mean(self) -> Tensor:
-        """float64[G, 1, K], the mean row of X."""
+        """The mean row of X: float64[G, 1, K]."""
         return self.gram[:, -1:, :-1] / self.count
 
     @property
     def target(self) -> Tensor:
-        """float64[G, 1, O], the mean row of Y."""
+        """The mean row of Y: float64[G, 1, O]."""
         return self.cross[:, -1:] / self.count
 
 
 @dataclass
 class Dual:
-    """The rows of X and Y themselves: where X'X would be too large, XX' is not.
+    """The rows of X and Y, for problems whose X'X would be too large.
 
-    What `Normal.solve` minimises is least at W_0 + X' A, where (XX' + lambda 1) A = Y - X W_0 (kernel ridge regression
-    with a linear kernel; Saunders, Gammerman, Vovk, Ridge Regression Learning Algorithm in Dual Variables, ICML 1998).
+    The minimum of `Normal.solve` is at W = W_0 + X' A, where (XX' + lambda 1) A = Y - X W_0: kernel ridge regression
+    with a linear kernel.
+
+    Source: Saunders, Gammerman, Vovk, Ridge Regression Learning Algorithm in Dual Variables, ICML 1998.
 
     Attributes:
         parts: float64[G, M, K + 1] and float64[G, M, O] each; the last column of X is one.
@@ -130,17 +138,17 @@ class Dual:
         return not self.parts
 
     def of_all(self) -> Dual:
-        """With the rows of all processes."""
+        """Return the rows of all processes."""
         return Dual([part for parts in processes.gathered(self.parts) for part in parts])
 
     def after(self, weight: Tensor, missed: Iterable[tuple[Tensor, Tensor]]) -> Dual:
-        """As `Normal.after`."""
+        """See `Normal.after`."""
         return Dual([(x, x @ weight + y) for x, y in missed]).of_all()
 
     def errors(
         self, others: Dual, start: Tensor, ridges: Sequence[float | None], *, intercept: bool = True
     ) -> list[float]:
-        """The squared error of each ridge's solution on the rows of others; see `solve`."""
+        """Return the squared error on the rows of `others` of the solution with each ridge."""
         x, y, mean, target = self._centred(start, intercept)
         found = torch.cat([x @ (other[..., :-1] - mean).mT for other, _ in others.parts], 2)
         missed = torch.cat([wanted - other[..., :-1] @ start for other, wanted in others.parts], 1) - target
@@ -148,14 +156,14 @@ class Dual:
         return [float((missed - found.mT @ each).square().sum()) for each in solved]
 
     def solve(self, start: Tensor, ridge: float | None, *, intercept: bool = True) -> Tensor:
-        """As `Normal.solve`."""
+        """See `Normal.solve`."""
         x, y, mean, target = self._centred(start, intercept)
         weight = start + x.mT @ self._solved(x, y, ridge)
         free = target + mean @ (start - weight) if intercept else torch.zeros_like(target)
         return torch.cat([weight, free], 1)
 
     def _centred(self, start: Tensor, intercept: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """X and what W_0 misses of Y, both about their means, and these: float64[G, M or 1, K or O]."""
+        """Return X and Y - X W_0, both centred, and their means: float64[G, M or 1, K or O]."""
         x = torch.cat([part[..., :-1] for part, _ in self.parts], 1)
         y = torch.cat([part for _, part in self.parts], 1) - x @ start
         mean, target = x.mean(1, keepdim=True), y.mean(1, keepdim=True)
@@ -165,33 +173,33 @@ class Dual:
 
     @staticmethod
     def _solved(x: Tensor, y: Tensor, ridge: float | None) -> Tensor:
-        """A: float64[G, M, O]; 0 where the weights stay as they are."""
+        """Return A, float64[G, M, O]; it is 0 where the weights do not change."""
         if ridge is None:
             return torch.zeros_like(y)
         kernel = x @ x.mT
-        # the mean of the diagonal of X'X: that of XX' is over as many places as there are rows
+        # lambda is relative to the mean of the diagonal of X'X; the diagonals of X'X and XX' have the same sum
         factor, failed = torch.linalg.cholesky_ex(damped(kernel, ridge * x.shape[1] / x.shape[2]))
         return torch.zeros_like(y) if failed.any() else torch.cholesky_solve(y, factor)
 
 
 def damped(gram: Tensor, ridge: float) -> Tensor:
-    """X'X + lambda 1, lambda relative to the mean of the diagonal: float64[..., K, K]."""
+    """Return X'X + lambda 1, float64[..., K, K]; ridge: lambda relative to the mean of the diagonal of X'X."""
     size = gram.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
-    # columns that are zero throughout leave nothing to divide by
+    # the mean is 0 where all columns are 0: lambda is absolute then
     size = torch.where(size > 0, size, torch.ones_like(size))
     return gram + ridge * size * torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
 
 
 def rows(columns: Columns, wanted: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
-    """What a layer reads as rows of X, at some positions of each image, the same for all of them.
+    """Return the inputs of a layer as rows of X, at a sample of its patches; the patches are the same for all images.
 
     Args:
         columns: x float[N, G, J, R, P].
-        wanted: positions, at most.
-        random: which ones.
+        wanted: the largest number of patches.
+        random: draws the patches.
 
     Returns:
-        (float64[G, N * p, J * R + 1], int64[p] the positions).
+        (float64[G, N * p, J * R + 1] with a last column of ones, int64[p] the patches).
     """
     x = columns.x.flatten(2, 3)
     there = x.shape[-1]

@@ -1,4 +1,7 @@
-"""Loss: one number per sample for what a network puts out, with labels or without."""
+"""Losses: the loss of each sample's outputs, with or without class labels, and the divergence of two networks.
+
+An output "decides" if it has classes: float[N, classes, ...].
+"""
 
 from __future__ import annotations
 
@@ -13,43 +16,44 @@ from torch.utils._pytree import tree_leaves
 
 from pfpcli.errors import UnsupportedError
 
-#: Distances are relative to at least this much.
+#: Distances are relative to the size of the output, or to this where the output is smaller.
 _TINY = 1e-6
 
 
 def per_sample_loss(outputs: object, labels: NDArray[np.int64] | None) -> Tensor:
-    """The loss of each sample, summed over the outputs: float[N].
+    """Return the loss of each sample, summed over the outputs: float[N].
 
-    Outputs that decide (float[N, classes, ...]): cross-entropy to the labels where they fit, else to the network's own
-    decisions, averaged over positions. Outputs that decide nothing: half the mean square.
+    The loss of an output that decides is the cross-entropy to the labels, if they fit, or to the network's own
+    decisions, averaged over positions. The loss of any other output is half its mean square.
 
     Args:
-        outputs: what the network returns, any nesting of tensors.
+        outputs: the result of the network, any nesting of tensors.
         labels: int64[N], or None.
 
     Raises:
-        UnsupportedError: there are no real numbers among the outputs.
+        UnsupportedError: no output is a tensor of floating-point numbers.
     """
     losses = [_loss(x, labels) for x in real(outputs)]
     if not losses:
         raise _no_loss()
     total = losses[0]
     for each in losses[1:]:
-        # what is not one row per sample (boxes of a detector) counts the same for all
+        # an output without one row per sample (boxes of a detector) counts the same for all samples
         total = total + (each if len(each) == len(total) else each.mean())
     return total
 
 
 def likely_losses(outputs: list[Tensor], most: int) -> Iterator[Tensor]:
-    """Losses whose squared gradients sum up to the diagonal of the Fisher matrix, each summed over samples and outputs.
+    """Yield losses whose squared gradients sum up to the diagonal of the Fisher matrix.
 
-    One for each of the most probable decisions k: the cross-entropy to it, times the root of its probability. Of an
-    output that decides nothing, its product with noise that is the same for all samples, in units of its size: then it
-    is that of a squared relative distance.
+    There is one loss for each of the k most probable decisions: the cross-entropy to the decision, times the root of
+    its probability, summed over samples and outputs. The loss of an output that does not decide is its product with
+    noise, the same for all samples, relative to the size of the output: its Fisher matrix is that of a squared relative
+    distance.
 
     Args:
-        outputs: float[N, classes, ...] each, or anything.
-        most: decisions that count.
+        outputs: float[N, classes, ...] each, or any other shape.
+        most: k, the number of decisions.
     """
     if not outputs:
         raise _no_loss()
@@ -70,14 +74,14 @@ def likely_losses(outputs: list[Tensor], most: int) -> Iterator[Tensor]:
 
 
 def divergence(outputs: list[Tensor], whole: list[Tensor], labels: NDArray[np.int64] | None = None) -> Tensor:
-    """How far outputs are from those of the unpruned network, summed over samples and outputs: float64[].
+    """Return how far outputs are from those of the original, summed over samples and outputs: float64[].
 
-    The cross-entropy to labels, where there are labels that fit; else the Kullback-Leibler divergence of decisions,
-    averaged over positions; of outputs that decide nothing, the squared distance relative to their size.
+    This is the cross-entropy to the labels, if they fit; otherwise the Kullback-Leibler divergence of the decisions,
+    averaged over positions. For an output that does not decide it is the squared distance, relative to its size.
 
     Args:
-        outputs: of one network.
-        whole: of the unpruned one, alike.
+        outputs: of a masked or cut network.
+        whole: of the original, in the same shapes.
         labels: int64[N], or None.
     """
     each = (_divergence(*pair, labels).double() for pair in zip(outputs, whole, strict=True))
@@ -90,7 +94,7 @@ def _divergence(output: Tensor, whole: Tensor, labels: NDArray[np.int64] | None)
     if not decides(output):
         return (output - whole).square().sum() / whole.square().sum().clamp(min=_TINY) * len(whole)
     target = F.log_softmax(whole, 1)
-    # not torch's kl_div, which cannot be folded over a batch of masks
+    # torch.func.vmap cannot batch torch's kl_div
     each = (target.exp() * (target - F.log_softmax(output, 1))).sum(1)
     return each.mean() * len(whole)
 
@@ -102,17 +106,17 @@ def _no_loss() -> UnsupportedError:
 
 
 def real(outputs: object) -> list[Tensor]:
-    """The tensors of real numbers among what a network returns."""
+    """Return the tensors of floating-point numbers among the outputs of a network."""
     return [x for x in tree_leaves(outputs) if isinstance(x, Tensor) and x.is_floating_point()]
 
 
 def decides(output: Tensor) -> bool:
-    """Whether an output is float[N, classes, ...]."""
+    """Whether an output has classes: float[N, classes, ...]."""
     return output.dim() > 1 and output.shape[1] > 1
 
 
 def fits(output: Tensor, labels: NDArray[np.int64] | None) -> bool:
-    """Whether labels can be those of an output: one decision per sample, among as many classes."""
+    """Whether class labels fit an output: it decides once per sample, and it has a class for each label."""
     return labels is not None and output.dim() == 2 and len(labels) == len(output) and labels.max() < output.shape[1]
 
 

@@ -1,4 +1,4 @@
-"""Quality: what the networks say about images that took no part in scoring."""
+"""Quality: accuracy, agreement or similarity of networks on held-out images."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def compare(
     source: str,
     device: torch.device | str = "cpu",
 ) -> Quality:
-    """Compare two networks on images; arguments as in `compare_all`."""
+    """Compare one network with the original on images; arguments as in `compare_all`."""
     return compare_all(before, [after], batches, source, device)[0]
 
 
@@ -34,18 +34,22 @@ def compare_all(
     source: str,
     device: torch.device | str = "cpu",
 ) -> list[Quality]:
-    """Compare networks with one on images, by the first of their outputs.
+    """Compare networks with the original on images.
 
-    With class labels and one vector of scores for an image: accuracy. Without labels: agreement, the fraction of
-    decisions (for an image, or for each position of a map) that are the same. Outputs that decide nothing: similarity.
-    A network that was followed up to where something is picked by its outputs has decided nothing yet: similarity, of
-    all of them.
+    The first output of floating-point numbers counts. The metric depends on it:
+
+    - accuracy, if there are class labels and each image has one vector of scores
+    - agreement, if there are no labels: the fraction of decisions that are the same; a map has one for each position
+    - similarity, if the output has no classes: 1 - |after - before| / |before|
+
+    A network that was traced only up to an op that picks among its outputs has decided nothing: the metric is the
+    similarity of all its outputs.
 
     Args:
         before: the original.
         after: the cut networks.
-        batches: (float[N, ...], labels int64[N] or None).
-        source: what to call the images in the report.
+        batches: (float[N, ...], class labels int64[N] or None).
+        source: the name of the images in the report.
         device: where to compute.
     """
     tallies = [_Tally() for _ in after]
@@ -66,7 +70,7 @@ def compare_all(
 
 
 def likeness(quality: Quality) -> tuple[str, float]:
-    """How much two networks are alike, labels or not: ("agreement" or "similarity", 0 to 1)."""
+    """Return how alike two networks are, regardless of class labels: ("agreement" or "similarity", 0 to 1)."""
     if quality.agreement is not None:
         return "agreement", quality.agreement
     return "similarity", 1 - quality.distance
@@ -77,12 +81,12 @@ def _first(outputs: object) -> Tensor:
 
 
 def _all(outputs: object) -> Tensor:
-    """float[n]: everything the network gives out."""
+    """Return all floating-point outputs as one vector: float[n]."""
     return torch.cat([x.flatten() for x in tree_leaves(outputs) if x.is_floating_point()])
 
 
 class _Tally:
-    """Counts that grow batch by batch."""
+    """Counts and sums that grow batch by batch."""
 
     def __init__(self) -> None:
         self.images = self.decisions = self.same = self.labelled = self.right_before = self.right_after = 0
@@ -107,7 +111,7 @@ class _Tally:
             self.right_after += int((second == truth).sum())
 
     def quality(self, source: str) -> Quality:
-        """What all processes have counted comes to."""
+        """Return the quality, from the counts of all processes."""
         for name, value in list(vars(self).items()):
             setattr(self, name, processes.total(value))
         agreement = self.same / self.decisions if self.decisions else None

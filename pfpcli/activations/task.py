@@ -1,4 +1,4 @@
-"""Task: a network, images for it, and the layers whose inputs are looked at."""
+"""Task: a network, its images, and the layers that read channels."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from pfpcli.activations.walk import Look, Walk
 from pfpcli.channels.groups import Groups
 from pfpcli.channels.reading_layers import Reader
 
-#: Images and their labels, int64[N] or None.
+#: Images, float[N, ...], and their class labels, int64[N] or None.
 Batch = tuple[Tensor, NDArray[np.int64] | None]
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a criterion works with.
+    """The input of a criterion.
 
     Attributes:
-        groups: the graph's units.
+        groups: the groups of the network.
         readers: the layers that read channels.
-        batches: the calibration images, anew with every call, float[N, ...] with labels.
-        device: where to compute; the graph's tensors are there.
-        reduce: over kernel positions, "sum" or "max".
+        batches: returns an iterable over the images, from the first one with every call.
+        device: where to compute; the tensors of the network are there.
+        reduce: how sensitivities are combined over kernel positions, "sum" or "max".
         seed: of every random choice.
-        progress: told the number of images done.
+        progress: called with the number of images done.
     """
 
     groups: Groups
@@ -42,10 +42,13 @@ class Task:
     progress: Callable[[int], None] = lambda done: None
 
     def images(self, most: int | None = None) -> Iterator[Batch]:
-        """The calibration images, on the device; at most so many, if the network takes any number at a time.
+        """Yield the images, on the device.
 
-        Of several processes each gets its own, maybe none: what is summed up over images, or the largest of them, has
-        to be combined by `processes.total` or `processes.largest` before anything is made of it.
+        Each of several processes gets its own share of the images, which may be none. So a sum or a maximum over images
+        has to be combined by `processes.total` or `processes.largest` before it is used.
+
+        Args:
+            most: yield at most so many images; whole batches, if the network has a fixed batch size.
         """
         done = 0
         for x, labels in self.batches():
@@ -58,8 +61,11 @@ class Task:
             done += len(x)
             self.progress(done)
 
-    def nothing(self) -> NDArray[np.float64]:
-        """float64[labels], to add scores to: 0, and nan for heads, which are the sum of what they own."""
+    def zero_scores(self) -> NDArray[np.float64]:
+        """Return scores to add to, float64[labels]: 0 for each unit, and nan for a head that no layer reads as a whole.
+
+        The score of such a head is the sum of the scores of its units, see `scoring.score`.
+        """
         unit = np.zeros(len(self.groups.root))
         unit[[*self.groups.owned]] = np.nan
         for reader in self.readers:
@@ -67,7 +73,12 @@ class Task:
         return unit
 
     def walk(self, look: Look, readers: Iterable[Reader] | None = None) -> None:
-        """Run the images (see `images`) through the network and show what its readers (or these) read."""
+        """Run the images through the network and call `look` with what each layer reads.
+
+        Args:
+            look: see `walk.Look`.
+            readers: the layers to look at; None stands for all of the task.
+        """
         walk = Walk(self.groups.labelled.graph.module, self.readers if readers is None else readers, look)
         with torch.no_grad():
             for x, _ in self.images():

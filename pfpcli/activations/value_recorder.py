@@ -1,4 +1,4 @@
-"""Watch: a run of a network that keeps what some of its nodes come to."""
+"""Value recorder: a run of a network that records the values of some of its nodes."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from torch.fx.node import Node
 
 from pfpcli.graph.graph import Graph, is_tensor
 
-#: Numbers that a run may keep at a time.
+#: A run may record at most so many numbers.
 HELD = 1 << 27
 
 
 class ValueRecorder(fx.Interpreter):
-    """Runs a network and keeps some of its values.
+    """Runs a network and records the values of some nodes.
 
     Args:
         graph: the network.
-        nodes: whose values are kept.
+        nodes: the nodes whose values are recorded.
 
     Attributes:
-        values: node -> what it has come to in the last run.
+        values: node -> its value in the last run.
     """
 
     def __init__(self, graph: Graph, nodes: Iterable[Node]) -> None:
@@ -31,12 +31,12 @@ class ValueRecorder(fx.Interpreter):
         self._nodes = frozenset(nodes)
 
     def run(self, *inputs: Tensor, **settings: Any) -> Any:
-        """Run the network; the values of the run before are let go of first."""
+        """Run the network, after freeing the values of the last run."""
         self.values = {}
         return super().run(*inputs, **settings)
 
     def run_node(self, n: Node) -> Any:
-        """Run one node."""
+        """Run one node and record its value."""
         value = super().run_node(n)
         if n in self._nodes:
             self.values[n] = value
@@ -44,7 +44,7 @@ class ValueRecorder(fx.Interpreter):
 
 
 def at_a_time(graph: Graph, nodes: Iterable[Node]) -> int:
-    """How many images may run together, so that the values of these nodes are no more numbers than `HELD`."""
+    """Return how many images can run together, so that the values of these nodes are at most `HELD` numbers."""
     if not graph.dynamic:
         return graph.batch
     held: int = sum(node.meta["val"].numel() for node in nodes if node.op != "get_attr" and is_tensor(node))

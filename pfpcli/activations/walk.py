@@ -1,4 +1,4 @@
-"""Walk: run images through a network and look at what its layers read."""
+"""Walk: a run of a network that shows what each layer reads to a function."""
 
 from __future__ import annotations
 
@@ -9,22 +9,29 @@ from torch.fx.node import Node
 
 from pfpcli.channels.reading_layers import Reader
 
-#: `look(reader, x, weight)` is shown what a reader is about to read: its channels and what they are multiplied with.
+#: `look(reader, x, weight)` is called before a layer runs, with its input and its weights. The weights of a product of
+#: activations are its other operand.
 Look = Callable[[Reader, Tensor, Tensor], None]
 
 
 class Walk(fx.Interpreter):
-    """Runs a network and shows what its readers read on the way."""
+    """Runs a network and shows what some of its layers read.
 
-    def __init__(self, module: fx.GraphModule, found: Iterable[Reader], look: Look) -> None:
+    Args:
+        module: the network.
+        readers: the layers to look at.
+        look: the function that is called.
+    """
+
+    def __init__(self, module: fx.GraphModule, readers: Iterable[Reader], look: Look) -> None:
         super().__init__(module)
         self._readers: dict[Node, list[Reader]] = {}
-        for reader in found:
+        for reader in readers:
             self._readers.setdefault(reader.node, []).append(reader)
         self._look = look
 
     def run_node(self, n: Node) -> object:
-        """Look, then compute."""
+        """Show the inputs of one node, then run it."""
         for reader in self._readers.get(n, ()):
             self._look(reader, self.env[reader.x], self.env[reader.weight])
         return super().run_node(n)

@@ -1,13 +1,38 @@
-"""Allocation: who says how many channels each group keeps. A row here, and a function in `pfpcli.planning.plan`.
+"""Allocations: the table of allocators. An allocator decides how many channels each group keeps.
 
-Nothing here imports torch.
+A new allocator is one row here and one function in this package. This module does not import torch.
 """
 
 from __future__ import annotations
 
-ALLOCATIONS = {
-    "divergence": "least divergence of the outputs, measured group by group",
-    "error": "least error of the layers, measured group by group",
-    "uniform": "the same fraction everywhere",
-    "pfp": "one error bound for all layers",
-}
+from dataclasses import dataclass
+
+from pfpcli.registry import register
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """One allocator.
+
+    Attributes:
+        function: where its function is, "module:function" in this package; see `allocators.Allocator`.
+        summary: what it does, in a few words for --help.
+        needs_curves: whether it reads curves (`curves.Curve`) and the prices of the groups.
+        shares_error: whether its number is a relative error that all layers share; the plan then records it.
+    """
+
+    function: str
+    summary: str
+    needs_curves: bool = False
+    shares_error: bool = False
+
+
+_DIVERGENCE = "least divergence of the outputs, measured group by group"
+_ERROR = "least error of the layers, measured group by group"
+
+ALLOCATIONS = register(
+    ("divergence", Allocation("allocators:least_divergence", _DIVERGENCE, needs_curves=True)),
+    ("error", Allocation("allocators:least_error", _ERROR, needs_curves=True)),
+    ("uniform", Allocation("allocators:uniform", "the same fraction everywhere")),
+    ("pfp", Allocation("allocators:shared_error", "one error bound for all layers", shares_error=True)),
+)

@@ -1,7 +1,8 @@
-"""Curves: what is lost when one group is cut to a few widths, made good as far as it can be, and the rest is left.
+"""Curves: what the network loses when one group is cut to a few widths and all other groups keep everything.
 
-The layers that read the group are refitted to what stays, each on its own, on what they read in the original network.
-A curve is measured where the network ends, by how far its outputs diverge, and, for comparison, at these layers.
+For each width, every layer that reads the group is refitted by itself to the kept channels, on its inputs in the
+original network. A curve has two losses for each width: how far the outputs of the network diverge from the original's,
+and, for comparison, the errors of the refitted layers.
 """
 
 from __future__ import annotations
@@ -17,32 +18,34 @@ from torch import Tensor
 from torch.fx.node import Node
 
 from pfpcli import processes
-from pfpcli.activations.gates import GatedNetwork
-from pfpcli.activations.gram_matrices import Gram, Narrowed, bundles
+from pfpcli.activations.gated_network import GatedNetwork
+from pfpcli.activations.gram_matrices import Gram, Refit, gram_batches
 from pfpcli.activations.losses import divergence, real
 from pfpcli.activations.task import Task
 from pfpcli.activations.value_recorder import ValueRecorder, at_a_time
 from pfpcli.channels import rules
 from pfpcli.channels.groups import Group
 
-#: What a curve is measured by: how far the outputs diverge, and what the layers that read the group cannot make good.
+#: The losses of a curve: the divergence of the outputs, and the error of the refitted layers.
 MEASURED = ("divergence", "error")
-#: Fractions of its steps that a group is cut to.
+#: A group is cut to these fractions of its positions.
 WIDTHS = (0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125)
-#: Images that measure a curve, at most; and at most so many MACs for all of them.
+#: Curves are measured on at most so many images, and with at most so many MACs in all.
 IMAGES, MOST_MACS = 128, 4e12
-#: Losses are at least this much: their logarithms are interpolated.
+#: Curves are measured on at least so many images.
+_FEWEST_IMAGES = 8
+#: Smaller losses count as this much, because the logarithms of losses are interpolated.
 _TINY = 1e-9
 
 
 @dataclass(frozen=True)
 class Curve:
-    """What a group loses.
+    """The loss of the network as a function of the number of positions that one group keeps.
 
     Attributes:
-        steps: that it has, n.
-        kept: int64[w], widths that were measured, from the largest down.
-        losses: for each of `MEASURED`, float64[w].
+        positions: n, the positions of the group.
+        kept: int64[w], the widths that were measured, in descending order.
+        losses: one of `MEASURED` -> float64[w].
     """
 
     positions: int
@@ -50,15 +53,18 @@ class Curve:
     losses: dict[str, NDArray[np.float64]]
 
     def at_every_width(self, of: str) -> NDArray[np.float64]:
-        """float64[n + 1], the loss with each number of steps kept; never less where fewer are.
+        """Return the loss for every number of kept positions: float64[n + 1]; it never falls with fewer positions.
 
-        Between the widths that were measured, and beyond them, it goes as a power of the number of steps that go.
+        Between the measured widths, and beyond them, the loss is a power of the number of dropped positions.
+
+        Args:
+            of: one of `MEASURED`.
         """
         if not len(self.kept):
             return np.where(np.arange(self.positions + 1) < self.positions, np.inf, 0.0)
-        gone, known = self.positions - np.arange(self.positions + 1), self.positions - self.kept
+        dropped, known = self.positions - np.arange(self.positions + 1), self.positions - self.kept
         logs = np.log(np.maximum.accumulate(np.maximum(self.losses[of], _TINY)))
-        x, at = np.log(np.maximum(gone, 0.5)), np.log(known)
+        x, at = np.log(np.maximum(dropped, 0.5)), np.log(known)
         power = max(1.0, (logs[-1] - logs[0]) / (at[-1] - at[0])) if len(at) > 1 else 1.0
         found = np.interp(x, at, logs)
         found += power * (np.minimum(x - at[0], 0) + 2 * np.maximum(x - at[-1], 0))
@@ -71,25 +77,26 @@ def curves(task: Task, orders: Sequence[tuple[Group, NDArray[np.int64]]], macs: 
     """Measure the curve of each group.
 
     Args:
-        task: what to measure on.
-        orders: groups and int64[n, parts], their units from the ones to keep first to the ones that go first.
-        macs: multiply-adds of the network for one image; with more of them, fewer images are looked at.
+        task: the network and its calibration images.
+        orders: groups and int64[n, parts], their units from the first to keep to the first to drop.
+        macs: multiply-adds of the network for one image; larger networks are measured on fewer images.
     """
     with task.groups.labelled.graph.on(task.device):
-        steps = {id(group): order for group, order in orders}
-        cuts: dict[int, _Cuts] = {}
-        for bundle in bundles(task, [group for group, _ in orders]):
-            for group, grams in bundle:
-                cuts[id(group)] = _Cuts.of(task, group, steps[id(group)], grams)
+        order_of = {id(group): order for group, order in orders}
+        cuts: dict[int, _Narrowings] = {}
+        for batch in gram_batches(task, [group for group, _ in orders]):
+            for group, grams in batch:
+                cuts[id(group)] = _Narrowings.of(task, group, order_of[id(group)], grams)
         ordered = [cuts[id(group)] for group, _ in orders]
         runs = sum(len(cut.kept) for cut in ordered)
-        images = int(np.clip(MOST_MACS / max(1, macs * runs), 8, IMAGES))
+        images = int(np.clip(MOST_MACS / max(1, macs * runs), _FEWEST_IMAGES, IMAGES))
         _measure(task, ordered, images)
     found = [cut.curve() for cut in ordered]
     return processes.of_first(lambda: found)
 
 
-def _measure(task: Task, cuts: list[_Cuts], images: int) -> None:
+def _measure(task: Task, cuts: list[_Narrowings], images: int) -> None:
+    """Measure all widths of all groups on the images; the original runs once for each batch."""
     graph = task.groups.labelled.graph
     needed = {node for cut in cuts for node in cut.probe.needed}
     run, together = ValueRecorder(graph, needed), at_a_time(graph, needed)
@@ -102,14 +109,25 @@ def _measure(task: Task, cuts: list[_Cuts], images: int) -> None:
 
 
 @dataclass
-class _Cuts:
-    """A group at its widths, what the layers that read it are then, and what that has come to so far."""
+class _Narrowings:
+    """A group at each of its widths, with the refitted layers, and the losses summed over the images so far.
+
+    Attributes:
+        probe: the network, with gates where the group is read.
+        positions: n, the positions of the group.
+        kept: the widths w.
+        gates: for each width, float32[labels], 0 for the dropped channels.
+        refits: for each width, the call of a layer -> (its weight operand, the refitted layer).
+        error: float64[w], the sum of the errors of the refitted layers.
+        diverged: float64[w], the divergence of the outputs, summed over images.
+        images: the number of images so far.
+    """
 
     probe: _Probe
     positions: int
     kept: list[int]
     gates: list[Tensor]
-    refits: list[dict[Node, tuple[Node, Narrowed]]]
+    refits: list[dict[Node, tuple[Node, Refit]]]
     error: NDArray[np.float64]
     diverged: NDArray[np.float64] = field(init=False)
     images: int = 0
@@ -118,8 +136,15 @@ class _Cuts:
         self.diverged = np.zeros(len(self.kept))
 
     @classmethod
-    def of(cls, task: Task, group: Group, order: NDArray[np.int64], grams: list[Gram]) -> _Cuts:
-        """Refit the layers at every width."""
+    def of(cls, task: Task, group: Group, order: NDArray[np.int64], grams: list[Gram]) -> _Narrowings:
+        """Refit the layers that read a group at every width.
+
+        Args:
+            task: the network and its calibration images.
+            group: the group.
+            order: int64[n, parts], its units from the first to keep to the first to drop.
+            grams: of the layers that read the group.
+        """
         owned = [unit for head in group.units if head in task.groups.owned for unit in task.groups.owned[head]]
         kept = sorted({max(1, round(width * len(order))) for width in WIDTHS} - {len(order)}, reverse=True)
         alive = [torch.from_numpy(task.groups.alive(order[count:].reshape(-1))) for count in kept]
@@ -130,30 +155,36 @@ class _Cuts:
         return cls(probe, len(order), kept, gates, refits, error)
 
     def measure(self, values: dict[Node, object], whole: list[Tensor], images: int) -> None:
-        """Add how far the outputs diverge at every width; values and outputs of the whole network."""
+        """Add the divergence of the outputs at every width.
+
+        Args:
+            values: of the nodes that the probe needs, in the original.
+            whole: the outputs of the original.
+            images: the number of images in the batch.
+        """
         for i, (gates, refits) in enumerate(zip(self.gates, self.refits, strict=True)):
             self.probe.gates, self.probe.refits = gates, refits
             self.diverged[i] += float(divergence(real(self.probe.rerun(values)), whole))
         self.images += images
 
     def curve(self) -> Curve:
-        """What was measured, by all processes."""
+        """Return the curve, measured by all processes together."""
         diverged, images = processes.total(self.diverged), processes.total(self.images)
         losses = {"divergence": diverged / max(1, images), "error": self.error}
         return Curve(self.positions, np.asarray(self.kept, np.int64), losses)
 
 
 class _Probe(GatedNetwork):
-    """A network with gates, and with other weights in the layers that read them.
+    """A network with gates in which some layers are refitted.
 
     Attributes:
-        refits: call -> (the operand that is its weights, what is in their place).
+        refits: the call of a layer -> (its weight operand, the refitted layer).
     """
 
-    refits: dict[Node, tuple[Node, Narrowed]]
+    refits: dict[Node, tuple[Node, Refit]]
 
     def run_node(self, n: Node) -> Any:
-        """Run one node."""
+        """Run one node; a refitted layer gets its new weights and its correction of the bias."""
         if n not in self.refits:
             return super().run_node(n)
         operand, refit = self.refits[n]
@@ -166,4 +197,4 @@ class _Probe(GatedNetwork):
             self.env[operand] = whole
         sizes = [1] * made.dim()
         sizes[rule.made] = -1
-        return made + refit.added.view(sizes)
+        return made + refit.bias.view(sizes)

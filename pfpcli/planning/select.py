@@ -1,7 +1,8 @@
-"""Select: which channels of a group stay, once it is known how many; and with what weight, where they are drawn.
+"""Select: which positions of a group stay, once their number is known, and the weight of those that are sampled.
 
-PFP has three forms: keep the largest; draw channels by their sensitivity and re-weight what was drawn, so that every
-output is right on average; or keep those that would certainly be drawn and draw the rest.
+PFP has three forms. It keeps the largest scores; or it draws channels with probabilities in proportion to their
+sensitivities and re-weights the drawn channels, so that every output is right on average; or it keeps the channels that
+would almost certainly be drawn, and draws the rest.
 
 Source: the authors' code (torchprune, PFPNet, PFPNetRand, PFPNetTop).
 """
@@ -14,15 +15,21 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pfpcli.registry import register
 from pfpcli.scoring import pfp
 
-#: Draws that are made at most; a channel that none of so many has met is kept as it is, if it has to be kept.
+#: Draws that are made at most. A channel that has to stay and is not among them keeps its weight.
 MOST_DRAWS = 1 << 20
 
 
 @dataclass(frozen=True)
 class Draws:
-    """So many draws, m, from scores with this sum, S."""
+    """How the units of a group were drawn.
+
+    Attributes:
+        count: m, the number of draws.
+        total: S, the sum of the scores that were drawn from.
+    """
 
     count: int
     total: float
@@ -30,12 +37,12 @@ class Draws:
 
 @dataclass(frozen=True)
 class Selection:
-    """What stays of a group.
+    """The positions of a group that stay.
 
     Attributes:
-        kept: int64[count], indices of the steps that stay.
-        scale: float64[count], what the layers that read them multiply them with.
-        draws: how they were drawn, None where nothing was.
+        kept: int64[count], indices of the positions.
+        scale: float64[count], the factor by which the layers that read a position multiply their weights.
+        draws: how the positions were drawn; None if none were.
     """
 
     kept: NDArray[np.int64]
@@ -43,33 +50,38 @@ class Selection:
     draws: Draws | None = None
 
 
+#: `select(scores, protected, count, rng)`; see `largest` for the arguments.
+Select = Callable[[NDArray[np.float64], int, int, np.random.Generator], Selection]
+
+
 def largest(scores: NDArray[np.float64], protected: int, count: int, rng: np.random.Generator) -> Selection:
-    """The first ones.
+    """Keep the first positions.
 
     Args:
-        scores: float64[n], in descending order but for the first.
-        protected: so many of the first stay in any case.
-        count: how many stay.
+        scores: float64[n], the protected positions first, the others in descending order.
+        protected: the number of protected positions, which always stay.
+        count: the number of positions that stay.
         rng: unused.
     """
     return Selection(np.arange(count), np.ones(count))
 
 
 def sampled(scores: NDArray[np.float64], protected: int, count: int, rng: np.random.Generator) -> Selection:
-    """Drawn with probabilities q = s / sum of s, and re-weighted by c / (m q), c how often one was drawn in m draws.
+    """Draw with probabilities q = s / sum of s, and re-weight by c / (m q), where c of m draws gave the position.
 
-    m is the number of draws in which `count` distinct ones are expected, moved by as little as it takes to meet exactly
-    so many: a budget is met exactly. Arguments as in `largest`; protected ones that were not drawn keep their weight.
+    m is the number of draws in which `count` distinct positions are expected, adjusted as little as possible so that
+    exactly `count` are drawn: the budget is met exactly. Arguments as in `largest`. Protected positions that were not
+    drawn keep their weight.
     """
     return _drawn(scores, protected, count, rng)
 
 
 def mixed(scores: NDArray[np.float64], protected: int, count: int, rng: np.random.Generator) -> Selection:
-    """Those with q >= 1 / m as they are, m as in `sampled`; the others drawn, among themselves."""
+    """Keep the positions with q >= 1 / m, m as in `sampled`, and draw the others among themselves."""
     q = _probabilities(scores)
     draws = pfp.draws_for(q, count)
     certain = min(count, int((q >= 1 / draws).sum())) if draws else 0
-    # protected ones may precede larger ones: what is certain is a set, so put it first
+    # protected positions may come before ones with larger scores, so sort by score to find the certain ones
     order = np.argsort(-scores, kind="stable")
     fixed = np.union1d(order[:certain], np.arange(min(protected, count)))[:count]
     rest = np.setdiff1d(np.arange(len(scores)), fixed)
@@ -78,11 +90,8 @@ def mixed(scores: NDArray[np.float64], protected: int, count: int, rng: np.rando
     return Selection(kept, np.concatenate([np.ones(len(fixed)), drawn.scale]), drawn.draws)
 
 
-SELECTIONS: dict[str, Callable[[NDArray[np.float64], int, int, np.random.Generator], Selection]] = {
-    "largest": largest,
-    "sampled": sampled,
-    "mixed": mixed,
-}
+#: How the positions of a group are selected.
+SELECTIONS: dict[str, Select] = register(("largest", largest), ("sampled", sampled), ("mixed", mixed))
 
 
 def _probabilities(scores: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -91,11 +100,13 @@ def _probabilities(scores: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _drawn(scores: NDArray[np.float64], protected: int, count: int, rng: np.random.Generator) -> Selection:
+    """Draw exactly `count` distinct positions; arguments as in `largest`."""
     if count in (0, len(scores)):  # nothing is left to chance
         return Selection(np.arange(count), np.ones(count))
     q, total = _probabilities(scores), float(scores.sum())
     wanted = pfp.draws_for(q, count)
     stream = _stream(q, count, wanted, rng)
+    # the index of the first draw of each position
     first = np.full(len(q), len(stream))
     met, at = np.unique(stream, return_index=True)
     first[met] = at
@@ -109,7 +120,7 @@ def _drawn(scores: NDArray[np.float64], protected: int, count: int, rng: np.rand
 
 
 def _stream(q: NDArray[np.float64], count: int, wanted: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Draws, as many as are wanted and as it takes to meet so many distinct ones, if that is possible at all."""
+    """Draw at least `wanted` times, and until `count` positions are distinct, but at most `MOST_DRAWS` times."""
     stream = np.zeros(0, np.int64)
     while len(stream) < MOST_DRAWS and (len(stream) < wanted or len(np.unique(stream)) < count):
         more = min(MOST_DRAWS, max(wanted, 2 * len(stream), count)) - len(stream)

@@ -1,4 +1,4 @@
-"""Scores: a number for each channel that says how much it matters."""
+"""Scores: a number for each unit that says how much it matters."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class LayerScores:
     """The sensitivities at one layer.
 
     Attributes:
-        name: of the layer.
-        channels: float64[C_in], of every channel it reads, each on its own.
-        units: int64[U], the units it reads.
-        shares: float64[U], of the units: channels that go together have one share, their sum.
+        name: name of the layer.
+        channels: float64[C_in], the sensitivity of every channel that the layer reads, each on its own.
+        units: int64[U], the units that the layer reads.
+        shares: float64[U], the sensitivities of the units; the share of a unit is the sum of its channels' shares.
         patches, kernel, neurons: see `Reader`.
-        has_weights: whether it has weights; for a product of activations nothing is guaranteed.
+        has_weights: whether the layer has weights; the error bound does not cover products of activations.
     """
 
     name: str
@@ -37,23 +37,23 @@ class LayerScores:
 
     @property
     def total(self) -> float:
-        """Sum of the sensitivities of what it reads."""
+        """The sum of the sensitivities of all channels."""
         return float(self.channels.sum())
 
     def log(self, delta: float) -> float:
-        """See `pfp.log_term`."""
+        """Return `pfp.log_term` of the layer."""
         return pfp.log_term(self.patches, self.kernel, delta)
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What scoring came to.
+    """The scores of a network.
 
     Attributes:
-        unit: float64[labels], the score of each unit; nan where nothing was measured.
-        layers: the sensitivities at each layer; none for other criteria.
-        samples: images scored.
-        remarks: what a user should know about the scores.
+        unit: float64[labels], the score of each unit; nan for a unit without one.
+        layers: the sensitivities at each layer; empty for a criterion that computes none.
+        samples: number of scoring images that were used.
+        remarks: sentences about the scores for the user.
     """
 
     unit: NDArray[np.float64]
@@ -62,11 +62,11 @@ class Scores:
     remarks: tuple[str, ...] = ()
 
     def of(self, group: Group) -> NDArray[np.float64]:
-        """float64[n], the scores of a group's units."""
+        """Return the scores of a group's units: float64[n]."""
         return self.unit[group.units]
 
     def log(self, delta: float) -> NDArray[np.float64]:
-        """float64[labels], the largest `pfp.log_term` of the layers that read a unit."""
+        """Return for each unit the largest `pfp.log_term` of the layers that read it: float64[labels]."""
         log = np.zeros(len(self.unit))
         for layer in self.layers:
             log[layer.units] = np.maximum(log[layer.units], layer.log(delta))
@@ -75,17 +75,22 @@ class Scores:
 
 @dataclass
 class Counter:
-    """Passes progress on and remembers how far it went."""
+    """Passes progress on and remembers the largest number of images.
+
+    Attributes:
+        progress: the function that progress is passed on to.
+        most: the largest number of images so far.
+    """
 
     progress: Callable[[int], None]
     most: int = 0
 
     def __call__(self, done: int) -> None:
-        """So many images are done."""
+        """Report that so many images are done."""
         self.most = max(self.most, done)
         self.progress(done)
 
 
 def set_size(readers: list[Reader], delta: float = pfp.DELTA) -> int:
-    """How many calibration images the guarantee asks for."""
+    """Return the number of scoring images that the error bound needs, for a network with these layers."""
     return pfp.set_size([reader.neurons for reader in readers if reader.has_weights], delta)

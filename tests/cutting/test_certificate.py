@@ -23,7 +23,8 @@ from pfpcli.cutting.plan_file import PlanFile
 from pfpcli.cutting.reweight import reweight
 from pfpcli.errors import BudgetError
 from pfpcli.graph.trace import trace
-from pfpcli.planning.plan import Budget, Plan, plan
+from pfpcli.planning.plan import Budget, Plan
+from pfpcli.planning.planner import plan
 from pfpcli.records.reading import read
 from pfpcli.scoring import pfp
 from pfpcli.scoring.scores import Scores

@@ -13,9 +13,11 @@ from pfpcli.channels.cost import count
 from pfpcli.channels.groups import Groups, group
 from pfpcli.channels.labelling import label
 from pfpcli.graph.trace import trace
-from pfpcli.planning import plan as planning
+from pfpcli.planning import allocators
+from pfpcli.planning.choices import orders
 from pfpcli.planning.curves import MEASURED, Curve, curves
-from pfpcli.planning.plan import Budget, orders, plan
+from pfpcli.planning.plan import Budget
+from pfpcli.planning.planner import plan
 from pfpcli.scoring.criteria.elimination import Block, eliminate
 from pfpcli.scoring.scores import Scores
 from tasks import scores, task
@@ -157,6 +159,6 @@ def test_what_many_layers_read_keeps_more_than_its_curve_alone_would_leave(monke
     trunk = max(range(len(groups.groups)), key=lambda i: len(groups.groups[i].readers))
     kept = []
     for power in (0.0, 0.5):
-        monkeypatch.setattr(planning, "_SPREAD", power)
+        monkeypatch.setattr(allocators, "SPREAD", power)
         kept.append(plan(groups, found, Budget(0.5), allocate="divergence", curves=alike).kept[trunk])
     assert kept[1] > kept[0]

@@ -15,7 +15,8 @@ from pfpcli.channels.labelling import label
 from pfpcli.channels.reading_layers import readers
 from pfpcli.errors import BudgetError, UnsupportedError
 from pfpcli.graph.trace import trace
-from pfpcli.planning.plan import Budget, Plan, plan
+from pfpcli.planning.plan import Budget, Plan
+from pfpcli.planning.planner import plan
 from pfpcli.scoring.scores import Scores
 from tasks import scores as score
 from traced import grouped

@@ -289,13 +289,13 @@ class Counted:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.runs = 0
-        run = ensembles.Gated.run
+        run = ensembles.GatedNetwork.run
 
         def counted(*args: object, **kwargs: object) -> object:
             self.runs += 1
             return run(*args, **kwargs)
 
-        monkeypatch.setattr(ensembles.Gated, "run", counted)
+        monkeypatch.setattr(ensembles.GatedNetwork, "run", counted)
 
     def taken(self) -> int:
         """The runs since this was last asked."""
@@ -308,7 +308,7 @@ def losses(groups: Groups, images: Tensor, labels: np.ndarray | None) -> list[np
     given, found = task(groups, [images]), []
     for one in groups.prunable:
         ensemble = ensembles._Ensemble.of(given, one, np.random.default_rng(0))
-        run = ensembles.Watch(groups.labelled.graph, ensemble.gated.needed)
+        run = ensembles.ValueRecorder(groups.labelled.graph, ensemble.gated.needed)
         with torch.no_grad():
             whole = ensembles.real(run.run(images))
             ensemble.measure(run.values, whole, labels, len(images))
@@ -356,10 +356,10 @@ def test_masks_that_run_together_have_the_losses_they_have_alone(name: str, monk
     assert groups.prunable
     counted = Counted(monkeypatch)
     for labels in (None, np.arange(5) % 2):
-        monkeypatch.setattr(ensembles, "_FOLDED", {"cpu": 1})
+        monkeypatch.setattr(ensembles, "_LARGEST", {"cpu": 1})
         alone = losses(groups, images, labels)
         assert counted.taken() == sum(map(len, alone))
-        monkeypatch.setattr(ensembles, "_FOLDED", {"cpu": 1 << 21})
+        monkeypatch.setattr(ensembles, "_LARGEST", {"cpu": 1 << 21})
         together = losses(groups, images, labels)
         assert counted.taken() == len(groups.prunable)  # one run each: nothing went back to one mask at a time
         for some, same in zip(together, alone, strict=True):
@@ -372,7 +372,7 @@ def test_no_more_masks_run_together_than_there_is_room_for(monkeypatch: pytest.M
     given = task(groups, [images])
     ensemble = ensembles._Ensemble.of(given, groups.prunable[0], np.random.default_rng(0))
     largest = 12 * 8 * 8 * len(images)  # what the second convolution makes
-    monkeypatch.setattr(ensembles, "_FOLDED", {"cpu": 3 * largest})
+    monkeypatch.setattr(ensembles, "_LARGEST", {"cpu": 3 * largest})
     assert ensemble.masks_at_a_time(len(images)) == 3
     assert ensemble.masks_at_a_time(len(images) * 4) == 1
 

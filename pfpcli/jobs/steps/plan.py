@@ -20,8 +20,10 @@ from pfpcli.cutting.reweight import reweight
 from pfpcli.graph.graph import Graph
 from pfpcli.jobs import cache
 from pfpcli.jobs.steps.score import Scored
+from pfpcli.planning.choices import orders
 from pfpcli.planning.curves import MEASURED, Curve, curves
-from pfpcli.planning.plan import Budget, Plan, orders, plan
+from pfpcli.planning.plan import Budget, Plan
+from pfpcli.planning.planner import plan
 from pfpcli.progress import Console
 from pfpcli.scoring.criteria import CRITERIA
 from pfpcli.settings import CompareCriteriaSettings, CompressSettings

@@ -1,23 +1,33 @@
-"""Criteria: how channels are scored. A criterion is one function of a `Task` that returns `Scores`, and a row here.
+"""Criteria: how channels, or single weights, are scored.
 
-Nothing here imports torch; `pfpcli.scoring.score` does, when a criterion is asked for.
+A criterion of channels is a function that is given a `Task` and returns `Scores`, and a row in `CRITERIA`. This module
+does not import torch; `pfpcli.scoring.score` imports the function of a criterion when it is asked for.
+
+sensitivity    the sensitivity of Provable Filter Pruning
+weights        criteria that look at the weights alone
+activations    criteria that look at activations, and ThiNet
+gradients      criteria that look at gradients of the loss
+elimination    Optimal Brain Surgeon for whole channels
+ensembles      linear filter ensembles
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pfpcli.registry import register
+
 
 @dataclass(frozen=True)
 class Criterion:
-    """One way of scoring.
+    """One criterion of channels.
 
     Attributes:
-        function: where it is, `module:function` in this package.
-        summary: what it measures, in a few words.
-        allocate: who says how many channels each group keeps: one of `pfpcli.planning.plan.ALLOCATORS`.
-        select: which of them stay: one of `pfpcli.planning.select.SELECTIONS`.
-        samples: images it asks for; None asks for as many as PFP's error bound does.
+        function: where its function is, "module:function" in this package.
+        summary: what it measures, in a few words for --help.
+        allocate: its allocator, one of `pfpcli.planning.allocations.ALLOCATIONS`.
+        select: how the channels that stay are selected, one of `pfpcli.planning.select.SELECTIONS`.
+        samples: number of scoring images; None stands for the number that PFP's error bound needs.
     """
 
     function: str
@@ -27,33 +37,37 @@ class Criterion:
     samples: int | None = None
 
 
-CRITERIA = {
-    "pfp": Criterion("sensitivity:sensitivity", "largest share of any output", "pfp"),
-    "pfp-rand": Criterion("sensitivity:sensitivity", "channels drawn by that share and re-weighted", "pfp", "sampled"),
-    "pfp-mixed": Criterion("sensitivity:sensitivity", "the largest kept, the rest drawn", "pfp", "mixed"),
-    "random": Criterion("weights:uniform", "drawn at random"),
-    "l1": Criterion("weights:l1", "sum of absolute weights"),
-    "l2": Criterion("weights:l2", "Euclidean norm of the weights"),
-    "fpgm": Criterion("weights:fpgm", "distance of the weights to those of the other channels"),
-    "bn": Criterion("weights:bn", "scale of the batch norm"),
-    "activation": Criterion("activations:activation", "mean absolute activation"),
-    "weight-activation": Criterion("activations:weight_activation", "activation times the weights that read it"),
-    "thinet": Criterion("activations:thinet", "what the layer that reads it loses, greedily"),
-    "taylor": Criterion("gradients:taylor", "change of the loss, to first order"),
-    "obs": Criterion("elimination:obs", "what the layers that read it cannot make good", samples=1024),
-    "lfe": Criterion("ensembles:lfe", "change of the loss, fitted to random masks"),
-}
+CRITERIA = register(
+    ("pfp", Criterion("sensitivity:sensitivity", "largest share of any output", "pfp")),
+    (
+        "pfp-rand",
+        Criterion("sensitivity:sensitivity", "channels drawn by that share and re-weighted", "pfp", "sampled"),
+    ),
+    ("pfp-mixed", Criterion("sensitivity:sensitivity", "the largest kept, the rest drawn", "pfp", "mixed")),
+    ("random", Criterion("weights:uniform", "drawn at random")),
+    ("l1", Criterion("weights:l1", "sum of absolute weights")),
+    ("l2", Criterion("weights:l2", "Euclidean norm of the weights")),
+    ("fpgm", Criterion("weights:fpgm", "distance of the weights to those of the other channels")),
+    ("bn", Criterion("weights:bn", "scale of the batch norm")),
+    ("activation", Criterion("activations:activation", "mean absolute activation")),
+    ("weight-activation", Criterion("activations:weight_activation", "activation times the weights that read it")),
+    ("thinet", Criterion("activations:thinet", "error of the layers that read it, greedily")),
+    ("taylor", Criterion("gradients:taylor", "change of the loss, to first order")),
+    ("obs", Criterion("elimination:obs", "error that the layers that read it cannot compensate", samples=1024)),
+    ("lfe", Criterion("ensembles:lfe", "change of the loss, fitted to random masks")),
+)
 
 
 @dataclass(frozen=True)
 class WeightCriterion:
-    """One way of choosing single weights.
+    """One criterion of single weights.
 
     Attributes:
-        score: what is compared: the sensitivity, its "mean" or "max" over patches, or "magnitude" or "gradient".
-        form: "largest" (those of all layers stay), "drawn" (each row draws its own), or "hybrid" (each row draws or
-            keeps its largest, whichever errs less).
-        summary: what it measures, in a few words.
+        score: what is compared: the largest sensitivity of a weight over images, with its "mean" or "max" over patches;
+            "magnitude"; or "gradient".
+        form: how the weights that stay are chosen. "largest": the largest of all layers. "drawn": each row draws its
+            weights. "hybrid": each row draws its weights or keeps its largest, whichever has the smaller error.
+        summary: what it measures, in a few words for --help.
     """
 
     score: str
@@ -61,10 +75,10 @@ class WeightCriterion:
     summary: str
 
 
-WEIGHT_CRITERIA = {
-    "sipp": WeightCriterion("mean", "largest", "share of an output, mean over patches"),
-    "sipp-rand": WeightCriterion("max", "drawn", "weights drawn by their share and re-weighted"),
-    "sipp-hybrid": WeightCriterion("max", "hybrid", "drawn or the largest kept, whichever errs less"),
-    "magnitude": WeightCriterion("magnitude", "largest", "|w|"),
-    "snip": WeightCriterion("gradient", "largest", "|w dL/dw|, mean over images"),
-}
+WEIGHT_CRITERIA = register(
+    ("sipp", WeightCriterion("mean", "largest", "share of an output, mean over patches")),
+    ("sipp-rand", WeightCriterion("max", "drawn", "weights drawn by their share and re-weighted")),
+    ("sipp-hybrid", WeightCriterion("max", "hybrid", "drawn or the largest kept, whichever errs less")),
+    ("magnitude", WeightCriterion("magnitude", "largest", "|w|")),
+    ("snip", WeightCriterion("gradient", "largest", "|w dL/dw|, mean over images")),
+)

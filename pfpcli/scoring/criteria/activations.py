@@ -1,4 +1,4 @@
-"""Criteria that look at what channels show while the calibration images go through the network."""
+"""Criteria that look at the activations of channels on the scoring images."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from pfpcli.channels.reading_layers import Reader, seats
 from pfpcli.channels.rules import Columns
 from pfpcli.scoring.scores import Scores
 
-#: Outputs of a layer that ThiNet looks at, for every image.
+#: ThiNet samples so many outputs of a layer for every image.
 SAMPLED = 32
-#: Outputs that are this small together are none.
+#: Sums of squares are divided by at least this much.
 _TINY = 1e-30
 
 
 def activation(task: Task) -> Scores:
-    """Mean of |a| over images, positions and all layers that read the channel.
+    """Score by the mean of |a| over images, positions and all layers that read the channel.
 
     Source: Molchanov et al., Pruning Convolutional Neural Networks for Resource Efficient Inference, ICLR 2017,
-    section 2.2; absolute values, since not every activation function leaves positive ones only.
+    section 2.2; here with absolute values, because activations can be negative.
     """
-    total, count = task.nothing(), np.zeros(len(task.groups.root))
+    total, count = task.zero_scores(), np.zeros(len(task.groups.root))
 
     def look(reader: Reader, x: Tensor, weight: Tensor) -> None:
         labels = along(task.groups.labelled.axes[reader.x], reader.contraction.dim)
@@ -43,16 +43,16 @@ def activation(task: Task) -> Scores:
 
 
 def weight_activation(task: Task) -> Scores:
-    """The channel's activation times the weights that read it, summed over outputs and over layers.
+    """Score by the activation of a channel times the weights that read it, summed over outputs and over layers.
 
         s_j = rms(a_j) * sum over i of |w_ij|,    |w_ij| the Euclidean norm over kernel positions
 
-    In a product of activations the other operand is the weight, image by image.
+    The weights of a product of activations are its other operand, separately for each image.
 
     Source: Sun et al., A Simple and Effective Pruning Approach for Large Language Models (Wanda), ICLR 2024, which
     scores single weights by |w_ij| * |a_j|; here for channels.
     """
-    unit = task.nothing()
+    unit = task.zero_scores()
     squares = {id(reader): np.zeros(len(reader.units)) for reader in task.readers}
     counts = dict.fromkeys(squares, 0.0)
 
@@ -63,7 +63,7 @@ def weight_activation(task: Task) -> Scores:
         else:
             for columns in reader.pieces(x, weight):
                 read = columns.x.square().mean((0, 3, 4)).sqrt()
-                squares[id(reader)] += _wide(reader, read * _norms(columns.weight))
+                squares[id(reader)] += _by_channel(reader, read * _norms(columns.weight))
             counts[id(reader)] += len(x)
 
     task.walk(look)
@@ -71,28 +71,30 @@ def weight_activation(task: Task) -> Scores:
     for reader in task.readers:
         mean = processes.total(squares[id(reader)]) / max(processes.total(counts[id(reader)]), 1)
         if reader.has_weights:
-            mean = np.sqrt(mean) * _wide(reader, _norms(reader.matrix(graph.tensor(reader.weight).detach().float())))
+            mean = np.sqrt(mean) * _by_channel(
+                reader, _norms(reader.matrix(graph.tensor(reader.weight).detach().float()))
+            )
         np.add.at(unit, reader.units, mean)
     return Scores(unit)
 
 
 def thinet(task: Task) -> Scores:
-    """When a channel is removed, if those go first whose removal changes what is read the least.
+    """Score by the rank in which a greedy algorithm removes the channels: it changes the reading layers the least.
 
-    x_ij is what channel j adds to the sampled output i of the layers that read it: the sum of w a over the kernel
-    positions. The set T to be removed grows by the channel that leaves
+    x_ij is the term of channel j in the sampled output i of the layers that read it: the sum of w a over the kernel
+    positions. The algorithm adds one channel after the other to the removed set T, each time the channel for which
 
         sum over i of (sum over j in T of x_ij)^2
 
-    smallest. Several layers that read a group count by the share of their outputs that goes. The sampled outputs are
-    the same for every image, so their order does not matter.
+    is smallest. If several layers read a group, this sum is divided by the sum of squares of each layer's outputs. The
+    sampled outputs are the same for every image, so that the order of the images does not matter.
 
-    Source: Luo et al., ThiNet, ICCV 2017, section 3.2, algorithm 1. (The authors of PFP keep that set in their code;
-    the paper removes it, and so does this.)
+    Source: Luo et al., ThiNet, ICCV 2017, section 3.2, algorithm 1. The paper removes the set T, and so does this; the
+    code of the authors of PFP keeps it.
     """
-    unit = task.nothing()
-    seen = [Outputs.of(r, task, np.random.default_rng((task.seed, i))) for i, r in enumerate(task.readers)]
-    walk_outputs(task, seen)
+    unit = task.zero_scores()
+    seen = [SampledOutputs.of(r, task, np.random.default_rng((task.seed, i))) for i, r in enumerate(task.readers)]
+    measure_outputs(task, seen)
     for i, group in enumerate(task.groups.prunable):
         grams = [one.grams[i] / max(one.energy, _TINY) for one in seen if i in one.grams]
         if grams:
@@ -102,12 +104,12 @@ def thinet(task: Task) -> Scores:
 
 
 def removal_order(gram: NDArray[np.float64]) -> NDArray[np.int64]:
-    """The order in which ThiNet removes channels: int64[n].
+    """Return the order in which ThiNet removes channels: int64[n].
 
     Args:
         gram: float64[n, n], sum over sampled outputs of x_ij x_ik.
     """
-    # what channel k adds to the objective: x_k^2 and twice its product with what is in T already
+    # channel k adds x_k^2 to the objective, and twice its products with the channels in T
     added = gram.diagonal().copy()
     order = []
     for _ in range(len(gram)):
@@ -118,13 +120,15 @@ def removal_order(gram: NDArray[np.float64]) -> NDArray[np.int64]:
 
 
 @dataclass
-class Outputs:
-    """A reader, the outputs of it that are looked at, and what they are made of so far.
+class SampledOutputs:
+    """A sample of the outputs of a layer, and the products of the terms that channels have in them.
 
     Attributes:
-        output, position: int64[K], which of its O outputs, at which of its P positions.
-        places: of each group it reads, by its number: int64[C_in], where in the group the unit of a channel is.
-        grams: of each group: float64[n, n], sum over sampled outputs of the products of what units add to them.
+        reader: the layer.
+        output, position: int64[K], for each sampled output which of the O outputs it is, at which of the P patches.
+        places: number of a group -> int64[C_in], the index in the group of the unit of each channel; only groups that
+            the layer reads.
+        grams: number of a group -> float64[n, n], the products of the terms of units, summed over sampled outputs.
         energy: sum of the squares of the sampled outputs.
     """
 
@@ -136,8 +140,8 @@ class Outputs:
     energy: float = 0.0
 
     @classmethod
-    def of(cls, reader: Reader, task: Task, rng: np.random.Generator) -> Outputs:
-        """Nothing seen yet; rng chooses the outputs."""
+    def of(cls, reader: Reader, task: Task, rng: np.random.Generator) -> SampledOutputs:
+        """Draw the outputs with rng; no images are added yet."""
         count = reader.outputs * reader.patches
         sampled = rng.choice(count, min(SAMPLED, count), replace=False)
         places, grams = {}, {}
@@ -149,16 +153,16 @@ class Outputs:
         output, position = (torch.from_numpy(each).to(task.device) for each in divmod(sampled, reader.patches))
         return cls(reader, output, position, places, grams)
 
-    def look(self, x: Tensor, weight: Tensor) -> None:
-        """See what the reader reads now."""
+    def add(self, x: Tensor, weight: Tensor) -> None:
+        """Add the inputs of the layer for some images; arguments as for `walk.Look`."""
         for columns in self.reader.pieces(x, weight) if self.places else ():
-            self._add(columns)
+            self._add_columns(columns)
 
-    def _add(self, columns: Columns) -> None:
+    def _add_columns(self, columns: Columns) -> None:
         x, weight = columns.x[..., self.position], columns.weight[:, self.output]
         terms = torch.einsum("ngjrk,gkjr->ngkj", x, weight)
         self.energy += float(terms.sum(3).square().sum())
-        # a group of a convolution has outputs of its own; of a product of activations there is a stack for each image
+        # each group of a convolution has its own outputs; a product of activations has a stack of them for each image
         parts = len(self.reader.units) // terms.shape[3]
         terms = terms.reshape(-1, parts, *terms.shape[2:]).transpose(0, 1).flatten(1, 2)
         for i, gram in self.grams.items():
@@ -167,27 +171,27 @@ class Outputs:
                 gram += (gathered.T @ gathered).cpu().double().numpy()
 
 
-def walk_outputs(task: Task, seen: list[Outputs]) -> None:
-    """Show the outputs of some readers all images."""
+def measure_outputs(task: Task, seen: list[SampledOutputs]) -> None:
+    """Add all images to the sampled outputs of some layers, which change in place."""
     by_reader = {id(one.reader): one for one in seen}
-    task.walk(lambda reader, x, weight: by_reader[id(reader)].look(x, weight), [one.reader for one in seen])
+    task.walk(lambda reader, x, weight: by_reader[id(reader)].add(x, weight), [one.reader for one in seen])
     for one in seen:
         one.energy = processes.total(one.energy)
         one.grams = {i: processes.total(gram) for i, gram in one.grams.items()}
 
 
 def _squares(reader: Reader, x: Tensor) -> NDArray[np.float64]:
-    """float64[C_in], the sum of squares over images and positions."""
+    """Return the sum of squares over images and positions: float64[C_in]."""
     others = [dim for dim in range(x.dim()) if dim != reader.contraction.dim]
     return x.float().square().sum(others).cpu().double().numpy()
 
 
 def _norms(weight: Tensor) -> Tensor:
-    """float[G, J], the sum over outputs of the norm over kernel positions; weight float[G, O, J, R]."""
+    """Return the sum over outputs of the norm over kernel positions, float[G, J]; weight: float[G, O, J, R]."""
     norms: Tensor = torch.linalg.vector_norm(weight, dim=3)
     return norms.sum(1)
 
 
-def _wide(reader: Reader, values: Tensor) -> NDArray[np.float64]:
-    """float64[C_in] of float[G, J]; a product of activations is a stack of one for each image, which are summed."""
+def _by_channel(reader: Reader, values: Tensor) -> NDArray[np.float64]:
+    """Return float[G, J] as float64[C_in]; a product of activations has a G for each image, and these are summed."""
     return values.reshape(-1, len(reader.units)).sum(0).cpu().double().numpy()

@@ -1,15 +1,16 @@
-"""Elimination: whole channels go one by one, each time the one whose loss the layers that read it can best make good.
+"""Elimination: channels are dropped one by one, each time the one that the layers that read it can compensate best.
 
-A layer reads columns x and puts out W x. When the columns u go and W is refitted to what stays, its squared error grows
-by
+A layer reads columns x and puts out W x. When the columns u are dropped and W is refitted to the kept columns, the
+squared error of the layer grows by
 
     tr(W_u' (H_uu)^-1 W_u),    H = (X'X)^-1
 
-with W as it was refitted before; then W and H are brought up to date, with no new fit (the inverse of a matrix without
-some rows and columns). An error of an output counts as much as the loss feels it (`gradients.felt`).
+where W is refitted to all columns dropped before. W and H are then updated without a new fit: H becomes the inverse of
+X'X without the rows and columns u. The error of an output is weighted with its effect on the loss of the network
+(`gradients.output_sensitivity`).
 
 Source: Hassibi and Stork, Second Order Derivatives for Network Pruning: Optimal Brain Surgeon, NIPS 1992, here for
-blocks of columns and with the loss of each layer in the place of the network's.
+blocks of columns, and with the loss of each layer instead of the network's.
 """
 
 from __future__ import annotations
@@ -22,41 +23,41 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pfpcli.activations.gram_matrices import RIDGE, Gram, bundles, is_solved
+from pfpcli.activations.gram_matrices import RIDGE, Gram, gram_batches, has_gram
 from pfpcli.activations.least_squares import damped
 from pfpcli.activations.task import Task
 from pfpcli.channels.groups import Group
 from pfpcli.channels.reading_layers import seats
-from pfpcli.scoring.criteria.activations import Outputs, walk_outputs
-from pfpcli.scoring.criteria.gradients import felt
+from pfpcli.scoring.criteria.activations import SampledOutputs, measure_outputs
+from pfpcli.scoring.criteria.gradients import output_sensitivity
 from pfpcli.scoring.scores import Scores
 
-#: Of so many units that are left one goes at a time: all of fewer go one by one.
+#: Of n units that are left, n / TOGETHER are dropped at a time, and at least one.
 TOGETHER = 32
-#: Squares that are this small together are none.
+#: Sums of squares are divided by at least this much.
 _TINY = 1e-30
 
 
 def obs(task: Task) -> Scores:
-    """By how much the loss has grown when a channel goes, with all that go before it gone and made good.
+    """Score a channel by the error of the layers that read it after it, and all channels before it, are dropped.
 
-    A layer that is too wide to be solved for, and a product of activations, which has no weights to refit, is looked
-    at through some of its outputs: a channel goes with what it adds to them, and the others are multiplied to make it
-    good.
+    Some layers cannot be refitted: a layer too wide for a Gram matrix, and a product of activations, which has no
+    weights. For those the terms of the channels in a sample of the outputs take the place of the columns: a channel is
+    dropped with its term, and the terms of the others are multiplied to compensate it.
     """
-    unit = task.nothing()
-    weights = felt(task)
-    others = [(i, r) for i, r in enumerate(task.readers) if not is_solved(r)]
-    seen = [Outputs.of(reader, task, np.random.default_rng(i)) for i, reader in others]
+    unit = task.zero_scores()
+    effects = output_sensitivity(task)
+    others = [(i, r) for i, r in enumerate(task.readers) if not has_gram(r)]
+    seen = [SampledOutputs.of(reader, task, np.random.default_rng(i)) for i, reader in others]
     if seen:
-        walk_outputs(task, seen)
+        measure_outputs(task, seen)
     where = {id(group): i for i, group in enumerate(task.groups.prunable)}
-    for bundle in bundles(task, task.groups.prunable):
-        for group, grams in bundle:
-            blocks = [block for gram in grams for block in _blocks(gram, group, weights[gram.reader.node], task)]
+    for batch in gram_batches(task, task.groups.prunable):
+        for group, grams in batch:
+            blocks = [block for gram in grams for block in _blocks(gram, group, effects[gram.reader.node], task)]
             for outputs in seen:
                 if where[id(group)] in outputs.grams:
-                    blocks.append(_of_outputs(outputs, where[id(group)]))
+                    blocks.append(_block_of_outputs(outputs, where[id(group)]))
             if blocks:
                 order, errors = eliminate(blocks, len(group.units))
                 unit[group.units[order]] = errors
@@ -65,12 +66,12 @@ def obs(task: Task) -> Scores:
 
 @dataclass
 class Block:
-    """Columns that one part of a layer reads, and the weights they are read with.
+    """The columns that one group of a layer reads, and their weights.
 
     Attributes:
-        gram: float64[K, K], X'X about its mean, for one image.
+        gram: float64[K, K], X'X of the centred columns, for one row.
         weight: float64[K, O], in units of the square root of the loss.
-        seats: int64[K], where in a group the unit of each column is; at least its size where it stays.
+        seats: int64[K], the index in the group of the unit of each column; n or more for columns of other groups.
     """
 
     gram: Tensor
@@ -78,33 +79,34 @@ class Block:
     seats: Tensor
 
 
-def _blocks(gram: Gram, group: Group, felt: Tensor, task: Task) -> Iterator[Block]:
-    """One for each group of a grouped convolution; felt: float64[C_out]."""
+def _blocks(gram: Gram, group: Group, effect: Tensor, task: Task) -> Iterator[Block]:
+    """Yield a block for each group of a grouped convolution; effect: float64[C_out], see `output_sensitivity`."""
     groups, _, inputs, kernel = gram.matrix.shape
     at = torch.from_numpy(seats(gram.reader, group, len(task.groups.root)))
     per_column = at.view(groups, inputs, 1).expand(-1, -1, kernel).flatten(1)
     normal = gram.normal
     centred = (normal.gram[:, :-1, :-1] / normal.count - normal.mean.mT @ normal.mean).cpu()
-    scale = (felt.view(groups, 1, -1) * gram.reader.patches / 2).sqrt()
+    scale = (effect.view(groups, 1, -1) * gram.reader.patches / 2).sqrt()
     weight = gram.matrix.cpu().permute(0, 2, 3, 1).flatten(1, 2) * scale
     for i in range(groups):
         yield Block(centred[i], weight[i], per_column[i])
 
 
-def _of_outputs(outputs: Outputs, group: int) -> Block:
+def _block_of_outputs(outputs: SampledOutputs, group: int) -> Block:
+    """Return the terms of a group's units in sampled outputs as a block; group: its number."""
     gram = torch.from_numpy(outputs.grams[group] / max(outputs.energy, _TINY))
     return Block(gram, torch.ones(len(gram), 1, dtype=torch.float64), torch.arange(len(gram)))
 
 
 def eliminate(blocks: list[Block], units: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Backward elimination, of several units at a time where there are many.
+    """Drop all units one by one, or several at a time where many are left.
 
     Args:
-        blocks: all that read the units.
-        units: their number n.
+        blocks: the blocks of all layers that read the units.
+        units: n, the number of units.
 
     Returns:
-        (int64[n] the units in the order they go, float64[n] the error once each has gone).
+        (int64[n] the units in the order in which they are dropped, float64[n] the error after each drop).
     """
     states = [_State.of(block, units) for block in blocks]
     left = np.ones(units, dtype=bool)
@@ -114,24 +116,25 @@ def eliminate(blocks: list[Block], units: int) -> tuple[NDArray[np.int64], NDArr
     while left.any():
         costs = np.sum([state.costs() for state in states], axis=0)
         costs[~left] = np.inf
-        gone = np.argsort(costs, kind="stable")[: max(1, int(left.sum()) // TOGETHER)]
-        grown = sum(state.drop(gone) for state in states)
-        errors += (error + grown * np.arange(1, len(gone) + 1) / len(gone)).tolist()
-        order += gone.tolist()
+        dropped = np.argsort(costs, kind="stable")[: max(1, int(left.sum()) // TOGETHER)]
+        grown = sum(state.drop(dropped) for state in states)
+        errors += (error + grown * np.arange(1, len(dropped) + 1) / len(dropped)).tolist()
+        order += dropped.tolist()
         error += grown
-        left[gone] = False
+        left[dropped] = False
     return np.asarray(order), np.asarray(errors)
 
 
 @dataclass
 class _State:
-    """A block while units of it go.
+    """A block while its units are dropped.
 
     Attributes:
-        inverse: float64[K, K], the inverse of what is left of X'X; what is gone is 0.
-        weight: float64[K, O], refitted to what is left.
-        left: of the units that have as many columns each: (int64[n] which, int64[n, m] their columns).
-        units: all units there are.
+        inverse: float64[K, K], the inverse of X'X of the kept columns; 0 for dropped columns.
+        weight: float64[K, O], refitted to the kept columns.
+        left: the kept units, those with the same number of columns together: (int64[n] the units, int64[n, m] their
+            columns).
+        units: the number of all units.
     """
 
     inverse: Tensor
@@ -141,7 +144,7 @@ class _State:
 
     @classmethod
     def of(cls, block: Block, units: int) -> _State:
-        """Nothing is gone yet."""
+        """Return the state in which no unit is dropped."""
         columns: dict[int, list[int]] = {}
         for column, seat in enumerate(block.seats.tolist()):
             if seat < units:
@@ -153,20 +156,20 @@ class _State:
         return cls(torch.linalg.inv(damped(block.gram, RIDGE)), block.weight.clone(), left, units)
 
     def costs(self) -> NDArray[np.float64]:
-        """float64[n], by how much the error grows with each unit."""
+        """Return by how much the error grows if each unit is dropped alone: float64[n]."""
         found = torch.zeros(self.units, dtype=torch.float64)
         for units, columns in self.left:
             inverse, weight = self.inverse[columns[:, :, None], columns[:, None, :]], self.weight[columns]
             found[units] = (weight * torch.linalg.solve(inverse, weight)).sum((1, 2))
         return found.numpy()
 
-    def drop(self, gone: NDArray[np.int64]) -> float:
-        """Units go, and the others make them good; returns by how much the error grows."""
+    def drop(self, dropped: NDArray[np.int64]) -> float:
+        """Drop units, refit the others, and return by how much the error grows."""
         columns = []
         for i, (units, places) in enumerate(self.left):
-            goes = torch.from_numpy(np.isin(units.numpy(), gone))
-            columns.append(places[goes].flatten())
-            self.left[i] = units[~goes], places[~goes]
+            is_dropped = torch.from_numpy(np.isin(units.numpy(), dropped))
+            columns.append(places[is_dropped].flatten())
+            self.left[i] = units[~is_dropped], places[~is_dropped]
         at = torch.cat(columns) if columns else torch.zeros(0, dtype=torch.int64)
         if not len(at):
             return 0.0

@@ -1,16 +1,15 @@
-"""Linear filter ensembles: what the loss says about random sets of channels, read off by a linear model.
+"""Linear filter ensembles: a linear model of the loss of random sets of channels.
 
     L(m) = L(1) + sum over j of w_j m_j,    s_j = -w_j
 
-m_j is 1 where channel j is there and 0 where it is silenced, at every layer that reads it. For each group on its own,
+m_j is 1 where channel j is kept and 0 where it is masked, at every layer that reads it. For each group separately,
 masks are drawn, the relative change of the loss is measured on a few images, and w is fitted by ridge regression.
 
-Masks are folded into the batch dimension: one run of what comes after the gates measures many of them.
-`torch.func.vmap` over the gates does that op by op, so it is right wherever the batch is in what an op reads, and where
-the network fixes its size.
+One run of the nodes after the gates measures many masks: `torch.func.vmap` batches the gates. It works op by op, so it
+is right wherever the batch dimension of a tensor is, and where the network has a fixed batch size.
 
-Source: Sandor, Pavel, Csato, Pruning CNN's with linear filter ensembles, ECAI 2020. What the paper leaves open (how
-many masks, how sparse, in which units) is set below.
+Source: Sandor, Pavel, Csato, Pruning CNN's with linear filter ensembles, ECAI 2020. The paper does not say how many
+masks there are, how many channels they mask and in which unit the loss is; the constants below decide this.
 """
 
 from __future__ import annotations
@@ -27,39 +26,38 @@ from torch import Tensor
 from torch.fx.node import Node
 
 from pfpcli import processes
-from pfpcli.activations.gates import GatedNetwork
+from pfpcli.activations.gated_network import GatedNetwork
 from pfpcli.activations.losses import divergence, real
 from pfpcli.activations.task import Task
 from pfpcli.activations.value_recorder import ValueRecorder, at_a_time
 from pfpcli.channels.groups import Group
 from pfpcli.scoring.scores import Scores
 
-#: Images that measure the loss, at most.
+#: The loss is measured on at most so many images.
 IMAGES = 64
-#: Share of the channels that a mask silences.
+#: A mask masks this fraction of the channels.
 OFF = 0.2
-#: Masks for each channel of a group, and for a group at least and at most.
+#: Masks for each channel of a group, and the fewest and the most masks of a group.
 MASKS, FEWEST, MOST = 4, 128, 1024
-#: Changes of the loss beyond this percentile count as that: a few huge ones would decide the fit.
+#: Changes of the loss are clipped at this percentile: otherwise a few huge ones would dominate the fit.
 CLIP = 95.0
-#: Weights of the squares of w that a fit may choose from.
+#: Weights of the squares of w from which a fit selects the best.
 RIDGES = (1.0, 10.0, 100.0)
-#: A fit that explains less of the changes than this is not to be trusted.
+#: A fit with a smaller R² gets a remark.
 DOUBTFUL = 0.5
-#: Relative changes are of at least this loss.
+#: Changes are relative to the loss, or to this where the loss is smaller.
 _TINY = 1e-6
-#: Numbers in the largest value of a run that masks share, by device: a CPU is slower from where values leave its cache.
-_FOLDED = {"cpu": 1 << 21}
-_FOLDED_ELSEWHERE = 1 << 25
+#: Most numbers in the largest tensor of a run of several masks, by device: a CPU slows down when its cache is full.
+_LARGEST = {"cpu": 1 << 21}
+_LARGEST_ELSEWHERE = 1 << 25
 
 
 def lfe(task: Task) -> Scores:
-    """How much the loss falls because a channel is there, by a linear model of the loss of random masks.
+    """Score by how much the loss falls because a channel is kept, from a linear model of the loss of random masks.
 
-    The loss is the cross-entropy to the labels, where there are labels that fit; else the divergence from what the
-    unpruned network decides, or the squared distance where it decides nothing.
+    The loss is `losses.divergence`.
     """
-    unit = task.nothing()
+    unit = task.zero_scores()
     graph = task.groups.labelled.graph
     read = np.unique(np.concatenate([np.r_[r.units, r.heads] for r in task.readers]))
     ensembles = [
@@ -99,7 +97,7 @@ def lfe(task: Task) -> Scores:
 def fit(
     masks: NDArray[np.bool_], changes: NDArray[np.float64], ridges: Sequence[float] = RIDGES
 ) -> tuple[NDArray[np.float64], float]:
-    """Ridge regression of changes of the loss on masks, with an intercept; of several, what predicts best.
+    """Fit changes of the loss to masks by ridge regression with an intercept, with the ridge that predicts best.
 
     Args:
         masks: bool[T, n].
@@ -107,14 +105,17 @@ def fit(
         ridges: weights of the squares of w; 0 is ordinary least squares.
 
     Returns:
-        w: float64[n].
-        R²: of every change predicted from the fit to all others; in sample it would be near 1 with few masks.
+        (float64[n] w, the R² of predicting every change from a fit to all others). The R² of the fit itself would be
+        near 1 with few masks.
     """
-    fits = [_fit(masks, changes, ridge) for ridge in ridges]
+    fits = [_fit_ridge(masks, changes, ridge) for ridge in ridges]
     return max(fits, key=lambda found: found[1])
 
 
-def _fit(masks: NDArray[np.bool_], changes: NDArray[np.float64], ridge: float) -> tuple[NDArray[np.float64], float]:
+def _fit_ridge(
+    masks: NDArray[np.bool_], changes: NDArray[np.float64], ridge: float
+) -> tuple[NDArray[np.float64], float]:
+    """Fit with one ridge; see `fit`."""
     count, size = masks.shape
     design = torch.zeros(count + size, size + 1, dtype=torch.float64)
     design[:count, 0] = 1
@@ -124,7 +125,7 @@ def _fit(masks: NDArray[np.bool_], changes: NDArray[np.float64], ridge: float) -
     target[:count, 0] = torch.from_numpy(changes)
     found = torch.linalg.lstsq(design, target).solution
     left = (target - design @ found)[:count, 0]
-    # what is left of a row that took no part in the fit is what is left of it in the fit, over 1 - its leverage
+    # the residual of a row that is left out of the fit is its residual in the fit over 1 - its leverage
     leverage = torch.linalg.qr(design).Q[:count].square().sum(1)
     errors = float((left / (1 - leverage).clamp(min=1e-6)).square().sum())
     spread = float(np.square(changes - changes.mean()).sum())
@@ -132,7 +133,7 @@ def _fit(masks: NDArray[np.bool_], changes: NDArray[np.float64], ridge: float) -
 
 
 def draw(count: int, size: int, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """Masks in antithetic pairs, what one silences the other leaves: bool[count, size], count even."""
+    """Draw masks in antithetic pairs, which never mask the same channel: bool[count, size]; count is even."""
     uniform = rng.random((count // 2, size))
     return np.concatenate([uniform >= OFF, uniform < 1 - OFF])
 
@@ -142,10 +143,12 @@ class _Ensemble:
     """A group, its masks, and their losses so far.
 
     Attributes:
+        task: the network and its scoring images.
+        group: the group.
         gated: the network, with gates where the group is read.
-        masks: bool[T, n].
-        losses: float64[T], sums over images.
-        folds: whether several masks can be in one run.
+        masks: bool[T, n], False for masked channels.
+        losses: float64[T], summed over images.
+        batches_masks: whether one run can measure several masks.
     """
 
     task: Task = field(repr=False)
@@ -153,10 +156,11 @@ class _Ensemble:
     gated: GatedNetwork = field(repr=False)
     masks: NDArray[np.bool_] = field(repr=False)
     losses: NDArray[np.float64] = field(repr=False)
-    folds: bool = True
+    batches_masks: bool = True
 
     @classmethod
     def of(cls, task: Task, group: Group, rng: np.random.Generator) -> _Ensemble:
+        """Draw the masks of a group; no images are added yet."""
         owned = [unit for head in group.units if head in task.groups.owned for unit in task.groups.owned[head]]
         gated = GatedNetwork(task.groups, task.device, {*group.units.tolist(), *owned})
         count = int(np.clip(MASKS * len(group.units), FEWEST, MOST))
@@ -165,13 +169,13 @@ class _Ensemble:
     def measure(
         self, values: dict[Node, object], whole: list[Tensor], labels: NDArray[np.int64] | None, images: int
     ) -> None:
-        """Add the losses of some images; only what comes after the gates is computed anew.
+        """Add the losses of some images; only the nodes after the gates are computed.
 
         Args:
-            values: of the nodes that are needed, in the unpruned network.
-            whole: its outputs.
+            values: of the nodes that the gated network needs, in the original.
+            whole: the outputs of the original.
             labels: int64[N], or None.
-            images: their number N.
+            images: N, the number of images.
         """
 
         def loss(gates: Tensor) -> Tensor:
@@ -184,34 +188,34 @@ class _Ensemble:
             self.losses[some] += self._of_each(loss, self._gates(self.masks[some])).cpu().numpy()
 
     def masks_at_a_time(self, images: int) -> int:
-        """How many masks may run together on so many images."""
+        """Return how many masks can run together on so many images."""
         groups = self.task.groups
-        # what is read through gates becomes as many values as there are masks, too
+        # a tensor that is read through gates has a copy for each mask, too
         made = [node.meta.get("val") for node in self.gated.after | self.gated.needed if node.op != "get_attr"]
         largest = max((value.numel() for value in made if isinstance(value, Tensor)), default=1)
         each = max(largest * images // groups.labelled.graph.batch, len(groups.root))  # a mask has a gate per label
-        return max(1, _FOLDED.get(self.task.device.type, _FOLDED_ELSEWHERE) // each)
+        return max(1, _LARGEST.get(self.task.device.type, _LARGEST_ELSEWHERE) // each)
 
     def _gates(self, masks: NDArray[np.bool_]) -> Tensor:
-        """The gates that silence what masks silence: float32[T, labels]; masks: bool[T, n]."""
+        """Return the gates of some masks: float32[T, labels]; masks: bool[T, n]."""
         alive = np.stack([self.task.groups.alive(self.group.units[~mask]) for mask in masks])
         return torch.from_numpy(alive).to(self.task.device, torch.float32)
 
     def _of_each(self, loss: Callable[[Tensor], Tensor], gates: Tensor) -> Tensor:
-        """The loss with each of some gates: float64[T], in one run if it can be; gates: float32[T, labels]."""
-        if self.folds and len(gates) > 1:
+        """Return the loss with each row of gates, float64[T], in one run if possible; gates: float32[T, labels]."""
+        if self.batches_masks and len(gates) > 1:
             try:
-                with _unsaid():
-                    folded: Tensor = torch.func.vmap(loss, randomness="different")(gates)
-                return folded
-            except RuntimeError:  # an op that cannot be folded, or not enough memory
-                self.folds = False
+                with _without_vmap_warnings():
+                    losses: Tensor = torch.func.vmap(loss, randomness="different")(gates)
+                return losses
+            except RuntimeError:  # an op that vmap cannot batch, or not enough memory
+                self.batches_masks = False
         return torch.stack([loss(each) for each in gates])
 
 
 @contextmanager
-def _unsaid() -> Iterator[None]:
-    """Torch says, past Python's warnings, which ops it runs once for each mask; that is slower there, and no more."""
+def _without_vmap_warnings() -> Iterator[None]:
+    """Silence torch's own warnings that vmap runs an op once for each mask: the op is slower, and still right."""
     functorch: Any = torch._C._functorch
     functorch._set_vmap_fallback_warning_enabled(False)
     try:

@@ -1,4 +1,4 @@
-"""Criteria that follow the loss back through the network, and what other criteria want to know of it."""
+"""Criteria that look at gradients of the loss, and the effect of each output on the loss."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from torch import Tensor
 from torch.fx.node import Node
 
 from pfpcli import processes
-from pfpcli.activations.gates import GatedNetwork
+from pfpcli.activations.gated_network import GatedNetwork
 from pfpcli.activations.losses import likely_losses, per_sample_loss, real
 from pfpcli.activations.task import Task
 from pfpcli.activations.value_recorder import ValueRecorder, at_a_time
 from pfpcli.channels import rules
 from pfpcli.scoring.scores import Scores
 
-#: Images that say how much the loss feels a layer, and the most probable decisions of each that do.
-FELT, LIKELY = 128, 3
+#: The effect of an output on the loss is measured on at most so many images, with so many decisions of each.
+IMAGES, LIKELY = 128, 3
 
 
 def taylor(task: Task) -> Scores:
-    """How much the loss of an image changes, to first order, when a unit is taken away; the mean of absolute values.
+    """Score by the mean change of the loss of an image, to first order, when a unit is dropped.
 
         s_j = mean over images of | sum over all places where j is read of a dL/da |
 
-    The sum runs over everything that goes with the unit, a head's over all its channels. It is the derivative by a gate
-    that multiplies them, as in the paper; absolute values, not squares, so that it is in the unit of the loss.
+    The sum runs over all channels that are dropped with the unit. It is the derivative with respect to a gate that
+    multiplies these channels, as in the paper. The paper squares it; the absolute value has the unit of the loss.
 
     Source: Molchanov et al., Importance Estimation for Neural Network Pruning, CVPR 2019, equations 8 and 9.
     """
@@ -35,7 +35,7 @@ def taylor(task: Task) -> Scores:
     count = 0
     for images, labels in task.images():
         for i, image in enumerate(images):
-            # a batch size that is fixed is filled with the one image
+            # a network with a fixed batch size gets the same image several times
             batch = image.expand(groups.labelled.graph.fixed_batch or 1, *image.shape)
             truth = None if labels is None else np.full(len(batch), labels[i])
             gated.gates = torch.ones_like(gated.gates, requires_grad=True)
@@ -49,25 +49,25 @@ def taylor(task: Task) -> Scores:
     return Scores(processes.total(unit) / max(processes.total(count), 1))
 
 
-def felt(task: Task) -> dict[Node, Tensor]:
-    """How much the loss feels each output of the layers with weights: the mean square of its gradient.
+def output_sensitivity(task: Task) -> dict[Node, Tensor]:
+    """Return the effect of each output of the layers with weights on the loss: the mean square of its gradient.
 
-    The loss is that of what the network decides itself, with the probabilities that it gives, so the squares are the
-    diagonal of the Fisher matrix: half of one times a squared error is by how much the outputs diverge, to second
-    order, were errors independent.
+    The loss is that of the network's own decisions, with their probabilities, so the mean squares are the diagonal of
+    the Fisher matrix. Half of it times the squared error of an output is the divergence of the network's outputs, to
+    second order, if errors are independent.
 
     Returns:
-        call -> float64[C_out], the mean over images and positions.
+        call of a layer -> float64[C_out], the mean over images and positions.
     """
     graph = task.groups.labelled.graph
-    # in the order of the readers, which is the same in every process
+    # in the order of the readers, so that all processes have the same order
     layers = list(dict.fromkeys(reader.node for reader in task.readers if reader.has_weights))
     run = ValueRecorder(graph, layers)
-    # the way back needs whatever a call has made
+    # the backward pass needs the results of all calls
     together = at_a_time(graph, (node for node in graph.nodes if node.op == "call_function"))
     sums = {node: torch.zeros(node.meta["val"].shape[_made(node)], dtype=torch.float64) for node in layers}
     counts = dict.fromkeys(layers, 0)
-    for images, _ in task.images(FELT):
+    for images, _ in task.images(IMAGES):
         for some in images.split(together):
             outputs = real(run.run(some.clone().requires_grad_()))
             for node, value in run.values.items():
@@ -82,7 +82,7 @@ def felt(task: Task) -> dict[Node, Tensor]:
 
 
 def _made(node: Node) -> int:
-    """The dimension along which the channels lie that a call makes."""
+    """Return the channel dimension of the result of a call."""
     rule = rules.find(node.target)
     assert rule is not None
     return rule.made

@@ -1,4 +1,4 @@
-"""The sensitivity of Provable Filter Pruning, at every layer that reads channels, in one pass over the images."""
+"""The sensitivity of Provable Filter Pruning at every layer that reads channels, in one pass over the images."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from pfpcli import processes
-from pfpcli.activations.columns import by_unit, is_distinct
 from pfpcli.activations.task import Task
+from pfpcli.activations.unit_columns import are_distinct, merge_by_unit
 from pfpcli.channels.reading_layers import Reader
 from pfpcli.channels.rules import Columns
 from pfpcli.scoring import pfp
@@ -18,14 +18,13 @@ from pfpcli.scoring.scores import LayerScores, Scores
 
 
 def sensitivity(task: Task) -> Scores:
-    """The largest sensitivity of a unit at any layer that reads it; the guarantee has to hold at each of them.
+    """Score by the largest sensitivity of a unit at any layer that reads it: the error bound holds at each of them.
 
-    For products of activations the number is the same, with the other operand as weights; the guarantee does not cover
-    them, and what is read by nothing else is all they score.
+    In a product of activations the other operand takes the place of the weights. The error bound does not cover it.
     """
-    seen = [_Seen.of(reader, len(task.groups.root), task.device) for reader in task.readers]
+    seen = [_LargestShares.of(reader, len(task.groups.root), task.device) for reader in task.readers]
     by_reader = {id(one.reader): one for one in seen}
-    task.walk(lambda reader, x, weight: by_reader[id(reader)].look(x, weight, task.reduce))
+    task.walk(lambda reader, x, weight: by_reader[id(reader)].add(x, weight, task.reduce))
     unit = np.full(len(task.groups.root), np.nan)
     layers = []
     for one in seen:
@@ -36,12 +35,13 @@ def sensitivity(task: Task) -> Scores:
 
 
 @dataclass
-class _Seen:
-    """A reader and the largest shares so far: of every channel, and of every unit.
+class _LargestShares:
+    """The largest shares at a layer over the images so far.
 
     Attributes:
-        channel: float[C_in].
-        unit: float[labels].
+        reader: the layer.
+        channel: float[C_in], of every channel.
+        unit: float[labels], of every unit.
     """
 
     reader: Reader
@@ -49,11 +49,12 @@ class _Seen:
     unit: Tensor = field(repr=False)
 
     @classmethod
-    def of(cls, reader: Reader, labels: int, device: torch.device) -> _Seen:
+    def of(cls, reader: Reader, labels: int, device: torch.device) -> _LargestShares:
+        """Return the shares of no images: 0."""
         return cls(reader, torch.zeros(len(reader.units), device=device), torch.zeros(labels, device=device))
 
-    def look(self, x: Tensor, weight: Tensor, reduce: str) -> None:
-        """See what the reader reads now."""
+    def add(self, x: Tensor, weight: Tensor, reduce: str) -> None:
+        """Add the inputs of the layer for some images; x and weight as for `walk.Look`."""
         for columns in self.reader.pieces(x, weight):
             groups, channels = columns.x.shape[1:3]
             shares = pfp.sensitivity(columns, reduce)
@@ -61,24 +62,26 @@ class _Seen:
             torch.maximum(self.channel, by_channel, out=self.channel)
             units = torch.from_numpy(self.reader.units).view(-1, channels)
             units = units.repeat(groups // len(units), 1)
-            if is_distinct(units):
-                self._raise(units.flatten(), shares.flatten())
+            if are_distinct(units):
+                self._add_shares(units.flatten(), shares.flatten())
             else:
-                self._raise_gathered(columns, units, reduce)
+                self._add_merged(columns, units, reduce)
             if self.reader.heads.any():
-                self._raise_gathered(columns, torch.from_numpy(self.reader.heads).view(-1, channels), reduce)
+                self._add_merged(columns, torch.from_numpy(self.reader.heads).view(-1, channels), reduce)
         self.unit[0] = 0
 
-    def _raise_gathered(self, columns: Columns, units: Tensor, reduce: str) -> None:
+    def _add_merged(self, columns: Columns, units: Tensor, reduce: str) -> None:
+        """Add the shares of units that have several channels; units: int64[G, J]."""
         for group in range(len(units)):
             of_group = Columns(columns.x[:, group : group + 1], columns.weight[group : group + 1])
-            members, gathered = by_unit(of_group, units[group])
-            self._raise(members, pfp.sensitivity(gathered, reduce)[0])
+            members, merged = merge_by_unit(of_group, units[group])
+            self._add_shares(members, pfp.sensitivity(merged, reduce)[0])
 
-    def _raise(self, units: Tensor, shares: Tensor) -> None:
+    def _add_shares(self, units: Tensor, shares: Tensor) -> None:
         self.unit.scatter_reduce_(0, units.to(shares.device), shares, "amax")
 
     def scores(self) -> LayerScores:
+        """Return the sensitivities, from the images of all processes."""
         reader, channel, unit = self.reader, processes.largest(self.channel), processes.largest(self.unit)
         units = np.unique([*reader.units[reader.units > 0], *reader.heads[reader.heads > 0]]).astype(np.int64)
         return LayerScores(

@@ -1,7 +1,7 @@
-"""Criteria that look at weights alone: no images go through the network.
+"""Criteria that look at the weights alone and need no images.
 
-The filter of a channel is its row in the weights of a layer that makes it. A unit that several layers make (a residual
-sum), or that a layer makes several times (a map made by a linear layer), has several filters.
+The filter of a channel is its row in the weights of the layer that makes it. A unit has several filters if several
+layers make it (a residual sum), or if a layer makes it several times (a linear layer that makes a map).
 """
 
 from __future__ import annotations
@@ -18,59 +18,59 @@ from pfpcli.activations.task import Task
 from pfpcli.errors import UnsupportedError
 from pfpcli.scoring.scores import Scores
 
-#: Calls that scale every channel by a weight of its own, after taking its mean and variance out: (x, weight, ...).
+#: Batch norms, called as (x, weight, ...).
 _BATCH_NORMS = ("aten.batch_norm", "aten._native_batch_norm_legit_no_training", "aten.native_batch_norm")
 
 
 def uniform(task: Task) -> Scores:
-    """Drawn at random: what every other criterion has to be better than."""
+    """Score at random: the baseline for every other criterion."""
     return Scores(np.random.default_rng(task.seed).random(len(task.groups.root)))
 
 
 def l1(task: Task) -> Scores:
-    """Sum of the absolute weights of a unit's filters.
+    """Score by the sum of the absolute weights of a unit's filters.
 
     Source: Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017. Where several layers make a unit, the authors
-    let one of them decide; here the filters of all count as one long filter, as in the group norms of DepGraph (Fang
-    et al., CVPR 2023).
+    let one of them decide. Here the filters of all these layers count as one long filter, as in the group norms of
+    DepGraph (Fang et al., CVPR 2023).
     """
     return Scores(_powers(task, 1))
 
 
 def l2(task: Task) -> Scores:
-    """Euclidean norm of a unit's filters, all of them as one long filter; sources as for `l1`."""
+    """Score by the Euclidean norm of a unit's filters, which count as one long filter; sources as for `l1`."""
     return Scores(np.sqrt(_powers(task, 2)))
 
 
 def fpgm(task: Task) -> Scores:
-    """Sum of the distances of a filter to all filters of its layer; for a unit with several filters, their sum.
+    """Score by the sum of the distances of a filter to all filters of its layer, summed over a unit's filters.
 
-    What is close to the geometric median of a layer can be replaced by the others.
+    A filter near the geometric median of its layer can be replaced by the others.
 
     Source: He et al., Filter Pruning via Geometric Median, CVPR 2019, equation 6.
     """
-    unit = task.nothing()
+    unit = task.zero_scores()
     for units, filters in _filters(task):
         np.add.at(unit, units, torch.cdist(filters, filters).sum(1).numpy())
     return Scores(unit)
 
 
 def bn(task: Task) -> Scores:
-    """Absolute scale of the batch norm a channel goes through; the mean, where there are several.
+    """Score by the absolute scale of the batch norm of a channel; the mean, where there are several batch norms.
 
-    In groups where a channel goes through none, `l1` decides; it is compared within the group alone.
+    A group in which some unit has no batch norm is scored by `l1`. Its scores compare only within the group.
 
     Source: Liu et al., Learning Efficient Convolutional Networks through Network Slimming, ICCV 2017.
 
     Raises:
-        UnsupportedError: the network has no batch norm with scales on channels that may go.
+        UnsupportedError: no prunable group has batch norms with scales.
     """
     groups = task.groups
     total, count = np.zeros(len(groups.root)), np.zeros(len(groups.root))
     for units, scale in _scales(task):
         np.add.at(total, units, scale)
         np.add.at(count, units, 1)
-    unit = task.nothing()
+    unit = task.zero_scores()
     channels = [group for group in groups.prunable if not np.isnan(unit[group.units]).any()]
     without = [group for group in channels if not count[group.units].all()]
     if len(without) == len(channels):
@@ -89,15 +89,15 @@ def bn(task: Task) -> Scores:
 
 
 def _powers(task: Task, p: int) -> NDArray[np.float64]:
-    """float64[labels], sum of |w|^p over the filters of each unit."""
-    unit = task.nothing()
+    """Return the sum of |w|^p over the filters of each unit: float64[labels]."""
+    unit = task.zero_scores()
     for units, filters in _filters(task):
         np.add.at(unit, units, filters.abs().pow(p).sum(1).numpy())
     return unit
 
 
 def _filters(task: Task) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
-    """The filters of every layer: their units, int64[F], and float64[F, J * R]; weights that layers share come once."""
+    """Yield the units, int64[F], and the filters, float64[F, J * R], of every layer; shared weights come once."""
     graph = task.groups.labelled.graph
     seen: set[int] = set()
     for reader in task.readers:
@@ -110,7 +110,7 @@ def _filters(task: Task) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
 
 
 def _scales(task: Task) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]:
-    """The scales of every batch norm: their units, int64[C], and float64[C]."""
+    """Yield the units, int64[C], and the absolute scales, float64[C], of every batch norm."""
     labelled = task.groups.labelled
     for node in labelled.graph.nodes:
         weight = node.args[1] if str(node.target).startswith(_BATCH_NORMS) else None

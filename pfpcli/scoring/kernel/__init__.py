@@ -1,7 +1,8 @@
-"""Kernel: the innermost loop of scoring as C++, built when it is first needed, where there is a compiler.
+"""Kernel: the innermost loop of the sensitivity in C++ (shares.cpp), built with the first scoring on a CPU.
 
-Without one, or where it cannot be built, scoring is done by torch alone: the same numbers within rounding, more slowly.
-The built library is kept in the cache folder under a name that says what it was built from and for.
+If there is no compiler, or the build fails, `pfp` computes the same numbers with torch alone, more slowly and equal
+within rounding. The library is kept in the cache folder; its name is a hash of the source, the flags and the CPU. This
+package may import `cache_folder` only.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ from torch import Tensor
 
 from pfpcli.cache_folder import cache_folder
 
-#: Patches are filled up to a multiple of this, as in shares.cpp.
+#: The number of patches is padded to a multiple of this; BLOCK in shares.cpp.
 _BLOCK = 64
 _SOURCE = Path(__file__).with_name("shares.cpp")
 _FLAGS = ("-O3", "-ffast-math", "-fPIC", "-shared")
-#: Seconds a compiler may take.
+#: The compiler may take so many seconds.
 _PATIENCE = 60
 
 #: `share(x, weight, positive, negative)`, see `largest_shares`.
@@ -35,23 +36,23 @@ Share = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 def about() -> str:
-    """What scoring on a CPU is done by, for the record."""
+    """Return how sensitivities are computed on a CPU, for the record."""
     return "compiled" if _library() else "torch (no C++ compiler found)"
 
 
 def largest_shares(x: Tensor) -> Share | None:
-    """What computes the largest shares of such inputs, None where there is nothing but torch for them."""
+    """Return the function that computes the largest shares of such inputs; None if only torch can."""
     return _largest_shares if x.device.type == "cpu" and x.dtype == torch.float32 and _library() else None
 
 
 def _largest_shares(x: Tensor, weight: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
-    """The largest share of each channel in any output: float32[G, J].
+    """Return the largest share of each channel in any output: float32[G, J].
 
     Args:
         x: float32[G, J, R, P], not negative.
         weight: float32[G, O, J, R].
         positive: float32[G, O, P], 1 over the sum of the positive terms of each output; 0 where a share counts as 0.
-        negative: the same of the negative terms.
+        negative: float32[G, O, P], the same for the negative terms.
     """
     library = _library()
     assert library is not None
@@ -69,7 +70,7 @@ def _largest_shares(x: Tensor, weight: Tensor, positive: Tensor, negative: Tenso
         library.largest_shares(*(t.data_ptr() for t in arrays), *sizes)
 
     parts = [(group, first) for group in range(groups) for first in range(0, channels, step)]
-    with ThreadPoolExecutor(threads) as pool:  # ctypes lets go of the interpreter while the library works
+    with ThreadPoolExecutor(threads) as pool:  # ctypes releases the interpreter lock while the library runs
         for done in [pool.submit(part, *where) for where in parts]:
             done.result()
     return largest
@@ -77,6 +78,7 @@ def _largest_shares(x: Tensor, weight: Tensor, positive: Tensor, negative: Tenso
 
 @cache
 def _library() -> ctypes.CDLL | None:
+    """Return the library, for this CPU or else for any CPU of its kind; None if it cannot be built or loaded."""
     compiler = next((path for name in ("c++", "g++", "clang++") if (path := shutil.which(name))), None)
     if compiler is None or os.name == "nt":
         return None
@@ -92,7 +94,7 @@ def _library() -> ctypes.CDLL | None:
 
 
 def _cpu() -> str:
-    """What this CPU can do, where it says so: a library for it is of no use to others that share the folder."""
+    """Return the features of this CPU, empty if unknown: other CPUs that share the folder need their own library."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -101,7 +103,7 @@ def _cpu() -> str:
 
 
 def _built(compiler: str, flags: tuple[str, ...]) -> Path:
-    """The library, built if it is not there."""
+    """Return the path of the library, which is built if it is not there."""
     made_of = "\n".join([_SOURCE.read_text(encoding="utf-8"), *flags, platform.machine(), _cpu()])
     library = cache_folder() / f"shares-{hashlib.sha256(made_of.encode()).hexdigest()[:16]}.so"
     if not library.exists():

@@ -1,14 +1,14 @@
-// The largest shares of channels, numerators, division and maximum in one go: what pfp._largest_share does in steps.
+// The largest shares of channels: numerators, division and maximum in one pass. pfp._largest_share does it in steps.
 //
 //   largest[j] = max over outputs o, patches p of   max(sum_r w+ a * positive, sum_r w- a * negative)
 //
-// x         [channels, kernel, patches], patches a multiple of BLOCK, filled up with zeros
+// x         [channels, kernel, patches], patches a multiple of BLOCK, padded with zeros
 // weight    [outputs, channels, kernel]
 // positive  [outputs, patches], 1 over the sums of the positive terms, 0 where a share counts as 0; negative likewise
-// largest   [channels], raised for the channels from first to last
+// largest   [channels], updated for the channels from first up to, not including, last
 //
-// A tile of outputs stays in the first cache while all channels pass it. Both signs are multiplied always: a branch on
-// the sign of each weight costs more than the multiplications it saves.
+// A tile of outputs stays in the L1 cache during the loop over all channels. Both signs are always multiplied: a branch
+// on the sign of each weight costs more than the multiplications it saves.
 
 typedef float lanes __attribute__((vector_size(64), aligned(4)));
 enum { LANES = 16, WIDTH = 4, BLOCK = LANES * WIDTH, TILE = 16 };

@@ -1,7 +1,8 @@
-"""Gates: the network with what its readers read multiplied by one number per label.
+"""Gated network: the network in which each channel that a layer reads is multiplied by the gate of its label.
 
-A gate of 0 is what dropping the channel comes to (see `masked`), a gate of 1 leaves it. Statistics across channels are
-taken over all of them here. The gates may be those of several runs at once (`torch.func.vmap` over them).
+A gate of 0 has the effect of dropping the channel (see `cutting.masked`); a gate of 1 has none. Unlike in a cut
+network, statistics across channels still see all channels. `torch.func.vmap` over the gates runs several sets of gates
+at once.
 """
 
 from __future__ import annotations
@@ -16,22 +17,22 @@ from torch.fx.node import Node
 from pfpcli.channels.groups import Groups
 from pfpcli.channels.labels import along
 
-#: Calls that need one stretch of memory, and what they are without that.
+#: Ops that need a contiguous tensor, and the ops that do the same for any tensor.
 _COPYING = {torch.ops.aten.view.default: torch.ops.aten.reshape.default}
 
 
 class GatedNetwork(fx.Interpreter):
-    """Runs a graph with gates.
+    """Runs a network with gates.
 
     Args:
-        groups: the graph's units.
+        groups: the groups of the network.
         device: where its tensors are.
-        units: gate what reads one of these; None gates every reader.
+        units: only the layers that read one of these units get gates; None gives gates to every layer.
 
     Attributes:
-        gates: float[labels].
+        gates: float[labels], 1 at first.
         after: the nodes whose values depend on the gates.
-        needed: the nodes in front of these whose values they read.
+        needed: the nodes whose values do not depend on the gates, and that nodes of `after` read.
     """
 
     def __init__(self, groups: Groups, device: torch.device, units: Collection[int] | None = None) -> None:
@@ -54,12 +55,16 @@ class GatedNetwork(fx.Interpreter):
         self.needed = sources - self.after
 
     def rerun(self, values: dict[Node, object]) -> Any:
-        """The outputs, with only what depends on the gates computed anew; values: of the nodes that are needed."""
+        """Return the outputs; only the nodes that depend on the gates are computed.
+
+        Args:
+            values: of the nodes in `needed`.
+        """
         before = {node: values.get(node) for node in self.graph.nodes if node not in self.after}
         return self.run(initial_env=before, enable_io_processing=False)
 
     def run_node(self, n: Node) -> Any:
-        """Run one node; a reader sees its input through the gates."""
+        """Run one node; a layer with gates gets its input multiplied by them."""
         whole = {x: self.env[x] for x, _ in self._read.get(n, ())}
         for x, labels in self._read.get(n, ()):
             self.env[x] = self.env[x] * self.gates[labels]
@@ -69,5 +74,5 @@ class GatedNetwork(fx.Interpreter):
             self.env.update(whole)
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
-        """The call; what is one stretch of memory in one run need not be one in several at once."""
+        """Call an op; a tensor that is contiguous in one run need not be in several runs at once."""
         return super().call_function(_COPYING.get(target, target), args, kwargs)

@@ -1,0 +1,103 @@
+"""Choices: for each group that can lose units, the order in which they are dropped and how many have to stay."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pfpcli.channels.cost import Predictor
+from pfpcli.channels.groups import Group, Groups
+from pfpcli.planning.plan import Budget
+from pfpcli.scoring.scores import Scores
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A group that can lose units, with its positions sorted from the first to keep to the first to drop.
+
+    A position holds one unit of every part, and its units are dropped together.
+
+    Attributes:
+        group: the group.
+        order: int64[positions, parts], the units in the order of the positions.
+        scores: float64[positions], the largest score of the units at a position.
+        protected: n; the first n positions always stay, so that no tensor loses all channels of a dimension.
+        least: the fewest positions that may stay.
+        step: kept positions are a multiple of this, or all of them.
+    """
+
+    group: Group
+    order: NDArray[np.int64]
+    scores: NDArray[np.float64]
+    protected: int
+    least: int
+    step: int
+
+    def rounded(self, count: int) -> int:
+        """Round a number of kept positions up to one that is allowed."""
+        count = max(count, self.least)
+        return min(len(self.order), math.ceil(count / self.step) * self.step)
+
+
+def find_choices(groups: Groups, scores: Scores, predictor: Predictor, budget: Budget) -> list[Choice]:
+    """Return the choices of a network, one for each prunable group whose units all have a score.
+
+    Args:
+        groups: the groups of the network.
+        scores: a score for each unit.
+        predictor: of the same groups.
+        budget: its `multiple_of`, `min_channels` and `min_part` limit what a group may keep.
+    """
+    scored = [group for group in groups.prunable if not np.isnan(scores.of(group)).any()]
+    protected = _protected(scored, scores, predictor)
+    choices = []
+    for group in scored:
+        must_stay = np.isin(group.rows, protected)
+        # protected units first, then by score; units with equal scores by their index
+        ranks = np.lexsort((-scores.unit[group.rows], ~must_stay), axis=1)
+        order = np.take_along_axis(group.rows, ranks, 1).T
+        step = budget.multiple_of // math.gcd(budget.multiple_of, group.width)
+        most_protected = int(must_stay.sum(1).max())
+        least = max(1, most_protected, math.ceil(budget.min_channels / group.width))
+        if len(group.rows) > 1:
+            least = max(least, min(budget.min_part, group.positions))
+        choices.append(Choice(group, order, scores.unit[order].max(1), most_protected, least, step))
+    return choices
+
+
+def orders(groups: Groups, scores: Scores, budget: Budget) -> list[tuple[Group, NDArray[np.int64]]]:
+    """Return each group that can lose units with its units, sorted from the first to keep to the first to drop.
+
+    Returns:
+        (group, int64[positions, parts]) each.
+    """
+    return [(choice.group, choice.order) for choice in find_choices(groups, scores, Predictor(groups), budget)]
+
+
+def alive_labels(groups: Groups, choices: Sequence[Choice], counts: Sequence[int]) -> NDArray[np.bool_]:
+    """Return the labels that stay where each group keeps its first positions: bool[labels].
+
+    Args:
+        groups: the groups of the network.
+        choices: the groups that can lose units.
+        counts: the number of positions that each choice keeps.
+    """
+    dropped = [choice.order[count:].reshape(-1) for choice, count in zip(choices, counts, strict=True)]
+    return groups.alive(np.concatenate(dropped))
+
+
+def _protected(scored: Sequence[Group], scores: Scores, predictor: Predictor) -> NDArray[np.int64]:
+    """Return units that stay so that no dimension of any tensor loses all its channels: the best of each dimension."""
+    can_go = np.zeros(len(scores.unit), dtype=bool)
+    for group in scored:
+        can_go[group.units] = True
+    protected: set[int] = set()
+    for vector in sorted(predictor.vectors, key=np.size):
+        units = np.unique(vector)
+        if can_go[units].all() and protected.isdisjoint(units.tolist()):
+            protected.add(int(units[np.argmax(scores.unit[units])]))
+    return np.fromiter(protected, np.int64)

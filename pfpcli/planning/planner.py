@@ -1,0 +1,176 @@
+"""Planner: the plan that meets a budget.
+
+An allocator says how many positions each group keeps as a function of one number. Bisection on the cost of the cut
+network finds that number (`search`). `select` then decides which units stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pfpcli.channels.cost import Predictor
+from pfpcli.channels.groups import Groups
+from pfpcli.planning.allocations import ALLOCATIONS
+from pfpcli.planning.allocators import Evidence, allocator, shared_error
+from pfpcli.planning.choices import Choice, alive_labels, find_choices
+from pfpcli.planning.curves import Curve
+from pfpcli.planning.plan import TOLERANCE, Budget, Plan
+from pfpcli.planning.refusals import nothing_to_prune, unreachable
+from pfpcli.planning.search import Cost, search
+from pfpcli.planning.select import SELECTIONS, Draws
+from pfpcli.scoring import pfp
+from pfpcli.scoring.scores import Scores
+
+#: How often an allocator that reads curves is asked: prices depend on the counts that follow from them.
+_ROUNDS = 4
+
+
+def plan(
+    groups: Groups,
+    scores: Scores,
+    budget: Budget,
+    *,
+    allocate: str = "pfp",
+    select: str = "largest",
+    delta: float = pfp.DELTA,
+    seed: int = 0,
+    curves: Sequence[Curve] = (),
+) -> Plan:
+    """Return the plan that meets a budget.
+
+    Args:
+        groups: the groups of the network.
+        scores: a score for each unit; groups without scores keep everything.
+        budget: how much to keep.
+        allocate: one of `allocations.ALLOCATIONS`.
+        select: one of `select.SELECTIONS`.
+        delta: probability with which an error bound may fail.
+        seed: of the random sample.
+        curves: one for each of `choices.orders`, for an allocator that reads curves.
+
+    Raises:
+        UnsupportedError: no group can lose units.
+        BudgetError: the smallest valid network costs more than the budget.
+        CheckFailed: the plan does not fit its groups (`Plan.check`), which is a bug.
+    """
+    predictor = Predictor(groups)
+    choices = find_choices(groups, scores, predictor, budget)
+    if not choices:
+        raise nothing_to_prune(groups)
+    evidence = Evidence(scores, delta, curves)
+    if budget.epsilon is None:
+        counts, level = _within_cost(groups, predictor, choices, evidence, budget, allocate)
+    elif select == "largest":
+        counts, level = _within_error(choices, scores, budget.epsilon), budget.epsilon
+    else:
+        counts, level = shared_error(choices, evidence)(budget.epsilon), budget.epsilon
+    shares_error = budget.epsilon is not None or ALLOCATIONS[allocate].shares_error
+    return _select(groups, predictor, choices, counts, budget, select, seed, level if shares_error else None)
+
+
+def without(groups: Groups, idle: NDArray[np.bool_]) -> Plan:
+    """Return the plan that drops units whose absence changes no output.
+
+    Some of them stay: each dimension of a tensor keeps a channel, and each part of a group keeps as many as the others.
+
+    Args:
+        groups: the groups of the network.
+        idle: bool[labels], the units that no layer needs; those of frozen groups stay.
+    """
+    predictor, budget = Predictor(groups), Budget(keep=1)
+    choices = find_choices(groups, Scores(np.where(idle, 0.0, 1.0)), predictor, budget)
+    # protected units come before needed ones, so the last needed position counts, not the number of needed ones
+    counts = [choice.rounded(int(np.flatnonzero(choice.scores).max(initial=-1)) + 1) for choice in choices]
+    return _select(groups, predictor, choices, counts, budget, "largest", 0, None)
+
+
+def _within_cost(
+    groups: Groups, predictor: Predictor, choices: Sequence[Choice], evidence: Evidence, budget: Budget, allocate: str
+) -> tuple[list[int], float]:
+    """Return the positions each choice keeps so that the network costs what the budget says, and their level."""
+
+    def cost(counts: list[int]) -> int:
+        return int(getattr(predictor.predict(alive_labels(groups, choices, counts)), budget.of))
+
+    counts, level = [len(choice.order) for choice in choices], 0.0
+    whole = getattr(predictor.predict(groups.alive(np.zeros(0, np.int64))), budget.of)
+    target = budget.keep * whole
+    for _ in range(_ROUNDS if ALLOCATIONS[allocate].needs_curves else 1):
+        priced = replace(evidence, prices=_prices(choices, counts, cost))
+        counts, level = search(choices, allocator(allocate)(choices, priced), cost, target)
+    smallest = cost([choice.rounded(0) for choice in choices])
+    if cost(counts) > target * (1 + TOLERANCE) and smallest > target * (1 + TOLERANCE):
+        raise unreachable(choices, groups, budget, smallest / whole)
+    return counts, level
+
+
+def _prices(choices: Sequence[Choice], counts: list[int], cost: Cost) -> list[float]:
+    """Return what one position of each choice costs, from the costs a little below and above its count."""
+    found = []
+    for i, choice in enumerate(choices):
+        by = max(1, len(choice.order) // 8)
+        fewer, more = max(1, counts[i] - by), min(len(choice.order), counts[i] + by)
+        ends = [cost([*counts[:i], end, *counts[i + 1 :]]) for end in (fewer, more)]
+        found.append((ends[1] - ends[0]) / max(1, more - fewer))
+    return found
+
+
+def _within_error(choices: Sequence[Choice], scores: Scores, epsilon: float) -> list[int]:
+    """Return the fewest positions of each choice with which no layer errs by more than epsilon on the scoring images.
+
+    The relative error of a layer is at most the sum of the shares of its dropped units. Each layer gives up its units
+    with the least shares until that sum would exceed epsilon. A unit is dropped if every layer that reads it gives it
+    up.
+    """
+    given_up = np.ones(len(scores.unit), dtype=bool)
+    for layer in scores.layers:
+        order = np.argsort(layer.shares, kind="stable")
+        # float32 sums of shares may exceed the true sums by a rounding error
+        too_much = order[np.cumsum(layer.shares[order]) > epsilon * (1 - 1e-6)]
+        given_up[layer.units[too_much]] = False
+    counts = []
+    for choice in choices:
+        stays = np.flatnonzero(~given_up[choice.order].all(1))
+        counts.append(choice.rounded(int(stays.max(initial=-1)) + 1))
+    return counts
+
+
+def _select(
+    groups: Groups,
+    predictor: Predictor,
+    choices: Sequence[Choice],
+    counts: Sequence[int],
+    budget: Budget,
+    select: str,
+    seed: int,
+    epsilon: float | None,
+) -> Plan:
+    """Return the plan in which each choice keeps so many positions; select: one of `SELECTIONS`."""
+    scale = np.ones(len(groups.root))
+    kept = {id(group): group.positions for group in groups.groups}
+    draws: dict[int, Draws | None] = {}
+    dropped = [np.zeros(0, np.int64)]
+    for i, (choice, count) in enumerate(zip(choices, counts, strict=True)):
+        rng = np.random.default_rng((seed, i))
+        chosen = SELECTIONS[select](choice.scores, choice.protected, count, rng)
+        scale[choice.order[chosen.kept]] = chosen.scale[:, None]
+        dropped.append(np.delete(choice.order, chosen.kept, axis=0).reshape(-1))
+        kept[id(choice.group)], draws[id(choice.group)] = count, chosen.draws
+    alive = groups.alive(np.concatenate(dropped))
+    made = Plan(
+        groups,
+        alive,
+        scale[groups.root],
+        tuple(kept[id(group)] for group in groups.groups),
+        tuple(draws.get(id(group)) for group in groups.groups),
+        predictor.predict(groups.alive(np.zeros(0, np.int64))),
+        predictor.predict(alive),
+        budget,
+        epsilon,
+    )
+    made.check(predictor)
+    return made
