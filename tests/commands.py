@@ -114,7 +114,7 @@ def pfp(*args: str, cwd: Path, **env: str) -> Done:
 
 
 def compress(model: Path, calib: Path, out: Path, **settings: Any) -> Run:
-    return pfpcli.compress(model, calib, out=out, threads=1, **settings)
+    return pfpcli.compress(model, calib, out=out, threads=1, **settings).record
 
 
 def draw(folder: Path, count: int, side: int = 8, mode: str = "RGB", seed: int = 0) -> Path:

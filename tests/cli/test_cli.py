@@ -19,7 +19,7 @@ from pfpcli.cli import terminal as terminal_console
 from pfpcli.errors import BudgetError, CheckFailed, InputError
 from pfpcli.progress import Console
 from pfpcli.records.runs import Run
-from pfpcli.settings import Settings
+from pfpcli.settings import CompressSettings
 from runs import failed, run
 
 ENV = {
@@ -53,10 +53,10 @@ def compress(settings, console):
         time.sleep(float(os.environ.get("WAIT", "0")))
         made = runs.run()
         (folder / "run.json").write_text(made.json(), encoding="utf-8")
-    return made, name
+    return types.SimpleNamespace(record=made, folder=name)
 
-sys.modules["pfpcli.jobs.pipeline"] = types.ModuleType("pfpcli.jobs.pipeline")
-sys.modules["pfpcli.jobs.pipeline"].compress = compress
+sys.modules["pfpcli.jobs.compress"] = types.ModuleType("pfpcli.jobs.compress")
+sys.modules["pfpcli.jobs.compress"].compress = compress
 from pfpcli.cli.main import main
 main()
 """
@@ -87,26 +87,26 @@ def finished(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def pipeline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Any], list[Settings]]:
+def pipeline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Any], list[CompressSettings]]:
     """Installs a pipeline that returns a run or raises an exception; returns the settings it was called with."""
     monkeypatch.chdir(tmp_path)
     for variable in ("FORCE_COLOR", "PFP_NO_PROGRESS"):
         monkeypatch.delenv(variable, raising=False)
 
-    def install(outcome: Run | BaseException) -> list[Settings]:
-        seen: list[Settings] = []
+    def install(outcome: Run | BaseException) -> list[CompressSettings]:
+        seen: list[CompressSettings] = []
 
-        def compress(settings: Settings, console: Console) -> tuple[Run, str]:
+        def compress(settings: CompressSettings, console: Console) -> types.SimpleNamespace:
             seen.append(settings)
             with console.step("load") as step:
                 step.summary = "model.pt"
                 if isinstance(outcome, BaseException):
                     raise outcome
-            return outcome, "pfp-runs/model-keep0.50"
+            return types.SimpleNamespace(record=outcome, folder="pfp-runs/model-keep0.50", module=None)
 
-        module = types.ModuleType("pfpcli.jobs.pipeline")
+        module = types.ModuleType("pfpcli.jobs.compress")
         module.compress = compress  # type: ignore[attr-defined]
-        monkeypatch.setitem(sys.modules, "pfpcli.jobs.pipeline", module)
+        monkeypatch.setitem(sys.modules, "pfpcli.jobs.compress", module)
         return seen
 
     return install
@@ -226,7 +226,7 @@ def test_broken_json_says_where_it_breaks(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("keep", ["0", "-1", "1.5", "nan", "inf", "abc", "140%", ""])
 def test_a_keep_ratio_that_cannot_be_is_refused(
-    keep: str, pipeline: Callable[[Any], list[Settings]], capsys: pytest.CaptureFixture[str]
+    keep: str, pipeline: Callable[[Any], list[CompressSettings]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     seen = pipeline(run())
     assert cli.run([*COMPRESS, "--keep", keep]) == 2
@@ -238,7 +238,7 @@ def test_a_keep_ratio_that_cannot_be_is_refused(
 
 @pytest.mark.parametrize(("keep", "value"), [("0.4", 0.4), ("40%", 0.4), ("40 %", 0.4), ("1", 1.0), ("4e-1", 0.4)])
 def test_a_keep_ratio_may_be_a_fraction_or_a_percentage(
-    keep: str, value: float, pipeline: Callable[[Any], list[Settings]]
+    keep: str, value: float, pipeline: Callable[[Any], list[CompressSettings]]
 ) -> None:
     seen = pipeline(run())
     assert cli.run([*COMPRESS, "--keep", keep]) == 0
@@ -247,7 +247,7 @@ def test_a_keep_ratio_may_be_a_fraction_or_a_percentage(
 
 @pytest.mark.parametrize("flag", ["--samples", "--threads", "--steps", "--multiple-of", "--min-channels", "--seed"])
 def test_counts_are_whole_numbers(
-    flag: str, pipeline: Callable[[Any], list[Settings]], capsys: pytest.CaptureFixture[str]
+    flag: str, pipeline: Callable[[Any], list[CompressSettings]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     pipeline(run())
     assert cli.run([*COMPRESS, flag, "1.5"]) == 2
@@ -257,13 +257,13 @@ def test_counts_are_whole_numbers(
 # --- flags and settings --------------------------------------------------------------------------------------------
 
 
-def test_without_flags_everything_is_the_default_of_the_settings(pipeline: Callable[[Any], list[Settings]]) -> None:
+def test_without_flags_everything_is_the_default_of_the_settings(pipeline: Callable[[Any], list[CompressSettings]]) -> None:
     seen = pipeline(run())
     assert cli.run(COMPRESS) == 0
-    assert seen == [Settings(model=Path("model.pt"), calib=Path("imgs"))]
+    assert seen == [CompressSettings(model=Path("model.pt"), calib=Path("imgs"))]
 
 
-def test_every_setting_has_a_flag(pipeline: Callable[[Any], list[Settings]]) -> None:
+def test_every_setting_has_a_flag(pipeline: Callable[[Any], list[CompressSettings]]) -> None:
     given = {
         "keep": "0.25",
         "keep_of": "macs",
@@ -293,7 +293,7 @@ def test_every_setting_has_a_flag(pipeline: Callable[[Any], list[Settings]]) -> 
         "seed": "3",
     }
     flags = [text for name, value in given.items() for text in (f"--{name.replace('_', '-')}", value)]
-    expected = Settings(
+    expected = CompressSettings(
         model=Path("model.pt"),
         calib=Path("imgs"),
         keep=0.25,
@@ -329,7 +329,7 @@ def test_every_setting_has_a_flag(pipeline: Callable[[Any], list[Settings]]) -> 
         seed=3,
     )
     others = {"model", "calib", "epsilon", "trust", "convert", "exact_only", "strict", "cache"}
-    assert set(given) | others == set(Settings.__dataclass_fields__)
+    assert set(given) | others == set(CompressSettings.__dataclass_fields__)
     seen = pipeline(run())
     assert (
         cli.run(
@@ -341,21 +341,24 @@ def test_every_setting_has_a_flag(pipeline: Callable[[Any], list[Settings]]) -> 
 
 
 def test_an_error_may_be_given_instead_of_a_fraction(
-    pipeline: Callable[[Any], list[Settings]], capsys: pytest.CaptureFixture[str]
+    pipeline: Callable[[Any], list[CompressSettings]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     seen = pipeline(run())
     assert cli.run([*COMPRESS, "--epsilon", "0.1"]) == 0
-    assert seen == [Settings(model=Path("model.pt"), calib=Path("imgs"), epsilon=0.1)]
+    assert seen == [CompressSettings(model=Path("model.pt"), calib=Path("imgs"), epsilon=0.1)]
     assert cli.run([*COMPRESS, "--epsilon", "0.1", "--keep", "0.4"]) == 2
     assert capsys.readouterr().err.endswith("error: --keep 0.4 --epsilon 0.1: two budgets\n\nhint: give one of them\n")
 
 
-def test_the_library_call_takes_the_same_settings(pipeline: Callable[[Any], list[Settings]]) -> None:
+def test_the_library_call_takes_the_same_settings(pipeline: Callable[[Any], list[CompressSettings]]) -> None:
     made = run()
     seen = pipeline(made)
-    assert pfpcli.compress("model.pt", "imgs", keep=0.3, mean=[0.5], out="small", seed=2) is made
+    result = pfpcli.compress("model.pt", "imgs", keep=0.3, mean=[0.5], out="small", seed=2)
+    assert result.record is made
+    assert result.folder == Path("pfp-runs/model-keep0.50")
+    assert result.onnx == Path("pfp-runs/model-keep0.50/model.onnx")
     assert seen == [
-        Settings(model=Path("model.pt"), calib=Path("imgs"), keep=0.3, mean=(0.5,), out=Path("small"), seed=2)
+        CompressSettings(model=Path("model.pt"), calib=Path("imgs"), keep=0.3, mean=(0.5,), out=Path("small"), seed=2)
     ]
 
 
@@ -387,7 +390,7 @@ def test_an_exception_becomes_text_and_an_exit_code(
     outcome: BaseException,
     code: int,
     text: str,
-    pipeline: Callable[[Any], list[Settings]],
+    pipeline: Callable[[Any], list[CompressSettings]],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     pipeline(outcome)
@@ -398,7 +401,7 @@ def test_an_exception_becomes_text_and_an_exit_code(
 
 
 def test_with_v_the_traceback_is_shown(
-    pipeline: Callable[[Any], list[Settings]], capsys: pytest.CaptureFixture[str]
+    pipeline: Callable[[Any], list[CompressSettings]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     pipeline(RuntimeError("shape mismatch"))
     assert cli.run([*COMPRESS, "-v"]) == 2
@@ -408,7 +411,7 @@ def test_with_v_the_traceback_is_shown(
 
 
 def test_a_file_name_cannot_write_escape_sequences_into_an_error(
-    pipeline: Callable[[Any], list[Settings]], capsys: pytest.CaptureFixture[str]
+    pipeline: Callable[[Any], list[CompressSettings]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     pipeline(InputError("a\x1b[2J.pt: no such file"))
     cli.run(COMPRESS)
@@ -416,7 +419,7 @@ def test_a_file_name_cannot_write_escape_sequences_into_an_error(
 
 
 def test_a_run_that_failed_a_check_exits_1_and_says_so(
-    pipeline: Callable[[Any], list[Settings]], capsys: pytest.CaptureFixture[str]
+    pipeline: Callable[[Any], list[CompressSettings]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     pipeline(failed())
     assert cli.run(COMPRESS) == 1
@@ -425,7 +428,7 @@ def test_a_run_that_failed_a_check_exits_1_and_says_so(
 
 @pytest.mark.parametrize("flag", ["-q", "--json"])
 def test_a_failed_run_says_so_on_stderr_where_stdout_does_not(
-    flag: str, pipeline: Callable[[Any], list[Settings]], capsys: pytest.CaptureFixture[str]
+    flag: str, pipeline: Callable[[Any], list[CompressSettings]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     pipeline(failed())
     assert cli.run([*COMPRESS, flag]) == 1
