@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from pfpcli.errors import InputError
+from pfpcli.settings import NetworkSettings
 
 COLORS = ("auto", "always", "never")
 

@@ -64,7 +64,7 @@ def _value(name: str, value: Any, hint: Any) -> Any:
             return None
         hint = next(kind for kind in _EXPECTED if hint == kind | None)
     refusal = InputError(f"{name}={value!r}: expected {expected}, found {type(value).__name__}", _hint(name))
-    value = _WRITTEN.get(name, lambda same: same)(value)
+    value = _plain(_WRITTEN.get(name, lambda same: same)(value))
     if hint in (Path, Path | InMemoryModel):
         if isinstance(value, InMemoryModel) and hint is not Path:
             return value
@@ -74,7 +74,7 @@ def _value(name: str, value: Any, hint: Any) -> Any:
     if isinstance(value, Iterable) and not isinstance(value, str | Mapping | tuple):
         value = tuple(_plain(each) for each in value)
     try:
-        return msgspec.convert(_plain(value), hint)
+        return msgspec.convert(value, hint)
     except msgspec.ValidationError:
         raise refusal from None
 
