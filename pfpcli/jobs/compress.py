@@ -23,7 +23,7 @@ from pfpcli.jobs.steps.open import find_device, open_prunable, resources
 from pfpcli.jobs.steps.plan import make_plan, plan_in_steps
 from pfpcli.jobs.steps.recover import recover_network
 from pfpcli.jobs.steps.score import Scored, score_channels
-from pfpcli.models.load import LoadedModel
+from pfpcli.models.loaded_model import LoadedModel
 from pfpcli.onnx_io.runtime import ONNX_TOLERANCE
 from pfpcli.planning.plan import Budget, Plan
 from pfpcli.progress import Console

@@ -25,7 +25,8 @@ from pfpcli.jobs.recorded import run_fields
 from pfpcli.jobs.steps.export import ExportedFiles, export_files
 from pfpcli.jobs.steps.judge import evaluate
 from pfpcli.jobs.steps.open import find_device, load_model, open_images, resources, trace_groups
-from pfpcli.models.load import LoadedModel, load
+from pfpcli.models.load import load
+from pfpcli.models.loaded_model import LoadedModel
 from pfpcli.onnx_io.runtime import ONNX_TOLERANCE
 from pfpcli.progress import Console
 from pfpcli.records.folders import FILES, run_folder

@@ -13,7 +13,7 @@ from pfpcli.errors import InputError
 from pfpcli.graph.graph import owner
 from pfpcli.jobs.recorded import model_row
 from pfpcli.jobs.steps.open import load_model, trace_groups, unknown_ops
-from pfpcli.models.load import LoadedModel
+from pfpcli.models.loaded_model import LoadedModel
 from pfpcli.progress import Console
 from pfpcli.records.inspection import GroupSeen, Inspection
 from pfpcli.settings import NetworkSettings

@@ -22,7 +22,7 @@ from pfpcli.graph.graph import Graph, is_constant, is_tensor, owner
 from pfpcli.images.calibration import Division
 from pfpcli.jobs.steps.export import ExportedFiles
 from pfpcli.jobs.steps.open import unknown_ops
-from pfpcli.models.load import LoadedModel
+from pfpcli.models.loaded_model import LoadedModel
 from pfpcli.planning.plan import Plan
 from pfpcli.progress import Console
 from pfpcli.records.parts import Cost, GroupRow, LayerRow, Quality, Verification

@@ -9,7 +9,7 @@ from pfpcli.jobs import warnings
 from pfpcli.jobs.recorded import model_row
 from pfpcli.jobs.steps.open import find_device, open_network, resources
 from pfpcli.jobs.steps.score import Scored, score_channels
-from pfpcli.models.load import LoadedModel
+from pfpcli.models.loaded_model import LoadedModel
 from pfpcli.progress import Console
 from pfpcli.records.ranking import GroupRanked, LayerRanked, Ranking
 from pfpcli.settings import ScoreSettings

@@ -28,9 +28,10 @@ from pfpcli.jobs.steps.cut import check_costs, cut_network, write_plan
 from pfpcli.jobs.steps.export import ExportedFiles, export_files
 from pfpcli.jobs.steps.judge import evaluate
 from pfpcli.jobs.steps.open import find_device, open_network, resources
-from pfpcli.models.load import LoadedModel
+from pfpcli.models.loaded_model import LoadedModel
 from pfpcli.onnx_io.runtime import ONNX_TOLERANCE
-from pfpcli.planning.plan import Plan, without
+from pfpcli.planning.plan import Plan
+from pfpcli.planning.planner import without
 from pfpcli.progress import Console
 from pfpcli.records.folders import FILES, run_folder
 from pfpcli.records.parts import Filling, Quality, SparseLayer, Verification
@@ -38,9 +39,10 @@ from pfpcli.records.runs import SparseRun
 from pfpcli.scoring.criteria import WEIGHT_CRITERIA
 from pfpcli.scoring.scores import set_size
 from pfpcli.settings import SparsifySettings
-from pfpcli.sparsity import sparse
-from pfpcli.sparsity.sparse import Chosen, Seen
+from pfpcli.sparsity.choose import Chosen, choose
+from pfpcli.sparsity.weight_scores import WeightScores, score_weights
 from pfpcli.sparsity.weights import Amount, Weights, amount_of, nonzeros, weights_of
+from pfpcli.sparsity.zeroing import dead_channels, dead_units, layer_errors, zero_weights
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Scored:
     readers: list[Reader]
     weights: list[Weights]
     amount: Amount
-    seen: Seen
+    seen: WeightScores
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ def sparsify(settings: SparsifySettings, console: Console) -> Finished[SparseRun
         tolerances = {"cut_vs_masked": TOLERANCE, "onnx_vs_torch": ONNX_TOLERANCE}
         verification = Verification(difference, exported.onnx_vs_torch, exported.model_pt, tolerances)
         outcome = Outcome(
-            settings, device, model, groups, scored, chosen, sparse.channels(groups, dead), planned, made, errors,
+            settings, device, model, groups, scored, chosen, dead_channels(groups, dead), planned, made, errors,
             quality, verification, exported, deflated,
         )  # fmt: skip
         warnings.warn(console, _warnings(outcome))
@@ -135,7 +137,7 @@ def _score_weights(
             device,
             progress=lambda done: step.progress(done, total, "images"),
         )
-        seen = sparse.look(task, weights, WEIGHT_CRITERIA[settings.criterion])
+        seen = score_weights(task, weights, WEIGHT_CRITERIA[settings.criterion])
         step.summary = f"{seen.samples} images · criterion {settings.criterion} · {len(weights)} tensors of weights"
     return Scored(division, found, weights, amount, seen)
 
@@ -144,7 +146,7 @@ def _choose_weights(scored: Scored, settings: SparsifySettings, console: Console
     """Choose the weights that are kept."""
     with console.step("choose") as step:
         criterion, amount = WEIGHT_CRITERIA[settings.criterion], scored.amount
-        chosen = sparse.choose(scored.weights, scored.seen, criterion, amount.budget, settings.delta, settings.seed)
+        chosen = choose(scored.weights, scored.seen, criterion, amount.budget, settings.delta, settings.seed)
         kept = sum(int((each.tensor * one.factor != 0).sum()) for each, one in zip(scored.weights, chosen, strict=True))
         step.summary = f"{amount.present - amount.fixed:,} → {kept:,} weights"
     return chosen
@@ -156,9 +158,9 @@ def _zero_weights(
     """The whole network with zeros in place, and bool[labels], its dead units."""
     with console.step("zero") as step:
         made = cut(groups.labelled, groups.alive(np.zeros(0, np.int64)))
-        sparse.thin(made.graph, made.slicing, scored.weights, chosen)
-        dead = sparse.dead_units(groups, scored.readers, made.graph)
-        step.summary = f"{sparse.channels(groups, dead)} channels that nothing reads any more"
+        zero_weights(made.graph, made.slicing, scored.weights, chosen)
+        dead = dead_units(groups, scored.readers, made.graph)
+        step.summary = f"{dead_channels(groups, dead)} channels that nothing reads any more"
     return made, dead
 
 
@@ -168,7 +170,7 @@ def _cut_dead(
     """Cut the dead channels; returns the cut network and its difference to the one with all channels."""
     made = cut_network(planned, console)
     with console.step("verify") as step:
-        sparse.thin(made.graph, made.slicing, scored.weights, chosen)
+        zero_weights(made.graph, made.slicing, scored.weights, chosen)
         difference = cut_vs_sparse(zeroed, made.graph, scored.division.samples(made.graph.batch))
         check_costs(planned, made.graph)
         step.summary = f"cut ≡ masked (max {difference:.0e}) · predicted = counted"
@@ -188,7 +190,7 @@ def _measure_errors(
             device,
             progress=lambda done: step.progress(done, total, "images"),
         )
-        found = sparse.errors(task, scored.weights, chosen)
+        found = layer_errors(task, scored.weights, chosen)
         step.summary = f"{total} {division.source} · largest of a layer {max(found):.3g}"
     return found
 
@@ -228,7 +230,12 @@ def _record(outcome: Outcome, console: Console) -> SparseRun:
         achieved={"keep": round(filled / amount.total, 6)},
         before=Filling(before.params, amount.present, before.macs, sizes[0], deflated[0]),
         after=Filling(after.params, filled, after.macs, sizes[1], deflated[1]),
-        scoring={"criterion": settings.criterion, "delta": settings.delta, "samples": scored.seen.samples},
+        scoring={
+            "criterion": settings.criterion,
+            "form": WEIGHT_CRITERIA[settings.criterion].form,
+            "delta": settings.delta,
+            "samples": scored.seen.samples,
+        },
         dead={"channels": outcome.dead, "cut": cut_channels},
         layers=rows,
     )

@@ -13,14 +13,14 @@ from pfpcli.exporting.latency import Latency
 from pfpcli.graph.graph import Graph
 from pfpcli.images.calibration import Division
 from pfpcli.jobs.steps.export import ExportedFiles
-from pfpcli.models.load import LoadedModel
+from pfpcli.models.loaded_model import LoadedModel
 from pfpcli.onnx_io.network import OnnxNetwork
 from pfpcli.onnx_io.untouched import Untouched
 from pfpcli.planning.plan import Plan
 from pfpcli.progress import Console
 from pfpcli.records.parts import Quality
 from pfpcli.scoring.scores import set_size
-from pfpcli.sparsity.sparse import Chosen
+from pfpcli.sparsity.choose import Chosen
 from pfpcli.sparsity.weights import Weights
 
 #: A loss of accuracy or agreement that is worth a warning.

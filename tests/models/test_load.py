@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from pfpcli.errors import InputError, TraceError
-from pfpcli.models.load import LOADERS, _open, load
+from pfpcli.models.artefact import open_artefact
+from pfpcli.models.load import LOADERS, load
 from pfpcli.models.torchscript import script_to_fx
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
@@ -220,7 +221,7 @@ def test_every_loader_recognises_its_own_files_and_no_others(tmp_path: Path) -> 
     assert set(files) == {loader.name for loader in LOADERS}
     for name, paths in files.items():
         for path in paths:
-            assert [loader.name for loader in LOADERS if loader.sniff(_open(path))] == [name]
+            assert [loader.name for loader in LOADERS if loader.recognises(open_artefact(path))] == [name]
 
 
 def test_the_hash_is_of_the_files_bytes(tmp_path: Path) -> None:

@@ -27,7 +27,8 @@ from pfpcli.graph.trace import trace
 from pfpcli.jobs.inspect import inspect
 from pfpcli.jobs.steps import open as open_step
 from pfpcli.jobs.steps.open import trace_groups
-from pfpcli.models.load import LoadedModel, load
+from pfpcli.models.load import load
+from pfpcli.models.loaded_model import LoadedModel
 from pfpcli.onnx_io import write as onnx_write
 from pfpcli.onnx_io.network import OnnxNetwork, read_onnx
 from pfpcli.onnx_io.runtime import run_onnx, session

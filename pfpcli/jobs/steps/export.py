@@ -15,7 +15,7 @@ from pfpcli.exporting.latency import Latency, latency
 from pfpcli.exporting.rebuild import rebuild
 from pfpcli.graph.graph import Graph
 from pfpcli.images.calibration import Division
-from pfpcli.models.load import LoadedModel
+from pfpcli.models.loaded_model import LoadedModel
 from pfpcli.onnx_io import write
 from pfpcli.onnx_io.network import OnnxNetwork
 from pfpcli.progress import Console

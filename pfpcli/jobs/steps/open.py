@@ -18,7 +18,8 @@ from pfpcli.errors import CheckFailed, InputError, TraceError
 from pfpcli.graph.graph import Graph
 from pfpcli.graph.trace import from_program, trace
 from pfpcli.images.calibration import Calibration, open_calibration
-from pfpcli.models.load import LoadedModel, from_module, load
+from pfpcli.models.load import from_module, load
+from pfpcli.models.loaded_model import LoadedModel
 from pfpcli.models.torchscript import script_to_fx
 from pfpcli.onnx_io.network import OnnxNetwork
 from pfpcli.onnx_io.runtime import ONNX_TOLERANCE, onnx_vs_torch

@@ -118,4 +118,4 @@ def _add(table: dict[str, Any], names: tuple[str, ...], entry: Any) -> None:
     for name in names:
         if name in table:
             raise ValueError(f"{name} is registered already")
-        table[name] = entry
+    table.update(dict.fromkeys(names, entry))
