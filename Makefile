@@ -2,9 +2,11 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+# a worker of its own for every group of tests: those of one network share its trace
+PYTEST := $(BIN)/python -m pytest -n auto --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format types samples bench bench-accuracy zoo check clean
+.PHONY: help setup demo test test-all lint format types samples bench bench-accuracy zoo check clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -23,12 +25,16 @@ demo: setup  ## prune the sample network to 40 % of its parameters and show the 
 	$(BIN)/pfp compress samples/model.pt --calib samples/images --keep 0.4
 	$(BIN)/pfp report
 
-test: setup  ## run the tests, as many at a time as cores
-	$(BIN)/python -m pytest -n auto --dist worksteal
+test: setup  ## run the tests but for the slow ones, as many at a time as cores
+	$(PYTEST)
 
-lint: setup  ## check style and formatting
+test-all: setup  ## run all tests, the slow ones too
+	$(PYTEST) -m ""
+
+lint: setup  ## check style, formatting and which package imports which (from Python 3.11 on)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	test ! -x $(BIN)/lint-imports || $(BIN)/lint-imports --no-logo
 
 format: setup  ## apply the formatting and the safe fixes
 	$(BIN)/ruff check --fix
@@ -50,8 +56,8 @@ bench-accuracy: setup  ## accuracy beside that of other tools (hours; continues 
 zoo: setup  ## networks of torchvision and timm through the engine (hours; continues where it stopped)
 	$(BIN)/python benchmarks/zoo.py
 
-check: lint types test  ## everything that must pass before a push
+check: lint types test-all  ## everything that must pass before a push
 
 clean:  ## remove the environment, the caches and the run folders
-	rm -rf $(VENV) build dist *.egg-info pfp-runs .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist *.egg-info pfp-runs .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -6,6 +6,8 @@ import importlib
 import importlib.util
 import os
 import tempfile
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +106,16 @@ settings.load_profile("few")
 def _seed() -> None:
     """No test depends on the tests before it; networks are drawn with seed 0."""
     torch.manual_seed(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _exporter_builds_its_table_once() -> Iterator[None]:
+    """Torch's ONNX exporter builds its table of ops anew for every file: a third of the time of a tiny network."""
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(cache(ONNXRegistry.from_torchlib)))
+        yield
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
