@@ -26,7 +26,7 @@ def errors(page: Page, run: Run) -> None:
         return
     page.space()
     when = " as they were cut, before recovery" if run.recovery else ""
-    page.paragraph("", f"errors of layers{when}, relative to what their sums are made of")
+    page.paragraph("", f"errors of layers{when}, relative to the sum of the sizes of their terms")
     rows = [("layer", "read", "Σ s", "m", "ε", "at most", "measured")]
     rows += [
         (
@@ -95,8 +95,8 @@ def verdict(found: Certified) -> str:
     if above:
         return f"FAILED  {len(above)} of {said} bounds do not hold on these images: {', '.join(above)}"
     if not said:
-        return f"PASS  none of {len(found.layers)} layers has a bound that says anything"
-    return f"PASS  all {said} bounds that say anything hold ({len(found.layers) - said} are vacuous or not there)"
+        return f"PASS  none of {len(found.layers)} layers has a bound below 1"
+    return f"PASS  all {said} bounds below 1 hold ({len(found.layers) - said} layers have none)"
 
 
 def _bound(value: float | None) -> str:

@@ -38,8 +38,9 @@ def render(found: Inspection, *, width: int = 80, everything: bool = False, unic
     costs = f"{numbers.count(found.params)} parameters, {numbers.count(found.macs)} MACs"
     page.paragraph("", f"{found.model['name']}: {costs}, input {size}{free}", indent=0)
     if found.stops:
-        values = "the sizes of what comes after depend on values, and it stays"
-        why = "they and what comes after stay as they are" if found.model["kind"] == "onnx" else values
+        values = "the sizes of later values depend on the input, and the steps that compute them stay as they are"
+        nodes = "these nodes and all later nodes stay as they are"
+        why = nodes if found.model["kind"] == "onnx" else values
         page.paragraph("", f"followed up to {', '.join(found.stops)}: {why}", indent=0)
     _groups(page, found.groups, everything)
     _ops(page, found, everything)

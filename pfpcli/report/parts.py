@@ -142,9 +142,14 @@ def _pairs(values: dict[str, object]) -> str:
 
 
 def files(page: Page, run: Record, folder: str) -> None:
-    """Write the run folder and its files."""
-    names = dict.fromkeys([name for name in run.artifacts.values() if name] + [FILES["run"]])
-    page.paragraph(f"{folder}/  " if folder else "files: ", "  ".join(names))
+    """Write the run folder and its files: in one line, or the files below the folder."""
+    names = "  ".join(dict.fromkeys([name for name in run.artifacts.values() if name] + [FILES["run"]]))
+    lead = f"{folder}/  " if folder else "files: "
+    if len(lead) + len(names) + 2 <= page.width:
+        page.paragraph(lead, names)
+    else:
+        page.paragraph("", lead)
+        page.paragraph("", names, indent=4)
 
 
 def more(page: Page, *hidden: str) -> None:

@@ -64,7 +64,7 @@ PASS  model.pt: 54.6 % of the parameters (asked 54.6 %), all checks hold
   conv1           conv2d   3 →  3  16 → 16     432 →    432   0.0 %
   linear          linear  64 → 64  10 → 10     650 →    650   0.0 %
 
-  errors of layers, relative to what their sums are made of
+  errors of layers, relative to the sum of the sizes of their terms
   layer              read   Σ s       m        ε  at most  measured
   layer1.0.conv2  16 → 10  9.31  4.20 k  vacuous  vacuous     0.352
   layer1.1.conv2   16 → 9  8.05  3.92 k  vacuous    0.743     0.215
@@ -272,6 +272,12 @@ def test_the_layers_are_those_that_saved_most_of_what_the_budget_measures() -> N
     everything = render(run(**costs, requested={"keep": 0.2, "of": "macs"}), everything=True)
     headings = [line.split() for line in everything.splitlines() if line.startswith("  layer ")]
     assert [heading[4] for heading in headings[:2]] == ["MACs", "params"]
+
+
+def test_the_files_stand_below_a_folder_with_a_long_name() -> None:
+    folder = "somewhere/below/the/home/of/a/user/pfp-runs/model-keep0.55"
+    lines = render(run(), folder=folder).splitlines()
+    assert lines[-3:-1] == [f"  {folder}/", "    model.onnx  model.pt2  model.pt  plan.json  run.json"]
 
 
 def test_a_missing_module_is_explained() -> None:
