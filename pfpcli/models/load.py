@@ -115,7 +115,7 @@ def _state_sha256(module: nn.Module) -> str:
         if isinstance(value, Tensor):
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
             flat = value.detach().cpu().clone(memory_format=torch.contiguous_format).reshape(-1)
-            digest.update(flat.view(torch.uint8).numpy())
+            digest.update(flat.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

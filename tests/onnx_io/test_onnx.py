@@ -31,6 +31,7 @@ from pfpcli.models.load import load
 from pfpcli.models.loaded_model import LoadedModel
 from pfpcli.onnx_io import write as onnx_write
 from pfpcli.onnx_io.network import OnnxNetwork, read_onnx
+from pfpcli.onnx_io.rewrite import CannotRewrite
 from pfpcli.onnx_io.runtime import run_onnx, session
 from pfpcli.progress import Console
 from pfpcli.settings import NetworkSettings
@@ -580,7 +581,7 @@ def test_sizes_that_are_read_behind_it_cannot_change(tmp_path: Path) -> None:
     source = load(path)
     groups = groups_of(path, source)
     smaller = cut(groups.labelled, groups.alive(random_drop(groups, 0))).graph
-    with pytest.raises(onnx_write.CannotRewrite, match="reads sizes"):
+    with pytest.raises(CannotRewrite, match="reads sizes"):
         written(source, groups, smaller, tmp_path)
 
 
@@ -625,12 +626,12 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "unknown op": (
         lambda path: save([NODE("NonZero", ["x"], ["z"]), NODE("Cast", ["z"], ["y"], to=1)], path),
         "pfp does not read these ops of ONNX: NonZero ×1",
-        "checkpoint it was exported from",
+        "checkpoint that the file was exported from",
     ),
     "op of somebody else": (
         lambda path: save([NODE("Fused", ["x"], ["y"], domain="com.example")], path, opsets={"": 17, "com.example": 1}),
         "com.example.Fused ×1",
-        "checkpoint it was exported from",
+        "checkpoint that the file was exported from",
     ),
     "quantised": (
         lambda path: save(
@@ -764,7 +765,7 @@ def test_a_file_that_ends_in_what_is_not_read_is_cut_and_the_run_says_so(sample:
 def test_inspect_says_up_to_where_a_file_is_followed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = followed_by(picking, tmp_path / "net.onnx")
     assert cli.run(["inspect", str(path)]) == 0
-    assert "followed up to NonZero: they and what comes after stay" in " ".join(capsys.readouterr().out.split())
+    assert "followed up to NonZero: these nodes and all later nodes stay" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_graph_that_cannot_be_written_into_is_exported_and_the_run_says_what_is_lost(
@@ -777,7 +778,7 @@ def test_a_graph_that_cannot_be_written_into_is_exported_and_the_run_says_what_i
     onnx.save(model, tmp_path / "net.onnx")
 
     def cannot(*_: object) -> onnx.ModelProto:
-        raise onnx_write.CannotRewrite("Reshape 7")
+        raise CannotRewrite("Reshape 7")
 
     monkeypatch.setattr(onnx_write, "rewrite", cannot)
     run = pfpcli.compress(

@@ -18,6 +18,7 @@ from pfpcli.images.calibration import Division
 from pfpcli.models.loaded_model import LoadedModel
 from pfpcli.onnx_io import write
 from pfpcli.onnx_io.network import OnnxNetwork
+from pfpcli.onnx_io.rewrite import CannotRewrite
 from pfpcli.progress import Console
 from pfpcli.records.folders import FILES
 
@@ -82,7 +83,7 @@ def export_files(
                 is_whole = write.runs(network, original, samples)
                 of = network.whole if is_whole else network.as_read
                 timed = of(original), of(onnx_file)
-            except write.CannotRewrite as error:
+            except CannotRewrite as error:
                 exported, is_whole = write.lost_by_export(network, str(error)), not network.untouched.nodes
                 timed = network.as_read(original), onnx_file
         else:
