@@ -1,0 +1,53 @@
+"""Settings that a later command takes from the run it works on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pfpcli.errors import InputError
+from pfpcli.records.reused_settings import network_of, reused_settings
+from runs import run
+
+
+def finished(folder: Path, **settings: object) -> Path:
+    """Write a run with these settings."""
+    folder.mkdir()
+    made = run()
+    made.settings |= settings
+    (folder / "run.json").write_text(made.json(), encoding="utf-8")
+    return folder
+
+
+def test_settings_of_the_run_are_reused_unless_a_flag_gives_them(tmp_path: Path) -> None:
+    folder = finished(tmp_path / "run", preprocess="unit", mean=[0.5, 0.5, 0.5], resize=40)
+    found = reused_settings({"run": folder, "preprocess": None, "resize": 64})
+    assert found["preprocess"] == "unit"
+    assert found["mean"] == (0.5, 0.5, 0.5)
+    assert "resize" not in found
+
+
+def test_a_preprocessing_that_is_a_file_has_to_be_named(tmp_path: Path) -> None:
+    folder = finished(tmp_path / "run", preprocess="mine.toml")
+    with pytest.raises(InputError, match=r"its images went through mine\.toml") as refused:
+        reused_settings({"run": folder})
+    assert refused.value.hint == "name it: `--preprocess mine.toml`"
+    assert "preprocess" not in reused_settings({"run": folder, "preprocess": "other.toml"})
+
+
+@pytest.mark.parametrize("named", [".", "model.onnx"])
+def test_the_network_of_a_run_lies_in_its_folder(named: str, tmp_path: Path) -> None:
+    folder = finished(tmp_path / "run")
+    (folder / "model.onnx").touch()
+    expected = {"run": folder, "model": folder / "model.pt2", "input_size": (3, 32, 32)}
+    assert network_of(folder / named) == expected
+
+
+def test_the_network_of_an_onnx_file_is_that_file(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    made = run()
+    made.model["kind"] = "onnx"
+    (folder / "run.json").write_text(made.json(), encoding="utf-8")
+    assert network_of(folder)["model"] == folder / "model.onnx"
