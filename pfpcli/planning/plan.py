@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 
 from pfpcli.channels.cost import Costs, Predictor
 from pfpcli.channels.groups import Groups
-from pfpcli.errors import CheckFailed
+from pfpcli.graph.invariant import InvariantError
 from pfpcli.planning.select import Draws
 
 #: A budget is met if the keep ratio is within this fraction of what was asked for.
 TOLERANCE = 0.005
-_BUG = "this is a bug in pfp: please report it with the model's architecture"
 
 
 @dataclass(frozen=True)
@@ -97,13 +96,11 @@ class Plan:
             predictor: of the same groups; None builds one.
 
         Raises:
-            CheckFailed: a rule does not hold, which is a bug. The message names the group.
+            InvariantError: a rule does not hold; the message names the group, what was found and what was expected.
         """
         problem = next(_problems(self, Predictor(self.groups) if predictor is None else predictor), None)
         if problem is not None:
-            raise CheckFailed(
-                f"plan: {problem}", "this is a bug in pfp: please report it with the model's architecture"
-            )
+            raise InvariantError(problem)
 
 
 def everything(groups: Groups, predictor: Predictor, budget: Budget) -> Plan:

@@ -55,7 +55,6 @@ def plan(
     Raises:
         UnsupportedError: no group can lose units.
         BudgetError: the smallest valid network costs more than the budget.
-        CheckFailed: the plan does not fit its groups (`Plan.check`), which is a bug.
     """
     predictor = Predictor(groups)
     choices = find_choices(groups, scores, predictor, budget)

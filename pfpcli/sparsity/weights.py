@@ -1,8 +1,8 @@
-"""Weights: the numbers of a network that may become zero, and how many of them may stay.
+"""Weights: the tensors whose weights can become zero, and how many weights a budget keeps.
 
-Every layer with weights that reads channels takes part; whatever else a network has, biases, norms, depthwise
-convolutions and frozen layers, stays as it is and counts as it is. So does a tensor that something else works with too,
-such as an embedding that is the last layer as well.
+These are the weights of every layer that reads channels. All other parameters (biases, norms, depthwise convolutions,
+frozen layers) stay as they are and count in the budget. So does a tensor that another op reads too, such as an
+embedding whose weights are also those of the last layer.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class Weights:
     """A tensor of weights and the layers that read with it.
 
     Attributes:
-        node: what stands for it in the graph.
-        tensor: float[...], as it was.
-        readers: the layers; a layer may take a view of it.
+        node: its node in the graph.
+        tensor: float[...], the original weights.
+        readers: the layers; a layer may read with a view of the tensor.
     """
 
     node: Node
@@ -38,7 +38,7 @@ class Weights:
 
     @property
     def name(self) -> str:
-        """Dotted name of the layer it belongs to."""
+        """Dotted name of the layer that owns the tensor."""
         return owner(self.node)
 
     @property
@@ -48,25 +48,25 @@ class Weights:
 
     @property
     def used(self) -> Tensor:
-        """bool, in the shape of the tensor: what some layer reads with."""
+        """The weights that some layer reads with: bool, in the shape of the tensor."""
         return torch.stack([self.back(r, self.there(r, torch.ones_like(self.tensor))) for r in self.readers]).any(0)
 
     def there(self, reader: Reader, values: Tensor) -> Tensor:
-        """Weights as the matrix of a reader: float[G, O, J, R]; values in the shape of the tensor."""
+        """Return weights as the matrix of a layer, float[G, O, J, R]; values: in the shape of the tensor."""
         return reader.matrix(view_of(reader.weight, values))
 
     def spread(self, reader: Reader, values: Tensor) -> Tensor:
-        """Numbers that belong to weights (no weights themselves) at the places of a reader's matrix."""
+        """Return numbers that belong to weights (scores, factors) at the places of a layer's matrix."""
         return self.there(reader, values) / self.there(reader, torch.ones_like(values))
 
     def back(self, reader: Reader, values: Tensor) -> Tensor:
-        """Numbers at the places of a reader's matrix, brought to those of the tensor; 0 where the reader takes none."""
+        """Return numbers at the places of a layer's matrix in the tensor's shape; 0 where the layer reads nothing."""
         at = self.tensor.to(values.device)
         return rules.into_weight(values, lambda w: self.there(reader, w), at).nan_to_num(0)
 
 
 def view_of(node: Node, base: Tensor) -> Tensor:
-    """The view of a parameter that a constant node stands for, taken of another tensor of its shape."""
+    """Return the view that a constant node takes of its parameter, taken of another tensor of the same shape."""
     if node.op == "get_attr":
         return base
     args, kwargs = map_arg((node.args, node.kwargs), lambda n: view_of(n, base))
@@ -75,22 +75,22 @@ def view_of(node: Node, base: Tensor) -> Tensor:
 
 
 def parameter(node: Node) -> Node:
-    """The tensor that a constant node is a view of; views have one source."""
+    """Return the node of the parameter that a constant node is a view of; a view has one source."""
     while node.op != "get_attr":
         node = node.all_input_nodes[0]
     return node
 
 
 def weights_of(groups: Groups, readers: Sequence[Reader], freeze: Sequence[str]) -> list[Weights]:
-    """The tensors whose numbers may go, in the order in which they are read.
+    """Return the tensors whose weights can become zero, in the order in which layers read with them.
 
     Args:
-        groups: the graph's units.
+        groups: the groups of the network.
         readers: the layers that read channels.
         freeze: dotted-name globs; the tensors of layers that match are left out.
 
     Raises:
-        UnsupportedError: there are none.
+        UnsupportedError: there are no such tensors.
     """
     graph = groups.labelled.graph
     frozen = {name for pattern in freeze for name in matching(groups.labelled, pattern)}
@@ -116,19 +116,19 @@ def weights_of(groups: Groups, readers: Sequence[Reader], freeze: Sequence[str])
 
 
 def _only_read(node: Node, layers: set[Node]) -> bool:
-    """Whether nothing but these layers works with a tensor or its views; what else does has no score."""
+    """Whether only these layers read a tensor or its views; weights that other ops read have no score."""
     return all(user in layers or (is_constant(user) and _only_read(user, layers)) for user in node.users)
 
 
 @dataclass(frozen=True)
 class Amount:
-    """How many numbers a network has, and how many may stay.
+    """How many parameters a network has, and how many of them a budget keeps.
 
     Attributes:
-        total: parameters.
+        total: all parameters.
         present: parameters that are not zero.
-        fixed: those of them that stay in any case.
-        wanted: parameters that are to be left.
+        fixed: parameters that are not zero and always stay.
+        wanted: parameters that are nonzero after the weights are chosen.
     """
 
     total: int
@@ -138,20 +138,20 @@ class Amount:
 
     @property
     def budget(self) -> int:
-        """Weights that may stay."""
+        """The number of weights that stay."""
         return self.wanted - self.fixed
 
 
 def amount_of(graph: Graph, found: Sequence[Weights], keep: float) -> Amount:
-    """What a budget comes to.
+    """Return how many parameters a budget keeps.
 
     Args:
         graph: the network.
-        found: the weights that may go.
-        keep: fraction of the parameters that stays nonzero.
+        found: the tensors whose weights can become zero.
+        keep: the fraction of the parameters that is nonzero in the end.
 
     Raises:
-        BudgetError: what stays in any case is more.
+        BudgetError: more parameters always stay.
     """
     parameters = stored(graph)
     total, present = sum(p.numel() for p in parameters), nonzeros(graph)
@@ -160,7 +160,7 @@ def amount_of(graph: Graph, found: Sequence[Weights], keep: float) -> Amount:
     if wanted <= fixed:
         least = math.ceil(1000 * (fixed + 1) / total) / 1000
         raise BudgetError(
-            f"--keep {keep:g}: not reachable; {fixed:,} of the {total:,} parameters are no weights that may go "
+            f"--keep {keep:g}: not reachable; {fixed:,} of the {total:,} parameters always stay "
             "(biases, norms, frozen layers)",
             f"use `--keep {least:.3f}` or more",
         )
@@ -168,11 +168,11 @@ def amount_of(graph: Graph, found: Sequence[Weights], keep: float) -> Amount:
 
 
 def stored(graph: Graph) -> list[Tensor]:
-    """The parameters of a network, each once."""
+    """Return the parameters of a network, each once."""
     found = (graph.tensor(n) for n in graph.nodes if n.op == "get_attr" and is_tensor(n))
     return list({id(t): t.detach() for t in found if isinstance(t, nn.Parameter)}.values())
 
 
 def nonzeros(graph: Graph) -> int:
-    """How many of a network's parameters are not zero."""
+    """Return how many parameters of a network are not zero."""
     return sum(int((p != 0).sum()) for p in stored(graph))

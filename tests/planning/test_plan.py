@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -14,9 +16,11 @@ from pfpcli.channels.groups import Groups, group
 from pfpcli.channels.labelling import label
 from pfpcli.channels.reading_layers import readers
 from pfpcli.errors import BudgetError, UnsupportedError
+from pfpcli.graph.invariant import InvariantError
 from pfpcli.graph.trace import trace
-from pfpcli.planning.plan import Budget, Plan
+from pfpcli.planning.plan import Budget, Plan, everything
 from pfpcli.planning.planner import plan
+from pfpcli.planning.select import SELECTIONS
 from pfpcli.scoring.scores import Scores
 from tasks import scores as score
 from traced import grouped
@@ -169,3 +173,81 @@ def test_a_unit_that_is_read_as_a_flattened_map_has_one_share() -> None:
     terms = torch.stack([weight.clamp(min=0), (-weight).clamp(min=0)])[:, None] * read.flatten(2)[None, :, None]
     shares = terms.sum(-1) / terms.sum((-1, -2)).unsqueeze(-1)
     np.testing.assert_allclose(scores.of(first), shares.nan_to_num().amax((0, 1, 2)).numpy(), rtol=2e-5)
+
+
+# --- the check of a plan ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [name for name, net in ZOO.items() if len(net.inputs) == 1])
+def test_every_plan_fits_its_groups(name: str) -> None:
+    groups, scores = scored(name)
+    for select in SELECTIONS:
+        with contextlib.suppress(BudgetError, UnsupportedError):
+            plan(groups, scores, Budget(0.6), allocate=allocator(scores), select=select).check()
+    everything(groups, Predictor(groups), Budget()).check()
+
+
+def changed(made: Plan, **arrays: tuple[object, object]) -> Plan:
+    """The plan with some entries of its arrays changed: (indices, values) of each."""
+    copies = {name: getattr(made, name).copy() for name in arrays}
+    for name, (at, value) in arrays.items():
+        copies[name][at] = value
+    return replace(made, **copies)
+
+
+def broken_plans() -> dict[str, tuple[Plan, str]]:
+    """A plan for each rule that a plan can break, and the message."""
+    made, (groups, _) = make("wide", 0.4), scored("wide")
+    first, (frozen,) = groups.prunable[0], [group for group in groups.groups if group.frozen][-1:]
+    kept = made.kept[groups.groups.index(first)]
+    unit = next(unit for unit in first.units if made.alive[unit])
+    whole = groups.root == unit
+    label = np.flatnonzero(whole & (np.arange(len(whole)) != unit))[0]
+    more = tuple(count + (group is first) for count, group in zip(made.kept, groups.groups, strict=True))
+    fewer = tuple(count - (group is frozen) for count, group in zip(made.kept, groups.groups, strict=True))
+    all_of_first = np.isin(groups.root, first.units)
+    none = tuple(0 if group is first else count for count, group in zip(made.kept, groups.groups, strict=True))
+    attention, _ = scored("attention")
+    head, owned = next(iter(attention.owned.items()))
+    headless = everything(attention, Predictor(attention), Budget())
+    named = f"group {first.name}"
+    return {
+        "label 0": (
+            changed(made, alive=(0, False)),
+            "label 0 stands for channels that cannot be dropped: found dropped",
+        ),
+        "labels of a unit": (changed(made, alive=(label, False)), f"{named}: alive of label {label}: found False"),
+        "scales of a unit": (changed(made, scale=(label, 2.0)), f"{named}: scale of label {label}: found 2.0"),
+        "units of a head": (
+            changed(headless, alive=(attention.root == head, False)),
+            f"head {head}: found {len(owned)} kept units, expected 0",
+        ),
+        "kept positions": (
+            replace(made, kept=more),
+            f"{named}: found {kept} kept units in a part, expected {kept + 1}",
+        ),
+        "frozen group": (
+            replace(made, kept=fewer),
+            f"group {frozen.name} is frozen: found {frozen.positions - 1} kept positions, expected {frozen.positions}",
+        ),
+        "scale": (changed(made, scale=(whole, 2.0)), f"{named} was not sampled: found scale 2.0, expected 1"),
+        "tensor": (
+            replace(changed(made, alive=(all_of_first, False)), kept=none),
+            f"{named}: found no kept channel in a dimension of a tensor, expected 1",
+        ),
+        "costs before": (replace(made, before=made.after), r"costs before: found Costs\(params="),
+        "costs after": (replace(made, after=made.before), r"costs after: found Costs\(params="),
+    }
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "label 0", "labels of a unit", "scales of a unit", "units of a head", "kept positions", "frozen group", "scale",
+        "tensor", "costs before", "costs after",
+    ],
+)  # fmt: skip
+def test_a_plan_that_breaks_a_rule_is_refused(rule: str) -> None:
+    made, message = broken_plans()[rule]
+    with pytest.raises(InvariantError, match=message):
+        made.check()

@@ -21,7 +21,9 @@ from pfpcli.cutting.certificate import measured_error
 from pfpcli.graph.graph import Graph, owner
 from pfpcli.graph.trace import trace
 from pfpcli.scoring import pfp
-from pfpcli.sparsity import sipp
+from pfpcli.sparsity import rows, sipp
+from pfpcli.sparsity.choose import keep_largest, rankable
+from pfpcli.sparsity.row_counts import allocate, optimal_counts
 from zoo import Calls
 
 shared = pytest.mark.skipif(not ORACLE.is_dir(), reason="the shared folder is not here")
@@ -56,14 +58,14 @@ def reference(columns: Columns, patches: str) -> Tensor:
 def most_sensitive(columns: Columns, budget: int, patches: str = "max") -> tuple[Tensor, Tensor]:
     """(sensitivities, which weights stay)."""
     s = sipp.weight_sensitivity(columns, patches)
-    (kept,) = sipp.keep_largest([sipp.rankable(s, columns.weight)], budget)
+    (kept,) = keep_largest([rankable(s, columns.weight)], budget)
     return s, kept
 
 
-def rows_of(columns: Columns) -> tuple[Tensor, sipp.Rows]:
+def rows_of(columns: Columns) -> tuple[Tensor, rows.Rows]:
     s = sipp.weight_sensitivity(columns, "max")
     kernel, patches = columns.x.shape[3:]
-    return s, sipp.rows(columns.weight, s, pfp.log_term(patches, kernel))
+    return s, rows.rows_of(columns.weight, s, pfp.log_term(patches, kernel))
 
 
 # Sensitivities ---------------------------------------------------------------------------------------------------
@@ -151,16 +153,16 @@ def test_blocks_give_what_the_definition_gives(
 
 def test_the_largest_of_all_layers_stay_and_the_first_of_equal_ones() -> None:
     scores = [torch.tensor([[0.3, 0.5], [0.1, 0.5]]), torch.tensor([0.5, 0.9, 0.0])]
-    kept = sipp.keep_largest(scores, 3)
+    kept = keep_largest(scores, 3)
     assert [each.tolist() for each in kept] == [[[False, True], [False, True]], [False, True, False]]
     for budget in range(9):
-        assert sum(int(each.sum()) for each in sipp.keep_largest(scores, budget)) == min(budget, 7)
+        assert sum(int(each.sum()) for each in keep_largest(scores, budget)) == min(budget, 7)
 
 
 def test_no_budget_goes_to_weights_that_are_zero_already() -> None:
     weight = torch.tensor([0.0, -3, 0, 1, 2])
-    assert sipp.keep_largest([sipp.magnitude(weight)], 2)[0].tolist() == [False, True, False, False, True]
-    assert sipp.keep_largest([sipp.rankable(torch.zeros(5), weight)], 5)[0].tolist() == [False, True, False, True, True]
+    assert keep_largest([rankable(weight.abs(), weight)], 2)[0].tolist() == [False, True, False, False, True]
+    assert keep_largest([rankable(torch.zeros(5), weight)], 5)[0].tolist() == [False, True, False, True, True]
 
 
 # Errors and budgets ----------------------------------------------------------------------------------------------
@@ -190,7 +192,7 @@ def test_the_rows_of_a_layer() -> None:
     assert found.total.tolist() == [[[1, 1]], [[0, 1]]]
     assert found.present.tolist() == found.live.tolist() == [[[2, 1]], [[0, 2]]]
     assert found.alpha[0, 0, 0] == pfp.log_term(1, 1)
-    dead = sipp.rows(WEIGHT[None, :, :, None], torch.zeros_like(s), 1.0)
+    dead = rows.rows_of(WEIGHT[None, :, :, None], torch.zeros_like(s), 1.0)
     assert dead.present.sum() == 5
     assert dead.live.sum() == 0
 
@@ -198,10 +200,10 @@ def test_the_rows_of_a_layer() -> None:
 def test_the_error_of_drawing_falls_and_has_the_inverse_of_methods_2() -> None:
     count = np.array([1.0, 2, 5, 20, 1e3, 1e6])
     alpha = np.full(6, 500.0)
-    error = sipp.error_drawn(alpha, count)
+    error = rows.error_drawn(alpha, count)
     assert (np.diff(error) < 0).all()
     np.testing.assert_allclose(alpha * (3 + 2 * error) / (6 * error**2), count)
-    assert sipp.error_drawn(alpha[:1], np.array([0])) == np.inf
+    assert rows.error_drawn(alpha[:1], np.array([0])) == np.inf
 
 
 def problem(n: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -217,9 +219,9 @@ def test_no_allocation_on_a_fine_grid_is_better() -> None:
     steps = np.linspace(0, budget, 281)[1:]
     grid = np.array([(a, b, budget - a - b) for a, b in itertools.product(steps, steps) if a + b < budget])
     grid = grid[(grid <= most).all(1)]
-    best = (sipp.error_drawn(np.tile(alpha, (len(grid), 1)), grid) * leading).sum(1).min()
-    x = sipp.optimal_counts(alpha, leading, most, budget)
-    found = (sipp.error_drawn(alpha, x) * leading).sum()
+    best = (rows.error_drawn(np.tile(alpha, (len(grid), 1)), grid) * leading).sum(1).min()
+    x = optimal_counts(alpha, leading, most, budget)
+    found = (rows.error_drawn(alpha, x) * leading).sum()
     assert best * (1 - 1e-3) <= found <= best
     assert x[0] == 3  # full
 
@@ -230,14 +232,14 @@ def test_the_conditions_of_an_optimum_hold(share: float) -> None:
     alpha[:3] *= 1e-9
     alpha[3], most[3] = 0, 0
     budget = int(share * most.sum())
-    x = sipp.optimal_counts(alpha, leading, most, budget)
+    x = optimal_counts(alpha, leading, most, budget)
     assert (x <= most).all()
     assert x.sum() == pytest.approx(budget, rel=1e-12)
-    rows = alpha > 0
-    at, step = x[rows], 1e-5 * x[rows]
-    higher, lower = (sipp.error_drawn(alpha[rows], at + d) for d in (step, -step))
-    gain = leading[rows] * (lower - higher) / (2 * step)
-    inner = at < most[rows]
+    live = alpha > 0
+    at, step = x[live], 1e-5 * x[live]
+    higher, lower = (rows.error_drawn(alpha[live], at + d) for d in (step, -step))
+    gain = leading[live] * (lower - higher) / (2 * step)
+    inner = at < most[live]
     np.testing.assert_allclose(gain[inner], gain[inner].mean(), rtol=1e-5)
     assert (gain[~inner] >= gain[inner].mean() * (1 - 1e-5)).all()
 
@@ -248,27 +250,27 @@ def test_a_budget_is_spent_to_the_last_weight_and_rows_are_rounded_to_a_neighbou
         layer.live[0, 0, 0] -= 5  # as if five weights of a row had never mattered
     live, present = (sum(int(getattr(layer, each).sum()) for layer in layers) for each in ("live", "present"))
     for budget in (0, 1, 7, 30, 200, live - 1, live, live + 3, present, present + 9):
-        kept = sipp.allocate(layers, budget)
+        kept = allocate(layers, budget)
         assert sum(int(each.sum()) for each in kept) == min(budget, present)
         for each, layer in zip(kept, layers, strict=True):
             assert each.shape == layer.total.shape
             assert ((each >= 0) & (each <= (layer.live if budget <= live else layer.present))).all()
-    x = np.concatenate([each.ravel() for each in sipp.allocate(layers, 200)])
+    x = np.concatenate([each.ravel() for each in allocate(layers, 200)])
     alpha, most = (np.concatenate([getattr(layer, each).ravel() for layer in layers]) for each in ("alpha", "live"))
     leading = np.repeat([1 / 5, 1 / 10], [10, 20])
-    assert (abs(x - sipp.optimal_counts(alpha, leading, most, 200)) < 1).all()
+    assert (abs(x - optimal_counts(alpha, leading, most, 200)) < 1).all()
 
 
 def test_the_hybrid_form_takes_the_form_with_the_smaller_error() -> None:
     columns = a_layer()
     s, layer = rows_of(columns)
-    kept = sipp.allocate([layer], 60)[0]
-    assert not sipp.better_drawn(layer, columns.weight, s, kept).any()  # as in all rows of the authors' code
-    small = sipp.Rows(layer.total, layer.live, layer.present, 1e-3)
-    drawn = sipp.better_drawn(small, columns.weight, s, kept)
+    kept = allocate([layer], 60)[0]
+    assert not rows.better_drawn(layer, columns.weight, s, kept).any()  # as in all rows of the authors' code
+    small = rows.Rows(layer.total, layer.live, layer.present, 1e-3)
+    drawn = rows.better_drawn(small, columns.weight, s, kept)
     assert drawn.any()
     s[:, :, 3:] = 0  # nothing is lost by cutting off what has no sensitivity
-    assert not sipp.better_drawn(small, columns.weight, s, np.full_like(kept, 12)).any()
+    assert not rows.better_drawn(small, columns.weight, s, np.full_like(kept, 12)).any()
 
 
 # What becomes of a layer -----------------------------------------------------------------------------------------
@@ -277,11 +279,11 @@ def test_the_hybrid_form_takes_the_form_with_the_smaller_error() -> None:
 def test_a_drawn_weight_is_on_average_what_it_was() -> None:  # 9
     columns = a_layer()
     s, layer = rows_of(columns)
-    kept = sipp.allocate([layer], 60)[0]
+    kept = allocate([layer], 60)[0]
     runs, rng = 400, np.random.default_rng(0)
     everywhere = np.ones_like(kept, dtype=bool)
     found = torch.stack(
-        [sipp.draw_factors(columns.weight, s, kept, everywhere, rng)[0].flatten(1) for _ in range(runs)]
+        [rows.draw_factors(columns.weight, s, kept, everywhere, rng)[0].flatten(1) for _ in range(runs)]
     )
     for sign, o in np.ndindex(2, 5):
         side = (columns.weight[0, o].flatten() > 0) == (sign == 0)
@@ -295,11 +297,11 @@ def test_a_drawn_weight_is_on_average_what_it_was() -> None:  # 9
 def test_draws_follow_the_generator_and_cutting_off_does_not() -> None:  # 21
     columns = a_layer()
     s, layer = rows_of(columns)
-    kept = sipp.allocate([layer], 60)[0]
+    kept = allocate([layer], 60)[0]
     drawn = np.ones_like(kept, dtype=bool)
 
     def found(seed: int) -> Tensor:
-        return sipp.draw_factors(columns.weight, s, kept, drawn, np.random.default_rng(seed))
+        return rows.draw_factors(columns.weight, s, kept, drawn, np.random.default_rng(seed))
 
     assert torch.equal(found(1), found(1))
     assert not torch.equal(found(1), found(2))
@@ -310,8 +312,8 @@ def test_draws_follow_the_generator_and_cutting_off_does_not() -> None:  # 21
 def test_rows_that_are_not_drawn_keep_their_most_sensitive_weights_as_they_are() -> None:
     columns = a_layer()
     s, layer = rows_of(columns)
-    kept = sipp.allocate([layer], 60)[0]
-    found = sipp.draw_factors(columns.weight, s, kept, np.zeros_like(kept, dtype=bool), np.random.default_rng(0))
+    kept = allocate([layer], 60)[0]
+    found = rows.draw_factors(columns.weight, s, kept, np.zeros_like(kept, dtype=bool), np.random.default_rng(0))
     assert set(found.unique().tolist()) == {0, 1}
     for sign, side in enumerate((columns.weight > 0, columns.weight < 0)):
         for o in range(5):
@@ -325,9 +327,9 @@ def test_a_budget_for_everything_changes_nothing() -> None:  # 13
     columns.x[:, :, 0] = 0  # its weights never matter, and stay
     columns.weight[0, 1] = 0
     s, layer = rows_of(columns)
-    kept = sipp.allocate([layer], int((columns.weight != 0).sum()))[0]
+    kept = allocate([layer], int((columns.weight != 0).sum()))[0]
     everywhere = np.ones_like(kept, dtype=bool)
-    found = sipp.draw_factors(columns.weight, s, kept, everywhere, np.random.default_rng(0))
+    found = rows.draw_factors(columns.weight, s, kept, everywhere, np.random.default_rng(0))
     assert torch.equal(found * columns.weight, columns.weight.double())
     assert torch.equal(most_sensitive(columns, 140)[1], columns.weight != 0)
 
@@ -337,11 +339,11 @@ def test_a_draw_that_leaves_out_nothing_leaves_the_row_as_it_is() -> None:
     s = sipp.weight_sensitivity(columns, "max")
     kept = np.ones((2, 1, 1), dtype=np.int64)
     # one of two is kept with one draw; three weights of which two are wanted take three draws, at times all different
-    assert sorted(sipp.draw_factors(columns.weight, s, kept, kept > 0, np.random.default_rng(0)).flatten()) == [0, 2]
+    assert sorted(rows.draw_factors(columns.weight, s, kept, kept > 0, np.random.default_rng(0)).flatten()) == [0, 2]
     three = linear(torch.tensor([[1.0, 2, 4]]), torch.tensor([[4.0, 2, 1]]))
     s = sipp.weight_sensitivity(three, "max")
     rng = np.random.default_rng(0)
-    found = {tuple(sipp.draw_factors(three.weight, s, 2 * kept, kept > 0, rng).flatten().tolist()) for _ in range(60)}
+    found = {tuple(rows.draw_factors(three.weight, s, 2 * kept, kept > 0, rng).flatten().tolist()) for _ in range(60)}
     assert (1, 1, 1) in found
     assert all(each == (1, 1, 1) or 0 in each for each in found)
 
@@ -374,8 +376,8 @@ def test_the_error_of_cutting_off_is_what_is_not_among_the_largest() -> None:
     columns = linear(torch.tensor([[1.0, 2, 3]]))
     s = sipp.weight_sensitivity(columns, "max")
     one, none = np.ones((2, 1, 2), dtype=np.int64), np.zeros((2, 1, 2), dtype=np.int64)
-    assert sipp.error_dropped(columns.weight, s, one).tolist() == [[[1.5, 0]], [[0, 0.75]]]
-    assert sipp.error_dropped(columns.weight, s, none).tolist() == [[[3, 3]], [[0, 3]]]
+    assert rows.error_dropped(columns.weight, s, one).tolist() == [[[1.5, 0]], [[0, 0.75]]]
+    assert rows.error_dropped(columns.weight, s, none).tolist() == [[[3, 3]], [[0, 3]]]
 
 
 # Back to the weight ----------------------------------------------------------------------------------------------
@@ -461,11 +463,11 @@ def test_a_linear_layer_gets_the_authors_allocation_before_it_is_rounded(
     _, layer = rows_of(columns)
     np.testing.assert_allclose(layer.alpha.ravel(), expected["alpha"], rtol=AGREEMENT)
     assert layer.live.ravel().tolist() == layer.present.ravel().tolist() == expected["nnz"]
-    x = sipp.optimal_counts(layer.alpha.ravel(), np.full(12, 1 / 6), layer.live.ravel(), int(budget))
+    x = optimal_counts(layer.alpha.ravel(), np.full(12, 1 / 6), layer.live.ravel(), int(budget))
     np.testing.assert_allclose(x, expected["x_opt"], rtol=1e-5)
     up = np.ceil(x - 1e-9).astype(int).reshape(2, 6).tolist()
     assert up == [expected["alloc_plus"], expected["alloc_minus"]]
-    kept = sipp.allocate([layer], int(budget))[0]
+    kept = allocate([layer], int(budget))[0]
     assert kept.sum() == int(budget) < sum(sum(row) for row in up)
 
 
@@ -475,10 +477,10 @@ def test_errors_of_rows_are_the_authors(theirs: dict, columns: Columns, budget: 
     expected = theirs["budgets"][budget]["hybrid"]
     s, layer = rows_of(columns)
     kept = np.array(expected["det_positive_rand_negative"]).reshape(2, 1, 6)
-    drawn, dropped = sipp.error_drawn(layer.alpha, kept), sipp.error_dropped(columns.weight, s, kept)
+    drawn, dropped = rows.error_drawn(layer.alpha, kept), rows.error_dropped(columns.weight, s, kept)
     np.testing.assert_allclose(drawn[:, 0], expected["err_rand"], rtol=AGREEMENT)
     np.testing.assert_allclose(dropped[:, 0], expected["err_det"], rtol=AGREEMENT, atol=1e-6)
-    assert not sipp.better_drawn(layer, columns.weight, s, kept).any()
+    assert not rows.better_drawn(layer, columns.weight, s, kept).any()
 
 
 @shared
@@ -544,5 +546,5 @@ def test_the_mean_shares_and_the_masks_of_a_network_are_those_of_the_authors_cod
     assert_agree(found, {layer: theirs[f"sens/{layer}"] for layer in found})
     for keep in ("0.3", "0.5"):
         expected = np.concatenate([theirs[f"keep{keep}/{layer}"].ravel() for layer in found])
-        kept = sipp.keep_largest(list(found.values()), int(expected.sum()))
+        kept = keep_largest(list(found.values()), int(expected.sum()))
         assert np.array_equal(np.concatenate([each.flatten() for each in kept]), expected)

@@ -31,13 +31,15 @@ from pfpcli.cutting.cut import cut
 from pfpcli.errors import BudgetError, UnsupportedError
 from pfpcli.graph.graph import Graph
 from pfpcli.graph.trace import trace
-from pfpcli.planning.plan import without
+from pfpcli.planning.planner import without
 from pfpcli.records import reading
 from pfpcli.records.folders import FILES
 from pfpcli.records.runs import SparseRun
 from pfpcli.scoring.criteria import WEIGHT_CRITERIA
-from pfpcli.sparsity import sparse
+from pfpcli.sparsity.choose import Chosen, choose
+from pfpcli.sparsity.weight_scores import _gradients, score_weights
 from pfpcli.sparsity.weights import Amount, Weights, amount_of, nonzeros, weights_of
+from pfpcli.sparsity.zeroing import dead_channels, dead_units, layer_errors, zero_weights
 from properties import difference
 from runs import run
 from zoo import ZOO, Calls
@@ -55,7 +57,7 @@ class Sparse:
     readers: list[Reader]
     weights: list[Weights]
     amount: Amount
-    chosen: list[sparse.Chosen]
+    chosen: list[Chosen]
     graph: Graph
 
     @property
@@ -90,10 +92,10 @@ def sparsified(
     amount = amount_of(graph, weights, keep)
     task = Task(groups, found, lambda: batches or [(x[:2], None), (x[2:], None)], torch.device("cpu"))
     how = WEIGHT_CRITERIA[criterion]
-    chosen = sparse.choose(weights, sparse.look(task, weights, how), how, amount.budget, 1e-16, seed)
+    chosen = choose(weights, score_weights(task, weights, how), how, amount.budget, 1e-16, seed)
     alive = groups.alive(np.zeros(0, np.int64))
     thinned, kept = cut(groups.labelled, alive)[::-1]
-    sparse.thin(thinned, kept, weights, chosen)
+    zero_weights(thinned, kept, weights, chosen)
     return Sparse(groups, task, found, weights, amount, chosen, thinned)
 
 
@@ -159,8 +161,8 @@ def test_weights_of_several_layers_have_the_largest_score_and_are_kept_once(crit
     assert nonzeros(made.graph) / made.amount.total == pytest.approx(0.5, rel=0.1)
     how = WEIGHT_CRITERIA[criterion]
     if how.score in ("mean", "max"):
-        both = sparse.look(made.task, [twice], how).score[0]
-        alone = [sparse.look(made.task, [replace(twice, readers=(r,))], how).score[0] for r in twice.readers]
+        both = score_weights(made.task, [twice], how).score[0]
+        alone = [score_weights(made.task, [replace(twice, readers=(r,))], how).score[0] for r in twice.readers]
         assert torch.equal(both, torch.maximum(*alone))
         assert not torch.equal(*alone)
 
@@ -195,25 +197,25 @@ NETS = ["plain", "residual", "grouped", "se_gate", "flatten_linear", "shared", "
 @pytest.mark.parametrize("criterion", ["sipp", "magnitude"])
 def test_on_the_images_scored_no_layer_errs_by_more_than_its_bound(net: str, criterion: str) -> None:
     made = sparsified(net, criterion, 0.7)
-    for error, one in zip(sparse.errors(made.task, made.weights, made.chosen), made.chosen, strict=True):
+    for error, one in zip(layer_errors(made.task, made.weights, made.chosen), made.chosen, strict=True):
         assert one.bound is not None
         assert error <= one.bound * (1 + 1e-4) + 1e-6
 
 
 def test_what_keeps_everything_errs_nowhere_and_what_keeps_nothing_by_what_it_gave() -> None:
     made = sparsified("wide", "sipp", 1)
-    assert [one.bound for one in made.chosen] == sparse.errors(made.task, made.weights, made.chosen) == [0.0] * 4
-    nothing = [sparse.Chosen(torch.zeros_like(each.tensor), None) for each in made.weights]
-    assert all(0.2 < error <= 1 for error in sparse.errors(made.task, made.weights, nothing))
+    assert [one.bound for one in made.chosen] == layer_errors(made.task, made.weights, made.chosen) == [0.0] * 4
+    nothing = [Chosen(torch.zeros_like(each.tensor), None) for each in made.weights]
+    assert all(0.2 < error <= 1 for error in layer_errors(made.task, made.weights, nothing))
 
 
 @pytest.mark.parametrize("net", NETS)
 def test_channels_that_nothing_reads_can_be_cut_without_a_change(net: str) -> None:
     made = sparsified(net, "magnitude", 0.35)
-    dead = sparse.dead_units(made.groups, made.readers, made.graph)
+    dead = dead_units(made.groups, made.readers, made.graph)
     planned = without(made.groups, dead)
     smaller = cut(made.groups.labelled, planned.alive).graph
-    sparse.thin(smaller, Slicing(made.groups.labelled, planned.alive), made.weights, made.chosen)
+    zero_weights(smaller, Slicing(made.groups.labelled, planned.alive), made.weights, made.chosen)
     x = made.groups.labelled.graph.example
     with torch.no_grad():
         assert difference(smaller.module(*x), made.graph.module(*x)) < 1e-5
@@ -225,7 +227,7 @@ def test_channels_that_a_norm_is_taken_across_are_not_dead() -> None:
     with torch.no_grad():
         module[5].weight[:, 2] = 0  # the linear layer behind the layer norm
     made = sparsified(module, "magnitude", 1)
-    assert sparse.channels(made.groups, sparse.dead_units(made.groups, made.readers, made.graph)) == 0
+    assert dead_channels(made.groups, dead_units(made.groups, made.readers, made.graph)) == 0
 
 
 # --- gradients -----------------------------------------------------------------------------------------------------
@@ -248,7 +250,7 @@ def test_snip_is_the_mean_over_images_of_weight_times_slope() -> None:
     module = plain()
     x, labels = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(1)), np.array([0, 3, 1])
     made = sparsified(module, "snip", batches=[(x[:2], labels[:2]), (x[2:], labels[2:])])
-    found = dict(zip([w.target for w in made.weights], sparse._gradients(made.task, made.weights), strict=True))
+    found = dict(zip([w.target for w in made.weights], _gradients(made.task, made.weights), strict=True))
     expected = torch.zeros_like(module[1][0].weight)
     for image, truth in zip(x, labels.tolist(), strict=True):
         module.zero_grad()
@@ -348,21 +350,22 @@ def test_the_report_shows_what_is_left_and_how_far_off_it_is(folder: Path, comma
     assert "--cut-dead cuts them off" in done.out
     assert max(map(len, report.render(read(folder / "run")).splitlines())) <= 80
     assert "cut ≡ masked" not in done.out
-    assert "cut ≡ masked" in command("report", "cut", cwd=folder).out
+    assert "cut ≡ masked" in command("report", "cut", "--all", cwd=folder).out
 
 
 def test_a_bound_that_is_not_known_is_called_that(folder: Path) -> None:
     drawn = read(folder / "run")
     drawn.layers[0].bound = None
-    drawn.scoring["criterion"] = "sipp-rand"
-    assert "not known" in report.render(drawn)
-    assert "a chance of 1e-16 to fail where weights were drawn" in " ".join(report.render(drawn).split())
+    drawn.scoring["form"] = "drawn"
+    text = " ".join(report.render(drawn, everything=True).split())
+    assert "not known" in text
+    assert "a chance of 1e-16 to fail where weights were drawn" in text
 
 
 def test_a_run_that_keeps_everything_is_the_network_that_came_in(folder: Path, tmp_path: Path) -> None:
     run = pfpcli.sparsify(
         folder / "model.pt", folder / "imgs", keep=1, criterion="magnitude", out=tmp_path / "run", threads=1, samples=4
-    )
+    ).record
     before, after = (
         torch.load(each, weights_only=False).state_dict() for each in (folder / "model.pt", tmp_path / "run/model.pt")
     )

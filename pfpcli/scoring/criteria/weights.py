@@ -75,7 +75,7 @@ def bn(task: Task) -> Scores:
     without = [group for group in channels if not count[group.units].all()]
     if len(without) == len(channels):
         raise UnsupportedError(
-            "--criterion bn: no channel that may go runs through a batch norm with scales", "use `--criterion l1`"
+            "--criterion bn: no prunable channel has a batch norm with scales", "use `--criterion l1`"
         )
     norms = _powers(task, 1)
     for group in channels:
