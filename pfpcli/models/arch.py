@@ -1,9 +1,9 @@
-"""From `--arch` and a state dict to a network that holds those weights.
+"""From `--arch` and a state dict to a network with those weights.
 
-In: "torchvision:NAME", "timm:NAME" or "package.module:FACTORY", keyword arguments for it, and named tensors.
-Out: the network with the tensors in place. Nothing is ever downloaded: pretrained weights are switched off.
-Refused, with the nearest name where there is one: unknown names, missing libraries, factories that fail or return
-something else than a module, and weights that do not fit.
+`build` calls the factory "torchvision:NAME", "timm:NAME" or "package.module:FACTORY" with keyword arguments; `fit`
+copies named tensors into the network. Nothing is downloaded: pretrained weights are switched off. Unknown names,
+missing libraries, factories that fail or return no module, and weights that do not fit are refused; the hint names the
+most similar name, if there is one.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from torch import Tensor, nn
 
 from pfpcli.errors import InputError
 
-# What training adds in front of names: DataParallel and DDP, torch.compile, Lightning.
+# Prefixes that training adds to names: DataParallel and DDP, torch.compile, Lightning.
 PREFIXES = ("module.", "_orig_mod.", "model.")
 
-# Counters that training keeps among the weights; no prediction depends on them.
+# Counters that training keeps among the weights. No output depends on them.
 COUNTERS = ("num_batches_tracked", "n_averaged")
 
 
 def build(arch: str, kwargs: Mapping[str, Any]) -> nn.Module:
-    """Build the network that `arch` names, with random weights.
+    """Build the network that a factory returns, with random weights.
 
     Args:
         arch: "torchvision:NAME", "timm:NAME" or "package.module:FACTORY".
-        kwargs: keyword arguments for the factory.
+        kwargs: keyword arguments of the factory.
 
     Raises:
         InputError: the name is unknown, its library is missing, or the factory fails.
@@ -50,7 +50,7 @@ def build(arch: str, kwargs: Mapping[str, Any]) -> nn.Module:
             "for example `--arch torchvision:resnet18`, `--arch timm:resnet18` or `--arch models:resnet20`",
         )
     with current_folder_importable(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about initial weights, which are replaced anyway
+        warnings.simplefilter("ignore")  # libraries warn about initial weights, which are replaced
         factory = FACTORIES[place](arch, name) if place in FACTORIES else _own_factory(arch, place, name)
         try:
             module = factory(**kwargs)
@@ -66,17 +66,19 @@ def build(arch: str, kwargs: Mapping[str, Any]) -> nn.Module:
 
 
 def fit(file: str, module: nn.Module, weights: Mapping[str, Tensor], arch: str, kwargs: Mapping[str, Any]) -> None:
-    """Copy `weights` into `module`; prefixes that training added are taken off where that helps.
+    """Copy weights into a network.
+
+    A name that the network does not have loses the prefixes that training added, if the network has the rest.
 
     Args:
-        file: name of the file the weights came from, for messages.
+        file: name of the file of the weights, for messages.
         module: the network; its parameters and buffers are overwritten.
-        weights: dotted name → tensor.
-        arch: what built `module`, for messages.
-        kwargs: what it was built with, for the hint.
+        weights: dotted name -> tensor.
+        arch: the factory of the network, for messages.
+        kwargs: keyword arguments of the factory, for the hint.
 
     Raises:
-        InputError: tensors are missing, left over or of another shape.
+        InputError: tensors are missing, unexpected or of another shape.
     """
     expected = {name: value for name, value in module.state_dict().items() if isinstance(value, Tensor)}
     found = _without_prefixes(weights, expected)
@@ -100,11 +102,11 @@ def fit(file: str, module: nn.Module, weights: Mapping[str, Tensor], arch: str, 
 
 
 def known_input_size(arch: str | None, kwargs: Mapping[str, Any], module: nn.Module) -> tuple[int, ...] | None:
-    """(C, H, W) that `module` was made for, where torchvision's presets or timm's config say so.
+    """Return the (C, H, W) that torchvision's presets or timm's config give for a network, None without either.
 
     Args:
-        arch: what built `module`; None for a module that came whole.
-        kwargs: what it was built with; timm's `in_chans` and `img_size` change the size.
+        arch: the factory of the network; None for a module that was loaded or passed as a whole.
+        kwargs: keyword arguments of the factory; timm's `in_chans` and `img_size` change the size.
         module: the network.
     """
     if arch is not None and place_of(arch) == "torchvision":
@@ -118,7 +120,7 @@ def known_input_size(arch: str | None, kwargs: Mapping[str, Any], module: nn.Mod
 
 
 def place_of(arch: str) -> str:
-    """Where `arch` looks its name up: "torchvision", "timm" or a module of the user's."""
+    """Return the library or the user's module in which a factory is looked up."""
     return arch.partition(":")[0]
 
 
@@ -127,7 +129,7 @@ def library(name: str, asker: str) -> ModuleType:
 
     Args:
         name: "torchvision" or "timm".
-        asker: what needs it, the beginning of the message.
+        asker: the file or flag that needs the library; the message starts with it.
 
     Raises:
         InputError: it is not installed, or does not work with the installed torch.
@@ -149,7 +151,7 @@ def library(name: str, asker: str) -> ModuleType:
 
 @contextmanager
 def current_folder_importable() -> Iterator[None]:
-    """Find the user's modules in the current folder, as `python script.py` there would."""
+    """Make the user's modules in the current folder importable, as `python script.py` in that folder does."""
     before = list(sys.path)
     sys.path.insert(0, str(Path.cwd()))
     importlib.invalidate_caches()
@@ -160,13 +162,13 @@ def current_folder_importable() -> Iterator[None]:
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """A hint with the most similar of `names`; "" if none is close."""
+    """Return a hint with the most similar of some names; "" if none is similar."""
     close = difflib.get_close_matches(name, list(names), n=1)
     return f"did you mean `{close[0]}`?" if close else ""
 
 
 def reason(error: BaseException) -> str:
-    """Type and first line of an error, for the end of a message."""
+    """Return type and first line of an error, for the end of a message."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0].rstrip('.')}" if lines else type(error).__name__
 
@@ -186,7 +188,7 @@ def _torchvision_factory(arch: str, name: str) -> Callable[..., nn.Module]:
 
 def _timm_factory(arch: str, name: str) -> Callable[..., nn.Module]:
     timm = library("timm", f"--arch {arch}")
-    if not timm.is_model(name):  # so that hub addresses, which would download, end here too
+    if not timm.is_model(name):  # refuses hub addresses, too, which would download
         raise _unknown(arch, "timm", name, timm.list_models())
     return lambda **kwargs: timm.create_model(name, **{**kwargs, "pretrained": False})
 
@@ -233,7 +235,7 @@ def _torchvision_size(name: str) -> tuple[int, ...] | None:
         transforms = models.get_model_weights(name).DEFAULT.transforms()
     except (AttributeError, ValueError):  # a model without published weights
         return None
-    # The presets of detection, segmentation and video have no size that an image is brought to.
+    # presets of detection, segmentation and video do not resize images to one size
     crop = getattr(transforms, "crop_size", None)
     return (3, crop[0], crop[0]) if crop and type(transforms).__name__ == "ImageClassification" else None
 
@@ -247,7 +249,7 @@ def _without_prefixes(weights: Mapping[str, Tensor], expected: Mapping[str, Tens
 
 
 def _fitting_name(name: str, expected: Mapping[str, Tensor]) -> str:
-    """`name` without its prefixes if the network knows it that way, else as it is."""
+    """Return the name without its prefixes if the network has that name, else the name itself."""
     bare = name
     while bare not in expected:
         prefix = next((prefix for prefix in PREFIXES if bare.startswith(prefix)), None)
@@ -258,7 +260,7 @@ def _fitting_name(name: str, expected: Mapping[str, Tensor]) -> str:
 
 
 def _classes(reshaped: Mapping[str, tuple[torch.Size, torch.Size]]) -> int | None:
-    """The file's number of classes, if every difference can be explained by another one."""
+    """Return the number of classes of the file if another number of classes explains every difference, else None."""
     same_tail = all(here[1:] == there[1:] and len(here) == len(there) > 0 for here, there in reshaped.values())
     counts = {(here[0], there[0]) for here, there in reshaped.values()} if same_tail else set()
     return counts.pop()[0] if len(counts) == 1 else None

@@ -1,19 +1,19 @@
-"""Which files may be unpickled without being trusted.
+"""Which pickles and .pt2 archives pfp loads from a file that is not trusted.
 
-A pickle is a program: it names callables and calls them. pfp lets through what cannot do harm, and nothing else:
+A pickle is a program: it names callables and calls them. pfp allows three kinds of names only:
 
-1. what `torch.load(weights_only=True)` knows: tensors, numbers, plain containers;
+1. the names that `torch.load(weights_only=True)` allows: tensors, numbers, plain containers;
 2. layers: subclasses of nn.Module, and enums, that are defined in `LAYER_MODULES` of the installed libraries and named
-   by the place of their definition. A pickle can call these, set their attributes and nest them. No function is let
-   through, and no `functools.partial`, which would make one of any class. The random-weight models of torchvision and
-   timm that were looked at need no more than this, save the vision transformers of torchvision, which hold a partial;
-3. `_values`: what training scripts put next to the weights.
+   by the module that defines them. A pickle can call these classes, set their attributes and nest them. Functions and
+   `functools.partial`, which would make a function of any class, are not allowed. The models of torchvision and timm
+   that were tried need no other names, except the vision transformers of torchvision, which hold a partial;
+3. the plain values that training scripts save next to the weights (`_values`).
 
-Layers that turn what they are given into Python source (`SOURCE_WRITERS`, everything of torch.fx and torch.jit) stay
-out: the names in a pickle would become part of that source.
+Layers that turn their arguments into Python source (`SOURCE_WRITERS`, everything of torch.fx and torch.jit) are not
+allowed, since names in the pickle would become part of that source.
 
-A .pt2 archive is JSON and raw tensors, but may carry pickles, compiled code and expressions that are evaluated;
-`check_program` looks at all of them.
+A .pt2 archive consists of JSON and raw tensors, but may also contain pickles, compiled code and expressions that torch
+evaluates. `check_program` checks all of them.
 """
 
 from __future__ import annotations
@@ -43,18 +43,18 @@ TRUST_HINT = "if you trust whoever made the file, add --trust"
 
 
 def unpickle(file: BinaryIO, name: str, trust: bool) -> Any:
-    """The object that `torch.save` wrote, with its tensors on the CPU.
+    """Load the object that `torch.save` wrote, with its tensors on the CPU.
 
     Args:
-        file: open at its beginning.
-        name: the file's name, for messages.
-        trust: run whatever the pickle asks for; modules are also looked for in the current folder.
+        file: the file, open at its beginning.
+        name: its name, for messages.
+        trust: whether to call every name in the pickle, also of modules in the current folder.
 
     Raises:
-        InputError: the file is broken, needs a class that is not there, or would have to be trusted.
+        InputError: the file is broken, needs a class that is missing, or is not trusted and would run code.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about old formats and changed source; the errors say what matters
+        warnings.simplefilter("ignore")  # torch warns about old formats and changed source code
         return _unpickle_all(file, name) if trust else _unpickle_harmless(file, name)
 
 
@@ -93,14 +93,14 @@ def _unpickle_all(file: BinaryIO, name: str) -> Any:
 
 
 def broken(name: str, error: BaseException) -> InputError:
-    """The refusal of a file that ends too early or contradicts itself."""
+    """Return the error of a file that was cut off or contradicts itself."""
     return InputError(f"{name}: cannot be read ({reason(error)})", "copy or download it again, or save it again")
 
 
 def _globals(file: BinaryIO, name: str) -> list[str]:
-    """Dotted names of what the pickle calls beyond torch's own list; none for the format before torch 1.6.
+    """Return the dotted names in a pickle that torch does not allow by itself; none for the format before torch 1.6.
 
-    That format is left to `torch.load`, which refuses in it all but tensors and plain containers.
+    In that format, `torch.load` refuses everything except tensors and plain containers.
     """
     try:
         return torch.serialization.get_unsafe_globals_in_checkpoint(file)
@@ -108,7 +108,7 @@ def _globals(file: BinaryIO, name: str) -> list[str]:
         return []
     except pickle.UnpicklingError as error:
         raise InputError(
-            f"{name}: was saved with another pickle protocol than 2, so what it would run cannot be told",
+            f"{name}: was saved with another pickle protocol than 2, so pfp cannot tell what code it would run",
             f"save it again without `pickle_protocol=`, or, {TRUST_HINT}",
         ) from error
     except Exception as error:
@@ -118,7 +118,7 @@ def _globals(file: BinaryIO, name: str) -> list[str]:
 
 
 def _layer(dotted: str, name: str) -> type | None:
-    """The layer or enum of that dotted name; None if it is something else. Imports only from the libraries."""
+    """Return the layer or enum with a dotted name, None for anything else. Imports modules of the libraries only."""
     if not dotted.startswith(LAYER_MODULES) or dotted.startswith(SOURCE_WRITERS):
         return None
     if not all(part.isidentifier() for part in dotted.split(".")):
@@ -129,12 +129,12 @@ def _layer(dotted: str, name: str) -> type | None:
         raise _absent(name, dotted)
     writes_source = isinstance(found, type) and issubclass(found, fx.GraphModule | torch.jit.ScriptModule)
     harmless = isinstance(found, type) and issubclass(found, nn.Module | Enum) and not writes_source
-    # A class must be named where it is defined: other names reach whatever its module happens to import.
+    # other names than that of the definition would reach everything that a module imports
     return found if harmless and f"{found.__module__}.{found.__qualname__}" == dotted else None
 
 
 def _defined(dotted: str) -> Any:
-    """What `package.module.Outer.Inner` names, None if there is no such thing."""
+    """Return the object with a dotted name such as `package.module.Outer.Inner`, None if there is none."""
     place, _, rest = dotted.rpartition(".")
     while place:
         try:
@@ -151,10 +151,10 @@ def _defined(dotted: str) -> Any:
 
 def _absent(name: str, dotted: str) -> InputError:
     module, _, attribute = dotted.rpartition(".")
-    if module.split(".")[-1] == "__main__":  # with `python -m`, the module is package.__main__
+    if module.split(".")[-1] == "__main__":  # `python -m` names the module package.__main__
         return InputError(
             f"{name}: needs {attribute}, which was defined in the script that saved it",
-            "put it into a module of its own and save again, or save model.state_dict() and pass --arch",
+            "move it into a module of its own and save again, or save model.state_dict() and pass --arch",
         )
     package = dotted.partition(".")[0]
     version = getattr(importlib.import_module(package), "__version__", "")
@@ -165,8 +165,8 @@ def _absent(name: str, dotted: str) -> InputError:
 
 
 def _listed(dotted: list[str]) -> str:
-    """`the class models.Net, which is not …`; a few names, then a count."""
-    # A pickle does not say what a name stands for; classes are written with a capital.
+    """Return "the class models.Net, which is not a layer ..."; at most three names, then a count."""
+    # a pickle does not say which names are classes; their names begin with a capital
     classes = all(name.rpartition(".")[2].lstrip("_")[:1].isupper() for name in dotted)
     kind = ("the classes " if len(dotted) > 1 else "the class ") if classes else ""
     shown = dotted[:3] + [f"{len(dotted) - 3} more"] * (len(dotted) > 3)
@@ -176,8 +176,8 @@ def _listed(dotted: list[str]) -> str:
 
 
 def _values() -> dict[str, Any]:
-    """Plain values that training scripts put next to the weights: arguments and NumPy numbers."""
-    scalar = numpy.float64(0).__reduce__()[0]  # lives in a private module whose name depends on NumPy's version
+    """Return name -> class of the values that training scripts save next to weights: arguments and NumPy numbers."""
+    scalar = numpy.float64(0).__reduce__()[0]  # the name of its private module depends on NumPy's version
     numbers = [type(numpy.dtype(code)) for code in "?bBhHiIlLqQefd"]
     return {
         "argparse.Namespace": Namespace,
@@ -189,15 +189,15 @@ def _values() -> dict[str, Any]:
 
 
 def check_program(file: BinaryIO, name: str) -> None:
-    """Refuse a .pt2 archive that could run code while it is loaded.
+    """Check that loading a .pt2 archive runs no code.
 
     Args:
-        file: the zip archive, open at its beginning.
-        name: the file's name, for messages.
+        file: the zip archive, open at its beginning; it is rewound.
+        name: its name, for messages.
 
     Raises:
-        InputError: it holds compiled code, a pickle of something else than tensors, or an expression of something
-            else than sizes; or two members of one name, of which torch might read the one not looked at.
+        InputError: the archive contains compiled code, a pickle of more than tensors, an expression that is no size,
+            or two members of one name, of which torch might read the unchecked one.
     """
     try:
         with zipfile.ZipFile(file) as archive:
@@ -215,7 +215,7 @@ def check_program(file: BinaryIO, name: str) -> None:
 
 
 def _danger(archive: zipfile.ZipFile, member: str) -> str:
-    """What in that member of a .pt2 archive could run; "" if nothing."""
+    """Return what could run code in a member of a .pt2 archive; "" if nothing could."""
     if "/aotinductor/" in f"/{member}":
         return f"compiled code ({member})"
     if member.endswith(".json") or "/models/" in f"/{member}":
@@ -223,7 +223,7 @@ def _danger(archive: zipfile.ZipFile, member: str) -> str:
     old_pickle = member.startswith(("serialized_state_dict", "serialized_constants", "serialized_example_inputs"))
     if not (member.endswith(".pt") or old_pickle):
         return ""
-    # torch.export.load would go on without weights_only where this fails.
+    # where this fails, torch.export.load tries again without weights_only
     try:
         torch.load(io.BytesIO(archive.read(member)), map_location="cpu", weights_only=True)
     except Exception:
@@ -232,7 +232,7 @@ def _danger(archive: zipfile.ZipFile, member: str) -> str:
 
 
 def _danger_in(tree: Any) -> str:
-    """The same for a parsed JSON file: pickled payloads and expressions that are no sizes."""
+    """Return what could run code in parsed JSON, a pickled payload or an expression that is no size; "" if nothing."""
     if isinstance(tree, list):
         return next(filter(None, map(_danger_in, tree)), "")
     if not isinstance(tree, dict):
@@ -244,8 +244,8 @@ def _danger_in(tree: Any) -> str:
     return _danger_in(list(tree.values()))
 
 
-# torch decides by these names which members are raw numbers.
+# torch reads members with these names as raw numbers.
 _RAW_PAYLOAD = re.compile(r"(weight|tensor)_\d+")
 
-# torch evaluates sizes written as sympy's srepr: nested calls of capitalised names. Nothing else is needed.
+# torch evaluates sizes as sympy's srepr writes them: nested calls of names with a capital. No other form is allowed.
 _SIZE = re.compile(r"(?:[A-Z]\w*|[a-z]+=|'[\w.+-]*'|-?\d+|true|false|[(),\s])*")
