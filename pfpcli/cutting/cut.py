@@ -1,7 +1,7 @@
-"""Cut: make the network without the channels that a plan drops. The original graph is left as it is.
+"""Cut: make a network without its dropped channels. The original graph does not change.
 
-This module knows no op. It slices every tensor along its label vectors, and the rules (`channels.rules`) change the
-sizes among the arguments of the calls.
+This module knows no op. It slices every tensor along its labels, and the rules (`channels.rules`) change the sizes in
+the arguments of the calls.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from pfpcli.graph.propagate import propagate
 
 
 class Cut(NamedTuple):
-    """A cut network and how it was made.
+    """A cut network and its slicing.
 
     Attributes:
-        slicing: what is left of every tensor of the original.
-        graph: the smaller network.
+        slicing: the kept part of every tensor of the original.
+        graph: the cut network.
     """
 
     slicing: Slicing
@@ -35,18 +35,18 @@ class Cut(NamedTuple):
 
 
 def cut(labelled: Labelled, alive: NDArray[np.bool_]) -> Cut:
-    """Remove the labels that are not alive from a graph.
+    """Remove dropped labels from a graph.
 
     Args:
-        labelled: the graph and its labels.
-        alive: bool[labels] as in `Slicing`.
+        labelled: the original and its labels.
+        alive: bool[labels], the kept labels, as in `Slicing`.
     """
     slicing = Slicing(labelled, alive)
     return Cut(slicing, replace(labelled.graph, module=_module(slicing)))
 
 
 def _module(slicing: Slicing) -> fx.GraphModule:
-    """The cut network."""
+    """The module of the cut network."""
     graph = slicing.labelled.graph
     root = _sliced_tensors(slicing)
     new = fx.Graph(owning_module=root)  # type: ignore[arg-type]  # rules add constants to it
@@ -56,7 +56,7 @@ def _module(slicing: Slicing) -> fx.GraphModule:
         rule = rules.find(node.target) if node.op == "call_function" else None
         if rule is not None and rule.resize is not None and node in slicing.labelled.axes:
             rule.resize(slicing, node, made)
-    new.eliminate_dead_code()  # a list of positions that was replaced
+    new.eliminate_dead_code()  # index tensors that a rule has replaced
     new.set_codegen(copy.copy(graph.module.graph._codegen))
     module = fx.GraphModule(root, new)
     propagate(module, graph.example)
@@ -64,7 +64,7 @@ def _module(slicing: Slicing) -> fx.GraphModule:
 
 
 def _sliced_tensors(slicing: Slicing) -> nn.Module:
-    """The graph's tensors, sliced, under the same names; a tensor with two names stays one."""
+    """The graph's tensors, sliced, under the same names; a tensor with two names stays one tensor."""
     graph, root = slicing.labelled.graph, nn.Module()
     made: dict[int, Tensor] = {}
     seen: set[str] = set()

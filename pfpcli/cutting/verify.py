@@ -1,4 +1,4 @@
-"""Verify: a cut network has to equal the masked original."""
+"""Verify: check that a cut network equals the masked original."""
 
 from __future__ import annotations
 
@@ -10,29 +10,34 @@ from pfpcli.cutting.masked import InFloat64, Masked
 from pfpcli.errors import CheckFailed
 from pfpcli.graph.graph import Graph
 
-#: What the cut network may differ from the masked original, relative to the largest output, in float64.
+#: The largest difference between both networks in float64, relative to the largest output.
 TOLERANCE = 1e-9
 
 
 def cut_vs_masked(cut: Cut, samples: Tensor) -> float:
-    """Largest difference between the cut network and the masked original, relative to the largest output.
+    """Compare a cut network with the masked original.
 
     Args:
-        cut: the cut network and how it was made.
+        cut: the cut network and its slicing.
         samples: float[N, ...], inputs.
 
+    Returns:
+        The largest difference of their outputs, relative to the largest output.
+
     Raises:
-        CheckFailed: they differ, so a rule of the engine is wrong.
+        CheckFailed: the difference is above `TOLERANCE`, so a rule for an op is wrong.
     """
     return _checked(cut.graph, Masked(cut.slicing), samples)
 
 
 def cut_vs_sparse(sparse: Graph, smaller: Graph, samples: Tensor) -> float:
-    """As `cut_vs_masked`, where what masks a channel is that all weights which read it are zero.
+    """Compare a cut network with a sparse network, whose zero weights mask the dropped channels.
+
+    Returns and raises as `cut_vs_masked`.
 
     Args:
-        sparse: the network with zeros in place.
-        smaller: the same without the channels that nothing reads.
+        sparse: the network with zero weights.
+        smaller: the network without the channels whose weights are all zero.
         samples: float[N, ...], inputs.
     """
     return _checked(smaller, InFloat64(sparse.module), samples)
@@ -52,7 +57,7 @@ def _checked(smaller: Graph, original: InFloat64, samples: Tensor) -> float:
 
 
 def relative(found: Tensor, expected: Tensor) -> float:
-    """Largest difference of two tensors, relative to the largest number in the second; true is 1."""
+    """The largest difference of two tensors, relative to the largest number in the second; True counts as 1."""
     found, expected = found.double(), expected.double()
     largest = float(expected.abs().max()) if expected.numel() else 0.0
     error = float((found - expected).abs().max()) if expected.numel() else 0.0

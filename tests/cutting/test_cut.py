@@ -1,4 +1,4 @@
-"""The central property: what is cut equals what is masked, over many nets and random plans."""
+"""The central property: a cut network equals the masked original, for many nets and random plans."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_something_can_be_pruned_in_every_net_that_has_known_ops_between_its_lay
     assert [name for name in NETS if not grouped(name).prunable] == []
 
 
-def test_exact_nets_do_not_depend_on_the_reading_of_statistics() -> None:
+def test_only_nets_with_statistics_across_channels_are_inexact() -> None:
     inexact = {name for name in NETS if any(g.inexact for g in grouped(name).prunable)}
     assert inexact == {"spatial_gate", "norms", "attention", "cbam", "transformer"}
 
@@ -78,7 +78,7 @@ def test_macs_agree_with_the_counter_of_torch(name: str) -> None:
 
 
 def test_macs_and_parameters_by_hand() -> None:
-    # methods: conv 3->4 3x3 on 8x8 pad 1, then 4->5, with biases; then one channel of the first goes
+    # conv 3->4 3x3 on 8x8 pad 1, then 4->5, with biases; then the first layer loses one channel
     module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.Conv2d(4, 5, 3, padding=1))
     groups = group(label(trace(module, (torch.randn(2, 3, 8, 8),))))
     assert count(groups.labelled.graph) == Costs(112 + 185, 6912 + 11520, 4 * (112 + 185))
@@ -100,7 +100,7 @@ def test_concat_keeps_the_order_of_its_branches_when_one_branch_is_pruned() -> N
     assert torch.equal(smaller.module.state_dict()["join.0.weight"], whole[:, kept])
 
 
-def test_a_flattened_map_goes_whole() -> None:
+def test_all_columns_of_a_flattened_channel_are_dropped_together() -> None:
     groups = grouped("flatten_linear")
     first = next(g for g in groups.prunable if g.name == "0.0")
     smaller = cut(groups.labelled, groups.alive(first.units[:2])).graph
@@ -120,14 +120,14 @@ def test_inputs_and_outputs_of_the_model_are_frozen_and_say_so() -> None:
     assert reasons == {"input input": "input of the model", "4.2": "output of the model"}
 
 
-def test_an_unknown_op_freezes_what_touches_it_and_nothing_else() -> None:
+def test_an_unknown_op_freezes_the_layers_next_to_it_and_no_others() -> None:
     groups = grouped("unknown_op")
     frozen = {g.name: g.frozen for g in groups.groups if "no rule" in g.frozen}
     assert frozen == {"0.0": "reaches aten.prod.dim_int, which has no rule"}
     assert [g.name for g in groups.prunable] == ["2.0"]
 
 
-def test_frozen_layers_stay_as_they_are() -> None:
+def test_frozen_layers_are_not_prunable() -> None:
     net = NETS["plain"]
     groups = group(label(trace(net.module(), net.example())), freeze=["1.*"])
     assert [g.name for g in groups.prunable] == ["3.0"]
@@ -138,7 +138,7 @@ def test_the_batch_size_stays_free() -> None:
     assert fixed == set()
 
 
-def test_a_head_goes_with_its_queries_keys_values_and_its_row_of_the_bias() -> None:
+def test_a_head_is_dropped_with_its_queries_keys_values_and_its_row_of_the_bias() -> None:
     class Biased(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -172,18 +172,18 @@ def test_heads_and_the_width_of_what_is_left_of_them_are_chosen_apart() -> None:
     assert state(smaller)["qkv.weight"] == (3 * 1 * 2, 8)
 
 
-def test_heads_that_went_through_the_batch_are_heads() -> None:
+def test_heads_that_pass_through_the_batch_dimension_are_found() -> None:
     names = {g.name for g in grouped("transformer").prunable}
     assert {"encoder.layers.0.self_attn (heads)", "encoder.layers.1.self_attn (heads)"} <= names
 
 
-def test_images_of_any_size_go_through_what_is_left_where_they_went_through_the_whole() -> None:
+def test_networks_take_images_of_any_size_unless_their_layers_fix_one() -> None:
     fixed = {name for name, net in NETS.items() if len(net.inputs[0]) == 3 and not grouped(name).labelled.graph.spatial}
     # a classifier on a flattened map, and one column of text: these have one size
     assert fixed == {"flatten_linear", "crnn"}
 
 
-def test_the_original_graph_is_left_as_it_was() -> None:
+def test_cutting_does_not_change_the_original_graph() -> None:
     groups = grouped("concat")
     before = {k: v.clone() for k, v in groups.labelled.graph.module.state_dict().items()}
     text = str(groups.labelled.graph.module.graph)

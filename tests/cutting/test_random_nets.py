@@ -1,6 +1,6 @@
-"""Random networks out of everything the engine has rules for: whatever is drawn, the properties hold.
+"""Random networks of all ops with rules: the properties of a cut hold for each of them.
 
-`pytest tests/test_random_nets.py --hypothesis-profile=thousands` draws many more of them.
+`pytest tests/cutting/test_random_nets.py --hypothesis-profile=thousands` draws many more networks.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from properties import (
     random_drop,
 )
 
-#: Channels of a map, at most; more are brought down by a convolution.
+#: The largest number of channels of a map; a convolution reduces wider maps.
 WIDEST = 24
 
 Step = tuple[int, int, int, int]
 
 
 class Drawn(nn.Module):
-    """A network that does what a list of steps says; layers are made the first time they are needed.
+    """A network that runs a list of steps; a layer is made when a step first needs it.
 
-    Every step takes one or two of the maps that are there, float[N, C, H, W], and adds one or more.
+    Every step takes one or two of the present maps, float[N, C, H, W], and adds one or more maps.
     """
 
     def __init__(self, steps: list[Step]) -> None:
@@ -63,7 +63,7 @@ class Drawn(nn.Module):
         return self.layers[self._used - 1]
 
     def number(self, *sizes: int) -> Tensor:
-        """The next parameter that belongs to no layer."""
+        """The next parameter outside of layers."""
         if self._numbered == len(self.numbers):
             self.numbers.append(nn.Parameter(torch.rand(sizes) + 0.5))
         self._numbered += 1
@@ -249,7 +249,7 @@ steps = st.lists(
 
 
 @given(steps, st.integers(0, 3))
-def test_a_random_network_keeps_what_has_to_be_true_after_every_cut(steps: list[Step], seed: int) -> None:
+def test_a_random_network_has_the_properties_of_every_cut(steps: list[Step], seed: int) -> None:
     torch.manual_seed(0)
     module = Drawn(steps).eval()
     example = (torch.randn(2, 3, 8, 8),)

@@ -41,7 +41,7 @@ def test_altered_images_are_near_what_they_were_and_never_the_same() -> None:
     assert torch.equal(made, again)
 
 
-def test_what_is_no_image_is_left_alone() -> None:
+def test_batches_that_are_no_images_do_not_change() -> None:
     x, generator = torch.randn(4, 10), torch.Generator()
     for change in (augment.moved, augment.altered, augment.mixed):
         assert torch.equal(change(x, generator), x)

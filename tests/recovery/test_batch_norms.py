@@ -10,7 +10,7 @@ from refits import COUNT, dropped, grouped, recovered
 from zoo import conv, head
 
 
-def test_batch_norms_put_out_the_mean_and_the_spread_they_had() -> None:
+def test_results_of_batch_norms_have_the_mean_and_spread_of_the_original() -> None:
     torch.manual_seed(0)
     norm = nn.BatchNorm2d(5)
     norm.running_mean.uniform_(-1, 1), norm.running_var.uniform_(0.5, 2)

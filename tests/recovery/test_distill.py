@@ -42,7 +42,7 @@ def test_the_sample_network_agrees_more_with_its_original_afterwards() -> None:
     assert distill.agreement(graph, made.smaller, division.judging()) > before + 0.1
 
 
-def test_what_does_not_get_better_stays_as_it_was(small: Case) -> None:
+def test_a_network_that_does_not_get_better_keeps_its_tensors(small: Case) -> None:
     before = small.tensors()
     found = small.distill(rate=1e6)
     assert not found.has_helped
@@ -88,7 +88,7 @@ def test_a_network_of_several_outputs_learns_from_all_of_them(tmp_path: Path) ->
     assert all(distance(name) < before[name] for name in "ab")
 
 
-def test_a_fixed_batch_is_kept_to(tmp_path: Path) -> None:
+def test_a_fixed_batch_size_is_respected(tmp_path: Path) -> None:
     made = case(undecided(), tmp_path, dynamic=False)
     sizes: set[int] = set()
     made.smaller.module.register_forward_pre_hook(lambda _, inputs: sizes.add(len(inputs[0])))
@@ -97,7 +97,7 @@ def test_a_fixed_batch_is_kept_to(tmp_path: Path) -> None:
     assert sizes == {2}
 
 
-def test_features_are_what_the_last_layers_read(tmp_path: Path) -> None:
+def test_features_are_the_inputs_of_the_last_layers(tmp_path: Path) -> None:
     made = case(ZOO["residual"].module(), tmp_path)
     (found,) = distill.features(made.kept)
     assert "flatten" in found.name

@@ -28,7 +28,9 @@ def means(pair: PairedRun) -> Refit:
 
 
 @pytest.mark.parametrize("widest", [refit_problem.WIDEST, 1])
-def test_a_channel_that_others_make_up_is_recovered_exactly(widest: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dropped_combination_of_other_channels_is_recovered_exactly(
+    widest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(refit_problem, "WIDEST", widest)
     torch.manual_seed(0)
     first, second = nn.Linear(6, 5), nn.Linear(5, 4)
@@ -42,7 +44,7 @@ def test_a_channel_that_others_make_up_is_recovered_exactly(widest: int, monkeyp
     assert distance(kept, smaller, torch.randn(COUNT, 6)) < 1e-3
 
 
-def test_a_channel_that_is_always_the_same_is_recovered_by_its_mean() -> None:
+def test_a_dropped_constant_channel_is_recovered_by_its_mean() -> None:
     torch.manual_seed(0)
     first, second = nn.Linear(6, 5), nn.Linear(5, 4)
     with torch.no_grad():
@@ -76,7 +78,7 @@ def twins(layer: nn.Module) -> nn.Module:
 
 @pytest.mark.parametrize("widest", [refit_problem.WIDEST, 1])
 @pytest.mark.parametrize("name", TWINS)
-def test_every_kind_of_layer_makes_good_what_a_twin_did(
+def test_every_kind_of_layer_compensates_for_a_dropped_twin(
     name: str, widest: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(refit_problem, "WIDEST", widest)
@@ -120,7 +122,9 @@ class Blocks(nn.Module):
         return self.last(x)
 
 
-def test_the_end_of_a_residual_branch_makes_good_what_the_other_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_end_of_a_residual_branch_compensates_for_the_error_of_the_other_branch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     torch.manual_seed(0)
     groups = grouped(Blocks(), 3, 8, 8)
     alive = groups.alive(np.concatenate([g.units[:6] for g in groups.prunable if len(g.units) == 10]))
@@ -167,7 +171,9 @@ CLIPPED: dict[str, Callable[[], nn.Module]] = {
 
 
 @pytest.mark.parametrize("name", CLIPPED)
-def test_what_is_clipped_away_is_no_error(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_beyond_the_limit_of_a_clipping_activation_does_not_count(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     torch.manual_seed(0)
     groups = grouped(CLIPPED[name](), 3, 8, 8)
     images = torch.randn(COUNT, 3, 8, 8)
@@ -187,7 +193,7 @@ def dropped_halves(groups: Groups) -> np.ndarray:
     )
 
 
-def test_weights_that_several_layers_share_are_fitted_to_all_of_them() -> None:
+def test_a_shared_weight_is_fitted_to_all_its_layers() -> None:
     def forward(m: nn.Module, x: Tensor) -> Tensor:
         y, z = m.wide(x).relu(), m.wide(x * 2).relu()
         return m.last(y) + 3 * m.last(z)
@@ -201,7 +207,7 @@ def test_weights_that_several_layers_share_are_fitted_to_all_of_them() -> None:
 
 
 @pytest.mark.parametrize("alike", [True, False])
-def test_norms_behind_shared_weights_take_up_the_mean_if_it_is_one_norm(alike: bool) -> None:
+def test_a_norm_behind_a_shared_weight_takes_the_mean_if_it_is_the_only_norm(alike: bool) -> None:
     def forward(m: nn.Module, x: Tensor) -> Tensor:
         y, z = (m.last(m.wide(each).relu()) for each in (x, x * 2))
         return m.norm(y) + 3 * (m.norm if alike else m.other)(z)
@@ -230,7 +236,7 @@ def of_net(name: str, drop: Callable[[Groups], np.ndarray]) -> tuple[Groups, Sli
 
 
 @pytest.mark.parametrize("name", [name for name, net in NETS.items() if len(net.inputs) == 1])
-def test_recovery_brings_every_network_nearer_to_the_original_on_what_it_is_fitted_to(name: str) -> None:
+def test_a_refit_brings_every_network_nearer_to_the_original_on_the_fitting_images(name: str) -> None:
     groups, kept, smaller, images = of_net(name, lambda groups: random_drop(groups, 3))
     before = distance(kept, smaller, images)
     step = 16 if groups.labelled.graph.dynamic else len(images)
@@ -243,7 +249,7 @@ def test_recovery_brings_every_network_nearer_to_the_original_on_what_it_is_fitt
 
 
 @pytest.mark.parametrize("name", [name for name, net in NETS.items() if len(net.inputs) == 1])
-def test_what_lost_nothing_puts_out_what_it_did(name: str) -> None:
+def test_an_uncut_network_keeps_its_outputs(name: str) -> None:
     _, kept, smaller, images = of_net(name, lambda groups: np.zeros(0, np.int64))
     pair = PairedRun(Cut(kept, smaller))
     pair.run({0: images}, Refit(pair))

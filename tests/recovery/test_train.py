@@ -20,7 +20,7 @@ def small(tmp_path: Path) -> Case:
     return case(undecided(), tmp_path)
 
 
-def test_flags_and_kinds_of_tensors_are_as_they_were(small: Case) -> None:
+def test_training_restores_the_flags_and_kinds_of_tensors(small: Case) -> None:
     module = small.smaller.module
     first, *others = module.parameters()
     first.requires_grad_(False)
@@ -61,7 +61,7 @@ def interrupt_after(calls: int) -> Callable[[float, float], None]:
 
 
 @pytest.mark.parametrize("calls", [0, 4, 10])
-def test_training_that_was_interrupted_ends_as_if_it_had_not_been(
+def test_interrupted_training_ends_with_the_tensors_of_uninterrupted_training(
     calls: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(distill, "BATCH", 16)
@@ -81,7 +81,7 @@ def test_training_that_was_interrupted_ends_as_if_it_had_not_been(
 
 
 @pytest.mark.parametrize("content", [b"", b"no zip archive", None])
-def test_a_state_that_does_not_fit_is_not_there(content: bytes | None, small: Case, tmp_path: Path) -> None:
+def test_a_state_that_does_not_fit_is_ignored(content: bytes | None, small: Case, tmp_path: Path) -> None:
     state = tmp_path / "some.training"
     if content is None:
         torch.save({"now": {"another": torch.zeros(1)}}, state)
@@ -98,7 +98,7 @@ def test_time_is_a_limit_as_well(small: Case) -> None:
 
 
 @pytest.mark.parametrize(("epochs", "checks"), [(3, 3), (200, 40)])
-def test_a_network_is_judged_after_every_epoch_but_not_too_often(
+def test_a_network_is_checked_after_every_epoch_but_at_most_40_times(
     epochs: int, checks: int, small: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     judged, agreement = [], distill.agreement
@@ -107,7 +107,7 @@ def test_a_network_is_judged_after_every_epoch_but_not_too_often(
     assert len(judged) == 1 + checks  # and once before
 
 
-def test_of_figures_that_images_cannot_tell_apart_the_last_one_counts() -> None:
+def test_the_noise_of_a_figure_falls_with_the_number_of_images_and_is_never_zero() -> None:
     check = train.Check(lambda: 0.0, 41)
     assert check.noise(1.0) > 1 / 41
     assert check.noise(0.5) > check.noise(0.9)

@@ -25,7 +25,7 @@ def test_a_batch_larger_than_all_images_is_filled_with_repetitions(tmp_path: Pat
     assert [len(x) for x, _ in images.epoch(0)] == [8]
 
 
-def test_each_epoch_has_another_order_and_can_be_entered_in_the_middle(small: Case) -> None:
+def test_each_epoch_has_its_own_order_and_can_start_in_the_middle(small: Case) -> None:
     images = TrainingBatches(small.division.calibration, small.division.fitted, 7, fixed=False, seed=3)
     first, second = ([x for x, _ in images.epoch(number)] for number in (0, 1))
     assert not torch.equal(first[0], second[0])
