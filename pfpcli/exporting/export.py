@@ -1,7 +1,7 @@
-"""Export: a network as files that other programs open, each one run again before it counts as written.
+"""Export: a network as .pt2 and ONNX files, each run again before it counts as written.
 
-No file carries a path, a stack trace or a name of the machine it was made on: torch's exporters write such things into
-node metadata, and here they are taken out again.
+torch's exporters write paths and stack traces of this machine into the metadata of nodes. The files contain none of
+them.
 """
 
 from __future__ import annotations
@@ -25,12 +25,16 @@ from pfpcli.graph.quiet import quiet
 from pfpcli.graph.trace import export_program, free_dims, larger, open_dims
 from pfpcli.onnx_io.runtime import ONNX_TOLERANCE, onnx_vs_torch
 
-#: Metadata that says where a node came from, on this machine and in the user's source.
+#: Metadata with the origin of a node on this machine and in the user's source code.
 _ORIGINS = ("stack_trace", "nn_module_stack", "source_fn_stack", "from_node", "torch_fn", "custom")
 
 
 def names(graph: Graph) -> Names:
-    """Input names are those of the forward's arguments; outputs have the keys of a dict, or their nodes' names."""
+    """Return the names of the inputs and outputs of a graph.
+
+    Inputs have the names of the arguments of the forward. Outputs have the keys of the dict that the forward returns,
+    else the names of their nodes.
+    """
     outputs = [node.name for node in graph.outputs]
     info = getattr(graph.module.graph._codegen, "pytree_info", None)
     keys = info.out_spec.context if info is not None and info.out_spec.type is dict else None
@@ -40,8 +44,8 @@ def names(graph: Graph) -> Names:
 
 
 def program(graph: Graph) -> ExportedProgram:
-    """The graph as an exported program without traces of where it was made."""
-    exported = _with_open_dims(replace(graph, module=_with_plain_attention(graph.module)))
+    """Export a graph as a program, without metadata about its origin."""
+    exported = _with_free_sizes(replace(graph, module=_with_plain_attention(graph.module)))
     for module in exported.graph_module.modules():
         for node in getattr(getattr(module, "graph", None), "nodes", ()):
             for key in _ORIGINS:
@@ -50,7 +54,7 @@ def program(graph: Graph) -> ExportedProgram:
 
 
 def _with_plain_attention(module: fx.GraphModule) -> fx.GraphModule:
-    """A copy in which attention is as the exporters know it."""
+    """Return a copy in which the exporters can convert every call of attention."""
     attention = torch.ops.aten.scaled_dot_product_attention.default
     copied = fx.GraphModule(module, copy.deepcopy(module.graph))
     for node in copied.graph.find_nodes(op="call_function", target=attention):
@@ -62,7 +66,7 @@ def _with_plain_attention(module: fx.GraphModule) -> fx.GraphModule:
 
 
 def _join_batch(node: Any) -> None:
-    """Attention has four dimensions for the exporters: further ones join the batch."""
+    """Merge the leading dimensions of attention with more than four dimensions, since the exporters take four."""
     graph, aten = node.graph, torch.ops.aten
     shapes = [tuple(operand.meta["val"].shape) for operand in node.args[:3]]
     extra = len(shapes[0]) - 4
@@ -78,9 +82,10 @@ def _join_batch(node: Any) -> None:
 
 
 def _lay_out(node: Any) -> None:
-    """What an exporter makes of attention with a mask lies in memory in another order than what was traced.
+    """Copy every transpose of an attention's result into contiguous memory.
 
-    A view of its transpose, which was free of copying when it was traced, then does not exist.
+    The exporters decompose attention with a mask into calls whose result has another memory layout than the traced
+    one. A view of its transpose, which needed no copy in the traced network, would be invalid.
     """
     for user in [user for user in node.users if user.target is torch.ops.aten.transpose.int]:
         with node.graph.inserting_after(user):
@@ -89,7 +94,7 @@ def _lay_out(node: Any) -> None:
         user.replace_all_uses_with(copied, lambda other, copied=copied: other is not copied)
 
 
-def _with_open_dims(graph: Graph) -> ExportedProgram:
+def _with_free_sizes(graph: Graph) -> ExportedProgram:
     if not graph.dynamic:
         return export_program(graph.module, graph.example)
     try:
@@ -102,7 +107,7 @@ def _with_open_dims(graph: Graph) -> ExportedProgram:
 
 
 def save_pt2(exported: ExportedProgram, path: Path) -> None:
-    """Write a program that `torch.export.load` opens."""
+    """Write a program as a .pt2 file for `torch.export.load`."""
     buffer = io.BytesIO()
     with quiet():
         torch.export.save(exported, buffer)
@@ -110,23 +115,24 @@ def save_pt2(exported: ExportedProgram, path: Path) -> None:
 
 
 def save_onnx(exported: ExportedProgram, graph: Graph, named: Names, path: Path, samples: Sequence[Tensor]) -> float:
-    """Write an ONNX file and run it against torch; another exporter is tried if the first one fails.
+    """Write an ONNX file and compare it with torch; try the next exporter if one fails.
 
     Args:
         exported: the program to write.
         graph: the same network in torch.
         named: names of its inputs and outputs.
-        path: the file.
-        samples: float[N, ...] each, inputs to compare on, in a batch size it was not exported with where that is free.
+        path: the file to write.
+        samples: float[N, ...] for each input, to compare on. If the batch size is free, N differs from the batch size
+            of the export.
 
     Returns:
-        the largest difference, relative to the largest output.
+        The largest difference from torch, relative to the largest absolute number of an output.
 
     Raises:
-        CheckFailed: no exporter gives a file that agrees with torch; no file is left.
+        CheckFailed: no exporter writes a file that agrees with torch; no file is left.
     """
     reasons = []
-    for exporter, source in _ways(exported, graph):
+    for exporter, source in _exporters(exported, graph):
         try:
             with quiet():
                 model = exporter(source, graph, named)
@@ -137,9 +143,9 @@ def save_onnx(exported: ExportedProgram, graph: Graph, named: Names, path: Path,
             if {"height", "width"} <= {dim.dim_param for dim in _dims(model.graph.input)}:
                 difference = max(difference, onnx_vs_torch(path, graph, larger(samples)))
         except Exception as error:
-            # the exporters colour their messages
-            said = re.sub(r"\x1b\[\d+m", "", str(error)).strip()
-            reasons.append(f"{type(error).__name__}: {said.partition(chr(10))[0]}")
+            # without the colour codes of the exporters
+            message = re.sub(r"\x1b\[\d+m", "", str(error)).strip()
+            reasons.append(f"{type(error).__name__}: {message.partition(chr(10))[0]}")
         else:
             if difference <= ONNX_TOLERANCE:
                 return difference
@@ -154,10 +160,10 @@ def save_onnx(exported: ExportedProgram, graph: Graph, named: Names, path: Path,
 _Exporter = Callable[[ExportedProgram, Graph, Names], onnx.ModelProto]
 
 
-def _ways(exported: ExportedProgram, graph: Graph) -> Iterator[tuple[_Exporter, ExportedProgram]]:
-    """Exporters and what to give them, the best first: what cannot be said for any size is said for one."""
+def _exporters(exported: ExportedProgram, graph: Graph) -> Iterator[tuple[_Exporter, ExportedProgram]]:
+    """Yield exporters and programs, the best first: free sizes before fixed ones."""
     yield _export_program, exported
-    if graph.spatial:  # e.g. adaptive pooling to more than one place has no ONNX for any size
+    if graph.spatial:  # e.g. adaptive pooling to more than one element has no ONNX form for free sizes
         exported = program(replace(graph, spatial=False))
         yield _export_program, exported
     yield _export_unoptimised, exported
@@ -165,7 +171,7 @@ def _ways(exported: ExportedProgram, graph: Graph) -> Iterator[tuple[_Exporter, 
 
 
 def open_sizes(path: Path) -> tuple[str, ...]:
-    """The sizes of an ONNX file's inputs that are not fixed, e.g. ("batch", "height", "width")."""
+    """Return the names of the free sizes of an ONNX file's inputs, e.g. ("batch", "height", "width")."""
     model = onnx.load(path)
     return tuple(dict.fromkeys(dim.dim_param for dim in _dims(model.graph.input) if dim.dim_param))
 
@@ -175,7 +181,7 @@ def _export_program(exported: ExportedProgram, graph: Graph, named: Names) -> on
 
 
 def _export_unoptimised(exported: ExportedProgram, graph: Graph, named: Names) -> onnx.ModelProto:
-    """Without folding constants, which fails on some ops; onnxruntime folds them when it loads the file."""
+    """Export without folding constants, which fails on some ops; onnxruntime folds them when it loads the file."""
     return _export_dynamo(exported, named, optimize=False)
 
 
@@ -188,7 +194,7 @@ def _export_dynamo(exported: ExportedProgram, named: Names, *, optimize: bool) -
 
 
 def _rename(graph: onnx.GraphProto, named: Names) -> None:
-    """Call inputs and outputs what they are to be called; a value inside that has such a name gets another one."""
+    """Rename inputs and outputs; an inner value that has one of the new names becomes "<name>.inside"."""
     ends = [*graph.input, *graph.output]
     wanted = dict(zip([end.name for end in ends], [*named.inputs, *named.outputs], strict=True))
     taken = set(wanted.values())
@@ -205,7 +211,7 @@ def _rename(graph: onnx.GraphProto, named: Names) -> None:
 
 
 def _export_traced(exported: ExportedProgram, graph: Graph, named: Names) -> onnx.ModelProto:
-    """The older exporter, which traces; it has rules of its own for many ops."""
+    """Export with torch's older exporter, which traces the network and has its own conversion of many ops."""
     axes: dict[str, dict[int, str]] = {name: {0: "batch"} for name in named.outputs} if graph.dynamic else {}
     for name, dims in zip(named.inputs, open_dims(exported), strict=True):
         axes[name] = {dim: _DIMS.get(dim, f"size_{dim}") for dim in dims}
@@ -213,7 +219,7 @@ def _export_traced(exported: ExportedProgram, graph: Graph, named: Names) -> onn
     torch.onnx.export(
         graph.module,
         graph.example,
-        buffer,  # type: ignore[arg-type]  # the annotation leaves out what the exporter takes
+        buffer,  # type: ignore[arg-type]  # the exporter takes a buffer, its annotation does not
         dynamo=False,
         input_names=list(named.inputs),
         output_names=list(named.outputs),
@@ -222,12 +228,17 @@ def _export_traced(exported: ExportedProgram, graph: Graph, named: Names) -> onn
     return onnx.load_from_string(buffer.getvalue())
 
 
-#: What the open dimensions of an input are called.
+#: Index of a free dimension of an input -> its name.
 _DIMS = {0: "batch", 2: "height", 3: "width"}
 
 
 def _clean(model: onnx.ModelProto, free: list[list[int]]) -> None:
-    """Take out metadata and call the open dimensions what they are."""
+    """Remove metadata and name the free dimensions.
+
+    Args:
+        model: the model; it is changed.
+        free: indices of the free dimensions, for each input.
+    """
     symbols: dict[str, str] = {}
     for value, dims in zip(model.graph.input, free, strict=True):
         sizes = list(_dims([value]))

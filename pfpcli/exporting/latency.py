@@ -1,4 +1,4 @@
-"""Latency: how long one inference takes in onnxruntime."""
+"""Latency: the time of one inference in onnxruntime."""
 
 from __future__ import annotations
 
@@ -14,16 +14,22 @@ from torch import Tensor
 
 from pfpcli.onnx_io.runtime import run_onnx, session
 
-#: Files take turns in blocks: some runs before the clock starts (the threads of the other session have to fall asleep,
-#: this one's caches have to fill), then the runs that are timed.
+#: Each file is run in BLOCKS blocks, in turn with the other files. A block has WARM_UP runs that are not timed, during
+#: which the threads of the other session fall asleep and the caches fill, then BLOCK timed runs.
 WARM_UP, BLOCK, BLOCKS = 5, 10, 5
-#: Seconds after which a slow model has been timed enough.
+#: Seconds after which no new block starts.
 SECONDS = 20.0
 
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds of one inference: median, distance between the quartiles, and how often it was timed."""
+    """The time of one inference.
+
+    Attributes:
+        median_ms: median in ms.
+        iqr_ms: distance between the quartiles in ms.
+        runs: number of timed runs.
+    """
 
     median_ms: float
     iqr_ms: float
@@ -31,12 +37,15 @@ class Latency:
 
 
 def latency(files: Sequence[Path | onnx.ModelProto], inputs: Sequence[Tensor], threads: int | None) -> list[Latency]:
-    """Time several ONNX files on the same inputs, in turn, so that the machine's moods reach them all.
+    """Time ONNX files on the same inputs, in turn, so that changes of the machine's speed affect all of them.
 
     Args:
-        files: ONNX files with the same inputs, or what they hold.
-        inputs: float[N, ...] each.
-        threads: of onnxruntime; None uses all cores.
+        files: ONNX files with the same inputs, or their contents.
+        inputs: float[N, ...] for each input.
+        threads: number of threads of onnxruntime; None uses all cores.
+
+    Returns:
+        One latency for each file.
     """
     sessions = [session(file, threads) for file in files]
     times: list[list[float]] = [[] for _ in sessions]
@@ -44,22 +53,22 @@ def latency(files: Sequence[Path | onnx.ModelProto], inputs: Sequence[Tensor], t
     for block in range(BLOCKS):
         if block and time.perf_counter() > stop:
             break
-        for each, taken in zip(sessions, times, strict=True):
-            taken += _timed(each, inputs)
-    return [_summary(taken) for taken in times]
+        for each, milliseconds in zip(sessions, times, strict=True):
+            milliseconds += _timed(each, inputs)
+    return [_summary(milliseconds) for milliseconds in times]
 
 
 def _timed(each: InferenceSession, inputs: Sequence[Tensor]) -> list[float]:
-    """Milliseconds of each run of one block."""
-    taken = []
+    """Return the milliseconds of each timed run of one block."""
+    milliseconds = []
     for run in range(WARM_UP + BLOCK):
         start = time.perf_counter()
         run_onnx(each, inputs)
         if run >= WARM_UP:
-            taken.append(1000 * (time.perf_counter() - start))
-    return taken
+            milliseconds.append(1000 * (time.perf_counter() - start))
+    return milliseconds
 
 
-def _summary(taken: list[float]) -> Latency:
-    low, median, high = np.percentile(taken, (25, 50, 75))
-    return Latency(float(median), float(high - low), len(taken))
+def _summary(milliseconds: list[float]) -> Latency:
+    low, median, high = np.percentile(milliseconds, (25, 50, 75))
+    return Latency(float(median), float(high - low), len(milliseconds))

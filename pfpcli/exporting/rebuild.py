@@ -1,4 +1,4 @@
-"""Rebuild: the user's own module, smaller, where its own forward still computes what the cut graph computes."""
+"""Rebuilding: the user's own module with the tensors of the cut network, if its forward still computes the same."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from torch.utils._pytree import tree_leaves
 from pfpcli.graph.data_independent import data_independent_part
 from pfpcli.graph.graph import Graph
 
-#: What the module may differ from the graph, relative to the largest output, in float32.
+#: The largest accepted difference of module and graph in float32, relative to the largest absolute number of an output.
 TOLERANCE = 1e-4
 
 
 def rebuild(module: nn.Module, smaller: Graph) -> tuple[nn.Module | None, str]:
-    """A copy of a module with the cut network's tensors.
+    """Copy a module and give the copy the tensors of the cut network.
 
     Args:
-        module: the original; it is left unchanged.
-        smaller: the cut network.
+        module: the original; it stays unchanged.
+        smaller: the graph of the cut network.
 
     Returns:
-        (the module, "ok"), or (None, why its own forward does not fit the smaller tensors).
+        The copy and "ok"; or None and the reason, if the forward of the copy fails or computes something else.
     """
     twin = copy.deepcopy(module)
     tensors = dict(smaller.module.named_parameters(remove_duplicate=False)) | dict(smaller.module.named_buffers())
@@ -41,11 +41,12 @@ def rebuild(module: nn.Module, smaller: Graph) -> tuple[nn.Module | None, str]:
         with torch.no_grad():
             found, expected = part(*smaller.example), smaller.module(*smaller.example)
     except Exception as error:
-        return None, f"its own forward fails on the smaller tensors ({str(error).strip().splitlines()[0]})"
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        return None, f"its own forward fails on the smaller tensors ({lines[0]})"
     difference = _difference(tree_leaves(found), tree_leaves(expected))
     if difference is None or difference > TOLERANCE:
         what = "has another shape" if difference is None else f"differs by {difference:.1e}"
-        return None, f"the output of its own forward {what}: sizes are written down in its code"
+        return None, f"the output of its own forward {what}: its code contains fixed sizes"
     return twin, "ok"
 
 
@@ -63,7 +64,7 @@ def _put(module: nn.Module, name: str, value: Tensor) -> None:
 
 
 def _difference(found: list[Tensor], expected: list[Tensor]) -> float | None:
-    """Relative to the largest output; None where shapes differ."""
+    """Return the largest difference relative to the largest number of an output, None if shapes differ."""
     if [x.shape for x in found] != [x.shape for x in expected]:
         return None
     return max(
@@ -101,7 +102,7 @@ def _group_norm(part: nn.Module) -> None:
         part.num_channels = len(part.weight)  # type: ignore
 
 
-#: Which numbers a module repeats that its tensors say already.
+#: Kind of layer -> sets the attributes that repeat sizes of its tensors.
 _WIDTHS: list[tuple[type[nn.Module], Callable[[nn.Module], None]]] = [
     (nn.modules.conv._ConvNd, _conv),
     (nn.Linear, _linear),
