@@ -1,4 +1,4 @@
-"""The cache folder: what pfp keeps between runs and can make again."""
+"""The cache folder: files that pfp keeps between runs and can always make again."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """Where is kept what can be made again: $PFP_CACHE, or pfp in the user's cache folder."""
+    """The path of the cache folder: $PFP_CACHE, or `pfp` in the user's cache folder."""
     named = os.environ.get("PFP_CACHE")
     return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pfp"

@@ -1,26 +1,26 @@
-"""Every way pfp says no, and the exit code that goes with it.
+"""The errors of pfp and their exit codes.
 
-    PfpError              exit 2 unless said otherwise
+    PfpError              exit 2, and 1 for CheckFailed
     ├─ InputError         a file, flag or folder that cannot be used
     │  └─ CalibrationError   the calibration folder is empty, broken or does not fit the model
-    ├─ TraceError         the forward pass could not be followed
+    ├─ TraceError         the forward pass could not be traced
     ├─ UnsupportedError   nothing in the model can be pruned
     ├─ BudgetError        the budget cannot be reached
-    └─ CheckFailed        exit 1: it was done, but a check did not hold
+    └─ CheckFailed        the work was done, but a check on the result failed
 
-A message starts with the object it is about and says what was found and what was expected; the hint says what to
-type instead. The command line turns them into text and an exit code in one place (`cli.main`).
+A message starts with the object it is about and says what was found and what was expected. A hint says what to type
+instead. `cli.main` is the only place that turns an error into text and an exit code.
 """
 
 from __future__ import annotations
 
 
 class PfpError(Exception):
-    """A refusal with a reason and a next step.
+    """An error with a reason and a next step.
 
     Args:
         message: one sentence without a period; starts with the file, layer or flag it is about.
-        hint: what to do instead, in the imperative, with something that can be pasted.
+        hint: what to do instead, in the imperative, with text that can be pasted.
     """
 
     exit_code = 2
@@ -40,7 +40,7 @@ class CalibrationError(InputError):
 
 
 class TraceError(PfpError):
-    """The forward pass could not be followed."""
+    """The forward pass could not be traced."""
 
 
 class UnsupportedError(PfpError):
@@ -48,25 +48,25 @@ class UnsupportedError(PfpError):
 
 
 class BudgetError(PfpError):
-    """The budget cannot be reached with what may be pruned."""
+    """The budget cannot be reached with the channels that may be pruned."""
 
 
 class CheckFailed(PfpError):
-    """The work was done, but a check on the result did not hold."""
+    """The work was done, but a check on the result failed."""
 
     exit_code = 1
 
 
-#: Exit codes of programs that a signal ended: 128 + SIGINT, 128 + SIGPIPE.
+#: Exit codes of a program that a signal has ended: 128 + SIGINT, 128 + SIGPIPE.
 INTERRUPTED, NOBODY_READS = 130, 141
 
 
 class Dismissed(BaseException):
-    """This process has done its share of a run, which another one finishes; nothing is wrong."""
+    """This process has done its share of a run, and the first process finishes the run. This is no error."""
 
 
 class Interrupted(BaseException):
-    """The user, or the system, wants pfp to end; no `except Exception` on the way gets hold of it."""
+    """The user or the system asks pfp to end. It is no `Exception`, so that `except Exception` does not catch it."""
 
     def __init__(self, exit_code: int) -> None:
         super().__init__()

@@ -1,12 +1,12 @@
-"""Processes: several that torchrun has started work as one; each takes its share of the images.
+"""Processes: several processes that torchrun has started work as one; each computes a share of the images.
 
     torchrun --nproc-per-node 2 -m pfpcli compress model.pt --calib ./imgs
 
-All go through the same steps and know of all batches, but only look into their own. What they have summed up or found
-to be the largest is combined by `total` and `largest`, in the same order everywhere, so that all decide alike. When
-there is nothing left to share, `finish` lets the first one go on alone: it alone talks and writes.
+All processes run the same steps and see the sizes of all batches, but each computes only its own batches. `total` and
+`largest` combine their sums and maxima in the same order everywhere, so all processes decide alike. When nothing is
+left to share, `finish` ends all processes but the first. Only the first process prints and writes files.
 
-With one process every function here gives back what it is given, and torch is not imported.
+With one process, every function here returns its argument, and torch is not imported.
 """
 
 from __future__ import annotations
@@ -20,137 +20,143 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pfpcli.errors import Dismissed, InputError, PfpError
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # types only: torch takes seconds to import, and most commands do not need it here
     import torch
     from torch import Tensor
 
 _T = TypeVar("_T")
 
-#: What torchrun says to each process it starts.
-_SAID = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-#: Notes of the one that fails first: that it has, and that it has said why; how long the others wait for the second.
-_FAILED, _TOLD, _PATIENCE = "pfp-failed", "pfp-told", timedelta(seconds=5)
+#: The environment variables that torchrun sets for each process.
+_TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+#: Keys of the store. A process that fails counts up the first; the process that has printed its error sets the second.
+_FAILED, _PRINTED = "pfp-failed", "pfp-told"
+#: How long a process that failed later waits for the second key.
+_PATIENCE = timedelta(seconds=5)
 
 
 @dataclass
-class _Together:
-    """What this process has joined.
+class _Processes:
+    """The processes that share the work.
 
     Attributes:
-        rank: which of them it is.
-        count: how many there are.
-        met: how often they have met.
-        notes: where they leave notes for each other.
+        rank: the index of this process.
+        count: the number of processes.
+        met: how often this process has called `start` with others.
+        store: the key-value store that the processes share.
     """
 
     rank: int = 0
     count: int = 1
     met: int = 0
-    notes: Any = None
+    store: Any = None
 
 
-_now = _Together()
+_joined = _Processes()
 
 
 def start() -> None:
-    """Meet the processes that torchrun has started together with this one, if it has."""
+    """Connect to the processes that torchrun has started together with this one, if there are any."""
     if not is_one_of_several():
         return
     import torch
     from torch import distributed
     from torch.distributed.distributed_c10d import PrefixStore
 
-    _now.met += 1
-    notes = PrefixStore(f"pfp-{_now.met}", _notes())
+    _joined.met += 1
+    store = PrefixStore(f"pfp-{_joined.met}", _store())
     rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    with _each_other():
-        distributed.init_process_group(backend, store=notes, rank=rank, world_size=count)
-    _now.rank, _now.count = rank, count
+    with _communicating():
+        distributed.init_process_group(backend, store=store, rank=rank, world_size=count)
+    _joined.rank, _joined.count = rank, count
 
 
 def finish() -> None:
-    """There is nothing left to share: the first process goes on alone, and the others end.
+    """End all processes but the first, when no work is left to share.
 
     Raises:
-        Dismissed: this is one of the others.
+        Dismissed: this is not the first process.
     """
-    if _now.count == 1:
+    if _joined.count == 1:
         return
     from torch import distributed
 
     barrier()
     distributed.destroy_process_group()
-    _now.rank, _now.count = 0, 1
+    _joined.rank, _joined.count = 0, 1
     if not is_first():
         raise Dismissed
 
 
 def is_one_of_several() -> bool:
-    """Whether torchrun has started this process, and others with it."""
-    return all(name in os.environ for name in _SAID) and os.environ["WORLD_SIZE"] != "1"
+    """Whether torchrun has started this process together with others."""
+    return all(name in os.environ for name in _TORCHRUN) and os.environ["WORLD_SIZE"] != "1"
 
 
 def is_first() -> bool:
-    """Whether this process is the one that talks and writes; known before they have met."""
+    """Whether this process prints and writes files; known before `start`."""
     return not is_one_of_several() or os.environ["RANK"] == "0"
 
 
 def tell(say: Callable[[], None]) -> None:
-    """Say what went wrong, unless another process does: of an error, and of what follows from it, one tells.
+    """Print an error, unless another process has already failed: one process prints the first error.
 
-    torchrun ends all processes when one has ended, so the others wait until it is told.
+    torchrun ends all processes when one has ended, so the others wait until the error is printed.
+
+    Args:
+        say: prints the error.
     """
     if not is_one_of_several():
         say()
         return
     try:
-        if _notes().add(_FAILED, 1) > 1:
-            _notes().wait([_TOLD], _PATIENCE)
+        if _store().add(_FAILED, 1) > 1:
+            _store().wait([_PRINTED], _PATIENCE)
             return
-    except RuntimeError:  # whoever keeps the notes is gone, or nobody has told
+    except RuntimeError:  # the store is closed, or no process has printed in time
         if not is_first():
             return
     say()
     with contextlib.suppress(RuntimeError):
-        _notes().set(_TOLD, "")
+        _store().set(_PRINTED, "")
 
 
-def _notes() -> Any:
-    if _now.notes is None:
+def _store() -> Any:
+    """The key-value store of torchrun."""
+    if _joined.store is None:
         from torch.distributed.rendezvous import rendezvous
 
-        _now.notes = next(rendezvous("env://"))[0]
-    return _now.notes
+        _joined.store = next(rendezvous("env://"))[0]
+    return _joined.store
 
 
 @contextlib.contextmanager
-def _each_other() -> Iterator[None]:
-    """While processes speak with each other."""
+def _communicating() -> Iterator[None]:
+    """Turn an error of the communication into a `PfpError`."""
     try:
         yield
     except RuntimeError as error:
-        hint = "what torchrun prints says which of them ended, and how"
-        raise PfpError("the processes have lost each other", hint) from error
+        hint = "read the output of torchrun: it says which process ended, and why"
+        raise PfpError("torchrun: the processes have lost their connection", hint) from error
 
 
 def rank() -> int:
-    """Which process this is, from 0."""
-    return _now.rank
+    """The index of this process."""
+    return _joined.rank
 
 
 def count() -> int:
-    """How many processes share the work."""
-    return _now.count
+    """The number of processes that share the work."""
+    return _joined.count
 
 
 def own(device: torch.device) -> torch.device:
-    """The device of this process, where each has a GPU to itself.
+    """The device of this process; each process has a GPU of its own.
 
     Raises:
         InputError: there are fewer GPUs than processes.
     """
-    if _now.count > 1 and device.type == "cuda":
+    if _joined.count > 1 and device.type == "cuda":
         import torch
 
         local, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
@@ -164,24 +170,24 @@ def own(device: torch.device) -> torch.device:
 
 
 def is_mine(images: Tensor) -> bool:
-    """Whether a batch is this process's to look at; of those of others only the size is here (see `decode`)."""
+    """Whether this process computes a batch. A batch of another process has only a shape (see `images.decode`)."""
     return not images.is_meta
 
 
 def total(x: _T) -> _T:
-    """The sum over all processes of a tensor, an array or a number; its shape is the same everywhere."""
+    """The sum over all processes of a tensor, an array or a number, which has the same shape in each process."""
     combined: _T = _combined(x, "SUM")
     return combined
 
 
 def largest(x: _T) -> _T:
-    """The largest over all processes of a tensor, an array or a number, element by element."""
+    """The element-wise maximum over all processes of a tensor, an array or a number."""
     combined: _T = _combined(x, "MAX")
     return combined
 
 
 def _combined(x: Any, how: str) -> Any:
-    if _now.count == 1:
+    if _joined.count == 1:
         return x
     import numpy as np
     import torch
@@ -190,7 +196,7 @@ def _combined(x: Any, how: str) -> Any:
     found = x.detach().clone() if isinstance(x, Tensor) else torch.from_numpy(np.array(x))
     found = (found if found.is_cuda else found.cpu()).contiguous()
     if found.numel():
-        with _each_other():
+        with _communicating():
             distributed.all_reduce(found, getattr(distributed.ReduceOp, how))
     if isinstance(x, Tensor):
         return found.to(x.device)
@@ -198,34 +204,34 @@ def _combined(x: Any, how: str) -> Any:
 
 
 def gathered(value: _T) -> list[_T]:
-    """What each process has, in their order; anything that can be pickled."""
-    if _now.count == 1:
+    """The values of all processes in order; a value can be any object that can be pickled."""
+    if _joined.count == 1:
         return [value]
     from torch import distributed
 
-    values: list[Any] = [None] * _now.count
-    with _each_other():
+    values: list[Any] = [None] * _joined.count
+    with _communicating():
         distributed.all_gather_object(values, value)
     return values
 
 
 def of_first(make: Callable[[], _T]) -> _T:
-    """What the first process makes, for all of them; anything that can be pickled."""
-    if _now.count == 1:
+    """The value that `make` returns in the first process, for all processes; any object that can be pickled."""
+    if _joined.count == 1:
         return make()
     from torch import distributed
 
-    values: list[Any] = [None if _now.rank else make()]
-    with _each_other():
+    values: list[Any] = [None if _joined.rank else make()]
+    with _communicating():
         distributed.broadcast_object_list(values)
     made: _T = values[0]
     return made
 
 
 def barrier() -> None:
-    """Wait until all processes are here."""
-    if _now.count > 1:
+    """Wait until all processes have reached this call."""
+    if _joined.count > 1:
         from torch import distributed
 
-        with _each_other():
+        with _communicating():
             distributed.barrier()

@@ -1,4 +1,7 @@
-"""What a run says while it works: one line per step on stderr; the library is silent by default."""
+"""Progress: a run reports its steps, their times and its warnings to a `Console`.
+
+The classes here show nothing. `cli.terminal` shows one line per step on stderr.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,12 @@ from pfpcli.errors import Interrupted
 
 
 class Step:
-    """One step of a run, e.g. "score". This one says nothing; the command line shows it (cli.py).
+    """One step of a run.
 
     Attributes:
-        summary: what the step came to, in one line.
+        name: its name, e.g. "score".
+        summary: its result, in one line.
+        seconds: its time, once it has ended.
     """
 
     def __init__(self, name: str) -> None:
@@ -23,11 +28,16 @@ class Step:
         self.seconds = 0.0
 
     def progress(self, done: int, total: int, unit: str) -> None:
-        """So much is done; called often."""
+        """Report that `done` of `total` units are done, e.g. images; called often."""
 
 
 class Console:
-    """Listens to the steps of a run and takes their times."""
+    """Receives the steps and the warnings of a run.
+
+    Attributes:
+        timings: name of a step -> its seconds; steps of one name are added up.
+        warnings: the warnings in order, without duplicates.
+    """
 
     def __init__(self) -> None:
         self.timings: dict[str, float] = {}
@@ -35,7 +45,7 @@ class Console:
 
     @contextmanager
     def step(self, name: str) -> Iterator[Step]:
-        """A step begins; it ends with the block."""
+        """Run a `with` block as a step and take its time."""
         step = self.begin(name)
         start = time.perf_counter()
         try:
@@ -49,7 +59,7 @@ class Console:
 
     @contextmanager
     def resumable(self, state: Path) -> Iterator[None]:
-        """Training begins that leaves its state in a file when it is interrupted; says that it can go on."""
+        """Run training in a `with` block; if it is interrupted and has written its state, warn that it can resume."""
         try:
             yield
         except (KeyboardInterrupt, Interrupted):
@@ -58,7 +68,7 @@ class Console:
             raise
 
     def warn(self, message: str) -> None:
-        """Something the user should know; kept for the record, shown at the end."""
+        """Keep a warning for the record and for the end of the run."""
         if message not in self.warnings:
             self.warnings.append(message)
 
@@ -70,4 +80,4 @@ class Console:
         """Show a finished step."""
 
     def abandon(self, step: Step) -> None:
-        """A step failed: stop showing it."""
+        """Stop showing a step that failed."""
