@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from pfpcli import __version__
+from pfpcli._version import __version__
 from pfpcli.errors import INTERRUPTED, NOBODY_READS, InputError, Interrupted
 
 #: Command -> lines to type, the shortest first.

@@ -29,6 +29,8 @@ from pfpcli.cli.flags import Asked
 from pfpcli.cli.session import output
 from pfpcli.errors import INTERRUPTED, NOBODY_READS, Dismissed, Interrupted, PfpError
 
+commands.join_all()
+
 #: The base of all errors about flags. Depending on its version, typer has its own copy of click, or click's.
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
@@ -44,7 +46,6 @@ def main() -> NoReturn:
 
 def run(args: Sequence[str]) -> int:
     """Do what the arguments say; returns the exit code."""
-    commands.join_all()
     asked = Asked()
     command = typer.main.get_command(app)
     try:

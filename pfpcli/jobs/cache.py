@@ -22,8 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-import pfpcli
-from pfpcli import processes
+from pfpcli import _version, processes
 from pfpcli.cache_folder import cache_folder
 from pfpcli.channels.groups import Group, Groups
 from pfpcli.channels.reading_layers import Reader
@@ -36,7 +35,7 @@ from pfpcli.settings import ScoringSettings
 #: At most this many files are kept; the oldest are deleted first.
 MOST_FILES = 200
 #: The folder of the whole package: a change of any source makes another key.
-_PACKAGE = Path(pfpcli.__file__).parent
+_PACKAGE = Path(_version.__file__).parent
 
 
 def key(groups: Groups, readers: list[Reader], division: Division, settings: ScoringSettings, function: str) -> str:
