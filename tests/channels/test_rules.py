@@ -22,6 +22,7 @@ from pfpcli.channels import rules
 from pfpcli.channels.groups import Groups, group
 from pfpcli.channels.labelling import label
 from pfpcli.channels.reading_layers import readers
+from pfpcli.channels.rules.rule import register
 from pfpcli.cutting.cut import cut
 from pfpcli.cutting.masked import InFloat64
 from pfpcli.graph.trace import trace
@@ -125,7 +126,7 @@ def layer(op: str, make: Callable[[], nn.Module], made: int = 0, read: int = 8, 
 # fmt: off
 # Pointwise -------------------------------------------------------------------------------------------------------
 
-#: Torch says of these that they are pointwise; they need no entry in the table of rules.
+#: Torch tags these as pointwise; they need no rule, unless they clip.
 TAGGED: dict[str, Callable[[Tensor], Tensor]] = {
     "aten.relu.default": F.relu,
     "aten.relu6.default": F.relu6,
@@ -178,6 +179,7 @@ TAGGED: dict[str, Callable[[Tensor], Tensor]] = {
     "aten.bitwise_or.Tensor": lambda x: torch.bitwise_or(x > 1, x < 0).float(),
     "aten.remainder.Scalar": lambda x: x % 0.7,
     "aten.frexp.Tensor": lambda x: torch.frexp(x).mantissa,
+    "aten.clamp_max.default": lambda x: x.clamp_max(0.1),
 }
 #: These are as well, without torch saying so.
 UNTAGGED: dict[str, Callable[[Tensor], Tensor]] = {
@@ -750,11 +752,20 @@ row("aten.native_group_norm.default", lambda x: (
 # -----------------------------------------------------------------------------------------------------------------
 
 IDS = [f"{row.op} {sum(other.op == row.op for other in TABLE[:i]) + 1}" for i, row in enumerate(TABLE)]
-every_row = pytest.mark.parametrize("index", range(len(TABLE)), ids=IDS)
 
-LAYERS = [
-    i for i, row in enumerate(TABLE) if any(op in rules.RULES and rules.RULES[op].columns for op in row.op.split())
-]
+
+def rows(wanted: Callable[[Row], bool]) -> pytest.MarkDecorator:
+    """One test a row; one worker runs all tests of a row, which share its trace."""
+    found = [(i, IDS[i]) for i, each in enumerate(TABLE) if wanted(each)]
+    params = [pytest.param(i, id=name, marks=pytest.mark.xdist_group(name)) for i, name in found]
+    return pytest.mark.parametrize("index", params)
+
+
+def has_columns(row: Row) -> bool:
+    return any(op in rules.RULES and rules.RULES[op].columns for op in row.op.split())
+
+
+every_row = rows(lambda row: True)
 
 
 @cache
@@ -777,21 +788,27 @@ def test_no_rule_is_written_down_for_an_op_that_does_not_exist() -> None:
     assert [name for name, (_, op, kind) in packets.items() if not hasattr(getattr(aten, op, None), kind)] == []
 
 
-def test_ops_that_torch_calls_pointwise_need_no_entry() -> None:
-    assert set(TAGGED) & set(rules.RULES) == set()
+def test_ops_that_torch_calls_pointwise_have_an_entry_only_if_they_clip() -> None:
+    assert [op for op in TAGGED if op in rules.RULES and rules.RULES[op].clips is None] == []
+
+
+@pytest.mark.parametrize(
+    "names", [("aten.linear.default",), ("aten.new.default", "aten.relu.default"), ("a", "b", "a")]
+)
+def test_an_op_that_has_a_rule_already_is_refused_and_nothing_is_registered(names: tuple[str, ...]) -> None:
+    before = dict(rules.RULES)
+    with pytest.raises(ValueError, match=f"{names[-1]} has a rule already"):
+        register(*names)(rules.pointwise.pointwise)
+    assert before == rules.RULES
 
 
 @every_row
-def test_the_op_is_in_the_graph_of_its_net_and_has_a_rule(index: int) -> None:
+def test_the_op_has_a_rule_and_as_many_channels_may_go_as_the_table_says(index: int) -> None:
     targets = {str(node.target): node.target for node in grouped(index).labelled.graph.nodes}
     for op in TABLE[index].op.split():
         assert op in targets
         assert rules.find(targets[op]) is not None
     assert grouped(index).labelled.unknown == []
-
-
-@every_row
-def test_as_many_channels_may_go_as_the_table_says(index: int) -> None:
     free: Counter[str] = Counter()
     for each in grouped(index).prunable:
         free[each.name] += each.size
@@ -799,18 +816,14 @@ def test_as_many_channels_may_go_as_the_table_says(index: int) -> None:
 
 
 @every_row
-@pytest.mark.parametrize("seed", range(2))
-def test_a_cut_network_equals_the_masked_original_and_costs_what_was_predicted(index: int, seed: int) -> None:
+def test_what_has_to_be_true_after_every_cut_is_true_after_the_smallest_and_a_random_one_and_none(index: int) -> None:
     groups = grouped(index)
-    alive = groups.alive(random_drop(groups, seed) if seed else drop_all_but(groups, TABLE[index].least))
-    smaller = cut(groups.labelled, alive).graph
-    assert_equals_masked(groups, alive, smaller, inputs(index, seed))
-    assert_costs_as_predicted(groups, alive, smaller)
-
-
-@every_row
-def test_dropping_nothing_leaves_every_weight_and_output_as_it_was(index: int) -> None:
-    assert_nothing_dropped_changes_nothing(grouped(index), inputs(index))
+    for seed, dropped in enumerate([drop_all_but(groups, TABLE[index].least), random_drop(groups, 1)]):
+        alive = groups.alive(dropped)
+        smaller = cut(groups.labelled, alive).graph
+        assert_equals_masked(groups, alive, smaller, inputs(index, seed))
+        assert_costs_as_predicted(groups, alive, smaller)
+    assert_nothing_dropped_changes_nothing(groups, inputs(index))
 
 
 class MatrixProducts(InFloat64):
@@ -852,7 +865,7 @@ class MatrixProducts(InFloat64):
         self.compared.add(n)
 
 
-@pytest.mark.parametrize("index", LAYERS, ids=[IDS[index] for index in LAYERS])
+@rows(has_columns)
 def test_a_layer_is_scored_on_the_matrix_product_that_it_computes(index: int) -> None:
     products = MatrixProducts(grouped(index))
     products.run(*[x.double() for x in inputs(index)])
