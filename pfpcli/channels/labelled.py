@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.fx.node import Node
 
@@ -63,10 +64,14 @@ class Labelled:
         Raises:
             InvariantError: one of these does not hold.
         """
-        checked: dict[int, Tensor] = {}
+        vectors: dict[int, tuple[Node, Tensor]] = {}
         for node in self.graph.nodes:
             if node.op != "output":
-                self._check_value(node, node.meta["val"], self.axes.get(node), checked)
+                vectors |= {
+                    id(vector): (node, vector) for vector in _checked(node, node.meta["val"], self.axes.get(node))
+                }
+        vectors |= {id(each.labels): (each.node, each.labels) for each in self.contractions}
+        self._check_range(list(vectors.values()))
         frozen = self.store.frozen
         for node in (*self.graph.inputs, *self.graph.outputs):
             for axes in _flat(self.axes.get(node)):
@@ -74,50 +79,40 @@ class Labelled:
                     if not frozen[vector].all():
                         label = vector[~frozen[vector]][0]
                         raise InvariantError(f"node {node}: label {label} is free, expected a frozen input or output")
-        for each in self.contractions:
-            self._check_vector(each.node, "labels that are read", each.labels, checked)
 
-    def _check_value(self, node: Node, value: Any, axes: Any, checked: dict[int, Tensor]) -> None:
-        """Check the axes of a value; `checked` holds the vectors that were found to be right."""
-        if isinstance(value, (tuple, list)):
-            found = axes if isinstance(axes, tuple) else (None,) * len(value)
-            if len(found) != len(value):
-                raise InvariantError(f"node {node}: has axes for {len(found)} results, expected {len(value)}")
-            for part, each in zip(value, found, strict=True):
-                self._check_value(node, part, each, checked)
-        elif isinstance(value, Tensor):
-            if not isinstance(axes, Axes):
-                raise InvariantError(f"node {node}: has {axes!r}, expected the axes of a tensor")
-            if axes.shape != tuple(value.shape):
-                raise InvariantError(f"node {node}: has axes of shape {axes.shape}, expected {tuple(value.shape)}")
-            self._check_axes(node, axes, checked)
-
-    def _check_axes(self, node: Node, axes: Axes, checked: dict[int, Tensor]) -> None:
-        for dim, vector in axes.labels.items():
-            expected = axes.shape[dim : dim + 1]
-            if dim < 0 or vector.shape != expected:
-                raise InvariantError(
-                    f"node {node}: has labels of shape {tuple(vector.shape)} along dimension {dim}, expected {expected}"
-                )
-            self._check_vector(node, f"labels along dimension {dim}", vector, checked)
-        for dim, ragged in axes.ragged.items():
-            sizes = tuple(axes.shape[part] // ragged.span for part in ragged.parts)
-            if tuple(ragged.labels.shape) != (*sizes, axes.shape[dim]):
-                raise InvariantError(
-                    f"node {node}: has labels of shape {tuple(ragged.labels.shape)} along ragged dimension {dim}, "
-                    f"expected {(*sizes, axes.shape[dim])}"
-                )
-            self._check_vector(node, f"labels along dimension {dim}", ragged.labels, checked)
-
-    def _check_vector(self, node: Node, what: str, labels: Tensor, checked: dict[int, Tensor]) -> None:
-        if id(labels) in checked or not labels.numel():
+    def _check_range(self, vectors: list[tuple[Node, Tensor]]) -> None:
+        if not vectors:
             return
-        low, high = map(int, labels.aminmax())
-        if low < 0 or high >= self.store.count:
-            raise InvariantError(
-                f"node {node}: has {what} between {low} and {high}, expected 0 to {self.store.count - 1}"
-            )
-        checked[id(labels)] = labels
+        low, high = torch.cat([vector.flatten() for _, vector in vectors]).aminmax()
+        if low >= 0 and high < self.store.count:
+            return
+        wrong = ((node, label) for node, vector in vectors for label in vector.flatten().tolist())
+        node, label = next((node, label) for node, label in wrong if not 0 <= label < self.store.count)
+        raise InvariantError(f"node {node}: has label {label}, expected 0 to {self.store.count - 1}")
+
+
+def _checked(node: Node, value: Any, axes: Any) -> list[Tensor]:
+    """Check that a value has axes of its shape, and label vectors of their lengths; return the vectors."""
+    if isinstance(value, (tuple, list)):
+        found = axes if isinstance(axes, tuple) else ()
+        if len(found) != len(value) and any(isinstance(part, Tensor) for part in value):
+            raise InvariantError(f"node {node}: has axes for {len(found)} results, expected {len(value)}")
+        return [vector for part, each in zip(value, found, strict=False) for vector in _checked(node, part, each)]
+    if not isinstance(value, Tensor):
+        return []
+    if not isinstance(axes, Axes):
+        raise InvariantError(f"node {node}: has {axes!r}, expected the axes of a tensor")
+    if axes.shape != tuple(value.shape):
+        raise InvariantError(f"node {node}: has axes of shape {axes.shape}, expected {tuple(value.shape)}")
+    vectors = [(dim, labels, axes.shape[dim : dim + 1]) for dim, labels in axes.labels.items()]
+    for dim, ragged in axes.ragged.items():
+        sizes = (axes.shape[part] // ragged.span for part in ragged.parts)
+        vectors.append((dim, ragged.labels, (*sizes, *axes.shape[dim : dim + 1])))
+    for dim, labels, expected in vectors:
+        if dim not in range(len(axes.shape)) or labels.shape != expected:
+            shape = tuple(labels.shape)
+            raise InvariantError(f"node {node}: has labels of shape {shape} along dimension {dim}, expected {expected}")
+    return [labels for _, labels, _ in vectors]
 
 
 def _flat(axes: Any) -> list[Axes]:

@@ -108,12 +108,12 @@ class Graph:
             InvariantError: one of these does not hold.
         """
         position = {node: i for i, node in enumerate(self.nodes)}
-        for node in position:
+        for node, i in position.items():
             if node.op not in _KINDS:
                 raise InvariantError(f"node {node}: is a {node.op}, expected one of {', '.join(_KINDS)}")
             if "val" not in node.meta:
                 raise InvariantError(f"node {node}: has no value in meta['val'], expected a tensor or a number")
-            late = next((each for each in node.all_input_nodes if not position.get(each, -1) < position[node]), None)
+            late = next((each for each in node.all_input_nodes if position.get(each, len(position)) >= i), None)
             if late is not None:
                 raise InvariantError(f"node {node}: reads {late}, which does not come before it")
             if node.op == "get_attr" and not _exists(self.module, str(node.target)):

@@ -1,16 +1,19 @@
-"""Every op pfp understands. A new one is one record in the module of its kind; nothing else has to know.
+"""Rules: every op that pfp understands. A new op is one record in the module of its family.
 
-pointwise     what meets at a place lives and dies together
-movement      the op itself is run on the labels
-contraction   reads channels, makes new ones
-statistics    norms, pooling, reductions
+rule            the record (Rule), the register (RULES), and a layer as a matrix product (Columns)
+pointwise       channels that meet at the same index are dropped together
+movement        elements move: the op itself is run on the labels
+selection       elements are selected along one dimension
+convolution     convolutions read channels and make new ones
+products        linear layers, matrix products, attention and embeddings do so too
+statistics      norms, pooling, reductions
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from pfpcli.channels.rules import contraction, movement, pointwise, statistics
+from pfpcli.channels.rules import convolution, movement, pointwise, products, selection, statistics
 from pfpcli.channels.rules.rule import RULES, Columns, Rule, into_weight
 from pfpcli.graph.calls import is_pointwise
 
@@ -18,11 +21,13 @@ __all__ = [
     "RULES",
     "Columns",
     "Rule",
-    "contraction",
+    "convolution",
     "find",
     "into_weight",
     "movement",
     "pointwise",
+    "products",
+    "selection",
     "statistics",
 ]
 
@@ -30,17 +35,17 @@ _POINTWISE = Rule(pointwise.pointwise, ragged=True)
 
 
 def find(target: Any) -> Rule | None:
-    """The rule of an op, or None: then whatever it touches is frozen."""
+    """Return the rule of an op; None if there is none, and labels that reach the op have to be frozen."""
     rule = RULES.get(str(target))
     if rule is None and is_pointwise(target):
-        return pointwise.CLIPPING.get(str(target), _POINTWISE)
+        return _POINTWISE
     if rule is None and str(target) == "<built-in function getitem>":
         return _GETITEM
     return rule
 
 
 def _getitem(flow: Any, values: Any, index: int) -> Any:
-    """One of several results."""
+    """Take one of several results."""
     return values[index]
 
 

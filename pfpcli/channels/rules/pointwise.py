@@ -1,8 +1,10 @@
-"""Ops whose result at a place depends on the operands at that place: what meets there lives and dies together."""
+"""Pointwise ops: the result at an index depends on the operands at that index, so their channels are tied.
+
+An op that torch itself tags as pointwise needs no entry here, unless it clips.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from math import inf
 from typing import Any
@@ -13,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from pfpcli.channels.flow import Flow
 from pfpcli.channels.labels import Axes
-from pfpcli.channels.rules.rule import Rule, register
+from pfpcli.channels.rules.rule import register
 from pfpcli.graph.calls import bind
 
 
@@ -62,7 +64,7 @@ from pfpcli.graph.calls import bind
     ragged=True,
 )
 def pointwise(flow: Flow, *args: Any, **kwargs: Any) -> Any:
-    """Broadcast the operands; along each dimension of the result, those that are not broadcast are joined."""
+    """Tie the operands along each dimension of the result; an operand that is broadcast there is left out."""
     operands = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Axes)]
     ragged = _ragged(flow, operands)
     if ragged is None:
@@ -73,7 +75,7 @@ def pointwise(flow: Flow, *args: Any, **kwargs: Any) -> Any:
 
 
 def _ragged(flow: Flow, operands: list[Axes]) -> dict[int, Any] | None:
-    """The ragged dimensions of the result; None where they do not fit those of all operands."""
+    """Return the ragged dimensions of the result; None if the operands' parts differ."""
     found: dict[int, Any] = {}
     for dim in range(len(flow.shape)):
         ends = flow.meeting(operands, dim)
@@ -87,36 +89,33 @@ def _ragged(flow: Flow, operands: list[Axes]) -> dict[int, Any] | None:
 
 
 def _limits(node: Node) -> tuple[float, float]:
-    """What a call clips to."""
+    """Return the limits among the arguments of a call."""
     given = bind(node)
     low, high = (given.get(each, given.get(other)) for each, other in (("min", "min_val"), ("max", "max_val")))
     return -inf if low is None else float(low), inf if high is None else float(high)
 
 
-def _clips(limits: Callable[[Node], tuple[float, float]]) -> Rule:
-    return Rule(pointwise, clips=limits, ragged=True)
-
-
-#: Of the ops that torch itself calls pointwise, those that clip.
-CLIPPING = {
-    "aten.relu.default": _clips(lambda node: (0.0, inf)),
-    "aten.relu6.default": _clips(lambda node: (0.0, 6.0)),
-    **dict.fromkeys(
-        ("aten.hardtanh.default", "aten.clamp.default", "aten.clamp_min.default", "aten.clamp_max.default"),
-        _clips(_limits),
-    ),
-}
+register("aten.relu.default", clips=lambda node: (0.0, inf), ragged=True)(pointwise)
+register("aten.relu6.default", clips=lambda node: (0.0, 6.0), ragged=True)(pointwise)
+register(
+    "aten.clamp.default",
+    "aten.clamp_max.default",
+    "aten.clamp_min.default",
+    "aten.hardtanh.default",
+    clips=_limits,
+    ragged=True,
+)(pointwise)
 
 
 @register("aten.type_as.default")
 def type_as(flow: Flow, x: Axes, *_: Any) -> Axes:
-    """The second operand only lends its type."""
+    """Pass the labels of x on: the second operand only gives the type."""
     return flow.result(dict(x.labels))
 
 
 @register("aten.prelu.default")
 def prelu(flow: Flow, x: Axes, weight: Axes) -> Axes:
-    """Slopes per channel (dimension 1), or one for all."""
+    """Tie the slopes to the channels (dimension 1), unless one slope is shared by all."""
     labels: dict[int, Any] = dict(x.labels)
     if weight.shape and weight.shape[0] > 1:
         labels[1] = flow.join((x, 1), (weight, 0))
@@ -125,7 +124,7 @@ def prelu(flow: Flow, x: Axes, weight: Axes) -> Axes:
 
 @register("aten.glu.default")
 def glu(flow: Flow, x: Axes, dim: int = -1) -> Any:
-    """One half times the sigmoid of the other: the halves go together."""
+    """Tie the two halves of a dimension: one is multiplied with the sigmoid of the other."""
     dim = x.dim(dim)
     flow.tie_blocks(x.labels.get(dim), 2)
     return flow.moved(x, lambda labels: labels.narrow(dim, 0, x.shape[dim] // 2))
@@ -133,7 +132,7 @@ def glu(flow: Flow, x: Axes, dim: int = -1) -> Any:
 
 @register("aten.cumsum.default")
 def cumsum(flow: Flow, x: Axes, dim: int, **_: Any) -> Axes:
-    """Elements add up along a dimension: labels there are frozen, the others pass."""
+    """Freeze the dimension that is summed along, and pass the other labels on."""
     dim = x.dim(dim)
     flow.freeze(x, f"added up by {flow.node.target}", [dim])
     return flow.result({d: vector for d, vector in x.labels.items() if d != dim})

@@ -1,7 +1,7 @@
-"""What pfp knows about an op: one record, in one place.
+"""The record of an op, and the register of all records.
 
-A rule says where labels go (`flow`), how the call's own numbers change when channels are cut (`resize`), what the call
-costs (`macs`), and, for layers with weights, how the call looks as a matrix product (`columns`).
+A rule says where labels go (`flow`), how the sizes among a call's arguments change when channels are cut (`resize`),
+what the call costs (`macs`), and, for a layer with weights, how the call looks as a matrix product (`columns`).
 """
 
 from __future__ import annotations
@@ -16,39 +16,41 @@ from torch.fx.node import Node
 from pfpcli.channels.labels import Axes
 from pfpcli.channels.slicing import Slicing
 
-#: `flow(flow, *args, **kwargs)` gets the call's arguments with `Axes` in the place of tensors and returns the result's.
+#: `flow(flow, *args, **kwargs)` gets the call's arguments, with `Axes` for tensors, and returns the result's `Axes`.
 FlowRule = Callable[..., Axes | tuple[Axes, ...]]
-#: `sizes(node)` is the shape of a tensor-valued node, original or cut.
+#: `sizes(node)` returns the shape of a node's tensor, in the original or in the cut network.
 Sizes = Callable[[Node], tuple[int, ...]]
-
-
-#: `resize(slicing, node, copy)` changes the copied call (target, arguments) to what a cut leaves of it.
+#: `resize(slicing, node, copy)` changes the target and the arguments of the copied call as the cut requires.
 Resize = Callable[[Slicing, Node, Node], None]
+#: `macs(sizes, node)` returns the multiply-adds of the call.
+Macs = Callable[[Sizes, Node], int]
+#: `limits(node)` returns the ends of an interval.
+Limits = Callable[[Node], tuple[float, float]]
 
 
 @dataclass(frozen=True)
 class Rule:
-    """Everything about one op.
+    """All that pfp knows about one op.
 
     Attributes:
         flow: where the labels go.
         resize: adapts the call to a cut; None if no size is among its arguments.
-        macs: multiply-adds of the call from the sizes of its operands and results; None counts as 0.
-        columns: the call as a matrix product, see `Columns`; None where it has no weights.
-        operands: where among the arguments of its schema are what it reads, its weights and its bias, if it has any.
-        made: the dimension of its result along which the channels it makes lie.
-        clips: the interval that the op maps to itself, whatever is outside to its ends; None for all other ops.
-        exact: False where statistics are taken across channels, so that cutting changes them.
-        ragged: whether `flow` can handle ragged dimensions; otherwise it sees them evened out.
+        macs: multiply-adds of the call from the sizes of its operands and results; None means 0.
+        columns: the call as a matrix product, see `Columns`; None if the call has no weights.
+        operands: the positions, among the arguments of the op's schema, of the input, the weights and the bias, if any.
+        made: the dimension of the result along which the channels that the call makes lie.
+        clips: the interval that the op maps to itself, while it maps other values to its ends; None for other ops.
+        exact: False if the call takes a statistic across channels, so that a cut changes it.
+        ragged: whether `flow` handles ragged dimensions; otherwise it gets axes without them.
     """
 
     flow: FlowRule
     resize: Resize | None = None
-    macs: Callable[[Sizes, Node], int] | None = None
+    macs: Macs | None = None
     columns: Callable[[Node, Tensor, Tensor], Columns] | None = None
     operands: tuple[int, ...] = (0, 1)
     made: int = -1
-    clips: Callable[[Node], tuple[float, float]] | None = None
+    clips: Limits | None = None
     exact: bool = True
     ragged: bool = False
 
@@ -60,7 +62,7 @@ class Columns:
     out[n, g, o, p] = sum over j and r of weight[g, o, j, r] * x[n, g, j, r, p]
 
     Attributes:
-        x: float[N, G, J, R, P]: what each of J input channels of a group shows at the R kernel positions of patch p.
+        x: float[N, G, J, R, P]: the values of the J input channels of a group at the R kernel positions of patch p.
         weight: float[G, O, J, R].
     """
 
@@ -69,14 +71,14 @@ class Columns:
 
 
 def into_weight(values: Tensor, columns_of: Callable[[Tensor], Tensor], weight: Tensor) -> Tensor:
-    """What belongs to each weight (scores, masks as numbers, factors), in the order of the layer's own weight tensor.
+    """Reorder values (scores, masks, factors) of the elements of `Columns.weight` as the layer's own weight is.
 
-    Every weight sits in exactly one place of `Columns.weight`, so a vector times the Jacobian brings each number back
-    to its weight; a constant that the op multiplies its weights with is divided out.
+    Each weight is one element of `Columns.weight`, so the product of the values with the Jacobian moves each value to
+    its weight. A constant that the op multiplies its weights with is divided out.
 
     Args:
-        values: float[G, O, J, R], one for each element of `Columns.weight`.
-        columns_of: makes `Columns.weight` of a weight tensor.
+        values: float[G, O, J, R].
+        columns_of: returns `Columns.weight` for a weight tensor.
         weight: the weight tensor of the layer.
 
     Returns:
@@ -90,36 +92,38 @@ def into_weight(values: Tensor, columns_of: Callable[[Tensor], Tensor], weight: 
     return found / constant
 
 
+#: Overload, e.g. "aten.linear.default" -> its rule. Pointwise ops that torch tags as such need no entry.
 RULES: dict[str, Rule] = {}
-
-
-def add_constant(call: Node, value: Tensor) -> Node:
-    """Give a call of the cut graph a new constant; returns the node that stands for it."""
-    module, name = call.graph.owning_module, f"{call.name}_positions"
-    assert module is not None
-    module.register_buffer(name, value)
-    with call.graph.inserting_before(call):
-        return call.graph.get_attr(name)
 
 
 def register(
     *names: str,
     resize: Resize | None = None,
-    macs: Callable[[Sizes, Node], int] | None = None,
+    macs: Macs | None = None,
     columns: Callable[[Node, Tensor, Tensor], Columns] | None = None,
     operands: tuple[int, ...] = (0, 1),
     made: int = -1,
+    clips: Limits | None = None,
     exact: bool = True,
     ragged: bool = False,
 ) -> Callable[[FlowRule], FlowRule]:
-    """Make a function the `flow` of the named overloads, e.g. "aten.linear.default"."""
+    """Decorate a function to be the `flow` of the named overloads; a name that has a rule already is refused."""
 
     def add(flow: FlowRule) -> FlowRule:
-        rule = Rule(flow, resize, macs, columns, operands, made, exact=exact, ragged=ragged)
-        for name in names:
-            if name in RULES:
+        rule = Rule(flow, resize, macs, columns, operands, made, clips, exact, ragged)
+        for i, name in enumerate(names):
+            if name in RULES or name in names[:i]:
                 raise ValueError(f"{name} has a rule already")
-            RULES[name] = rule
+        RULES.update(dict.fromkeys(names, rule))
         return flow
 
     return add
+
+
+def add_constant(call: Node, value: Tensor) -> Node:
+    """Store a constant beside a call of the cut graph; return the node that stands for it."""
+    module, name = call.graph.owning_module, f"{call.name}_positions"
+    assert module is not None
+    module.register_buffer(name, value)
+    with call.graph.inserting_before(call):
+        return call.graph.get_attr(name)

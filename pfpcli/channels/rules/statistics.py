@@ -1,4 +1,7 @@
-"""Ops that take a statistic: per channel (labels pass), over other dimensions, or across channels (inexact)."""
+"""Ops that take a statistic: per channel, over other dimensions, or across channels.
+
+Labels pass. Channels that a statistic is taken across are marked inexact, because dropping one changes the others.
+"""
 
 from __future__ import annotations
 
@@ -24,13 +27,13 @@ def _per_channel(flow: Flow, x: Axes, parameters: tuple[Any, ...]) -> dict[int, 
 
 @register("aten.batch_norm.default")
 def batch_norm(flow: Flow, x: Axes, weight: Any, bias: Any, mean: Any, var: Any, *_: Any) -> Axes:
-    """Every channel on its own: scale, shift and running statistics follow it."""
+    """Tie scale, shift and running statistics to the channels."""
     return flow.result(_per_channel(flow, x, (weight, bias, mean, var)))
 
 
 @register("aten._native_batch_norm_legit_no_training.default", "aten.native_batch_norm.default")
 def native_batch_norm(flow: Flow, x: Axes, weight: Any, bias: Any, mean: Any, var: Any, *_: Any) -> tuple[Axes, ...]:
-    """As batch_norm; the saved statistics have one entry per channel, or none."""
+    """Label as batch_norm does; the saved statistics have one entry per channel, or none."""
     labels = _per_channel(flow, x, (weight, bias, mean, var))
     first = Axes(x.shape, {d: v for d, v in labels.items() if v is not None}, f"the result of {flow.node.name}")
     saved = {0: first.labels[1]} if 1 in first.labels else {}
@@ -39,7 +42,7 @@ def native_batch_norm(flow: Flow, x: Axes, weight: Any, bias: Any, mean: Any, va
 
 def _pool(spatial: int) -> Any:
     def flow_pool(flow: Flow, x: Axes, *_: Any, **__: Any) -> Any:
-        """Windows over the last dimensions; the others pass."""
+        """Freeze the last dimensions, which windows are taken over, and pass the other labels on."""
         first = len(x.shape) - spatial
         flow.freeze(x, f"pooled or resampled in {flow.node.name}", range(first, len(x.shape)))
         labels = {dim: vector for dim, vector in x.labels.items() if dim < first}
@@ -53,7 +56,7 @@ def _pool(spatial: int) -> Any:
 
 @register("aten.grid_sampler.default")
 def grid_sampler(flow: Flow, x: Axes, grid: Axes, *_: Any) -> Any:
-    """Each channel sampled at the same places."""
+    """Label as pooling does: each channel is sampled at the same positions, which are frozen."""
     flow.freeze(grid, f"places to look at in {flow.node.name}")
     return _pool(len(x.shape) - 2)(flow, x)
 
@@ -104,7 +107,7 @@ def _after_reduction(flow: Flow, x: Axes, dims: set[int], keepdim: bool) -> Any:
 
 @register("aten.sum.dim_IntList", "aten.sum.default")
 def total(flow: Flow, x: Axes, dim: Any = None, keepdim: bool = False, **_: Any) -> Any:
-    """A sum over channels reads them with weight one; a channel that goes takes its share with it, exactly."""
+    """Read the channels that are summed over, each with weight 1: a dropped channel takes exactly its share away."""
     dims = _reduced(x, dim)
     for each in dims:
         flow.read(flow.node.args[0], x, each)  # type: ignore[arg-type]
@@ -138,7 +141,7 @@ def total(flow: Flow, x: Axes, dim: Any = None, keepdim: bool = False, **_: Any)
     exact=False,
 )
 def statistic(flow: Flow, x: Axes, *_: Any, **__: Any) -> Any:
-    """Over positions: per channel. Across channels: the statistic of those that are left."""
+    """Pass labels on; a statistic across channels is taken over the kept channels, so they are marked inexact."""
     given = bind(flow.node)
     dims = _reduced(x, given.get("dim"))
     if _tells_positions(flow.node):
@@ -149,7 +152,7 @@ def statistic(flow: Flow, x: Axes, *_: Any, **__: Any) -> Any:
 
 
 def _tells_positions(node: Node) -> bool:
-    """Whether the place of an extreme is asked for: a channel is then known by its number."""
+    """Whether the call returns the index of an extreme, which names a channel by its number."""
     if "arg" in str(node.target):
         return True
     return str(node.target) in ("aten.max.dim", "aten.min.dim") and any(user.args[1] == 1 for user in node.users)
@@ -157,7 +160,7 @@ def _tells_positions(node: Node) -> bool:
 
 @register("aten.softmax.int", "aten._softmax.default", "aten.log_softmax.int", "aten._log_softmax.default", exact=False)
 def softmax(flow: Flow, x: Axes, dim: int, *_: Any) -> Axes:
-    """Along the softmax dimension the others grow when one goes."""
+    """Mark the softmax dimension inexact: without one channel the others grow."""
     flow.inexact(x.labels.get(x.dim(dim)), "softmax across channels")
     return flow.result(dict(x.labels))
 
@@ -181,7 +184,7 @@ def _normalized(flow: Flow, x: Axes, count: int, parameters: tuple[Any, ...]) ->
 
 @register("aten.layer_norm.default", resize=_resize_normalized_shape, exact=False)
 def layer_norm(flow: Flow, x: Axes, normalized_shape: list[int], weight: Any = None, bias: Any = None, *_: Any) -> Axes:
-    """Mean and variance over the last dimensions of those channels that are left."""
+    """Take mean and variance over the last dimensions of the kept channels."""
     return _normalized(flow, x, len(normalized_shape), (weight, bias))
 
 
@@ -189,7 +192,7 @@ def layer_norm(flow: Flow, x: Axes, normalized_shape: list[int], weight: Any = N
 def native_layer_norm(
     flow: Flow, x: Axes, normalized_shape: list[int], weight: Any, bias: Any, *_: Any
 ) -> tuple[Axes, ...]:
-    """As layer_norm; the saved statistics have size 1 along the normalised dimensions."""
+    """Label as layer_norm does; the saved statistics have size 1 along the normalised dimensions."""
     first = _normalized(flow, x, len(normalized_shape), (weight, bias))
     rest = {dim: vector for dim, vector in first.labels.items() if dim < len(x.shape) - len(normalized_shape)}
     return (first, *[Axes(shape, rest) for shape in flow.shapes[1:]])
@@ -197,13 +200,13 @@ def native_layer_norm(
 
 @register("aten.rms_norm.default", resize=_resize_normalized_shape, exact=False)
 def rms_norm(flow: Flow, x: Axes, normalized_shape: list[int], weight: Any = None, *_: Any) -> Axes:
-    """Root mean square over the last dimensions of those channels that are left."""
+    """Take the root mean square over the last dimensions of the kept channels."""
     return _normalized(flow, x, len(normalized_shape), (weight,))
 
 
 @register("aten.group_norm.default", exact=False)
 def group_norm(flow: Flow, x: Axes, groups: int, weight: Any = None, bias: Any = None, *_: Any) -> Axes:
-    """Statistics per group of channels: every group has to lose as many."""
+    """Take statistics per group of channels; every group loses the same number of channels."""
     return _normalized_in_groups(flow, x, groups, (weight, bias))
 
 
@@ -222,7 +225,7 @@ def _resize_group_norm(slicing: Slicing, node: Node, copy: Node) -> None:
 def native_group_norm(
     flow: Flow, x: Axes, weight: Any, bias: Any, n: int, c: int, positions: int, groups: int, *_: Any
 ) -> tuple[Axes, ...]:
-    """As group_norm; the saved statistics have one entry per sample and group."""
+    """Label as group_norm does; the saved statistics have one entry per sample and group."""
     first = _normalized_in_groups(flow, x, groups, (weight, bias))
     return (first, *[Axes(shape) for shape in flow.shapes[1:]])
 
@@ -231,7 +234,7 @@ def native_group_norm(
 def instance_norm(
     flow: Flow, x: Axes, weight: Any, bias: Any, mean: Any, var: Any, use_input_stats: bool = True, *_: Any
 ) -> Axes:
-    """As batch_norm; channels that a reshape put among the positions are normalised together (groups, in ONNX)."""
+    """Label as batch_norm does; channels that a reshape moved among the positions are normalised together."""
     if use_input_stats:
         for dim in range(2, len(x.shape)):
             flow.inexact(x.labels.get(dim), "normalised across channels")

@@ -1,0 +1,184 @@
+"""Convolutions read channels and make new ones."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+from torch.fx.node import Node
+
+from pfpcli.channels.flow import Flow
+from pfpcli.channels.labels import Axes
+from pfpcli.channels.rules.rule import Columns, Sizes, register
+from pfpcli.channels.slicing import Slicing
+from pfpcli.graph.calls import bind, rebind
+
+_CONVOLUTIONS = tuple(f"aten.conv{n}d.{kind}" for n in (1, 2, 3) for kind in ("default", "padding"))
+_TRANSPOSED = ("aten.conv_transpose1d.default", "aten.conv_transpose2d.input", "aten.conv_transpose3d.input")
+_GENERAL = ("aten.convolution.default", "aten._convolution.default")
+
+
+def _is_transposed(node: Node) -> bool:
+    return bool(bind(node).get("transposed", "conv_transpose" in str(node.target)))
+
+
+def _is_depthwise(channels: int, groups: int) -> bool:
+    """Whether each group has one channel; a single channel in a single group is an ordinary convolution."""
+    return groups > 1 and groups == channels
+
+
+def _conv_macs(sizes: Sizes, node: Node) -> int:
+    x, weight = sizes(node.args[0]), sizes(node.args[1])  # type: ignore[arg-type]
+    positions = x if _is_transposed(node) else sizes(node)
+    return math.prod(positions) * math.prod(weight[1:])
+
+
+def _resize_conv(slicing: Slicing, node: Node, copy: Node) -> None:
+    given = bind(node)
+    channels = given["input"].meta["val"].shape[1]
+    # if the graph computes the number of groups (a batch that was moved into the channels), no channel is cut
+    if not isinstance(given["groups"], Node) and _is_depthwise(channels, given["groups"]):
+        rebind(copy, groups=slicing.shape(given["input"])[1])
+
+
+def _per_dim(value: Any, dims: int) -> list[int]:
+    values = list(value) if isinstance(value, (list, tuple)) else [value]
+    return values * dims if len(values) == 1 else values
+
+
+def conv_columns(node: Node, x: Tensor, weight: Tensor) -> Columns:
+    """Return a convolution as matrix products over its patches.
+
+    Args:
+        node: the call.
+        x: float[N, C_in, *spatial].
+        weight: the weight argument of the call.
+    """
+    given = bind(node)
+    dims = x.dim() - 2
+    groups, kernel = given["groups"], list(weight.shape[2:])
+    stride, dilation = _per_dim(given["stride"], dims), _per_dim(given["dilation"], dims)
+    span = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+    if _is_transposed(node):
+        # a transposed convolution is a convolution of the input with zeros between its elements
+        x = _with_zeros_between(x, stride)
+        padding, extra = _per_dim(given["padding"], dims), _per_dim(given["output_padding"], dims)
+        pads = [(s - p, s - p + e) for s, p, e in zip(span, padding, extra, strict=True)]
+        weight = weight.unflatten(0, (groups, -1)).transpose(1, 2).flip(*range(3, 3 + dims))
+        stride = [1] * dims
+    else:
+        pads = _paddings(given["padding"], span)
+        weight = weight.unflatten(0, (groups, -1))
+    x = F.pad(x, [amount for pair in reversed(pads) for amount in pair])
+    patches = _patches(x, kernel, stride, dilation)
+    return Columns(patches.unflatten(1, (groups, -1)), weight.flatten(3))
+
+
+def _paddings(padding: Any, span: list[int]) -> list[tuple[int, int]]:
+    if padding == "valid":
+        return [(0, 0)] * len(span)
+    if padding == "same":
+        return [(s // 2, s - s // 2) for s in span]
+    return [(p, p) for p in _per_dim(padding, len(span))]
+
+
+def _with_zeros_between(x: Tensor, stride: list[int]) -> Tensor:
+    sizes = [(n - 1) * s + 1 for n, s in zip(x.shape[2:], stride, strict=True)]
+    wide = x.new_zeros(*x.shape[:2], *sizes)
+    places: tuple[Any, ...] = (..., *[slice(None, None, s) for s in stride])
+    wide[places] = x
+    return wide
+
+
+def _patches(x: Tensor, kernel: list[int], stride: list[int], dilation: list[int]) -> Tensor:
+    """Return the R values of each channel in each of the P windows: float[N, C, R, P]."""
+    for i, (k, s, d) in enumerate(zip(kernel, stride, dilation, strict=True)):
+        window = x.unfold(2 + i, d * (k - 1) + 1, s)
+        x = window[..., ::d]
+    dims = len(kernel)
+    spatial, offsets = range(2, 2 + dims), range(2 + dims, 2 + 2 * dims)
+    return x.permute(0, 1, *offsets, *spatial).flatten(2, 1 + dims).flatten(3)
+
+
+@register(
+    *_CONVOLUTIONS,
+    *_TRANSPOSED,
+    *_GENERAL,
+    resize=_resize_conv,
+    macs=_conv_macs,
+    columns=conv_columns,
+    operands=(0, 1, 2),
+    made=1,
+    ragged=True,
+)
+def convolution(flow: Flow, x: Axes, weight: Axes, bias: Axes | None = None, *_: Any, **__: Any) -> Axes:
+    """Read dimension 1 of x and make channels; a depthwise convolution passes the labels of x on.
+
+    weight: [C_out, C_in/groups, *kernel], transposed: [C_in, C_out/groups, *kernel].
+    """
+    groups = bind(flow.node)["groups"]
+    groups = groups.meta["val"] if isinstance(groups, Node) else groups
+    transposed = _is_transposed(flow.node)
+    x = flow.unragged(x)
+    if flow.node.args[1].op != "get_attr":  # type: ignore[union-attr]
+        weight = flow.unragged(weight)  # only a parameter can have other labels in each group
+    if len(x.shape) < len(weight.shape):
+        for each in (x, weight, *([bias] if bias is not None else [])):
+            flow.freeze(each, f"a convolution of a single sample in {flow.node.name}")
+        return flow.result({})
+    flow.freeze(weight, "a kernel position", range(2, len(weight.shape)))
+    flow.freeze(x, f"convolved over in {flow.node.name}", range(2, len(x.shape)))
+    if _is_depthwise(x.shape[1], groups):
+        made = _depthwise(flow, x, weight, groups, transposed)
+    else:
+        made = _grouped(flow, x, weight, groups, transposed)
+    if bias is not None:
+        made = flow.join_vector(made, bias)
+    return flow.result({0: x.labels.get(0), 1: made})
+
+
+def _depthwise(flow: Flow, x: Axes, weight: Axes, groups: int, transposed: bool) -> Tensor | None:
+    """Label outputs that are each made from one channel, and dropped with it."""
+    outputs = flow.shape[1]
+    if transposed and outputs != groups:
+        flow.freeze(weight, "a transposed depthwise convolution that multiplies channels")
+        flow.freeze(x, "a transposed depthwise convolution that multiplies channels", [1])
+        return None
+    if 1 not in x.labels:
+        flow.freeze(weight, f"joined to {x.origin}", [0])
+        return None
+    return flow.join_vector(x.labels[1].repeat_interleave(outputs // groups), weight)
+
+
+def _grouped(flow: Flow, x: Axes, weight: Axes, groups: int, transposed: bool) -> Tensor | None:
+    """Label the outputs of an ordinary or a grouped convolution; its groups stay equally wide on both sides."""
+    into, out = (0, 1) if transposed else (1, 0)
+    if groups == 1:
+        flow.join((x, 1), (weight, into))
+        made = weight.labels.get(out)
+    else:
+        made = _among_groups(flow, x, weight, groups, transposed)
+        flow.balance_blocks(made, groups)
+        flow.balance_blocks(x.labels.get(1), groups)
+    flow.read(flow.node.args[0], x, 1, flow.node.args[1], made)  # type: ignore[arg-type]
+    return made
+
+
+def _among_groups(flow: Flow, x: Axes, weight: Axes, groups: int, transposed: bool) -> Tensor | None:
+    """Give dimension 1 of the weight other labels in each group, and return the labels of the outputs.
+
+    Dimension 1 holds the channels that are read; those that are made if the convolution is transposed. The groups lie
+    along dimension 0.
+    """
+    if transposed:
+        flow.join((x, 1), (weight, 0))
+        channels = flow.store.fresh(groups * weight.shape[1]) if 1 not in weight.ragged else None
+    else:
+        channels = x.labels.get(1)
+        if channels is None:
+            flow.freeze(weight, f"joined to {x.origin}", [1])
+            return weight.labels.get(0)
+    held = flow.split_parameter(flow.node.args[1], weight, channels, groups)  # type: ignore[arg-type]
+    return held if transposed else weight.labels.get(0)
