@@ -18,7 +18,7 @@ from pfpcli.channels.reading_layers import Reader, seats
 ROWS, IMAGES = 16, 128
 #: A layer with more columns has no Gram matrix: it would not fit into memory.
 WIDEST = 8192
-#: Gram matrices that are in memory at a time take at most so many bytes.
+#: The most bytes of the Gram matrices that are in memory at a time.
 HELD = 1 << 29
 #: Lambda of a refit, relative to the mean square of the columns.
 RIDGE = 1e-3

@@ -48,7 +48,7 @@ class Task:
         has to be combined by `processes.total` or `processes.largest` before it is used.
 
         Args:
-            most: yield at most so many images; whole batches, if the network has a fixed batch size.
+            most: the largest number of images; whole batches, if the network has a fixed batch size.
         """
         done = 0
         for x, labels in self.batches():

@@ -10,7 +10,7 @@ from torch.fx.node import Node
 
 from pfpcli.graph.graph import Graph, is_tensor
 
-#: A run may record at most so many numbers.
+#: The most numbers that a run may record.
 HELD = 1 << 27
 
 

@@ -30,9 +30,9 @@ from pfpcli.channels.groups import Group
 MEASURED = ("divergence", "error")
 #: A group is cut to these fractions of its positions.
 WIDTHS = (0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125)
-#: Curves are measured on at most so many images, and with at most so many MACs in all.
+#: The most images that curves are measured on, and the most MACs of all their runs.
 IMAGES, MOST_MACS = 128, 4e12
-#: Curves are measured on at least so many images.
+#: The fewest images that curves are measured on.
 _FEWEST_IMAGES = 8
 #: Smaller losses count as this much, because the logarithms of losses are interpolated.
 _TINY = 1e-9

@@ -148,7 +148,7 @@ def _select(
     seed: int,
     epsilon: float | None,
 ) -> Plan:
-    """Return the plan in which each choice keeps so many positions; select: one of `SELECTIONS`."""
+    """Return the plan in which each choice keeps its count of positions; select: one of `SELECTIONS`."""
     scale = np.ones(len(groups.root))
     kept = {id(group): group.positions for group in groups.groups}
     draws: dict[int, Draws | None] = {}

@@ -39,7 +39,7 @@ C = 3
 #: everything keeps them.
 FLOOR = 1e-30
 
-#: One block of shares has at most so many numbers: on a CPU it should fit into the cache.
+#: The most numbers in one block of shares, by device: on a CPU it should fit into the cache.
 _BLOCK = {"cpu": 1 << 20}
 _BLOCK_ELSEWHERE = 1 << 25
 

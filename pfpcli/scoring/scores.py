@@ -86,7 +86,7 @@ class Counter:
     most: int = 0
 
     def __call__(self, done: int) -> None:
-        """Report that so many images are done."""
+        """Report the number of images that are done."""
         self.most = max(self.most, done)
         self.progress(done)
 

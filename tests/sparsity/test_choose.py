@@ -87,7 +87,7 @@ def sparsified(
     return Sparse(groups, task, found, weights, amount, chosen, thinned)
 
 
-# --- the weights that stay ----------------------------------------------------------------------------------------------------
+# --- the weights that stay -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("criterion", WEIGHT_CRITERIA)
@@ -175,7 +175,7 @@ def test_views_of_one_tensor_are_weights_of_their_own_layers() -> None:
         assert nonzeros(made.graph) == pytest.approx(24, abs=4)
 
 
-# --- errors and bounds -------------------------------------------------------------------------------------------
+# --- errors and bounds -----------------------------------------------------------------------------------------------
 
 #: One of the zoo for every way of reading channels.
 NETS = ["plain", "residual", "grouped", "se_gate", "flatten_linear", "shared", "conv1d", "grouped_transposed", "norms"]
@@ -218,7 +218,7 @@ def test_channels_that_a_norm_is_taken_across_are_not_dead() -> None:
     assert dead_channels(made.groups, dead_units(made.groups, made.readers, made.graph)) == 0
 
 
-# --- gradients -----------------------------------------------------------------------------------------------------
+# --- gradients -------------------------------------------------------------------------------------------------------
 
 
 def test_the_loss_is_taken_against_labels_or_decisions_or_of_squares() -> None:

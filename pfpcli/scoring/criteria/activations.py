@@ -16,7 +16,7 @@ from pfpcli.channels.reading_layers import Reader, seats
 from pfpcli.channels.rules import Columns
 from pfpcli.scoring.scores import Scores
 
-#: ThiNet samples so many outputs of a layer for every image.
+#: The number of outputs of a layer that ThiNet samples.
 SAMPLED = 32
 #: Sums of squares are divided by at least this much.
 _TINY = 1e-30

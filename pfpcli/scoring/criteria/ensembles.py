@@ -33,7 +33,7 @@ from pfpcli.activations.value_recorder import ValueRecorder, at_a_time
 from pfpcli.channels.groups import Group
 from pfpcli.scoring.scores import Scores
 
-#: The loss is measured on at most so many images.
+#: The most images that the loss is measured on.
 IMAGES = 64
 #: A mask masks this fraction of the channels.
 OFF = 0.2
@@ -188,7 +188,7 @@ class _Ensemble:
             self.losses[some] += self._of_each(loss, self._gates(self.masks[some])).cpu().numpy()
 
     def masks_at_a_time(self, images: int) -> int:
-        """Return how many masks can run together on so many images."""
+        """Return how many masks can run together on a number of images."""
         groups = self.task.groups
         # a tensor that is read through gates has a copy for each mask, too
         made = [node.meta.get("val") for node in self.gated.after | self.gated.needed if node.op != "get_attr"]

@@ -15,7 +15,7 @@ from pfpcli.activations.value_recorder import ValueRecorder, at_a_time
 from pfpcli.channels import rules
 from pfpcli.scoring.scores import Scores
 
-#: The effect of an output on the loss is measured on at most so many images, with so many decisions of each.
+#: The most images on which the effect of an output on the loss is measured, and the decisions of each image.
 IMAGES, LIKELY = 128, 3
 
 

@@ -28,7 +28,7 @@ from pfpcli.cache_folder import cache_folder
 _BLOCK = 64
 _SOURCE = Path(__file__).with_name("shares.cpp")
 _FLAGS = ("-O3", "-ffast-math", "-fPIC", "-shared")
-#: The compiler may take so many seconds.
+#: Seconds after which the compiler is stopped.
 _PATIENCE = 60
 
 #: `share(x, weight, positive, negative)`, see `largest_shares`.
