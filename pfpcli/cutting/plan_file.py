@@ -110,7 +110,7 @@ class PlanFile:
             return msgspec.convert(content, cls)
         except FileNotFoundError:
             raise InputError(f"{path.name}: no such file in {path.parent.name}", "name a run folder") from None
-        except (msgspec.MsgspecError, TypeError, KeyError) as error:
+        except (msgspec.MsgspecError, TypeError, KeyError, ValueError, RecursionError) as error:
             raise InputError(f"{path.name}: not a plan ({error})", "name a run that `pfp compress` wrote") from error
 
     def json(self) -> str:

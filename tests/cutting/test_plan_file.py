@@ -121,10 +121,13 @@ def test_a_file_of_the_first_version_is_read(tmp_path: Path) -> None:
         ("[1, 2]", "not a plan"),
         ("{", "not a plan"),
         ("{}", "not a plan"),
+        ('{"schema_version": 1}', "not a plan"),
+        ("\xff", "not a plan"),
+        ("[" * 100_000, "not a plan"),
     ],
 )
 def test_a_file_that_is_no_plan_is_refused(text: str, message: str, tmp_path: Path) -> None:
-    (tmp_path / "plan.json").write_text(text, encoding="utf-8")
+    (tmp_path / "plan.json").write_text(text, encoding="latin-1")
     with pytest.raises(InputError, match=message):
         PlanFile.read(tmp_path / "plan.json")
 
