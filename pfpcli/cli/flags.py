@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from inspect import Parameter, Signature, signature
 from typing import Annotated, Any
 
 import typer
@@ -74,3 +75,39 @@ Verbose = Annotated[
     ),
 ]
 Json = Annotated[bool, switch(OUTPUT, "Print the record as JSON on stdout, and nothing else.", "--json")]
+
+_Group = Callable[..., Any]
+
+
+def takes(*groups: _Group, **named: _Group) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of several groups.
+
+    Args:
+        groups: groups that return settings. The merged settings become the command's first argument.
+        named: groups whose return value becomes the keyword argument of that name.
+    """
+
+    def give(command: Callable[..., None]) -> Callable[..., None]:
+        def called(**values: Any) -> None:
+            def made(group: _Group) -> Any:
+                return group(**{name: values.pop(name) for name in signature(group).parameters})
+
+            settings = {name: value for group in groups for name, value in made(group).items()}
+            command(settings, **{name: made(group) for name, group in named.items()}, **values)
+
+        own = list(signature(command, eval_str=True).parameters.values())[1:]
+        parameters = [
+            *(parameter for group in groups for parameter in _parameters(group)),
+            *(parameter for parameter in own if parameter.name not in named),
+            *(parameter for group in named.values() for parameter in _parameters(group)),
+        ]
+        called.__name__, called.__doc__ = command.__name__, command.__doc__
+        called.__signature__ = Signature([p.replace(kind=Parameter.KEYWORD_ONLY) for p in parameters])  # type: ignore
+        called.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return called
+
+    return give
+
+
+def _parameters(group: _Group) -> list[Parameter]:
+    return list(signature(group, eval_str=True).parameters.values())

@@ -1,14 +1,12 @@
 """Options that several commands share. Each option is written once, so a flag means the same in every command.
 
-Each function is a group of options. It receives their values and returns the settings that they set. `takes` gives
-groups of options to a command.
+Each function is a group of options. It receives their values and returns the settings that they set.
+`flags.takes` gives groups of options to a command.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,8 +17,8 @@ from pfpcli.cli.session import Session
 from pfpcli.errors import InputError
 from pfpcli.planning.allocations import ALLOCATIONS
 from pfpcli.recovery.methods import RECOVERIES
-from pfpcli.scoring.criteria import CRITERIA, WEIGHT_CRITERIA
-from pfpcli.settings import CompressSettings, SparsifySettings
+from pfpcli.scoring.criteria import CRITERIA
+from pfpcli.settings import CompressSettings
 from pfpcli.settings.checks import EPOCHS
 from pfpcli.settings.text import parse_keep, parse_names, parse_numbers
 
@@ -30,7 +28,6 @@ CUT, RECOVERY, MACHINE = "What may be cut", "Recovery and training", "Machine"
 _CRITERIA = "; ".join(f"{name} ({found.summary})" for name, found in CRITERIA.items())
 _ALLOCATIONS = "; ".join(f"{name} ({found.summary})" for name, found in ALLOCATIONS.items())
 _RECOVERIES = "; ".join(f"{name} ({each.summary})" for name, each in RECOVERIES.items())
-_WEIGHT_CRITERIA = "; ".join(f"{name} ({found.summary})" for name, found in WEIGHT_CRITERIA.items())
 Keep = Annotated[
     str | None,
     flag(BUDGET, "Fraction to keep, e.g. 0.4 or 40%: above 0, at most 1. Default: 0.5.", metavar="R"),
@@ -54,42 +51,6 @@ Delta = Annotated[
 Out = Annotated[
     Path | None, flag(OUTPUT, "Run folder to write. Default: one in pfp-runs, named after the model.", metavar="DIR")
 ]
-
-_Group = Callable[..., Any]
-
-
-def takes(*groups: _Group, **named: _Group) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the options of several groups.
-
-    Args:
-        groups: groups that return settings. The merged settings become the command's first argument.
-        named: groups whose return value becomes the keyword argument of that name.
-    """
-
-    def give(command: Callable[..., None]) -> Callable[..., None]:
-        def called(**values: Any) -> None:
-            def made(group: _Group) -> Any:
-                return group(**{name: values.pop(name) for name in signature(group).parameters})
-
-            settings = {name: value for group in groups for name, value in made(group).items()}
-            command(settings, **{name: made(group) for name, group in named.items()}, **values)
-
-        own = list(signature(command, eval_str=True).parameters.values())[1:]
-        parameters = [
-            *(parameter for group in groups for parameter in _parameters(group)),
-            *(parameter for parameter in own if parameter.name not in named),
-            *(parameter for group in named.values() for parameter in _parameters(group)),
-        ]
-        called.__name__, called.__doc__ = command.__name__, command.__doc__
-        called.__signature__ = Signature([p.replace(kind=Parameter.KEYWORD_ONLY) for p in parameters])  # type: ignore
-        called.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        return called
-
-    return give
-
-
-def _parameters(group: _Group) -> list[Parameter]:
-    return list(signature(group, eval_str=True).parameters.values())
 
 
 def checkpoint(
@@ -296,25 +257,6 @@ def recovery(
         "recover": parse_names(recover),
         "epochs": epochs,
         "minutes": minutes,
-    }
-
-
-def sparsity(
-    keep: Keep = None,
-    criterion: Annotated[
-        str, setting(SCORING, "criterion", f"How to choose weights: {_WEIGHT_CRITERIA}.", of=SparsifySettings)
-    ] = SparsifySettings.criterion,
-    delta: Delta = SparsifySettings.delta,
-    cut_dead: Annotated[
-        bool, switch(CUT, "Also remove the channels that no nonzero weight reads.", "--cut-dead")
-    ] = SparsifySettings.cut_dead,
-) -> dict[str, Any]:
-    """Which single weights become zero, and how many."""
-    return {
-        "keep": SparsifySettings.keep if keep is None else parse_keep(keep),
-        "criterion": criterion,
-        "delta": delta,
-        "cut_dead": cut_dead,
     }
 
 

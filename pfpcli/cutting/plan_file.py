@@ -160,7 +160,8 @@ class PlanFile:
                 scale[labels[alive[labels]]] = factors[alive[labels]]
         predictor = Predictor(groups)
         whole = everything(groups, predictor, Budget(self.asked, self.of))
-        kept = tuple(int(alive[group.rows[0]].sum()) for group in groups.groups)
+        # a part that is dropped as a whole keeps nothing; the other parts keep as many units each
+        kept = tuple(int(alive[group.rows].sum(1).max()) for group in groups.groups)
         after = predictor.predict(alive)
         return replace(whole, alive=alive, scale=scale, kept=kept, after=after, epsilon=self.epsilon)
 

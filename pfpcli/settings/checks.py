@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import isfinite
 
 from pfpcli.errors import InputError
+from pfpcli.planning.allocations import ALLOCATIONS
 
 #: Training sees all images this many times, where neither --epochs nor --minutes sets a limit.
 EPOCHS = 30
@@ -34,10 +35,10 @@ def check_training_limits(epochs: int | None, minutes: float | None) -> None:
 
 
 def check_allocate(allocate: str, bounds_errors: bool, criterion: str) -> None:
-    """Refuse the allocator of PFP for a criterion that bounds no error."""
-    if allocate == "pfp" and not bounds_errors:
+    """Refuse an allocator that shares an error among the layers, for a criterion that bounds no error."""
+    if ALLOCATIONS[allocate].shares_error and not bounds_errors:
         raise InputError(
-            f"--allocate pfp: criterion {criterion} bounds no error",
+            f"--allocate {allocate}: criterion {criterion} bounds no error",
             "use --criterion pfp with it, or another of --allocate",
         )
 

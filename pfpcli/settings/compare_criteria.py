@@ -36,7 +36,7 @@ class CompareCriteriaSettings(ScoringSettings):
         for name in self.criteria:
             if name not in CRITERIA:
                 raise InputError(f"--criteria {name}: expected some of {', '.join(CRITERIA)}")
-            check_allocate(self.allocate, CRITERIA[name].allocate == "pfp", name)
+            check_allocate(self.allocate, CRITERIA[name].bounds_error, name)
         for keep in self.keeps:
             check_keep("--keeps", keep)
 

@@ -47,7 +47,7 @@ class CompressSettings(ScoreSettings):
         """Check the values of this class, after those of scoring."""
         super().__post_init__()
         check_keep("--keep", self.keep)
-        bounds = CRITERIA[self.criterion].allocate == "pfp"
+        bounds = CRITERIA[self.criterion].bounds_error
         self._check_epsilon(bounds)
         check_allocate(self.allocate, bounds, self.criterion)
         for method in self.recover:

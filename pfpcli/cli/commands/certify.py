@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from pfpcli.cli.app import command
-from pfpcli.cli.flags import OUTPUT, switch
-from pfpcli.cli.options import images, machine, network, session, takes
+from pfpcli.cli.flags import OUTPUT, switch, takes
+from pfpcli.cli.options import images, machine, network, session
 from pfpcli.cli.session import Session, width
 from pfpcli.errors import InputError
 from pfpcli.records.reading import read

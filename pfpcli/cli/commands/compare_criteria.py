@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pfpcli.cli.app import command
-from pfpcli.cli.flags import OUTPUT, flag, setting
+from pfpcli.cli.flags import OUTPUT, flag, setting, takes
 from pfpcli.cli.options import (
     BUDGET,
     SCORING,
@@ -19,7 +19,6 @@ from pfpcli.cli.options import (
     samples,
     scoring,
     session,
-    takes,
 )
 from pfpcli.cli.session import Session, width
 from pfpcli.report import comparison

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pfpcli.cli.app import command
+from pfpcli.cli.flags import takes
 from pfpcli.cli.options import (
     Out,
     budget,
@@ -18,7 +19,6 @@ from pfpcli.cli.options import (
     samples,
     scoring,
     session,
-    takes,
 )
 from pfpcli.cli.session import Session
 from pfpcli.settings import CompressSettings

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from pfpcli.cli.app import command
-from pfpcli.cli.flags import OUTPUT, flag, switch
-from pfpcli.cli.options import INPUT, RECOVERY, Epochs, Minutes, machine, session, takes
+from pfpcli.cli.flags import OUTPUT, flag, switch, takes
+from pfpcli.cli.options import INPUT, RECOVERY, Epochs, Minutes, machine, session
 from pfpcli.cli.session import Session
 from pfpcli.records.reused_settings import network_of, reused_settings
 from pfpcli.settings import FinetuneSettings

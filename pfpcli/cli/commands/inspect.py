@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from pfpcli.cli.app import command
-from pfpcli.cli.flags import OUTPUT, switch
-from pfpcli.cli.options import checkpoint, network, session, takes
+from pfpcli.cli.flags import OUTPUT, switch, takes
+from pfpcli.cli.options import checkpoint, network, session
 from pfpcli.cli.session import Session, width
 from pfpcli.errors import CheckFailed, UnsupportedError
 from pfpcli.report import inspection

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from pfpcli.cli.app import command
-from pfpcli.cli.flags import OUTPUT, switch
-from pfpcli.cli.options import checkpoint, criterion, images, machine, network, samples, scoring, session, takes
+from pfpcli.cli.flags import OUTPUT, switch, takes
+from pfpcli.cli.options import checkpoint, criterion, images, machine, network, samples, scoring, session
 from pfpcli.cli.session import Session, width
 from pfpcli.errors import InputError
 from pfpcli.report import ranking

@@ -20,8 +20,9 @@ from pfpcli.cutting.reweight import reweight
 from pfpcli.graph.graph import Graph
 from pfpcli.jobs import cache
 from pfpcli.jobs.steps.score import Scored
+from pfpcli.planning.allocations import ALLOCATIONS
 from pfpcli.planning.choices import orders
-from pfpcli.planning.curves import MEASURED, Curve, curves
+from pfpcli.planning.curves import Curve, curves
 from pfpcli.planning.plan import Budget, Plan
 from pfpcli.planning.planner import plan
 from pfpcli.progress import Console
@@ -37,7 +38,7 @@ def make_plan(
 ) -> Plan:
     """Measure the curves, if the allocator needs them, and plan."""
     measured: list[Curve] = []
-    if settings.allocate in MEASURED and budget.epsilon is None and budget.keep < 1:
+    if ALLOCATIONS[settings.allocate].needs_curves and budget.epsilon is None and budget.keep < 1:
         ordered = orders(groups, scored.scores, budget)
         measured = measure_curves(groups, scored, ordered, settings, device, console)
     with console.step("plan") as step:

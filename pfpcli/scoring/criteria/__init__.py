@@ -25,25 +25,25 @@ class Criterion:
     Attributes:
         function: where its function is, "module:function" in this package.
         summary: what it measures, in a few words for --help.
-        allocate: its allocator, one of `pfpcli.planning.allocations.ALLOCATIONS`.
+        bounds_error: whether its scores bound the errors of layers, as the sensitivity of PFP does.
         select: how the channels that stay are selected, one of `pfpcli.planning.select.SELECTIONS`.
         samples: number of scoring images; None stands for the number that PFP's error bound needs.
     """
 
     function: str
     summary: str
-    allocate: str = "uniform"
+    bounds_error: bool = False
     select: str = "largest"
     samples: int | None = None
 
 
 CRITERIA = register(
-    ("pfp", Criterion("sensitivity:sensitivity", "largest share of any output", "pfp")),
+    ("pfp", Criterion("sensitivity:sensitivity", "largest share of any output", bounds_error=True)),
     (
         "pfp-rand",
-        Criterion("sensitivity:sensitivity", "channels drawn by that share and re-weighted", "pfp", "sampled"),
+        Criterion("sensitivity:sensitivity", "channels drawn by that share and re-weighted", True, "sampled"),
     ),
-    ("pfp-mixed", Criterion("sensitivity:sensitivity", "the largest kept, the rest drawn", "pfp", "mixed")),
+    ("pfp-mixed", Criterion("sensitivity:sensitivity", "the largest kept, the rest drawn", True, "mixed")),
     ("random", Criterion("weights:uniform", "drawn at random")),
     ("l1", Criterion("weights:l1", "sum of absolute weights")),
     ("l2", Criterion("weights:l2", "Euclidean norm of the weights")),
