@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 PYTEST := $(BIN)/python -m pytest -n auto --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint format types samples bench bench-accuracy zoo check clean
+.PHONY: help setup demo test test-all lint format types reference examples samples bench bench-accuracy zoo check clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -42,6 +42,12 @@ format: setup  ## apply the formatting and the safe fixes
 
 types: setup  ## check the types
 	$(BIN)/mypy
+
+reference: setup  ## write docs/reference.md from the command line
+	$(BIN)/python docs/make_reference.py
+
+examples: setup  ## run the examples of the tutorial and README.md, and write what they print (about 3 minutes)
+	$(BIN)/python docs/run_examples.py
 
 samples: setup  ## draw the sample images and train the sample network again (about 4 minutes)
 	$(BIN)/python samples/make_samples.py

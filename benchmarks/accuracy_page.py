@@ -19,40 +19,40 @@ Record = dict[str, Any]
 
 BEGINS = """# Accuracy beside other tools
 
-Made by `make bench-accuracy`. Networks trained on CIFAR-10 (option-A shortcuts), cut by pfp, Torch-Pruning and onnxsim
-to the same fractions of their multiply-adds, and judged by the same images.
+Made by `make bench-accuracy`. pfp, Torch-Pruning and onnxsim cut the same networks, trained on CIFAR-10 (option-A
+shortcuts), to the same fractions of their multiply-adds; accuracy is measured on the same images.
 
 - **Images.** A JPEG-coded subset that is not part of this repository. Every tool may look at the same 1,024 training
-  images; the 2,000 test images judge. They are no clean judges of pfp: the power of readers in its choice of widths and
-  the rate of its distillation (on both networks), the rounds of its refit in front of a ReLU and how its distillation
-  changes images (on ResNet-20) were chosen among a few values each with these figures in view.
-- **Labels.** No tool sees one, except for `taylor` (of Torch-Pruning and of pfp), which needs those of the training
-  images. Criteria of the weights alone look at no image. pfp's criteria and its choice of widths go by as many as they
-  ask for by default; its recovery is fitted to five in six of all, and the rest say whether it has helped.
-- **Budget.** True MACs, counted in the network that came out: fractions of the original's, convolutions and linear
-  layers. Torch-Pruning and onnxsim take ratios of channels; the ratio that comes closest was found by bisection. Where
-  the MACs are off by more than half a point, they stand in brackets.
-- **pfp** as it is by default, with the criterion named: `--allocate divergence --recover lsq`, nothing trained.
-  `obs, uniform`: `--allocate uniform`; `obs, 3 steps`: `--steps 3`. `pfp, as published`: `--criterion pfp`, `--allocate
-  pfp` and `--recover none`, which are the scores of the paper and one error bound for all layers, without the
-  retraining that follows there.
-- **Torch-Pruning** takes option-A shortcuts for something else and fails on them, so it was restricted to the channels
-  inside of blocks. One ratio for all layers, which is what its README does, or one ranking of all channels (`-global`).
-- **onnxsim** cuts inside of blocks alone, one sparsity for all layers. After the `+` comes its own recovery: `bn`,
-  `recover_batch_norm` in one call; `bn-in-turn`, its parts, one norm after the other.
-- **Training**, where the heading says so: SGD on the outputs of the original, without labels, flips and shifts of the
-  same 1,024 images, the same recipe and the same time for all tools. Its learning rate was chosen on one point of
-  Torch-Pruning. `obs, pfp's own distillation` is not that recipe but `--recover lsq,distill`, for the same time: other
-  losses, stronger changes of the images, and products in 16 bits where the CPU has them.
-- **Time and memory** are of the compression: following the network, choosing channels, cutting, and the tool's own
-  recovery; without reading the network, evaluation, checks, export and the training of the recipe. That of
-  Torch-Pruning and onnxsim has the bisection in it, since they take no budget of MACs. Memory is that of the whole
-  process at its peak by then, libraries included.
+  images; accuracy is measured on the 2,000 test images. They are no fully independent test of pfp: a few of its
+  constants were chosen among a few values each with these figures in view. These are the power of reading layers in its
+  choice of widths and the learning rate of its distillation (on both networks), and the rounds of its refit in front of
+  a ReLU and how its distillation changes images (on ResNet-20).
+- **Labels.** No tool sees labels, except for `taylor` (of Torch-Pruning and of pfp), which needs those of the training
+  images. Criteria of weights alone look at no image. The criteria of pfp and its choice of widths use as many images as
+  they ask for by default; its recovery is fitted to five in six of all images, and the rest decide whether it helped.
+- **Budget.** Fractions of the original's MACs in convolutions and linear layers, counted in the cut network.
+  Torch-Pruning and onnxsim take ratios of channels; bisection found the ratio that comes closest. MACs that are off by
+  more than half a point are in brackets.
+- **pfp** runs with its defaults and the criterion named: `--allocate divergence --recover lsq`, nothing trained. `obs,
+  uniform` has `--allocate uniform`; `obs, 3 steps` has `--steps 3`. `pfp, as published` has `--criterion pfp`,
+  `--allocate pfp` and `--recover none`: the scores of the paper and one error bound for all layers, without the
+  retraining of the paper.
+- **Torch-Pruning** fails on option-A shortcuts, so it was restricted to the channels inside of blocks. It uses one
+  ratio for all layers, as in its README, or one ranking of all channels (`-global`).
+- **onnxsim** cuts inside of blocks only, with one sparsity for all layers. Its own recovery follows the `+`: `bn` is
+  `recover_batch_norm` in one call; `bn-in-turn` recovers one norm after the other.
+- **Training**, where the heading names it: SGD on the outputs of the original, without labels, with flips and shifts of
+  the same 1,024 images, and the same recipe and time for all tools. Its learning rate was chosen on one point of
+  Torch-Pruning. `obs, pfp's own distillation` does not use that recipe but `--recover lsq,distill`, for the same time:
+  other losses, stronger changes of the images, and products in 16 bits if the CPU has them.
+- **Time and memory** are those of the compression: tracing the network, choosing channels, cutting, and the tool's own
+  recovery. They exclude reading the network, evaluation, checks, export and the training of the recipe. Those of
+  Torch-Pruning and onnxsim include the bisection, because these tools take no budget of MACs. Memory is the peak of the
+  whole process by then, libraries included.
 
-One run of every point, one seed. †: measured with one thread, other work on the other core and at times on its own, so
-these seconds are not to be set against those of two threads. – stands for what
-was not measured; rows and tables of which nothing was are left out (`make bench-accuracy` measures all of them, in many
-hours)."""
+One run of every point, one seed. †: measured with one thread, with other work on the other core and at times on the
+same one, so these seconds cannot be compared with those of two threads. –: not measured; rows and tables without a
+measured point are left out (`make bench-accuracy` measures all of them, in many hours)."""
 
 
 def conditions(found: list[Record]) -> str:

@@ -33,17 +33,21 @@ KEEPS = (0.3, 0.5, 0.7)
 PAGE_BEGINS = """# Networks through the engine
 
 Made by `make zoo`: the networks of `benchmarks/zoo.txt` with random weights, each in a process of its own, on one
-thread. Each is traced, labelled, cut by random plans that keep 30, 50 and 70 % of the parameters, and counts as done if
-cut ≡ masked in float64 (≤ 1e-9 of the largest output), predicted = counted, keep = 1 leaves every tensor as it was,
-and, at 50 %, torch ≡ onnxruntime (≤ 1e-4) in a batch size, and an image size where that is open, that the export has
-not seen.
+thread. Each network is traced, labelled, cut by random plans that keep 30, 50 and 70 % of the parameters, and counted.
+It is done if
+
+- cut ≡ masked in float64 (at most 1e-9 of the largest output),
+- predicted = counted,
+- keep = 1 leaves every tensor as it was,
+- and, at 50 %, torch ≡ onnxruntime (at most 1e-4), with a batch size that the export has not seen, and with an image
+  size that it has not seen if the size is open.
 """
 PAGE_EXPLAINS = """
-`prunable`: what goes if every group that may be cut loses all it can. `inexact`: groups that a norm or another
-statistic is taken across, of all that may be cut. `cut ≡ masked` and `onnx ≡ torch`: largest difference, relative to
-the largest output. `open`: the sizes of the input that are not fixed in the ONNX (N batch, H, W). `CPU s`: tracing,
-labelling and cutting. `MB`: what these added to the memory of the process. Budgets that cannot be reached, because too
-much is frozen, are left out; then there is no ONNX to compare (–).
+`prunable`: what is dropped if every group loses as many channels as it can. `inexact`: groups across which a norm or
+another statistic is computed, of all groups that can be cut. `cut ≡ masked` and `onnx ≡ torch`: the largest difference,
+relative to the largest output. `open`: the sizes of the input that are free in the ONNX file (N batch, H height, W
+width). `CPU s`: seconds of tracing, labelling and cutting. `MB`: the memory that these steps added to the process. If a
+budget cannot be reached because too much is frozen, it is left out; then there is no ONNX file to compare (–).
 """
 #: Of the table of results.
 COLUMNS = (

@@ -2,9 +2,9 @@
 
     python docs/run_examples.py README.md docs/tutorial.md
 
-A ```console block holds commands, each after `$ `, and what they print, stdout and stderr in one. The commands run from
-the top of the first page to the end of the last, in one empty folder in which only `samples` exists; a command that
-stands on several pages runs once. `…` stands for lines that were removed by hand; such an output is left as it is.
+A ```console block holds commands, each after `$ `, and what they print, stdout and stderr in one. A ```console result
+block holds stdout alone, without the steps. The commands run from the top of the first page to the end of the last, in
+one folder in which only `samples` exists; a command that stands on several pages runs once.
 
 `make examples` runs it over the pages below, and tests/docs/test_examples.py fails when an output is stale.
 """
@@ -17,7 +17,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,8 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 #: The pages whose commands run on the samples.
 PAGES = (ROOT / "docs/tutorial.md", ROOT / "README.md")
 
-_BLOCK = re.compile(r"(?ms)^```console\n(.*?)^```$")
-_CUT = "…"
+_BLOCK = re.compile(r"(?ms)^```console( result)?\n(.*?)^```$")
 
 
 @dataclass(frozen=True)
@@ -37,20 +36,17 @@ class Example:
     Attributes:
         command: as it is typed.
         output: what the page says that it prints.
+        with_steps: whether that has stderr in it.
     """
 
     command: str
     output: str
-
-    @property
-    def is_shortened(self) -> bool:
-        """Whether lines were cut out of the output by hand."""
-        return _CUT in (line.strip() for line in self.output.splitlines())
+    with_steps: bool
 
 
 @dataclass(frozen=True)
 class Printed:
-    """What a command printed, stdout and stderr in one, and how it ended."""
+    """What a command printed, as its block shows it, and how it ended."""
 
     output: str
     code: int
@@ -58,24 +54,27 @@ class Printed:
 
 def examples(page: str) -> Iterator[Example]:
     """The examples of a page, from its top to its end."""
-    for block in _BLOCK.findall(page):
+    for result, block in _BLOCK.findall(page):
         for part in re.split(r"(?m)^\$ ", block)[1:]:
             command, _, output = part.partition("\n")
-            yield Example(command, output.strip("\n"))
+            yield Example(command, output.strip("\n"), not result)
 
 
-def run(commands: list[str], folder: Path) -> dict[str, Printed]:
-    """Run commands in a folder, each once, in the order of their first place.
+def run(pages: Sequence[str]) -> dict[str, Printed]:
+    """Run the commands of pages in a folder of their own, each once, in the order of their first place."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "samples").symlink_to(ROOT / "samples")
+        printed: dict[str, Printed] = {}
+        for page in pages:
+            for example in examples(page):
+                if example.command not in printed:
+                    printed[example.command] = _run(example, folder)
+        return printed
 
-    Args:
-        commands: as they are typed; `pfp` is this checkout's.
-        folder: empty, but for `samples`.
-    """
-    return {command: _run(command, folder) for command in dict.fromkeys(commands)}
 
-
-def _run(command: str, folder: Path) -> Printed:
-    words = shlex.split(command)
+def _run(example: Example, folder: Path) -> Printed:
+    words = shlex.split(example.command)
     if words[0] == "pfp":
         words[:1] = [sys.executable, "-m", "pfpcli"]
     changed = {
@@ -92,10 +91,12 @@ def _run(command: str, folder: Path) -> Printed:
         cwd=folder,
         env={**os.environ, **changed},
         stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        stderr=subprocess.STDOUT if example.with_steps else subprocess.PIPE,
         encoding="utf-8",
         check=False,
     )
+    if done.returncode and done.stderr:
+        print(done.stderr, file=sys.stderr)
     lines = (line.rstrip() for line in done.stdout.splitlines())
     return Printed("\n".join(lines).strip("\n"), done.returncode)
 
@@ -106,25 +107,22 @@ def refreshed(page: str, printed: dict[str, Printed]) -> str:
     def block(match: re.Match[str]) -> str:
         shown = []
         for example in examples(match[0]):
-            output = example.output if example.is_shortened else printed[example.command].output
+            output = printed[example.command].output
             shown.append(f"$ {example.command}\n" + (f"{output}\n" if output else ""))
-        return "```console\n" + "\n".join(shown) + "```"
+        return f"```console{match[1] or ''}\n" + "\n".join(shown) + "```"
 
     return _BLOCK.sub(block, page)
 
 
 def main(pages: list[Path]) -> None:
-    """Run the examples of pages and write them again."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        (folder / "samples").symlink_to(ROOT / "samples")
-        commands = [each.command for page in pages for each in examples(page.read_text(encoding="utf-8"))]
-        printed = run(commands, folder)
+    """Run the examples of pages and write their outputs into them."""
+    texts = [page.read_text(encoding="utf-8") for page in pages]
+    printed = run(texts)
     for command, found in printed.items():
         if found.code:
-            print(f"exit code {found.code}: {command}\n{found.output}\n", file=sys.stderr)
-    for page in pages:
-        page.write_text(refreshed(page.read_text(encoding="utf-8"), printed), encoding="utf-8")
+            sys.exit(f"exit code {found.code}: {command}\n{found.output}")
+    for page, text in zip(pages, texts, strict=True):
+        page.write_text(refreshed(text, printed), encoding="utf-8")
 
 
 if __name__ == "__main__":

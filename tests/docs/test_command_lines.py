@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import typer
 
-from pages import PAGES, text
+from pages import PAGES, outside_blocks, text
 from pfpcli.cli import commands
 from pfpcli.cli.app import app
 from pfpcli.cli.flags import Asked
@@ -28,14 +28,17 @@ OTHERS = {"--nproc-per-node", "--accuracy", "--update-golden", "--dist", "--seed
 #: Pages that programs write, or that tell of older versions.
 NOT_TYPED = {"CHANGELOG.md"}
 
-_BLOCK_LINE = re.compile(r"(?m)^(?:\$ | {4})?((?:pfp|torchrun) .*)$")
+_BLOCK = re.compile(r"(?ms)^```.*?^```$")
+_LINE_OF_BLOCK = re.compile(r"(?m)^(?:\$ )?((?:pfp|torchrun) .*)$")
+_INDENTED_LINE = re.compile(r"(?m)^ {4}((?:pfp|torchrun) .*)$")
 _INLINE = re.compile(r"`(pfp [^`]*)`")
 _WHERE_IT_ENDS = {">", "|", "&&", "2>&1"}
 
 
 def typed(page: str) -> Iterator[list[str]]:
     """The command lines of a page that stand in lines of their own, as words; without what a shell does with them."""
-    for line in _BLOCK_LINE.findall(text(page)):
+    blocks = "\n".join(_BLOCK.findall(text(page)))
+    for line in (*_LINE_OF_BLOCK.findall(blocks), *_INDENTED_LINE.findall(outside_blocks(page))):
         words = shlex.split(line, comments=True)
         if "-m" in words and "pfpcli" in words:
             words = ["pfp", *words[words.index("pfpcli") + 1 :]]
