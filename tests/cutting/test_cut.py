@@ -24,10 +24,18 @@ from traced import grouped
 from zoo_blocks import NETS
 
 every_net = pytest.mark.parametrize("name", NETS)
+#: What looks at all nets at once traces them all: one worker does.
+over_all_nets = pytest.mark.xdist_group("every net")
+
+
+def seeds(count: int) -> pytest.MarkDecorator:
+    """Random plans; those after the first two are slow."""
+    params = [pytest.param(seed, marks=[pytest.mark.slow] * (seed >= 2)) for seed in range(count)]
+    return pytest.mark.parametrize("seed", params)
 
 
 @every_net
-@pytest.mark.parametrize("seed", range(6))
+@seeds(6)
 def test_a_cut_network_equals_the_masked_original(name: str, seed: int) -> None:
     groups = grouped(name)
     alive = groups.alive(random_drop(groups, seed))
@@ -35,7 +43,7 @@ def test_a_cut_network_equals_the_masked_original(name: str, seed: int) -> None:
 
 
 @every_net
-@pytest.mark.parametrize("seed", range(4))
+@seeds(4)
 def test_the_predicted_cost_is_the_cost_counted_after_the_cut(name: str, seed: int) -> None:
     groups = grouped(name)
     alive = groups.alive(random_drop(groups, seed))
@@ -60,6 +68,7 @@ def test_something_can_be_pruned_in_every_net_that_has_known_ops_between_its_lay
     assert [name for name in NETS if not grouped(name).prunable] == []
 
 
+@over_all_nets
 def test_only_nets_with_statistics_across_channels_are_inexact() -> None:
     inexact = {name for name in NETS if any(g.inexact for g in grouped(name).prunable)}
     assert inexact == {"spatial_gate", "norms", "attention", "cbam", "transformer"}
@@ -133,6 +142,7 @@ def test_frozen_layers_are_not_prunable() -> None:
     assert [g.name for g in groups.prunable] == ["3.0"]
 
 
+@over_all_nets
 def test_the_batch_size_stays_free() -> None:
     fixed = {name for name in NETS if not grouped(name).labelled.graph.dynamic}
     assert fixed == set()
@@ -177,6 +187,7 @@ def test_heads_that_pass_through_the_batch_dimension_are_found() -> None:
     assert {"encoder.layers.0.self_attn (heads)", "encoder.layers.1.self_attn (heads)"} <= names
 
 
+@over_all_nets
 def test_networks_take_images_of_any_size_unless_their_layers_fix_one() -> None:
     fixed = {name for name, net in NETS.items() if len(net.inputs[0]) == 3 and not grouped(name).labelled.graph.spatial}
     # a classifier on a flattened map, and one column of text: these have one size

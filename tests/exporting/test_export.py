@@ -17,6 +17,13 @@ from properties import random_drop
 from traced import grouped
 from zoo_blocks import NETS
 
+#: Nets that have every op of the zoo between them, several inputs, and outputs in a dict; the others are slow.
+EXPORTED = [
+    "plain", "option_a", "se_gate", "shuffle", "split_c2f", "uneven_split", "two_heads", "conv1d", "conv3d",
+    "pixel_shuffle", "grouped_transposed", "writes_in_place", "spatial_gate", "norms", "attention", "unknown_op",
+    "fpn", "generator", "cbam", "selective_kernels", "involution", "deformable", "crnn", "siamese", "transformer",
+]  # fmt: skip
+
 
 @cache
 def smaller(name: str) -> tuple[Graph, Graph]:
@@ -24,7 +31,18 @@ def smaller(name: str) -> tuple[Graph, Graph]:
     return groups.labelled.graph, cut(groups.labelled, groups.alive(random_drop(groups, 1))).graph
 
 
-@pytest.mark.parametrize("name", NETS)
+def ops(name: str) -> set[str]:
+    return {str(node.target) for node in grouped(name).labelled.graph.nodes if node.op == "call_function"}
+
+
+@pytest.mark.xdist_group("every net")
+def test_the_quick_exports_have_every_op_of_the_zoo() -> None:
+    assert set().union(*map(ops, EXPORTED)) == set().union(*map(ops, NETS))
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in EXPORTED)) for name in NETS]
+)
 def test_the_onnx_file_of_a_cut_net_computes_what_torch_computes(name: str, tmp_path: Path) -> None:
     whole, graph = smaller(name)
     named = export.names(whole)
