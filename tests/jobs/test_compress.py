@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ from commands import (
     tensors,
 )
 from pfpcli.cli import main as cli
-from pfpcli.cli.session import Talk
+from pfpcli.cli.session import Session
 from pfpcli.errors import CalibrationError, InputError
 from pfpcli.exporting import export
 from pfpcli.images.preprocess import PRESETS
@@ -397,35 +398,50 @@ def cifar(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+#: A trained network in many forms, and what has to be said about each.
+TRAINED: dict[str, dict[str, str]] = {
+    "resnet20_state.pt": {"arch": f"{ARCH}:resnet20"},
+    "resnet20_checkpoint.pth": {"arch": f"{ARCH}:resnet20"},
+    "resnet20_torchscript.pt": {},
+    "resnet20.pt2": {},
+}
+needs_models = pytest.mark.skipif(not (SHARED / "models").is_dir(), reason="no shared data here")
+
+
+@cache
+def trained(file: str, cifar: Path, nets: Path) -> Run:
+    """The run of a trained network; its folder is `nets / "runs" / file`."""
+    return compress(
+        SHARED / "models" / file,
+        cifar / "train",
+        nets / "runs" / file,
+        keep=0.4,
+        samples=32,
+        eval=cifar / "test",
+        **TRAINED[file],
+    )
+
+
+@needs_models
+@pytest.mark.parametrize("file", ["resnet20.pt2", *(pytest.param(f, marks=pytest.mark.slow) for f in [*TRAINED][:-1])])
+def test_a_trained_network_is_judged_by_its_accuracy_on_images_of_its_own(file: str, cifar: Path, nets: Path) -> None:
+    run = trained(file, cifar, nets)
+    assert (run.quality.metric, run.quality.n, run.quality.source) == ("accuracy", 200, "images of test")
+    assert run.quality.before > 0.8
+    assert run.achieved["keep"] == pytest.approx(0.4, rel=0.005)
+    assert run.verification.onnx_vs_torch < 1e-4
+    assert leaks(nets / "runs" / file, nets) == []
+
+
+@needs_models
 @pytest.mark.slow
-@pytest.mark.skipif(not (SHARED / "models").is_dir(), reason="no shared data here")
 def test_a_trained_network_is_compressed_the_same_in_every_form(cifar: Path, nets: Path) -> None:
-    arch = {"arch": f"{ARCH}:resnet20"}
-    files: dict[str, dict[str, str]] = {
-        "resnet20_state.pt": arch,
-        "resnet20_checkpoint.pth": arch,
-        "resnet20_torchscript.pt": {},
-        "resnet20.pt2": {},
-    }
-    runs = []
-    for file, settings in files.items():
-        out = nets / "runs" / file
-        run = compress(
-            SHARED / "models" / file,
-            cifar / "train",
-            out,
-            keep=0.4,
-            samples=32,
-            eval=cifar / "test",
-            **settings,
-        )
-        assert (run.quality.metric, run.quality.n, run.quality.source) == ("accuracy", 200, "images of test")
-        assert run.quality.before > 0.8
-        assert run.achieved["keep"] == pytest.approx(0.4, rel=0.005)
-        assert run.verification.onnx_vs_torch < 1e-4
-        assert leaks(out, nets) == []
-        runs.append((tensors(out), run.quality.before, run.quality.after, run.after.macs))
-    assert all(run == runs[0] for run in runs)
+    runs = {file: trained(file, cifar, nets) for file in TRAINED}
+    found = [
+        (tensors(nets / "runs" / file), run.quality.before, run.quality.after, run.after.macs)
+        for file, run in runs.items()
+    ]
+    assert all(each == found[0] for each in found)
 
 
 # --- calibration folders -------------------------------------------------------------------------------------------
@@ -640,7 +656,7 @@ REFUSED: dict[str, tuple[list[str], str, str]] = {
 #: A process that has imported torch and forks for every command, so that only one of them waits for the import.
 SERVER = """
 import json, os, sys, torch
-import pfpcli.jobs.pipeline
+import pfpcli.jobs.compress
 from pfpcli.cli.main import main
 
 torch.export.export(torch.nn.ReLU(), (torch.zeros(1),))  # its first call imports half of torch
@@ -777,6 +793,6 @@ def test_an_interrupt_that_an_import_turned_into_an_error_is_an_interrupt(
     def interrupted(*_: object, **__: object) -> None:
         raise ImportError("initialization failed") from KeyboardInterrupt()
 
-    monkeypatch.setattr(Talk, "run", interrupted)
+    monkeypatch.setattr(Session, "run", interrupted)
     assert cli.run(["compress", "model.pt", "--calib", "imgs"]) == 130
     assert capsys.readouterr().err == "interrupted; no run was written\n"
