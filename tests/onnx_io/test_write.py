@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -177,8 +178,15 @@ def test_a_file_with_channels_last_keeps_them_last(tmp_path: Path) -> None:
         assert difference(torch.from_numpy(found), smaller.module(x)) < 1e-4
 
 
+def exported_by_people() -> list[Any]:
+    """Files of the shared folder. One takes images of 720 × 1280 and is slow; nets of the zoo have its ops as well."""
+    slow = {"twinlite_720x1280": [pytest.mark.slow]}
+    files = sorted(SHARED.glob("wild/*.onnx"))
+    return [pytest.param(file, id=file.stem, marks=slow.get(file.stem, [])) for file in files]
+
+
 @shared
-@pytest.mark.parametrize("path", sorted(SHARED.glob("wild/*.onnx")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", exported_by_people())
 def test_files_as_people_exported_them_are_read_and_cut_and_written(path: Path, tmp_path: Path) -> None:
     source = load(path)
     groups = groups_of(path, source)
