@@ -249,8 +249,8 @@ class Flow:
     def _is_owner(self, moved: Moved, axes: Axes) -> bool:
         """Whether a movement flattens labels of parts into the dimension of the labels that they own.
 
-        The owned labels alone then say what is kept of the dimension. If the labels of parts came first, they are
-        removed from the axes, and the result is False.
+        The owned labels alone then decide which indices of the dimension are kept. If the labels of parts were added to
+        the axes first, they are removed, and the result is False.
         """
         assert moved.free is not None
         present = axes.labels.get(moved.free)

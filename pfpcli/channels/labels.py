@@ -68,7 +68,7 @@ class Axes:
 
 
 class Store:
-    """Hands labels out and records what is said about them.
+    """Hands labels out and records the statements that rules make about them.
 
     Attributes:
         count: labels handed out, with label 0.
@@ -89,7 +89,7 @@ class Store:
         self._frozen: list[tuple[Tensor, str]] = []
 
     def copy(self) -> Store:
-        """Return a store with the same contents; what is said to one of them is not said to the other."""
+        """Return a store with the same contents; statements to one of the two do not reach the other."""
         other = Store()
         for name, value in vars(self).items():
             setattr(other, name, copy.copy(value))

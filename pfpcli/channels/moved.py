@@ -17,8 +17,8 @@ class Moved:
             do not vary.
         parts: the other dimensions along which they vary.
         labels: int64[*sizes of parts, size of free].
-        is_ordered: whether a movement of what is kept of each part gives what is kept of the result, in the same order:
-            neighbours stay neighbours, and a part ends before the next one begins.
+        is_ordered: whether a cut before the movement and the same cut after it give the same result: neighbours remain
+            neighbours, and a part ends before the next one begins.
     """
 
     free: int | None
@@ -34,7 +34,7 @@ class Moved:
             places: int64[shape of the result], for each element its index in the flattened `source`.
             source: int64[*sizes of parts, size], the labels before the movement.
             unsized: dimensions whose size depends on the batch. Such a dimension has no fixed number of labels: it is
-                never the free one, and its indices are not told apart as parts.
+                never the free one, and its indices are no parts.
         """
         for dim in range(places.dim()):
             if places.shape[dim] and places.stride(dim) == 0:

@@ -3,7 +3,7 @@
 Given: a torch module, or a program exported by torch, and example inputs. Gives back: a `Graph`, whose calls write to
 no tensor that the graph reads later, and whose nodes all carry the sizes of their values. Imports `errors` only.
 
-    graph               the class Graph, its check, and functions that tell what a node is
+    graph               the class Graph, its check, and functions that classify nodes
     trace               from a module or an exported program to a Graph
     data_independent    the part of a network that comes before sizes depend on values
     functional          rewrites: regions inlined, assertions dropped, in-place calls replaced

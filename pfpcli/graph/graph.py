@@ -1,4 +1,4 @@
-"""One network as ATen calls, and functions that tell what a node is."""
+"""One network as ATen calls, and functions that classify nodes."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Every op that has a rule, in a tiny net of its own, put through what has to be true after every cut.
+"""Every op that has a rule, in a tiny net of its own, with the properties that hold after every cut.
 
-A row of the table says: this op, called like this between a layer that makes eight channels (`first`) and one that
-reads whatever comes out (`last`), leaves so many of the channels free to go. A rule without a row fails.
+A row of the table gives a call of an op between a layer that makes eight channels (`first`) and a layer that reads the
+result (`last`), and the number of channels that may be dropped. A rule without a row fails.
 """
 
 from __future__ import annotations
@@ -56,10 +56,10 @@ class Row:
     Attributes:
         op: the overload as it shows up in the graph; several are separated by blanks.
         call: what happens to the eight channels; gets the module as well where it has parts.
-        free: how many channels of which layer may go.
+        free: layer -> how many of its channels may be dropped.
         start: where the channels come from, see `STARTS`.
         parts: the tensors and layers the call needs.
-        least: how many units of a group stay at least; a spread over one channel is not a number.
+        least: the fewest units that a cut keeps of a group; a deviation over one channel is not a number.
     """
 
     op: str
@@ -579,7 +579,7 @@ def with_letters(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 ALL = {"first": 8, "qkv": 24, "out": 8}
 HEADS = {**ALL, "qkv (heads)": 2}
 row("aten.scaled_dot_product_attention.default", lambda x, m: heads(x, m, 2), HEADS, start="tokens", parts=attention())
-# heads as wide as one channel: the heads are what may go
+# heads as wide as one channel: the heads may be dropped
 row("aten.scaled_dot_product_attention.default", lambda x, m: heads(x, m, 8), ALL, start="tokens", parts=attention())
 row("aten.scaled_dot_product_attention.default", lambda x: attend(x, x, x), start="tokens")
 row("aten.scaled_dot_product_attention.default", lambda x: attend(x, x * 2, x, is_causal=True, scale=0.3),
@@ -589,17 +589,17 @@ for _size in ((4, 4), (1, 4), (8, 4, 4), (1, 8, 4, 4), (1, 1, 4, 4)):
     row("aten.scaled_dot_product_attention.default",
         lambda x, m: heads(x, m, 8, lambda q, k, v: attend(q, k, v, m.mask)), ALL,
         start="tokens", parts=attention(mask=_size))
-# four heads of queries share two of keys and values: they stay as they are
+# four heads of queries share two of keys and values: none may be dropped
 row("aten.scaled_dot_product_attention.default",
     lambda x, m: attend(m.q(x).view(-1, 4, 4, 2).transpose(1, 2), kv := m.kv(x).view(-1, 4, 2, 2).transpose(1, 2), kv,
                         enable_gqa=True).transpose(1, 2).flatten(2),
     8, start="tokens", parts=lambda: {"q": nn.Linear(8, 8), "kv": nn.Linear(8, 4)})
 row("aten.softmax.int", lambda x, m: heads(x, m, 2, by_hand), HEADS, start="tokens", parts=attention())
-# a table of biases has one row for each head, which goes with it
+# a table of biases has one row for each head, which is dropped with the head
 row("aten.softmax.int", lambda x, m: heads(x, m, 2, lambda *qkv: by_hand(*qkv, m.bias)), HEADS, start="tokens",
     parts=attention(bias=(2, 4, 4)))
 row("aten.bmm.default", lambda x, m: heads(x, m, 2, in_the_batch), ALL, start="tokens", parts=attention())
-# more heads than each is wide: the heads could go, but not out of the batch
+# more heads than each is wide: the heads could be dropped, but not out of the batch
 row("aten.bmm.default", lambda x, m: heads(x, m, 4, in_the_batch), {"first": 8, "out": 8}, start="tokens",
     parts=attention())
 for _count in (2, 8):
@@ -827,7 +827,7 @@ def test_what_has_to_be_true_after_every_cut_is_true_after_the_smallest_and_a_ra
 
 
 class MatrixProducts(InFloat64):
-    """Compares, on the way, what layers compute of their input with their `Columns`."""
+    """Compares the results of layers with their `Columns` while the network runs."""
 
     def __init__(self, groups: Groups) -> None:
         labelled = groups.labelled

@@ -63,9 +63,9 @@ def _resize_squeeze(slicing: Slicing, node: Node, copy: Node) -> None:
     dims = given.get("dim", range(len(shape)))
     dims = {dim % len(shape) for dim in (dims if not isinstance(dims, int) else [dims])}
     if any(slicing.shape(x)[dim] == 1 != shape[dim] for dim in dims):
-        gone = sorted(dim for dim in dims if shape[dim] == 1)
-        if gone:
-            copy.target, copy.args, copy.kwargs = aten.squeeze.dims, (copy.args[0], gone), {}
+        squeezed = sorted(dim for dim in dims if shape[dim] == 1)
+        if squeezed:
+            copy.target, copy.args, copy.kwargs = aten.squeeze.dims, (copy.args[0], squeezed), {}
         else:
             copy.target, copy.args, copy.kwargs = aten.clone.default, (copy.args[0],), {}
 
@@ -238,5 +238,5 @@ def pad(flow: Flow, x: Axes, pad: list[int], *args: Any, **kwargs: Any) -> Axes:
 def fixed(flow: Flow, *args: Any, **_: Any) -> tuple[Axes, ...]:
     """Freeze the operands: the grids keep their sizes."""
     for value in args[0]:
-        flow.freeze(value, f"spread in {flow.node.name}")
+        flow.freeze(value, f"positions of a grid in {flow.node.name}")
     return tuple(Axes(shape) for shape in flow.shapes)

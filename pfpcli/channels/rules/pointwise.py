@@ -134,5 +134,5 @@ def glu(flow: Flow, x: Axes, dim: int = -1) -> Any:
 def cumsum(flow: Flow, x: Axes, dim: int, **_: Any) -> Axes:
     """Freeze the dimension that is summed along, and pass the other labels on."""
     dim = x.dim(dim)
-    flow.freeze(x, f"added up by {flow.node.target}", [dim])
+    flow.freeze(x, f"summed along in {flow.node.target}", [dim])
     return flow.result({d: vector for d, vector in x.labels.items() if d != dim})

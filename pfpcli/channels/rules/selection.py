@@ -125,7 +125,7 @@ def ordered(flow: Flow, x: Axes, *_: Any, **__: Any) -> Any:
     """Freeze the dimension along which elements are sorted by value."""
     given = bind(flow.node)
     dim = x.dim(given["dim"])
-    flow.freeze(x, f"put in order by {flow.node.target}", [dim])
+    flow.freeze(x, f"sorted by {flow.node.target}", [dim])
     result = flow.result({d: vector for d, vector in x.labels.items() if d != dim})
     return result if isinstance(flow.node.meta["val"], Tensor) else (result,) * len(flow.shapes)
 

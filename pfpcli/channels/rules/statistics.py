@@ -57,7 +57,7 @@ def _pool(spatial: int) -> Any:
 @register("aten.grid_sampler.default")
 def grid_sampler(flow: Flow, x: Axes, grid: Axes, *_: Any) -> Any:
     """Label as pooling does: each channel is sampled at the same positions, which are frozen."""
-    flow.freeze(grid, f"places to look at in {flow.node.name}")
+    flow.freeze(grid, f"sampling positions in {flow.node.name}")
     return _pool(len(x.shape) - 2)(flow, x)
 
 
@@ -145,7 +145,7 @@ def statistic(flow: Flow, x: Axes, *_: Any, **__: Any) -> Any:
     given = bind(flow.node)
     dims = _reduced(x, given.get("dim"))
     if _tells_positions(flow.node):
-        flow.freeze(x, f"numbered by {flow.node.target}", dims)
+        flow.freeze(x, f"its indices are returned by {flow.node.target}", dims)
     for each in dims:
         flow.inexact(x.labels.get(each), f"{flow.node.target} across channels")
     return _after_reduction(flow, x, dims, bool(given.get("keepdim", False)))
