@@ -29,7 +29,7 @@ from points import BUDGETS, OWN_TRAINING, VARIANTS, unable
 from torch import Tensor, nn
 
 from pfpcli.errors import PfpError
-from pfpcli.jobs.pipeline import compress
+from pfpcli.jobs.compress import compress
 from pfpcli.progress import Console, Step
 from pfpcli.records.folders import FILES
 from pfpcli.records.runs import Run
@@ -141,7 +141,7 @@ def measure(data: Path, criterion: str, model: str, asked: float, minutes: float
     """Cut, train if asked to, and judge."""
     watch = Watch()
     with tempfile.TemporaryDirectory() as scratch:
-        run, _ = compress(told(data, criterion, model, asked, minutes, Path(scratch)), watch)
+        run, *_ = compress(told(data, criterion, model, asked, minutes, Path(scratch)), watch)
         after, said = run.quality.after, remarks(run)
         if minutes and criterion not in OWN_TRAINING:
             after, how = trained(data, model, Path(scratch) / "run" / FILES["pt2"], minutes)

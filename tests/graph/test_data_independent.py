@@ -141,7 +141,7 @@ def test_a_detector_goes_through_compress_and_comes_out_whole(tmp_path: Path) ->
     torch.save(build(Detector), tmp_path / "detector.pt")
     run = pfpcli.compress(
         tmp_path / "detector.pt", folder, keep=0.5, input_size=[3, 8, 8], trust=True, out=tmp_path / "run"
-    )
+    ).record
     assert run.verification.model_pt == "ok"
     assert run.quality.metric == "similarity"
     assert run.trace["stops"] == ["aten.where.default"]
