@@ -95,7 +95,10 @@ class Typed:
 def typed(tmp_path_factory: pytest.TempPathFactory) -> Typed:
     folder = tmp_path_factory.mktemp("typed")
     shutil.copy(ROOT / "samples" / "model.pt", folder)
-    shutil.copytree(ROOT / "samples" / "images", folder / "imgs")
+    for place in sorted((ROOT / "samples" / "images").iterdir()):
+        (folder / "imgs" / place.name).mkdir(parents=True)
+        for file in sorted(place.iterdir())[:20]:
+            shutil.copy(file, folder / "imgs" / place.name)
     first, report = pfp(*LINE, cwd=folder), pfp("report", cwd=folder)
     before = hashes(folder / RUN)
     return Typed(folder, first, report, pfp(*LINE, "--json", cwd=folder), before)

@@ -82,12 +82,15 @@ def scoring(criterion: str, calib: str) -> list[str]:
     return ["score", "net.pt", "--calib", calib, *flags]
 
 
-LINES = [
+SCORING = [
     *(scoring(criterion, "many") for criterion in CRITERIA),
     *(scoring(criterion, "few") for criterion in ("pfp", "obs")),
-    [*COMPRESS, "--calib", "few", "--out", "few-two", "--json"],
-    [*SPARSIFY, "sparse-two"],
 ]
+COMPRESSING = [*COMPRESS, "--calib", "few", "--out", "few-two", "--json"]
+SPARSIFYING = [*SPARSIFY, "sparse-two"]
+TRAINING = ["compress", "net.pt", "--calib", "few", "--keep", "0.5", "--recover", "lsq,distill", "--epochs", "2"]
+TRAINING += ["--no-cache", "--out", "trained", "--json"]
+LINES = [*SCORING, COMPRESSING, SPARSIFYING, TRAINING]
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +114,7 @@ def alone(line: list[str], home: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     return json.loads(capsys.readouterr().out)
 
 
-@pytest.mark.parametrize("i", range(len(LINES) - 2))
+@pytest.mark.parametrize("i", range(len(SCORING)))
 def test_two_processes_score_as_one_does(
     i: int,
     home: Path,
@@ -132,11 +135,11 @@ def test_a_process_without_images_of_its_own_takes_part(
     home: Path, several: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(calibration, "_BATCH", BATCH)
-    expected = alone(LINES[-2], home, monkeypatch, capsys)
+    found, expected = several[LINES.index(COMPRESSING)], alone(COMPRESSING, home, monkeypatch, capsys)
     assert_alike(home / "few-two", home / "few-one")
-    assert_same_recovery(several[-2], expected)
-    assert several[-2]["quality"]["n"] == expected["quality"]["n"]
-    assert [(row["name"], row["measured"]) for row in several[-2]["certificate"]["layers"]] == [
+    assert_same_recovery(found, expected)
+    assert found["quality"]["n"] == expected["quality"]["n"]
+    assert [(row["name"], row["measured"]) for row in found["certificate"]["layers"]] == [
         (row["name"], pytest.approx(row["measured"], rel=1e-4)) for row in expected["certificate"]["layers"]
     ]
 
@@ -145,9 +148,9 @@ def test_two_processes_choose_the_weights_that_one_does(
     home: Path, several: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(calibration, "_BATCH", BATCH)
-    expected = alone(LINES[-1], home, monkeypatch, capsys)
-    assert several[-1]["quality"] == pytest.approx(expected["quality"])
-    assert [row["nonzeros"] for row in several[-1]["layers"]] == [row["nonzeros"] for row in expected["layers"]]
+    found, expected = several[LINES.index(SPARSIFYING)], alone(SPARSIFYING, home, monkeypatch, capsys)
+    assert found["quality"] == pytest.approx(expected["quality"])
+    assert [row["nonzeros"] for row in found["layers"]] == [row["nonzeros"] for row in expected["layers"]]
     assert_alike(home / "sparse-two", home / "sparse-one")
 
 
@@ -207,11 +210,8 @@ def test_the_command_line_starts_without_torch() -> None:
     subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
 
 
-def test_two_processes_train_one_network(home: Path) -> None:
-    flags = ["--keep", "0.5", "--recover", "lsq,distill", "--epochs", "2", "--no-cache", "--out", "trained", "--json"]
-    done = together("-m", "pfpcli", "compress", "net.pt", "--calib", "few", *flags, cwd=home)
-    assert done.code == 0, done.err
-    methods = json.loads(done.out)["recovery"]
+def test_two_processes_train_one_network(home: Path, several: list[dict[str, Any]]) -> None:
+    methods = several[LINES.index(TRAINING)]["recovery"]
     assert [each["method"] for each in methods] == ["lsq", "distill"]
     assert methods[1]["after"] >= methods[1]["before"]
     assert (home / "trained" / "model.onnx").exists()
