@@ -42,7 +42,9 @@ def cut(labelled: Labelled, alive: NDArray[np.bool_]) -> Cut:
         alive: bool[labels], the kept labels, as in `Slicing`.
     """
     slicing = Slicing(labelled, alive)
-    return Cut(slicing, replace(labelled.graph, module=_module(slicing)))
+    smaller = replace(labelled.graph, module=_module(slicing))
+    smaller.check()
+    return Cut(slicing, smaller)
 
 
 def _module(slicing: Slicing) -> fx.GraphModule:
