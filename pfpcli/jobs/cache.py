@@ -1,9 +1,10 @@
-"""Cache: scores and curves by the content they were made of, so that another budget does not measure again.
+"""Cache: scores and curves, kept under a key of their content, so that another budget need not measure again.
 
-Training that was interrupted is kept here too, until it goes on.
+The state of interrupted training is kept here too, until the training continues.
 
-The key covers everything a score depends on: pfp and torch, the network as it was traced with all its tensors, the
-bytes of the images and what is done to them, the criterion and its settings. A file that cannot be read is not there.
+A key covers everything that a score depends on: the source of pfp, the version of torch, the traced network with all
+its tensors, the bytes of the images and their preprocessing, the criterion and its settings. A file that cannot be read
+counts as missing.
 """
 
 from __future__ import annotations
@@ -39,11 +40,19 @@ _PACKAGE = Path(_version.__file__).parent
 
 
 def key(groups: Groups, readers: list[Reader], division: Division, settings: ScoringSettings, function: str) -> str:
-    """A name for the scores that a function (of `pfpcli.scoring.criteria`) gives a network on images: sha256 in hex."""
+    """The key of the scores that a criterion gives a network on images: sha256 in hex.
+
+    Args:
+        groups: the groups of the network.
+        readers: the layers that read channels.
+        division: the images.
+        settings: of scoring.
+        function: the function of the criterion, as in `pfpcli.scoring.criteria.CRITERIA`.
+    """
     digest = hashlib.sha256()
     for part in (*_program(), *_network(groups.labelled.graph), *_images(division)):
         digest.update(hashlib.sha256(part).digest())
-    # what is frozen is not scored
+    # frozen channels are not scored, so the key depends on which ones are frozen
     for reader in readers:
         digest.update(reader.units.tobytes() + reader.heads.tobytes())
     digest.update(json.dumps([function, settings.reduce, settings.seed]).encode())
@@ -51,7 +60,7 @@ def key(groups: Groups, readers: list[Reader], division: Division, settings: Sco
 
 
 def _program() -> Iterator[bytes]:
-    """Pfp as it is, edited or installed, and torch."""
+    """The version of torch, and the source files of pfp as they are on disk."""
     yield torch.__version__.encode()
     for path in sorted(_PACKAGE.rglob("*.py")):
         yield path.read_bytes()
@@ -78,7 +87,7 @@ def _images(division: Division) -> Iterator[bytes]:
 
 
 def key_of_curves(name: str, orders: Sequence[tuple[Group, NDArray[np.int64]]]) -> str:
-    """A name for the curves of groups whose units go in these orders, by scores of that name."""
+    """The key of the curves of groups; name: the key of their scores, orders: the units of each group in order."""
     digest = hashlib.sha256(name.encode())
     for _, order in orders:
         digest.update(json.dumps(order.shape).encode() + order.tobytes())
@@ -86,10 +95,15 @@ def key_of_curves(name: str, orders: Sequence[tuple[Group, NDArray[np.int64]]]) 
 
 
 def training(graph: Graph, division: Division, *told: object) -> Path:
-    """The file for what is to go on of a training that is interrupted.
+    """The file for the state of interrupted training.
 
-    Its name stands for the network as training begins, the images, by their names and the sizes of their files (their
-    bytes may be too many), and what else was told; a plain value each.
+    Its name covers the network at the beginning, the names and sizes of the image files (reading all bytes could take
+    too long), and the other arguments.
+
+    Args:
+        graph: the network.
+        division: the images.
+        told: plain values that the training depends on.
     """
     digest = hashlib.sha256()
     calibration, images = division.calibration, division.calibration.images
@@ -102,7 +116,7 @@ def training(graph: Graph, division: Division, *told: object) -> Path:
 
 
 def load(name: str) -> Scores | None:
-    """The scores of that name, or None."""
+    """The scores under a key, or None."""
     held = _read(name)
     if held is None:
         return None
@@ -118,7 +132,7 @@ def load(name: str) -> Scores | None:
 
 
 def save(name: str, scores: Scores) -> None:
-    """Keep scores under a name, as far as there is a place to."""
+    """Keep scores under a key, if the cache folder can be written."""
     arrays: dict[str, Any] = {"unit": scores.unit}
     layers = []
     for i, layer in enumerate(scores.layers):
@@ -130,7 +144,7 @@ def save(name: str, scores: Scores) -> None:
 
 
 def load_curves(name: str) -> list[Curve] | None:
-    """The curves of that name, or None."""
+    """The curves under a key, or None."""
     held = _read(name)
     if held is None:
         return None
@@ -142,7 +156,7 @@ def load_curves(name: str) -> list[Curve] | None:
 
 
 def save_curves(name: str, curves: Sequence[Curve]) -> None:
-    """Keep curves under a name, as far as there is a place to."""
+    """Keep curves under a key, if the cache folder can be written."""
     arrays: dict[str, Any] = {"steps": np.asarray([curve.positions for curve in curves])}
     for i, curve in enumerate(curves):
         arrays |= {f"{i}.kept": curve.kept, **{f"{i}.{of}": curve.losses[of] for of in MEASURED}}
