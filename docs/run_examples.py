@@ -24,7 +24,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 
 #: The pages whose commands run on the samples.
-PAGES = (ROOT / "docs/tutorial.md", ROOT / "README.md")
+PAGES = (ROOT / "docs/tutorial.md", ROOT / "README.md", ROOT / "docs/how-to/single-weights.md")
 
 _BLOCK = re.compile(r"(?ms)^```console( result)?\n(.*?)^```$")
 

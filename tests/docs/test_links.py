@@ -40,4 +40,4 @@ def test_the_index_leads_to_every_page() -> None:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page not in LONG])
 def test_no_page_is_longer_than_one_reads(page: str) -> None:
-    assert len(text(page).splitlines()) <= (150 if page == "README.md" else 210)
+    assert len(text(page).splitlines()) <= (150 if page == "README.md" else 220)
