@@ -6,13 +6,13 @@ import os
 import tempfile
 from collections.abc import Iterator
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
 import torchvision_ops
-from zoo_blocks import NETS
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # the cores are shared among processes
     torch.set_num_threads(1)
@@ -46,24 +46,10 @@ def _exporter_builds_its_table_once() -> Iterator[None]:
         yield
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that share something that takes long run in one worker (`--dist loadgroup`).
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With several workers, tests that share something run in one of them."""
+    from scheduling import Together
 
-    They share the trace of a network of the zoo, or what a fixture makes once a file.
-    """
-    for item in items:
-        name = _network(item) or _file_of_shared_fixtures(item)
-        if name and item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(name))
-
-
-def _network(item: pytest.Item) -> str | None:
-    call = getattr(item, "callspec", None)
-    values = [call.params.get("name"), call.params.get("net")] if call else []
-    return next((value for value in values if isinstance(value, str) and value in NETS), None)
-
-
-def _file_of_shared_fixtures(item: pytest.Item) -> str | None:
-    """The file of a test that asks for a fixture of a module."""
-    fixtures = item._fixtureinfo.name2fixturedefs.values()  # type: ignore[attr-defined]
-    return str(item.path) if any(each[-1].scope == "module" for each in fixtures) else None
+    config.option.loadscopereorder = False  # the count of tests says little about their seconds
+    return Together(config, log)

@@ -755,9 +755,8 @@ IDS = [f"{row.op} {sum(other.op == row.op for other in TABLE[:i]) + 1}" for i, r
 
 
 def rows(wanted: Callable[[Row], bool]) -> pytest.MarkDecorator:
-    """One test a row; one worker runs all tests of a row, which share its trace."""
-    found = [(i, IDS[i]) for i, each in enumerate(TABLE) if wanted(each)]
-    params = [pytest.param(i, id=name, marks=pytest.mark.xdist_group(name)) for i, name in found]
+    """One test a row."""
+    params = [pytest.param(i, id=IDS[i]) for i, each in enumerate(TABLE) if wanted(each)]
     return pytest.mark.parametrize("index", params)
 
 

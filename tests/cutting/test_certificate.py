@@ -50,8 +50,9 @@ def planned(name: str, select: str, keep: float = 0.6) -> Plan:
         return plan(groups, scores, Budget(float(error.hint.split()[2].strip("`"))), select=select, seed=3)
 
 
-def test_something_can_be_pruned_in_every_net() -> None:
-    assert [name for name in NETS if not any(reader.units.any() for reader in readers(scored(name)[0]))] == []
+@pytest.mark.parametrize("name", NETS)
+def test_something_can_be_pruned_in_every_net(name: str) -> None:
+    assert any(reader.units.any() for reader in readers(scored(name)[0]))
 
 
 @pytest.mark.parametrize("select", SELECTIONS)

@@ -24,8 +24,6 @@ from traced import grouped
 from zoo_blocks import NETS
 
 every_net = pytest.mark.parametrize("name", NETS)
-#: What looks at all nets at once traces them all: one worker does.
-over_all_nets = pytest.mark.xdist_group("every net")
 
 
 def seeds(count: int) -> pytest.MarkDecorator:
@@ -64,14 +62,15 @@ def test_tracing_keeps_what_the_module_computes(name: str) -> None:
     assert difference(found, expected) < 1e-6
 
 
-def test_something_can_be_pruned_in_every_net_that_has_known_ops_between_its_layers() -> None:
-    assert [name for name in NETS if not grouped(name).prunable] == []
+@every_net
+def test_something_can_be_pruned_in_every_net_that_has_known_ops_between_its_layers(name: str) -> None:
+    assert grouped(name).prunable
 
 
-@over_all_nets
-def test_only_nets_with_statistics_across_channels_are_inexact() -> None:
-    inexact = {name for name in NETS if any(g.inexact for g in grouped(name).prunable)}
-    assert inexact == {"spatial_gate", "norms", "attention", "cbam", "transformer"}
+@every_net
+def test_only_nets_with_statistics_across_channels_are_inexact(name: str) -> None:
+    has_statistics = name in ("spatial_gate", "norms", "attention", "cbam", "transformer")
+    assert any(g.inexact for g in grouped(name).prunable) == has_statistics
 
 
 @every_net
@@ -142,10 +141,9 @@ def test_frozen_layers_are_not_prunable() -> None:
     assert [g.name for g in groups.prunable] == ["3.0"]
 
 
-@over_all_nets
-def test_the_batch_size_stays_free() -> None:
-    fixed = {name for name in NETS if not grouped(name).labelled.graph.dynamic}
-    assert fixed == set()
+@every_net
+def test_the_batch_size_stays_free(name: str) -> None:
+    assert grouped(name).labelled.graph.dynamic
 
 
 def test_a_head_is_dropped_with_its_queries_keys_values_and_its_row_of_the_bias() -> None:
@@ -187,11 +185,10 @@ def test_heads_that_pass_through_the_batch_dimension_are_found() -> None:
     assert {"encoder.layers.0.self_attn (heads)", "encoder.layers.1.self_attn (heads)"} <= names
 
 
-@over_all_nets
-def test_networks_take_images_of_any_size_unless_their_layers_fix_one() -> None:
-    fixed = {name for name, net in NETS.items() if len(net.inputs[0]) == 3 and not grouped(name).labelled.graph.spatial}
+@pytest.mark.parametrize("name", [name for name, net in NETS.items() if len(net.inputs[0]) == 3])
+def test_networks_take_images_of_any_size_unless_their_layers_fix_one(name: str) -> None:
     # a classifier on a flattened map, and one column of text: these have one size
-    assert fixed == {"flatten_linear", "crnn"}
+    assert grouped(name).labelled.graph.spatial == (name not in ("flatten_linear", "crnn"))
 
 
 def test_cutting_does_not_change_the_original_graph() -> None:

@@ -16,9 +16,6 @@ from pfpcli.errors import InputError
 from pfpcli.onnx_io.network import network_of
 from pfpcli.onnx_io.ops import RULES
 
-#: Collecting the cases takes seconds: one worker does it for all tests of this file.
-pytestmark = pytest.mark.xdist_group("onnx_ops")
-
 #: Cases that are not for pfp, by words in their names.
 LEFT_OUT = (
     # what no network of images has, or torch has no numbers for
