@@ -41,3 +41,9 @@ def test_the_index_leads_to_every_page() -> None:
 @pytest.mark.parametrize("page", [page for page in PAGES if page not in LONG])
 def test_no_page_is_longer_than_one_reads(page: str) -> None:
     assert len(text(page).splitlines()) <= (150 if page == "README.md" else 220)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page != "CHANGELOG.md"])
+def test_every_file_of_the_code_that_a_page_names_exists(page: str) -> None:
+    for path in re.findall(r"`((?:pfpcli|tests|benchmarks|samples|docs)/[\w./-]+)`", text(page)):
+        assert (ROOT / path).exists(), path
