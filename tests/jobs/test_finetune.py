@@ -11,19 +11,19 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from pfpcli.recovery.stream import Stream
 from torch import Tensor
 
 import pfpcli
 from commands import hashes, leaks, run_onnx
 from pfpcli.cache_folder import cache_folder
 from pfpcli.cli import main as cli
-from pfpcli.jobs import train_steps
+from pfpcli.jobs import finetune
 from pfpcli.records.folders import FILES
 from pfpcli.records.reading import read
 from pfpcli.records.runs import TunedRun
+from pfpcli.recovery.training_batches import TrainingBatches
 from pfpcli.report import render
-from pfpcli.settings import Finetune
+from pfpcli.settings import FinetuneSettings
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 CLASSES = sorted(path.name for path in (SAMPLES / "images").iterdir())
@@ -109,7 +109,7 @@ def test_the_network_is_more_accurate_afterwards_and_its_files_say_the_same(
 
 
 def test_the_library_call_does_what_the_command_does(here: Path, tuned: Path) -> None:
-    made = pfpcli.finetune("run", "images", teacher="model.pt", epochs=6, device="cpu", threads=1, out="called")
+    made = pfpcli.finetune("run", "images", teacher="model.pt", epochs=6, device="cpu", threads=1, out="called").record
     assert isinstance(made, TunedRun)
     assert made.training.accuracy == read(tuned).training.accuracy
     assert (here / "called" / FILES["onnx"]).is_file()
@@ -129,7 +129,7 @@ def test_what_helps_nothing_changes_nothing(here: Path, monkeypatch: pytest.Monk
 
 def test_label_i_is_the_i_th_sorted_folder(here: Path) -> None:
     seen: dict[str, Any] = {}
-    original = train_steps._loss
+    original = finetune._loss
 
     def loss(tuned: Any, *rest: Any) -> Any:
         inner = original(tuned, *rest)
@@ -141,7 +141,7 @@ def test_label_i_is_the_i_th_sorted_folder(here: Path) -> None:
         return shown if inner else inner
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train_steps, "_loss", loss)
+        patch.setattr(finetune, "_loss", loss)
         assert finetune("--epochs", "1") == 2
     before = torch.load("model.pt", weights_only=False).eval()
     with torch.no_grad():  # the original is right on nearly all of them
@@ -212,16 +212,16 @@ def test_only_runs_that_were_cut_are_taken(here: Path, capsys: pytest.CaptureFix
 def test_an_interrupt_leaves_no_folder_and_the_same_command_goes_on(
     here: Path, tuned: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    epoch = Stream.epoch
+    epoch = TrainingBatches.epoch
 
-    def interrupted(self: Stream, number: int, start: int = 0) -> Iterator[Any]:
+    def interrupted(self: TrainingBatches, number: int, start: int = 0) -> Iterator[Any]:
         if number == 4:
             raise KeyboardInterrupt
         return epoch(self, number, start)
 
     before = sorted(here.iterdir())
     with monkeypatch.context() as patch:
-        patch.setattr(Stream, "epoch", interrupted)
+        patch.setattr(TrainingBatches, "epoch", interrupted)
         assert finetune(*TRAINED, "--out", "broken") == 130
     err = capsys.readouterr().err
     assert "the same command goes on where it stopped" in err
@@ -231,11 +231,11 @@ def test_an_interrupt_leaves_no_folder_and_the_same_command_goes_on(
 
     begun: list[int] = []
 
-    def noted(self: Stream, number: int, start: int = 0) -> Iterator[Any]:
+    def noted(self: TrainingBatches, number: int, start: int = 0) -> Iterator[Any]:
         begun.append(number)
         return epoch(self, number, start)
 
-    monkeypatch.setattr(Stream, "epoch", noted)
+    monkeypatch.setattr(TrainingBatches, "epoch", noted)
     assert finetune(*TRAINED, "--out", "broken", "--json") == 0
     assert capsys.readouterr().out == (here / "broken" / FILES["run"]).read_text(encoding="utf-8")
     assert begun == [0, 4, 5]  # the first batch says in which way the network is trained fastest
@@ -249,7 +249,7 @@ def test_an_interrupt_leaves_no_folder_and_the_same_command_goes_on(
 
 
 def test_a_fine_tuned_run_can_be_trained_again(here: Path, tuned: Path) -> None:
-    settings = Finetune(model=tuned / FILES["pt2"], calib=here / "images", run=tuned)
-    assert train_steps.open_run(settings).model["name"] == "model.pt"
+    settings = FinetuneSettings(model=tuned / FILES["pt2"], calib=here / "images", run=tuned)
+    assert finetune._open_run(settings).model["name"] == "model.pt"
     assert settings.folder.name == "run-finetuned-finetuned"
     assert settings.most_epochs == 30
