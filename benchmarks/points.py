@@ -91,7 +91,11 @@ def wanted() -> Iterator[Wanted]:
 
 def unable(tool: str, criterion: str) -> str | None:
     """Why a point cannot be measured in this checkout, if it cannot."""
-    if tool == "pfp" and criterion in OWN_TRAINING and "minutes" not in {field.name for field in fields(CompressSettings)}:
+    if (
+        tool == "pfp"
+        and criterion in OWN_TRAINING
+        and "minutes" not in {field.name for field in fields(CompressSettings)}
+    ):
         return "`pfp compress` has no --minutes here"
     if importlib.util.find_spec(MODULES[tool]) is None:
         return f"{tool} is not installed"

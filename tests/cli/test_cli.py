@@ -258,7 +258,9 @@ def test_counts_are_whole_numbers(
 # --- flags and settings --------------------------------------------------------------------------------------------
 
 
-def test_without_flags_everything_is_the_default_of_the_settings(pipeline: Callable[[Any], list[CompressSettings]]) -> None:
+def test_without_flags_everything_is_the_default_of_the_settings(
+    pipeline: Callable[[Any], list[CompressSettings]],
+) -> None:
     seen = pipeline(run())
     assert cli.run(COMPRESS) == 0
     assert seen == [CompressSettings(model=Path("model.pt"), calib=Path("imgs"))]

@@ -17,7 +17,7 @@ import pfpcli
 from commands import hashes, leaks, run_onnx
 from pfpcli.cache_folder import cache_folder
 from pfpcli.cli import main as cli
-from pfpcli.jobs import finetune
+from pfpcli.jobs import finetune as finetune_job
 from pfpcli.records.folders import FILES
 from pfpcli.records.reading import read
 from pfpcli.records.runs import TunedRun
@@ -129,7 +129,7 @@ def test_what_helps_nothing_changes_nothing(here: Path, monkeypatch: pytest.Monk
 
 def test_label_i_is_the_i_th_sorted_folder(here: Path) -> None:
     seen: dict[str, Any] = {}
-    original = finetune._loss
+    original = finetune_job._loss
 
     def loss(tuned: Any, *rest: Any) -> Any:
         inner = original(tuned, *rest)
@@ -141,7 +141,7 @@ def test_label_i_is_the_i_th_sorted_folder(here: Path) -> None:
         return shown if inner else inner
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(finetune, "_loss", loss)
+        patch.setattr(finetune_job, "_loss", loss)
         assert finetune("--epochs", "1") == 2
     before = torch.load("model.pt", weights_only=False).eval()
     with torch.no_grad():  # the original is right on nearly all of them
@@ -250,6 +250,6 @@ def test_an_interrupt_leaves_no_folder_and_the_same_command_goes_on(
 
 def test_a_fine_tuned_run_can_be_trained_again(here: Path, tuned: Path) -> None:
     settings = FinetuneSettings(model=tuned / FILES["pt2"], calib=here / "images", run=tuned)
-    assert finetune._open_run(settings).model["name"] == "model.pt"
+    assert finetune_job._open_run(settings).model["name"] == "model.pt"
     assert settings.folder.name == "run-finetuned-finetuned"
     assert settings.most_epochs == 30
