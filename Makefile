@@ -45,7 +45,7 @@ types: setup  ## check the types
 reference: setup  ## write docs/reference.md from the command line
 	$(BIN)/python docs/make_reference.py
 
-examples: setup  ## run the examples of the tutorial and README.md, and write what they print (about 3 minutes)
+examples: setup  ## run the examples of the tutorial and README.md, and write what they print (about 7 minutes)
 	$(BIN)/python docs/run_examples.py
 
 samples: setup  ## draw the sample images and train the sample network again (about 4 minutes)
