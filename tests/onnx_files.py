@@ -50,9 +50,9 @@ def write(module: nn.Module, example: Tensor, path: Path, free: tuple[str, ...] 
 
 
 def groups_of(path: Path, source: LoadedModel | None = None) -> Groups:
+    """The groups of a file; one with free heights and widths is traced at 64 × 64."""
     source = source or load(path)
-    assert source.input_size is not None
-    return trace_groups(source, source.input_size, NetworkSettings(model=path), Console())
+    return trace_groups(source, source.input_size or (3, 64, 64), NetworkSettings(model=path), Console())
 
 
 def save(
@@ -86,7 +86,7 @@ def written(source: LoadedModel, groups: Groups, smaller: Graph, folder: Path) -
 
 
 def assert_same_graph(path: Path, written: Path) -> None:
-    """The same interface, and no node that was not there, by name; those that are left are in the same order."""
+    """The same interface, and no node that was not there, by its output; those that are left are in the same order."""
     before, after = onnx.load(path), onnx.load(written)
     assert [each.SerializeToString() for each in before.opset_import] == [
         each.SerializeToString() for each in after.opset_import
@@ -96,8 +96,8 @@ def assert_same_graph(path: Path, written: Path) -> None:
         assert [each.SerializeToString() for each in there if each.name in names][:1] == [
             each.SerializeToString() for each in left
         ][:1]
-    names = [node.name for node in before.graph.node]
-    places = [names.index(node.name) for node in after.graph.node]
+    outputs = [node.output[0] for node in before.graph.node]
+    places = [outputs.index(node.output[0]) for node in after.graph.node]
     assert places == sorted(places)
 
 

@@ -42,7 +42,6 @@ def test_every_register_refuses_a_second_row_of_a_name(name: str, module: Module
 def test_every_row_names_a_function() -> None:
     for row in criteria.CRITERIA.values():
         assert callable(resolve("pfpcli.scoring.criteria", row.function))
-        assert row.allocate in allocations.ALLOCATIONS
         assert row.select in select.SELECTIONS
     for name in allocations.ALLOCATIONS:
         assert callable(allocator(name))

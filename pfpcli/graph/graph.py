@@ -202,7 +202,13 @@ def add_tensor(module: nn.Module, path: str, value: Tensor) -> None:
 
 
 def path_beside(module: nn.Module, node: Node, name: str) -> str:
-    """Return a dotted name for a new tensor: inside the module that a node belongs to, if there is one."""
+    """Return a dotted name for a new tensor: inside the module that a node belongs to, if there is one.
+
+    The name gets underscores as long as the module has an attribute of that name, e.g. its method `to`.
+    """
     path = owner(node)
     is_module = _exists(module, path) and isinstance(fetch(module, path), nn.Module)
-    return f"{path}.{name}" if is_module else name
+    found = f"{path}.{name}" if is_module else name
+    while _exists(module, found):
+        found += "_"
+    return found

@@ -183,7 +183,8 @@ class _File:
             CannotRewrite: the op has no rewriter, or the rewriter does not handle these calls.
         """
         edit = NodeEdit(node, calls, self.constant, self.add)
-        if str(calls[-1].target) == "aten.index_select.default":
+        # a Resize may select rows and columns by itself, whether or not the network is cut
+        if str(calls[-1].target) == "aten.index_select.default" and node.op_type not in _ALWAYS:
             self._replace_by_gather(edit)
             return
         if node.op_type not in REWRITERS:

@@ -18,7 +18,7 @@ from pfpcli.planning.allocations import ALLOCATIONS
 from pfpcli.planning.allocators import Evidence, allocator, shared_error
 from pfpcli.planning.choices import Choice, alive_labels, find_choices
 from pfpcli.planning.curves import Curve
-from pfpcli.planning.plan import TOLERANCE, Budget, Plan
+from pfpcli.planning.plan import TOLERANCE, Budget, Plan, everything
 from pfpcli.planning.refusals import nothing_to_prune, unreachable
 from pfpcli.planning.search import Cost, search
 from pfpcli.planning.select import SELECTIONS, Draws
@@ -57,6 +57,8 @@ def plan(
         BudgetError: the smallest valid network costs more than the budget.
     """
     predictor = Predictor(groups)
+    if budget.keep == 1 and budget.epsilon is None:
+        return everything(groups, predictor, budget)
     choices = find_choices(groups, scores, predictor, budget)
     if not choices:
         raise nothing_to_prune(groups)

@@ -14,7 +14,7 @@ from torch.fx.node import Node
 from pfpcli.channels.groups import group
 from pfpcli.channels.labelling import label
 from pfpcli.cutting.cut import cut
-from pfpcli.graph.graph import Graph, is_constant
+from pfpcli.graph.graph import Graph, add_tensor, fetch, is_constant, path_beside
 from pfpcli.graph.invariant import InvariantError
 from pfpcli.graph.trace import trace
 from properties import random_drop
@@ -129,3 +129,13 @@ def test_a_chain_of_calls_on_parameters_is_constant_and_a_call_on_an_image_is_no
 
 def _pair(net: Net) -> tuple[nn.Module, tuple[Tensor, ...]]:
     return net.module(), net.example()
+
+
+def test_a_new_tensor_gets_no_name_that_a_module_has_already() -> None:
+    graph = small()
+    node = first(graph, "mean") if any(n.name.startswith("mean") for n in graph.nodes) else next(graph.nodes)
+    for taken in ("to", "forward", "training"):
+        path = path_beside(graph.module, node, taken)
+        add_tensor(graph.module, path, torch.zeros(1))
+        assert torch.equal(fetch(graph.module, path), torch.zeros(1))
+    assert path_beside(graph.module, node, "unused").endswith("unused")

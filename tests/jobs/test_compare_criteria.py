@@ -32,6 +32,7 @@ def test_every_criterion_is_tried_at_every_budget(
 ) -> None:
     assert cli.run([*args, "--criteria", "pfp,pfp-mixed", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
+    assert found.pop("folder") == str(tmp_path / "out")
     assert [(p["criterion"], p["keep"]) for p in found["points"]] == [
         ("pfp", 0.8), ("pfp", 0.5), ("pfp-mixed", 0.8), ("pfp-mixed", 0.5),
     ]  # fmt: skip

@@ -24,6 +24,7 @@ from pfpcli.jobs.steps import open as open_step
 from pfpcli.jobs.steps.open import trace_groups
 from pfpcli.models.load import load
 from pfpcli.onnx_io.network import read_onnx
+from pfpcli.onnx_io.runtime import ONNX_TOLERANCE, onnx_vs_torch
 from pfpcli.progress import Console
 from pfpcli.settings import NetworkSettings
 from properties import difference
@@ -249,3 +250,23 @@ def test_trained_networks_in_onnx_are_those_in_torch() -> None:
     x = torch.randn(5, 3, 32, 32)
     with torch.no_grad():
         assert difference(read.module(x), traced.module(x)) < 1e-4
+
+
+class Amplified(nn.Module):
+    """A network whose outputs turn the rounding of its sums into differences that can be seen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = conv(3, 16), nn.Conv2d(16, 8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.body(x)).mul(2e4).sin()
+
+
+def test_a_network_that_amplifies_rounding_may_differ_from_onnxruntime_by_that(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    path = write(Amplified().eval(), torch.randn(2, 3, 8, 8), tmp_path / "net.onnx")
+    source = load(path)
+    graph = trace(source.module, (torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)),))
+    assert onnx_vs_torch(path, graph, graph.example) > ONNX_TOLERANCE
+    assert groups_of(path, source).groups
