@@ -11,6 +11,7 @@ no tensor that the graph reads later, and whose nodes all carry the sizes of the
     rearrangements      rewrites: channel shuffles, and channels that pass through the batch dimension
     propagate           sets the size of every value in a graph
     calls               arguments of an ATen call by name
+    safe_names          names that may stand in the source code that torch generates
     invariant           the error that a failed check raises
     quiet               silences torch's exporters
 """

@@ -5,6 +5,7 @@ eval mode, or an InputError that says what the file is instead. No code of an un
 downloaded. May import `onnx_io`, `graph` and `errors`.
 
     load            the table of input formats; `load` reads a file, `from_module` takes a module in memory
+    names           checks the names of modules and tensors
     loaded_model    the class LoadedModel and the check of its weights
     artefact        a file before its format is known, and how each format is recognised
     checkpoint      files of torch.save: modules, state dicts, checkpoints

@@ -36,6 +36,7 @@ from pfpcli.models.artefact import (
 )
 from pfpcli.models.checkpoint import load_checkpoint
 from pfpcli.models.loaded_model import LoadedModel, check_weights
+from pfpcli.models.names import check_names
 from pfpcli.models.pickles import broken
 from pfpcli.models.program import load_program
 from pfpcli.onnx_io.network import read_onnx
@@ -80,6 +81,8 @@ def load(
     if (arch or arch_kwargs) and model.kind != "state_dict":
         message = f"{model.name}: this is a {loader.noun}; --arch is not needed"
         raise InputError(message, "leave --arch and --arch-kwargs out")
+    if model.kind != "pt2":  # its names are checked in the archive, before torch makes a graph of it
+        check_names(model.module, model.name)
     check_weights(model)
     return model
 
@@ -104,6 +107,7 @@ def from_module(module: nn.Module, name: str) -> LoadedModel:
         ) from error
     kind = "torchscript" if isinstance(module, torch.jit.ScriptModule) else "module"
     model = LoadedModel(name, kind, twin, None, known_input_size(None, {}, twin), sha256)
+    check_names(twin, name)
     check_weights(model)
     return model
 

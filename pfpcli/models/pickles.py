@@ -34,6 +34,7 @@ import torch
 from torch import fx, nn
 
 from pfpcli.errors import InputError
+from pfpcli.graph.safe_names import UNSAFE
 from pfpcli.models.arch import current_folder_importable, library, reason
 
 LAYER_MODULES = ("torch.nn.modules.", "torchvision.models.", "torchvision.ops.", "timm.models.", "timm.layers.")
@@ -232,7 +233,7 @@ def _danger(archive: zipfile.ZipFile, member: str) -> str:
 
 
 def _danger_in(tree: Any) -> str:
-    """Return what could run code in parsed JSON, a pickled payload or an expression that is no size; "" if nothing."""
+    """Return what could run code in parsed JSON: a pickled payload, an expression, or a name; "" if nothing could."""
     if isinstance(tree, list):
         return next(filter(None, map(_danger_in, tree)), "")
     if not isinstance(tree, dict):
@@ -241,11 +242,22 @@ def _danger_in(tree: Any) -> str:
         return f"a pickled object ({tree.get('path_name')})"
     if not _SIZE.fullmatch(str(tree.get("expr_str", ""))):
         return f"an expression that is no size ({tree['expr_str']!r:.60})"
+    for key, value in tree.items():
+        for name in value if isinstance(value, list) else [value]:
+            if isinstance(name, str) and not _NAMES.get(key, _ANY).fullmatch(name):
+                return f"a {key.replace('_', ' ')} that is no name ({name!r:.60})"
     return _danger_in(list(tree.values()))
 
 
 # torch reads members with these names as raw numbers.
 _RAW_PAYLOAD = re.compile(r"(weight|tensor)_\d+")
+
+# torch writes these names into the source code of the graph.
+_ANY, _IDENTIFIER, _DOTTED = re.compile(r"(?s).*"), re.compile(r"\w*"), re.compile(f"[^{UNSAFE.pattern[1:-1]}]*")
+_NAMES = {
+    **dict.fromkeys(("name", "forward_arg_names", "as_name", "graph_name"), _IDENTIFIER),
+    **dict.fromkeys(("parameter_name", "buffer_name", "tensor_constant_name", "buffer_mutated_name", "fqn"), _DOTTED),
+}
 
 # torch evaluates sizes as sympy's srepr writes them: nested calls of names with a capital. No other form is allowed.
 _SIZE = re.compile(r"(?:[A-Z]\w*|[a-z]+=|'[\w.+-]*'|-?\d+|true|false|[(),\s])*")

@@ -1,7 +1,7 @@
 """Dotted names of the tensors of an ONNX network.
 
 A constant with a dotted name in the file keeps it: "features.0.weight". Other constants get the name of the node that
-reads them first, and their role there: "Conv_12.weight".
+reads them first, and their role there: "Conv_12.weight". Characters that could run as code become underscores.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from pfpcli.graph.safe_names import UNSAFE
 from pfpcli.onnx_io.nodes import FileNode
 
 #: Index of an input of a layer -> the name of its parameter or buffer in torch.
@@ -41,7 +42,7 @@ class TensorNames:
             node, slot = self._readers[name]
             role = _ROLES.get(slot) if node.op in _LAYERS else None
             path = f"{node.name}.{role or f'input{slot}'}"
-        parts = [part for part in re.sub(r"[/:]+", ".", path).split(".") if part] or ["value"]
+        parts = [part for part in re.sub(r"[/:]+", ".", UNSAFE.sub("_", path)).split(".") if part] or ["value"]
         parts = [f"{part}_" if part in self._reserved else part for part in parts]
         while self._is_below_tensor(parts):
             parts[0] += "_"

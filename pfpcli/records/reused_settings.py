@@ -11,9 +11,15 @@ from pfpcli.records.reading import read
 
 _REUSED = ("arch", "arch_kwargs", "input_size", "preprocess", "mean", "std", "resize", "convert")
 
+#: Beginnings of the architectures that are taken over from a run.
+_BUILDERS = ("torchvision:", "timm:")
+
 
 def reused_settings(given: dict[str, Any]) -> dict[str, Any]:
     """Return the settings of the run that no flag gives.
+
+    An architecture is taken over only if torchvision or timm builds it: a run folder may come from somebody else, and
+    importing the module of another factory runs its code.
 
     Args:
         given: name of a setting -> value that a flag gave it; `run` is the run folder.
@@ -23,6 +29,9 @@ def reused_settings(given: dict[str, Any]) -> dict[str, Any]:
     """
     settings = read(given["run"]).settings
     values = {name: settings.get(name) for name in _REUSED if given.get(name) in (None, False)}
+    if "arch" in values and not str(values["arch"]).startswith(_BUILDERS):
+        del values["arch"]
+        values.pop("arch_kwargs", None)
     if str(values.get("preprocess") or "").endswith(".toml"):
         raise InputError(
             f"{given['run'].name}: its images went through {values['preprocess']}, which is not kept with a run",

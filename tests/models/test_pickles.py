@@ -131,7 +131,36 @@ def malicious_weight(marker: Path) -> Callable[[str, bytes], bytes]:
     return lambda name, content: content.replace(b'"use_pickle": false', b'"use_pickle": true', 1)
 
 
-@pytest.mark.parametrize("attack", [malicious_inputs, malicious_size, malicious_weight])
+def malicious_input_name(marker: Path) -> Callable[[str, bytes], bytes]:
+    """Put a payload where an exported program keeps the name of its input."""
+    code = f"x=__import__('os').system('touch {marker}'), *".encode()
+    return lambda name, content: content.replace(b'"name": "input"', b'"name": "' + code + b'"')
+
+
+def malicious_node_name(marker: Path) -> Callable[[str, bytes], bytes]:
+    """Put a line of code where an exported program keeps the name of a result."""
+    code = rb"y = 1\n    __import__('os').system('touch " + str(marker).encode() + b"')"
+    return lambda name, content: re.sub(rb'"name": "conv2d"', lambda _: b'"name": "' + code + b'"', content)
+
+
+def malicious_parameter_name(marker: Path) -> Callable[[str, bytes], bytes]:
+    """Put a payload where an exported program keeps the name of a parameter."""
+    code = rb"\")) or __import__(\"os\").system(\"touch " + str(marker).encode() + rb"\""
+    named = b'"parameter_name": "' + code + b'"'
+    return lambda name, content: re.sub(rb'"parameter_name": "[^"]*"', lambda _: named, content)
+
+
+ATTACKS = [
+    malicious_inputs,
+    malicious_size,
+    malicious_weight,
+    malicious_input_name,
+    malicious_node_name,
+    malicious_parameter_name,
+]
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
 def test_a_malicious_program_does_not_run(attack: Callable[..., Any], tmp_path: Path) -> None:
     path, marker = tmp_path / "net.pt2", tmp_path / "marker"
     write_program(plain_net(), path)

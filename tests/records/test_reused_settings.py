@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,19 @@ import pytest
 from pfpcli.errors import InputError
 from pfpcli.records.reused_settings import network_of, reused_settings
 from runs import run
+
+
+@pytest.mark.parametrize(
+    ("arch", "kept"), [("torchvision:resnet18", True), ("timm:resnet18", True), ("os:system", False)]
+)
+def test_only_an_architecture_of_torchvision_or_timm_is_taken_over(arch: str, kept: bool, tmp_path: Path) -> None:
+    made = run()
+    settings = {**made.settings, "arch": arch, "arch_kwargs": {"num_classes": 10}}
+    (tmp_path / "run.json").write_text(replace(made, settings=settings).json(), encoding="utf-8")
+    found = reused_settings({"run": tmp_path})
+    assert found.get("arch") == (arch if kept else None)
+    assert ("arch_kwargs" in found) == kept
+    assert "arch" not in reused_settings({"run": tmp_path, "arch": "nets:build"})
 
 
 def finished(folder: Path, **settings: object) -> Path:
