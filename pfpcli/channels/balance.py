@@ -67,7 +67,7 @@ def _choose(
     clashing: list[Tensor] = []
     for labels, _ in sorted(store.balances, key=lambda balance: balance[0].shape[1]):
         rows = list(dict.fromkeys(map(tuple, root[labels.numpy()].tolist())))
-        if len(rows) == 1 or all(u in frozen or u == 0 for row in rows for u in row):
+        if _is_settled(rows, frozen):
             continue
         inner = _inner_rows(rows, rows_of)
         if inner and _is_balanced(inner, linked):
@@ -82,6 +82,14 @@ def _choose(
             rows_of.update(dict.fromkeys(row, row))
         _link(rows, linked)
     return linked, clashing
+
+
+def _is_settled(rows: list[_Row], frozen: dict[int, str]) -> bool:
+    """Whether rows lose the same number of units in any case: at each index they share a unit, or no unit can go.
+
+    Rows that were tied once are settled for good, so each balance is tied at most once and `balance` ends.
+    """
+    return all(len(set(units)) == 1 or all(u == 0 or u in frozen for u in units) for units in zip(*rows, strict=True))
 
 
 def _inner_rows(rows: list[_Row], rows_of: dict[int, _Row]) -> list[list[_Row]]:
