@@ -58,7 +58,7 @@ def _checked(smaller: Graph, original: InFloat64, samples: Tensor) -> float:
 
 def relative(found: Tensor, expected: Tensor) -> float:
     """The largest difference of two tensors, relative to the largest number in the second; True counts as 1."""
-    found, expected = found.double(), expected.double()
+    found, expected = found.detach().double(), expected.detach().double()
     largest = float(expected.abs().max()) if expected.numel() else 0.0
     error = float((found - expected).abs().max()) if expected.numel() else 0.0
     return error / largest if largest else error

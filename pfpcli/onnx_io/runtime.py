@@ -63,7 +63,7 @@ def onnx_vs_torch(file: Path | onnx.ModelProto, graph: Graph, samples: Sequence[
     with torch.no_grad():
         expected = [x for x in tree_leaves(graph.module(*samples)) if isinstance(x, Tensor)]
     found = run_onnx(session(file), samples)
-    return max(_relative(a, b.numpy()) for a, b in zip(found, expected, strict=True))
+    return max(_relative(a, b.detach().numpy()) for a, b in zip(found, expected, strict=True))
 
 
 def _relative(found: Any, expected: Any) -> float:

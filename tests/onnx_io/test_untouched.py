@@ -10,6 +10,7 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
 
 from onnx_files import (
     NODE,
@@ -32,7 +33,7 @@ from pfpcli.onnx_io.network import OnnxNetwork, read_onnx
 from pfpcli.onnx_io.rewrite import CannotRewrite
 from pfpcli.onnx_io.runtime import run_onnx, session
 from properties import difference, random_drop
-from zoo import ZOO
+from zoo import ZOO, conv
 
 
 def above(output: str) -> list[onnx.NodeProto]:
@@ -243,3 +244,31 @@ def test_strict_refuses_files_with_ops_that_no_rule_reads(tmp_path: Path, capsys
     assert cli.run(["inspect", str(followed_by(selecting, tmp_path / "net.onnx")), "--strict"]) == 1
     assert "--strict: no rule for NonZero" in capsys.readouterr().err
     assert cli.run(["inspect", str(followed_by(class_index, tmp_path / "net.onnx")), "--strict"]) == 0
+
+
+class Recurrent(nn.Module):
+    """Convolutions, and a recurrent layer over the columns of their maps."""
+
+    def __init__(self, kind: type[nn.RNNBase]) -> None:
+        super().__init__()
+        self.body = nn.Sequential(conv(3, 12), conv(12, 6))
+        self.rnn = kind(6 * 8, 5, batch_first=True, bidirectional=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.rnn(self.body(x).flatten(1, 2).transpose(1, 2))[0]
+
+
+@pytest.mark.parametrize("kind", [nn.GRU, nn.LSTM])
+def test_the_channels_in_front_of_a_recurrent_layer_are_cut_and_it_stays_as_it_is(
+    kind: type[nn.RNNBase], tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    path = write(Recurrent(kind).eval(), torch.randn(1, 3, 8, 8), tmp_path / "net.onnx", free=())
+    source = load(path)
+    groups = groups_of(path, source)
+    assert 12 in [group.size for group in groups.prunable]
+    smaller = cut(groups.labelled, groups.alive(random_drop(groups, 0))).graph
+    after = written(source, groups, smaller, tmp_path)
+    assert_same_graph(path, after)
+    before, left = (onnx.load(each).graph.node for each in (path, after))
+    assert [n.op_type for n in left][-3:] == [n.op_type for n in before][-3:]

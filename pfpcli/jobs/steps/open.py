@@ -167,7 +167,7 @@ def _check_reading(graph: Graph, network: OnnxNetwork, file: Path) -> None:
     except Exception as error:
         said = str(error).strip().partition("\n")[0]
         raise InputError(f"{file.name}: onnxruntime does not run it ({said})", "export it again") from error
-    if difference > max(ONNX_TOLERANCE, _ROUNDING * _rounding(graph)):
+    if difference > ONNX_TOLERANCE and difference > _ROUNDING * _rounding(graph):
         raise CheckFailed(
             f"{file.name}: what pfp makes of it differs from onnxruntime by {difference:.1e} "
             f"(at most {ONNX_TOLERANCE:.0e} expected)",
