@@ -7,6 +7,7 @@ raises a `PfpError` where the command would print one. Nothing here imports torc
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -185,7 +186,9 @@ def _job(name: str, kind: type[NetworkSettings], values: dict[str, Any]) -> Any:
         values["input_size"] = _size(example)
     values["model"] = _model(values["model"])
     settings = from_python(kind, values)
-    return getattr(import_module(f"pfpcli.jobs.{name}"), name)(settings, Console())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # those of libraries; what pfp has to say is in the record
+        return getattr(import_module(f"pfpcli.jobs.{name}"), name)(settings, Console())
 
 
 def _model(model: Model) -> Any:

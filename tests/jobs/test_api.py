@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -71,6 +72,13 @@ def test_a_module_in_memory_is_compressed_and_left_as_it_was(inside: Path) -> No
     assert result.record.model["name"] == "Net"
     assert result.folder == Path("pfp-runs/Net-keep0.50")
     assert result.record.after.params < result.record.before.params
+
+
+def test_a_call_says_nothing(inside: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        compress(net(), input_size=(3, 8, 8), out="silent")
+    assert capfd.readouterr() == ("", "")
 
 
 def test_the_result_holds_the_smaller_module_and_the_onnx_file_of_the_same_network(inside: Path) -> None:
