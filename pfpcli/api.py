@@ -59,13 +59,13 @@ class Result(Generic[_R]):
 
     @property
     def onnx(self) -> Path:
-        """Path of model.onnx."""
-        return self.folder / FILES["onnx"]
+        """Path of model.onnx; of failed-model.onnx where `record.status` is "failed"."""
+        return self.folder / (self.record.artifacts["onnx"] or FILES["onnx"])
 
     @property
     def pt2(self) -> Path:
-        """Path of model.pt2."""
-        return self.folder / FILES["pt2"]
+        """Path of model.pt2; of failed-model.pt2 where `record.status` is "failed"."""
+        return self.folder / (self.record.artifacts["pt2"] or FILES["pt2"])
 
     def module(self) -> nn.Module:
         """The smaller network as a torch module in eval mode.

@@ -28,6 +28,7 @@ from pfpcli.records.runs import Run
 from zoo import conv, head
 
 ROOT = Path(__file__).resolve().parents[1]
+SAMPLES = ROOT / "samples"
 SHARED = ROOT.parent / "shared" / "data"
 ENV = {
     **{name: value for name, value in os.environ.items() if name not in ("FORCE_COLOR", "PFP_NO_PROGRESS")},

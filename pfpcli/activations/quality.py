@@ -91,6 +91,8 @@ class _Tally:
     def __init__(self) -> None:
         self.images = self.decisions = self.same = self.labelled = self.right_before = self.right_after = 0
         self.squares = self.squared_error = 0.0
+        self._classes: int | None = None
+        self._decided: tuple[set[int], set[int]] = (set(), set())
 
     def add_undecided(self, images: int, before: Tensor, after: Tensor) -> None:
         self.images += images
@@ -104,6 +106,10 @@ class _Tally:
         first, second = before.argmax(1), after.argmax(1)
         self.decisions += first.numel()
         self.same += int((first == second).sum())
+        if before.dim() == 2:
+            self._classes = before.shape[1]
+            for found, each in zip(self._decided, (first, second), strict=True):
+                found.update(each.tolist())
         if labels is not None and before.dim() == 2:
             truth = torch.from_numpy(labels)
             self.labelled += len(truth)
@@ -113,10 +119,14 @@ class _Tally:
     def quality(self, source: str) -> Quality:
         """Return the quality, from the counts of all processes."""
         for name, value in list(vars(self).items()):
-            setattr(self, name, processes.total(value))
+            if not name.startswith("_"):
+                setattr(self, name, processes.total(value))
+        classes = max((each for each in processes.gathered(self._classes) if each is not None), default=None)
+        decided = [set().union(*found) for found in zip(*processes.gathered(self._decided), strict=True)]
         agreement = self.same / self.decisions if self.decisions else None
         distance = (self.squared_error / self.squares) ** 0.5 if self.squares else float(self.squared_error > 0)
-        seen = (agreement, self.images, source, distance)
+        decisions = (classes, None if classes is None else (len(decided[0]), len(decided[1])))
+        seen = (agreement, self.images, source, distance, *decisions)
         if self.labelled:
             n = self.labelled
             return Quality("accuracy", self.right_before / n, self.right_after / n, *seen)

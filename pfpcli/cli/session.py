@@ -75,7 +75,7 @@ class Session:
             page = self.stdout()
             text = report.summary(run, folder=folder, width=width(), unicode=page.unicode)
             page.write(text.removesuffix("\n"))
-        if run.status != "ok":
+        if run.status == "failed":
             if self.as_json or self.quiet:
                 self.stderr().write(report.verdict(run))
             raise typer.Exit(1)

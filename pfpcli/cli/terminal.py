@@ -25,6 +25,7 @@ from pfpcli.report.page import spell
 #: Words that are coloured, wherever they stand in what is written.
 COLOURS = {
     r"(?m)^PASS\b": "bold green",
+    r"(?m)^WORSE\b": "bold yellow",
     r"\bFAILED\b": "bold red",
     r"(?m)^error:": "bold red",
     r"(?m)^ *warning:": "yellow",

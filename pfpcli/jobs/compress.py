@@ -17,8 +17,8 @@ from pfpcli.jobs import warnings
 from pfpcli.jobs.finished import Finished
 from pfpcli.jobs.recorded import cost_row, group_rows, layer_rows, model_row, run_fields
 from pfpcli.jobs.steps.cut import cut_network, verify_cut, write_plan
-from pfpcli.jobs.steps.export import ExportedFiles, export_files, measure_latency
-from pfpcli.jobs.steps.judge import certify_layers, evaluate
+from pfpcli.jobs.steps.export import ExportedFiles, export_files, mark_failed, measure_latency
+from pfpcli.jobs.steps.judge import certify_layers, evaluate, status
 from pfpcli.jobs.steps.open import find_device, open_prunable, resources
 from pfpcli.jobs.steps.plan import make_plan, plan_in_steps
 from pfpcli.jobs.steps.recover import recover_network
@@ -92,6 +92,8 @@ def compress(settings: CompressSettings, console: Console) -> Finished[Run]:
         write_plan(planned, made, scored.readers, folder)
         exported = export_files(model, made, division, folder, scratch, console)
         timed, batch = measure_latency(made.graph, division, exported, settings.threads, console)
+        if status(quality)[0] == "failed":
+            exported = mark_failed(exported, folder)
         tolerances = {"cut_vs_masked": TOLERANCE, "onnx_vs_torch": ONNX_TOLERANCE}
         verification = Verification(difference, exported.onnx_vs_torch, exported.model_pt, tolerances)
         outcome = Outcome(
@@ -123,6 +125,7 @@ def _record(outcome: Outcome, console: Console) -> Run:
             outcome.exported,
             outcome.device,
             console,
+            status(outcome.quality),
         ),
         model=model_row(outcome.model, scored.division.calibration.size),
         requested={"keep": planned.budget.keep, "of": planned.budget.of, "epsilon": planned.budget.epsilon},

@@ -44,12 +44,14 @@ def run_fields(
     exported: ExportedFiles,
     device: torch.device,
     console: Console,
+    verdict: tuple[str, str] = ("ok", ""),
 ) -> dict[str, Any]:
-    """The fields that the records of all runs have, but for the model."""
+    """The fields that the records of all runs have, but for the model; verdict: as `judge.status` returns it."""
     graph = groups.labelled.graph
     return {
         "pfp_version": __version__,
-        "status": "ok",
+        "status": verdict[0],
+        "failure": verdict[1],
         "settings": settings.recorded(),
         "quality": quality,
         "verification": verification,

@@ -25,8 +25,8 @@ from pfpcli.jobs import warnings
 from pfpcli.jobs.finished import Finished
 from pfpcli.jobs.recorded import group_rows, model_row, run_fields
 from pfpcli.jobs.steps.cut import check_costs, cut_network, write_plan
-from pfpcli.jobs.steps.export import ExportedFiles, export_files
-from pfpcli.jobs.steps.judge import evaluate
+from pfpcli.jobs.steps.export import ExportedFiles, export_files, mark_failed
+from pfpcli.jobs.steps.judge import evaluate, status
 from pfpcli.jobs.steps.open import find_device, open_network, resources
 from pfpcli.models.loaded_model import LoadedModel
 from pfpcli.onnx_io.runtime import ONNX_TOLERANCE
@@ -108,6 +108,8 @@ def sparsify(settings: SparsifySettings, console: Console) -> Finished[SparseRun
         processes.finish()
         exported = export_files(model, made, division, folder, scratch, console)
         deflated = _deflated(scratch / FILES["onnx"]), _deflated(folder / FILES["onnx"])
+        if status(quality)[0] == "failed":
+            exported = mark_failed(exported, folder)
         tolerances = {"cut_vs_masked": TOLERANCE, "onnx_vs_torch": ONNX_TOLERANCE}
         verification = Verification(difference, exported.onnx_vs_torch, exported.model_pt, tolerances)
         outcome = Outcome(
@@ -224,6 +226,7 @@ def _record(outcome: Outcome, console: Console) -> SparseRun:
             exported,
             outcome.device,
             console,
+            status(outcome.quality),
         ),
         model=model_row(outcome.model, scored.division.calibration.size),
         requested={"keep": settings.keep},

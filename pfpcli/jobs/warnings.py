@@ -13,6 +13,7 @@ from pfpcli.exporting.latency import Latency
 from pfpcli.graph.graph import Graph
 from pfpcli.images.calibration import Division
 from pfpcli.jobs.steps.export import ExportedFiles
+from pfpcli.jobs.steps.judge import LOSS
 from pfpcli.models.loaded_model import LoadedModel
 from pfpcli.onnx_io.network import OnnxNetwork
 from pfpcli.onnx_io.untouched import Untouched
@@ -22,9 +23,6 @@ from pfpcli.records.parts import Quality
 from pfpcli.scoring.scores import set_size
 from pfpcli.sparsity.choose import Chosen
 from pfpcli.sparsity.weights import Weights
-
-#: A loss of accuracy or agreement that is worth a warning.
-LOSS = 0.05
 
 
 def warn(console: Console, messages: Iterable[str]) -> None:

@@ -38,6 +38,8 @@ class Quality:
         n: number of images.
         source: which images these are.
         distance: L2 distance of the outputs, relative to the norm of the original's.
+        classes: number of classes, where the network puts one image into one class; None for all other outputs.
+        decided: number of different classes that the original and the result have found; None where `classes` is.
     """
 
     metric: str
@@ -47,6 +49,8 @@ class Quality:
     n: int
     source: str
     distance: float
+    classes: int | None = None
+    decided: tuple[int, int] | None = None
 
 
 @dataclass

@@ -27,7 +27,8 @@ class Record(Document):
 
     Attributes:
         pfp_version: version of pfp that wrote the record.
-        status: "ok" or "failed".
+        status: "ok"; "worse" if the checks hold but the quality fell by more than the limit; or "failed".
+        failure: why a run failed whose checks hold: the network is worth nothing; "" for all other runs.
         model: name, kind, sha256 and input size of the original.
         settings: every setting, given or default.
         quality: quality of the original and of the result.
@@ -58,6 +59,7 @@ class Record(Document):
     machine: dict[str, Any]
     created: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="milliseconds"))
     schema_version: int = 1
+    failure: str = ""
 
 
 @dataclass(kw_only=True)

@@ -86,8 +86,15 @@ def _differences(run: Record) -> list[tuple[str, str, float, float | None]]:
     return [(yes, no, found, bound) for yes, no, found, bound in compared if found is not None]
 
 
+def fall(quality: Quality) -> str:
+    """Return `accuracy 94.3 % → 77.9 %`."""
+    return f"{quality.metric} {numbers.percent(quality.before)} → {numbers.percent(quality.after)}"
+
+
 def failures(run: Record) -> str:
-    """Return the checks that failed."""
+    """Return the checks that failed, or why the network is worth nothing."""
+    if run.failure:
+        return run.failure
     # "not <=" and not ">": a difference that is NaN is within no tolerance
     failed = [no for _, no, found, bound in _differences(run) if bound is not None and not found <= bound]
     if not failed and run.verification.model_pt != "ok":

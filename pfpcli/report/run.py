@@ -55,13 +55,13 @@ def _main_points(page: Page, run: Run, folder: str) -> None:
     """Write what most readers need."""
     _figures(page, run, everything=False)
     _recovery(page, run)
-    if run.status != "ok":
+    if run.status == "failed":
         parts.checks(page, run)
     hidden_layers = run_layers.largest(page, run)
     page.space()
     run_groups.not_pruned_in_short(page, run.groups)
     run_groups.inexact_in_short(page, run.groups)
-    if run.status == "ok":
+    if run.status != "failed":
         parts.missing_module(page, run)
     parts.warnings(page, run, everything=False)
     page.space()
@@ -94,7 +94,7 @@ def summary(run: Run, *, folder: str = "", width: int = 80, unicode: bool = True
     page = Page(max(width, parts.NARROWEST), unicode)
     _figures(page, run, everything=False)
     _recovery(page, run)
-    if run.status != "ok":
+    if run.status == "failed":
         parts.checks(page, run)
     page.space()
     page.paragraph("", verdict(run, page.width), indent=0)
@@ -117,9 +117,12 @@ def _judgement(run: Run) -> tuple[str, str]:
     asked, kept = numbers.percent(run.requested["keep"]), numbers.percent(run.achieved["keep"])
     if run.requested.get("epsilon") is not None:
         asked = f"ε = {run.requested['epsilon']:g}"
-    if run.status != "ok":
+    if run.status == "failed":
         return "FAILED", f": {parts.failures(run)} (asked {asked}, kept {kept})"
     measure = _MEASURES[run.requested["of"]]
+    if run.status == "worse":
+        missed = "" if run.achieved["exact"] else f" (asked {asked})"
+        return "WORSE", f": {parts.fall(run.quality)} at {kept} of the {measure}{missed}"
     if not run.achieved["exact"]:
         return "PASS", f": asked {asked} of the {measure}, closest feasible {kept}"
     return "PASS", f": {kept} of the {measure} (asked {asked}), all checks hold"

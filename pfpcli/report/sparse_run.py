@@ -42,7 +42,7 @@ def render(run: SparseRun, *, folder: str = "", width: int = 80, everything: boo
     page.paragraph("", verdict(run, page.width), indent=0)
     _figures(page, run)
     _notes(page, run, everything)
-    if everything or run.status != "ok":
+    if everything or run.status == "failed":
         parts.checks(page, run)
     ranked = sorted(run.layers, key=lambda layer: layer.nonzeros[1] - layer.nonzeros[0])
     _layers(page, ranked if everything else ranked[:LAYERS])
@@ -68,7 +68,7 @@ def summary(run: SparseRun, *, folder: str = "", width: int = 80, unicode: bool 
     page = Page(max(width, parts.NARROWEST), unicode)
     _figures(page, run)
     _notes(page, run, everything=False)
-    if run.status != "ok":
+    if run.status == "failed":
         parts.checks(page, run)
     page.space()
     page.paragraph("", verdict(run, page.width), indent=0)
@@ -79,9 +79,12 @@ def summary(run: SparseRun, *, folder: str = "", width: int = 80, unicode: bool 
 def verdict(run: SparseRun, width: int = 80) -> str:
     """Return one line: `PASS  model.pt: 30.0 % of the parameters are nonzero (asked 30.0 %)`."""
     asked, kept = numbers.percent(run.requested["keep"]), numbers.percent(run.achieved["keep"])
-    if run.status != "ok":
+    if run.status == "failed":
         rest = f": {parts.failures(run)} (asked {asked}, kept {kept})"
         return parts.fitted(run.model["name"], "FAILED", rest, width)
+    if run.status == "worse":
+        rest = f": {parts.fall(run.quality)} with {kept} nonzero (asked {asked})"
+        return parts.fitted(run.model["name"], "WORSE", rest, width)
     return parts.fitted(run.model["name"], "PASS", f": {kept} of the parameters are nonzero (asked {asked})", width)
 
 

@@ -33,7 +33,7 @@ def render(run: TunedRun, *, folder: str = "", width: int = 80, everything: bool
     page.paragraph("", verdict(run, page.width), indent=0)
     _figures(page, run)
     _training(page, run)
-    if everything or run.status != "ok":
+    if everything or run.status == "failed":
         parts.checks(page, run)
     else:
         parts.missing_module(page, run)

@@ -164,6 +164,19 @@ def test_a_run_without_a_rebuilt_module_fails_for_that_if_the_differences_hold()
     assert verdict(run(status="failed", verification=verification)).startswith("FAILED  model.pt: no model.pt")
 
 
+def test_a_worse_run_says_in_its_first_line_what_the_network_is_worth_now() -> None:
+    lost = Quality("accuracy", 0.912, 0.7, 0.75, 256, "held-out images", 0.21)
+    text = render(run(status="worse", quality=lost))
+    assert text.splitlines()[0] == "WORSE  model.pt: accuracy 91.2 % → 70.0 % at 54.6 % of the parameters"
+    missed = run(status="worse", quality=lost, achieved={"keep": 0.6, "exact": False})
+    assert verdict(missed).endswith("at 60.0 % of the parameters (asked 54.6 %)")
+
+
+def test_a_network_that_is_worth_nothing_failed_for_that() -> None:
+    text = render(run(status="failed", failure="one class for all 256 images"))
+    assert text.splitlines()[0].startswith("FAILED  model.pt: one class for all 256 images")
+
+
 def test_a_budget_that_was_not_met_is_said_in_the_verdict() -> None:
     expected = "PASS  model.pt: asked 50.0 % of the parameters, closest feasible 54.6 %"
     assert verdict(unlabelled()) == expected

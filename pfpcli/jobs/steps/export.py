@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
@@ -97,6 +97,17 @@ def export_files(
         step.summary = f"{' · '.join(models)} · {free} open · onnx ≡ torch (max {difference:.0e})"
     sizes = original.stat().st_size, onnx_file.stat().st_size
     return ExportedFiles(files, sizes, difference, model_pt, timed, is_whole, exported, module)
+
+
+def mark_failed(exported: ExportedFiles, folder: Path) -> ExportedFiles:
+    """Rename the models of a run whose network is worth nothing: model.onnx becomes failed-model.onnx."""
+    files = dict(exported.files)
+    for kind in ("onnx", "pt2", "pt"):
+        name = files[kind]
+        if name is not None:
+            files[kind] = f"failed-{name}"
+            (folder / name).rename(folder / f"failed-{name}")
+    return replace(exported, files=files)
 
 
 def measure_latency(

@@ -14,6 +14,10 @@ from pfpcli.progress import Console
 from pfpcli.records.parts import Certificate, Quality
 from pfpcli.settings import ScoringSettings
 
+#: A run is worse if its quality falls by this much or more.
+LOSS = 0.05
+#: On fewer images nothing is said about guessing.
+FEWEST = 20
 #: The errors of layers are measured on at most this many images.
 CERTIFIED = 128
 
@@ -44,3 +48,23 @@ def evaluate(whole: Graph, smaller: Graph, division: Division, device: torch.dev
         shown = f"{100 * quality.before:.1f} → " if quality.metric == "accuracy" else ""
         step.summary = f"{quality.metric} {shown}{100 * quality.after:.1f} % · {quality.n} {quality.source}"
     return quality
+
+
+def status(quality: Quality) -> tuple[str, str]:
+    """The status of a run whose checks hold, and why it failed all the same.
+
+    A network is worth nothing if it finds the same class in every image, or if it is no better than guessing: within
+    one standard deviation of one over the number of classes. The original has to do better than that, and at least
+    `FEWEST` images have to judge.
+
+    Returns:
+        ("ok", "worse" or "failed", why it failed or "").
+    """
+    if quality.classes is not None and quality.decided is not None and quality.n >= FEWEST:
+        if quality.decided[1] == 1 < quality.decided[0]:
+            return "failed", f"one class for all {quality.n} images"
+        chance = 1 / quality.classes
+        spread = (chance * (1 - chance) / quality.n) ** 0.5
+        if quality.after <= chance + spread and quality.before > chance + 3 * spread:
+            return "failed", f"no better than guessing: {quality.metric} {100 * quality.after:.1f} %"
+    return ("worse" if quality.before - quality.after >= LOSS else "ok"), ""
