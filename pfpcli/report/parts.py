@@ -169,8 +169,10 @@ def more_layers(number: int) -> str:
     return plural(number, "more layer") if number > 0 else ""
 
 
-def wrote(page: Page, folder: str) -> None:
-    """Write the run folder, if there is one, and the command that shows the report."""
+def closing(page: Page, verdict: str, folder: str) -> None:
+    """End a summary: the verdict, the run folder, if there is one, and the command that shows the report."""
+    page.space()
+    page.paragraph("", verdict, indent=0)
     if folder:
         known = Path(folder).parent == RUNS
         following = f"next: pfp report{'' if known else f' {shlex.quote(folder)}'}"

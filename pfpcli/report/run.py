@@ -96,9 +96,7 @@ def summary(run: Run, *, folder: str = "", width: int = 80, unicode: bool = True
     _recovery(page, run)
     if run.status == "failed":
         parts.checks(page, run)
-    page.space()
-    page.paragraph("", verdict(run, page.width), indent=0)
-    parts.wrote(page, folder)
+    parts.closing(page, verdict(run, page.width), folder)
     return page.text()
 
 

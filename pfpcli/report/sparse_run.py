@@ -70,9 +70,7 @@ def summary(run: SparseRun, *, folder: str = "", width: int = 80, unicode: bool 
     _notes(page, run, everything=False)
     if run.status == "failed":
         parts.checks(page, run)
-    page.space()
-    page.paragraph("", verdict(run, page.width), indent=0)
-    parts.wrote(page, folder)
+    parts.closing(page, verdict(run, page.width), folder)
     return page.text()
 
 
