@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pfpcli.activations.least_squares import Normal, rows
+from pfpcli.activations.least_squares import Normal, draw_patches, summed_product
 from pfpcli.activations.task import Task
 from pfpcli.channels.groups import Group
 from pfpcli.channels.reading_layers import Reader, seats
@@ -51,11 +51,10 @@ class Gram:
 
     def add(self, x: Tensor, weight: Tensor) -> None:
         """Add the inputs of the layer for some images; arguments as for `walk.Look`."""
-        for columns in self.reader.pieces(x, weight):
-            # the same positions of every image, so that the order of the images does not matter
-            random = torch.Generator().manual_seed(0)
-            read, _ = rows(columns, -(-ROWS * columns.x.shape[2:4].numel() // IMAGES), random)
-            self.normal.gram += read.mT @ read
+        # the same positions of every image, so that the order of the images does not matter
+        random, columns = torch.Generator().manual_seed(0), self.matrix.shape[2:].numel()
+        read = self.reader.rows(x, draw_patches(self.reader.patches, -(-ROWS * columns // IMAGES), random))
+        self.normal.gram += summed_product(read, read)
 
     def refit(self, alive: Tensor) -> Refit:
         """Fit the layer's outputs in the original by least squares, with the kept channels alone.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import accumulate
 
 from torch.fx.node import Node
 
@@ -30,7 +31,8 @@ def recover_calls(task: RecoveryTask, make_visitor: Callable[[PairedRun], Callab
     with whole.on(task.device), smaller.on(task.device):
         pair = PairedRun(task.cut)
         batches = [images for images, _ in task.division.fitting(whole.fixed_batch, most)]
-        mine = {i: images.to(task.device) for i, images in enumerate(batches) if processes.is_mine(images)}
+        firsts = [0, *accumulate(map(len, batches))]
+        mine = {i: x.to(task.device) for i, x in zip(firsts, batches, strict=False) if processes.is_mine(x)}
         visitor, total, done = make_visitor(pair), sum(n.op == "call_function" for n in smaller.nodes), 0
 
         def visit(node: Node) -> None:

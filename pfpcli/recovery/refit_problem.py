@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+import torch
 from torch import Tensor
 
 from pfpcli.activations.least_squares import Dual, Normal
 
-#: One batch in CHECKED only judges the choices of lambda.
+#: One image in CHECKED only judges the choices of lambda.
 CHECKED = 4
-#: The largest number of rows is ROWS for each column, but at least FEWEST. Further positions are left out at random.
-ROWS, FEWEST = 64, 1 << 16
+#: The rows of a problem are at most FEWEST, and hold at most NUMBERS numbers, unless LEAST rows for each column need
+#: more. Further positions are left out at random.
+FEWEST, NUMBERS, LEAST = 1 << 16, 1 << 26, 8
 #: A layer with more columns is solved by its rows, of which it holds as many numbers as X'X of this size has.
 WIDEST = 8192
 
@@ -35,9 +37,19 @@ class Problem(Generic[_Sums]):
     fitted: _Sums
     checked: _Sums
 
-    def add(self, batch: int, x: Tensor, y: Tensor) -> None:
-        """Add the rows of a batch: x float64[G, M, K + 1], y float64[G, M, O]; batch is its index."""
-        (self.checked if batch % CHECKED == CHECKED - 1 else self.fitted).add(x, y)
+    def add(self, first: int, images: int, x: Tensor, y: Tensor) -> None:
+        """Add the rows of a batch.
+
+        Args:
+            first: the index of the first image among all images.
+            images: n, the number of images.
+            x: float[G, n * p, K + 1].
+            y: float[G, n * p, O].
+        """
+        is_checked = torch.arange(first, first + images) % CHECKED == CHECKED - 1
+        for sums, wanted in ((self.fitted, ~is_checked), (self.checked, is_checked)):
+            if wanted.any():
+                sums.add(*(each.unflatten(1, (images, -1))[:, wanted].flatten(1, 2) for each in (x, y)))
 
     @property
     def both(self) -> _Sums:
@@ -47,9 +59,9 @@ class Problem(Generic[_Sums]):
     def ridge(self, ridges: tuple[float, ...], *, intercept: bool) -> float | None:
         """The lambda that predicts the checked rows best; None keeps the weights. It is the same in all processes."""
         fitted, checked = self.fitted.of_all(), self.checked.of_all()
+        if not ridges or checked.is_empty or fitted.is_empty:
+            return None
         choices: list[float | None] = [None, *ridges]
-        if len(choices) == 1 or checked.is_empty:
-            return choices[len(choices) // 2]
         errors = fitted.errors(checked, self.start, choices, intercept=intercept)
         return choices[errors.index(min(errors))]
 
@@ -64,7 +76,9 @@ def open_problem(matrix: Tensor, images: int, positions: int) -> Problem[Normal]
     """
     start = matrix.permute(0, 2, 3, 1).flatten(1, 2)
     groups, columns, outputs = start.shape
-    most = max(FEWEST, ROWS * columns) if columns <= WIDEST else WIDEST**2 // columns
+    most = max(LEAST * columns, min(FEWEST, NUMBERS // (groups * columns)))
+    if columns > WIDEST:
+        most = WIDEST**2 // columns
     positions = max(1, min(positions, -(-most // max(1, images))))
     if columns > WIDEST or images * positions < columns:
         return Problem(start, positions, Dual([]), Dual([]))
