@@ -196,7 +196,8 @@ def summed_product(a: Tensor, b: Tensor) -> Tensor:
     """Return A'B in float64: products of a few thousand rows each in the type of the rows, their sum in float64.
 
     Args:
-        a: float[G, M, K], b: float[G, M, L].
+        a: float[G, M, K].
+        b: float[G, M, L].
     """
     pairs = zip(a.split(_CHUNK, 1), b.split(_CHUNK, 1), strict=True)
     found = a.new_zeros(a.shape[0], a.shape[2], b.shape[2], dtype=torch.float64)

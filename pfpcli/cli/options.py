@@ -15,7 +15,7 @@ import typer
 from pfpcli.cli.flags import COLORS, OUTPUT, Color, Json, Verbose, flag, setting, switch
 from pfpcli.cli.session import Session
 from pfpcli.errors import InputError
-from pfpcli.planning.allocations import ALLOCATIONS
+from pfpcli.planning.allocations import ALLOCATIONS, BEST, TRIED
 from pfpcli.recovery.methods import RECOVERIES
 from pfpcli.scoring.criteria import CRITERIA
 from pfpcli.settings import CompressSettings
@@ -26,7 +26,10 @@ INPUT, CALIBRATION, BUDGET, SCORING = "Input", "Calibration images", "Budget", "
 CUT, RECOVERY, MACHINE = "What may be cut", "Recovery and training", "Machine"
 
 _CRITERIA = "; ".join(f"{name} ({found.summary})" for name, found in CRITERIA.items())
-_ALLOCATIONS = "; ".join(f"{name} ({found.summary})" for name, found in ALLOCATIONS.items())
+_ALLOCATIONS = "; ".join(
+    [f"{BEST} (the best of {', '.join(TRIED)}, and of plans between them, on held-out images)"]
+    + [f"{name} ({found.summary})" for name, found in ALLOCATIONS.items()]
+)
 _RECOVERIES = "; ".join(f"{name} ({each.summary})" for name, each in RECOVERIES.items())
 Keep = Annotated[
     str | None,

@@ -25,7 +25,7 @@ from pfpcli.images.split import split
 
 #: The largest number of held-out images. They are also at most a third of all images.
 HELD_OUT = 1000
-#: The largest number of checking images. They are also at most a sixth of the images that are not held out.
+#: The largest number of checking images. They are also at most a quarter of the images that are not held out.
 CHECKED = 256
 #: The largest number of values in one batch of inputs.
 _BATCH = 2_000_000
@@ -70,7 +70,7 @@ class Calibration:
         judging = 0 if self.judges is not None else min(HELD_OUT, len(rest), max(1, count // 3))
         rest, judged = rest[: len(rest) - judging], rest[len(rest) - judging :]
         pool = np.concatenate([scored, rest])
-        checking = min(CHECKED, len(pool) // 6)
+        checking = min(CHECKED, len(pool) // 4)
         fitted, checked = pool[: len(pool) - checking], pool[len(pool) - checking :]
         if self.judges is not None:
             judges, judged, source = self.judges, np.arange(len(self.judges)), f"images of {self.judges.name}"
@@ -122,9 +122,9 @@ class Division:
         """The fitting images, at most `most`; batch as in `scoring`."""
         return self.calibration.batches(batch, self.fitted[:most])
 
-    def checking(self, batch: int | None = None) -> Batches:
-        """The checking images; batch as in `scoring`."""
-        return self.calibration.batches(batch, self.checked)
+    def checking(self, batch: int | None = None, most: int | None = None) -> Batches:
+        """The checking images, at most `most`; batch as in `scoring`."""
+        return self.calibration.batches(batch, self.checked[:most])
 
     def judging(self, batch: int | None = None, most: int | None = None) -> Batches:
         """The judging images, at most `most`; batch as in `scoring`."""

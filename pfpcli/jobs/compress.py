@@ -26,6 +26,7 @@ from pfpcli.jobs.steps.score import Scored, score_channels
 from pfpcli.models.loaded_model import LoadedModel
 from pfpcli.onnx_io.runtime import ONNX_TOLERANCE
 from pfpcli.planning.plan import Budget, Plan
+from pfpcli.planning.portfolio import Tried
 from pfpcli.progress import Console
 from pfpcli.records.folders import FILES, run_folder
 from pfpcli.records.parts import Certificate, Quality, Recovered, Verification
@@ -44,6 +45,7 @@ class Outcome:
     groups: Groups
     scored: Scored
     planned: Plan
+    tried: list[Tried]
     made: Cut
     recovered: list[Recovered]
     certificate: Certificate
@@ -67,9 +69,9 @@ def compress(settings: CompressSettings, console: Console) -> Finished[Run]:
         division, budget = scored.division, budget_of(settings)
         stepped = None
         if settings.steps == 1:
-            planned = make_plan(groups, scored, budget, settings, device, console)
+            planned, tried = make_plan(groups, scored, budget, settings, device, console)
         else:
-            planned, stepped = plan_in_steps(
+            planned, tried, stepped = plan_in_steps(
                 groups,
                 scored,
                 budget,
@@ -97,8 +99,8 @@ def compress(settings: CompressSettings, console: Console) -> Finished[Run]:
         tolerances = {"cut_vs_masked": TOLERANCE, "onnx_vs_torch": ONNX_TOLERANCE}
         verification = Verification(difference, exported.onnx_vs_torch, exported.model_pt, tolerances)
         outcome = Outcome(
-            settings, device, model, groups, scored, planned, made, recovered, certificate, quality, verification,
-            exported, timed, batch,
+            settings, device, model, groups, scored, planned, tried, made, recovered, certificate, quality,
+            verification, exported, timed, batch,
         )  # fmt: skip
         warnings.warn(console, _warnings(outcome))
         run = _record(outcome, console)
@@ -137,6 +139,7 @@ def _record(outcome: Outcome, console: Console) -> Run:
         scoring={
             "criterion": settings.criterion,
             "allocate": settings.allocate,
+            "plans": [{"name": each.name, "loss": float(f"{each.loss:.4g}")} for each in outcome.tried],
             "reduce": settings.reduce,
             "epsilon": planned.epsilon,
             "delta": settings.delta,

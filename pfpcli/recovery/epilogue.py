@@ -95,7 +95,8 @@ class Epilogue:
 
         Args:
             made: the original's result of the layer.
-            before, now: the other summand in the original and in the cut network.
+            before: the other summand in the original.
+            now: the other summand in the cut network.
         """
         return made + torch.where(self.scale.abs() > _TINY, self.share / self.scale, 0.0) * (before - now)
 

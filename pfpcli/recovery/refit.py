@@ -31,7 +31,7 @@ from pfpcli.recovery.call_by_call import recover_calls
 from pfpcli.recovery.epilogue import Epilogue
 from pfpcli.recovery.paired_run import PairedRun
 from pfpcli.recovery.refit_layers import Intercept, fixed_bias, layer_of, output_dim, positions
-from pfpcli.recovery.refit_problem import Problem, open_problem
+from pfpcli.recovery.refit_problem import FULL, Effort, Problem, open_problem
 from pfpcli.recovery.task import RecoveryTask
 
 #: The choices of lambda, relative to the mean square of the layer's input.
@@ -58,11 +58,13 @@ class Refit:
     Args:
         pair: both networks.
         weights: whether to refit the weights as well as the biases.
+        effort: how many rows each layer is fitted to.
     """
 
-    def __init__(self, pair: PairedRun, *, weights: bool = True) -> None:
+    def __init__(self, pair: PairedRun, *, weights: bool = True, effort: Effort = FULL) -> None:
         self._pair = pair
         self._weights = weights
+        self._effort = effort
         # layers that share a weight share a problem: each call refits the weight to the rows of all calls so far
         self._problems: dict[int, _Problem] = {}
         self._intercepts: dict[int, Intercept | None] = {}
@@ -95,7 +97,7 @@ class Refit:
         if id(weight) not in self._problems:
             images = processes.total(sum(map(len, self._pair.now(layer.x))))
             matrix = layer.matrix(weight.detach().double())
-            self._problems[id(weight)] = open_problem(matrix, images, positions(layer))
+            self._problems[id(weight)] = open_problem(matrix, images, positions(layer), self._effort)
             self._intercepts[id(weight)] = Intercept.of(layer, self._pair)
         return self._problems[id(weight)], self._intercepts[id(weight)]
 
@@ -110,7 +112,7 @@ class Refit:
     def _batches(self, layer: Layer, problem: _Problem) -> tuple[Epilogue, list[_Batch]]:
         """What follows a layer, and what it reads and makes, at random positions of each batch, all as rows."""
         groups = len(problem.start)
-        epilogue, other = Epilogue.of(layer.node, self._pair).of_rows(groups), None
+        epilogue = Epilogue.of(layer.node, self._pair).of_rows(groups)
         found = []
         made = self._pair.original(layer.node)
         none: list[Tensor | None] = [None] * len(made)

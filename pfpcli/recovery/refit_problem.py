@@ -12,12 +12,28 @@ from pfpcli.activations.least_squares import Dual, Normal
 
 #: One image in CHECKED only judges the choices of lambda.
 CHECKED = 4
-#: The rows of a problem are at most FEWEST, and hold at most NUMBERS numbers, unless LEAST rows for each column need
-#: more. Further positions are left out at random.
-FEWEST, NUMBERS, LEAST = 1 << 16, 1 << 26, 8
-#: A layer with more columns is solved by its rows, of which it holds as many numbers as X'X of this size has.
-WIDEST = 8192
 
+
+@dataclass(frozen=True)
+class Effort:
+    """How many rows a problem has. Further positions are left out at random.
+
+    Attributes:
+        rows: the largest number of rows, unless `least` asks for more.
+        numbers: the largest number of numbers in these rows, unless `least` asks for more.
+        least: the rows for each column that there may always be.
+        widest: a layer with more columns is solved by its rows, of which it holds as many numbers as X'X of this size
+            has.
+    """
+
+    rows: int
+    numbers: int
+    least: int
+    widest: int
+
+
+#: A refit that is to stay, and one that only tells plans apart.
+FULL, COARSE = Effort(1 << 16, 1 << 26, 8, 8192), Effort(2048, 1 << 22, 2, 2048)
 _Sums = TypeVar("_Sums", Normal, Dual)
 
 
@@ -66,20 +82,21 @@ class Problem(Generic[_Sums]):
         return choices[errors.index(min(errors))]
 
 
-def open_problem(matrix: Tensor, images: int, positions: int) -> Problem[Normal] | Problem[Dual]:
+def open_problem(matrix: Tensor, images: int, positions: int, effort: Effort) -> Problem[Normal] | Problem[Dual]:
     """A problem without rows.
 
     Args:
         matrix: float64[G, O, J, R], the weights.
         images: the number of images whose rows will be added.
         positions: the number of positions at which the layer reads each image.
+        effort: how many rows.
     """
     start = matrix.permute(0, 2, 3, 1).flatten(1, 2)
     groups, columns, outputs = start.shape
-    most = max(LEAST * columns, min(FEWEST, NUMBERS // (groups * columns)))
-    if columns > WIDEST:
-        most = WIDEST**2 // columns
+    most = max(effort.least * columns, min(effort.rows, effort.numbers // (groups * columns)))
+    if columns > effort.widest:
+        most = effort.widest**2 // columns
     positions = max(1, min(positions, -(-most // max(1, images))))
-    if columns > WIDEST or images * positions < columns:
+    if columns > effort.widest or images * positions < columns:
         return Problem(start, positions, Dual([]), Dual([]))
     return Problem(start, positions, *(Normal.empty(groups, columns, outputs, matrix.device) for _ in range(2)))

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from pfpcli.errors import InputError
-from pfpcli.planning.allocations import ALLOCATIONS
+from pfpcli.planning.allocations import ALLOCATIONS, BEST
 from pfpcli.scoring.criteria import CRITERIA
 
 #: Setting -> the values it may have, where they are fixed.
 CHOICES: dict[str, tuple[str, ...]] = {
     "keep_of": ("params", "macs"),
-    "allocate": tuple(ALLOCATIONS),
+    "allocate": (BEST, *ALLOCATIONS),
     "criterion": tuple(CRITERIA),
     "reduce": ("sum", "max"),
     "device": ("auto", "cpu", "cuda", "mps"),

@@ -105,8 +105,8 @@ def _patches(x: Tensor, kernel: list[int], stride: list[int], dilation: list[int
     if wanted is None:
         return windows.flatten(2, 1 + dims).flatten(3)
     # x is still a view: only the wanted windows are copied
-    places = torch.unravel_index(wanted, windows.shape[2 + dims :])
-    return windows[(..., *places)].flatten(2, 1 + dims)
+    places: Any = (..., *torch.unravel_index(wanted, windows.shape[2 + dims :]))
+    return windows[places].flatten(2, 1 + dims)
 
 
 @register(

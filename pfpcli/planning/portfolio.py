@@ -1,0 +1,66 @@
+"""Portfolio: the best of several plans for one budget, measured on the networks that they lead to.
+
+What each group loses alone says little about what all groups lose together. So the plan of each allocation is tried:
+the network is cut, refitted coarsely and measured. Then widths move from the best plan towards the others, as long as
+the measured network gets better.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from pfpcli.planning.plan import Plan
+from pfpcli.planning.planner import Planner
+
+#: Widths move towards this many other plans, by these fractions of the way until one of them helps.
+TOWARDS, STEPS = 2, (1 / 3, 1 / 6)
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A plan that was tried.
+
+    Attributes:
+        name: its allocation; "between" for a plan that lies between others.
+        loss: the measured loss of its network.
+        plan: the plan.
+    """
+
+    name: str
+    loss: float
+    plan: Plan
+
+
+def try_plans(planner: Planner, names: Sequence[str], measure: Callable[[Plan], float]) -> list[Tried]:
+    """Try plans, and return them with the best one first.
+
+    Args:
+        planner: makes the plans.
+        names: the allocations, some of `allocations.ALLOCATIONS`.
+        measure: returns the loss of the network that a plan leads to.
+
+    Raises:
+        BudgetError: the smallest valid network costs more than the budget.
+    """
+    tried: dict[tuple[int, ...], Tried] = {}
+
+    def attempt(name: str, plan: Plan) -> Tried:
+        if plan.kept not in tried:
+            tried[plan.kept] = Tried(name, measure(plan), plan)
+        return tried[plan.kept]
+
+    for name in names:
+        attempt(name, planner.by(name))
+    best, *others = _ranked(tried.values())
+    for other in others[:TOWARDS]:
+        for step in STEPS:
+            moved = attempt("between", planner.between(best.plan, other.plan, step))
+            if moved.loss < best.loss:
+                best = moved
+                break
+    return _ranked(tried.values())
+
+
+def _ranked(tried: Iterable[Tried]) -> list[Tried]:
+    return sorted(tried, key=lambda each: each.loss)
