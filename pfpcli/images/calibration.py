@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pfpcli.errors import CalibrationError, InputError
+from pfpcli.images.class_names import number_by_names, read_class_names
 from pfpcli.images.decode import batches
 from pfpcli.images.folder import ImageSet, open_folder
 from pfpcli.images.input_fit import TAKEN_CHANNELS, check_fits, common_size
@@ -164,6 +165,10 @@ class CalibrationSettings(PreprocessSettings, Protocol):
         """The folder of judging images; None holds out a part of `calib`."""
 
     @property
+    def classes(self) -> Path | None:
+        """The file of the class names, in the order of the outputs; None numbers the class folders in sorted order."""
+
+    @property
     def input_size(self) -> tuple[int, ...] | None:
         """The shape of one input, without the batch; None takes it from the model or the images."""
 
@@ -199,8 +204,8 @@ def open_calibration(settings: CalibrationSettings, model: Network) -> Calibrati
         model: the network. The input size comes from the settings, else from the network, else from the images.
 
     Raises:
-        CalibrationError: the images are missing, broken or do not fit.
-        InputError: the input size is unknown, because the images have different sizes.
+        CalibrationError: the images are missing, broken or do not fit, or a class folder has no known name.
+        InputError: the input size is unknown, because the images have different sizes; or the names are no list.
     """
     size = settings.input_size or model.input_size
     images = open_folder(settings.calib, size)
@@ -209,6 +214,10 @@ def open_calibration(settings: CalibrationSettings, model: Network) -> Calibrati
         images = open_folder(settings.calib, size)
     preprocess = preprocessing(settings, arrays=images.arrays)
     judges = open_folder(settings.eval, size) if settings.eval else None
+    if settings.classes is not None:
+        names = read_class_names(settings.classes)
+        images = number_by_names(images, names)
+        judges = None if judges is None else number_by_names(judges, names)
     for each in (images, judges):
         if each is not None:
             check_fits(each, size, preprocess, settings.convert)

@@ -6,6 +6,7 @@ nothing.
 
 plan          Budget and Plan, the values; the check of a plan
 planner       Planner: makes the plans that meet a budget
+outlook       how much to keep, so that less is lost
 portfolio     the best of several plans, measured
 choices       for each group: the order in which its units are dropped, and how many have to stay
 allocations   the table of allocators, without torch

@@ -112,6 +112,12 @@ class Planner:
 
         return self._made(self._within_cost(counts, needs_prices=False)[0], None)
 
+    def expected_loss(self, plan: Plan) -> float:
+        """Return the sum of what the groups of a plan lose alone, by their curves: distances of the outputs."""
+        kept = {id(group): count for group, count in zip(self._groups.groups, plan.kept, strict=True)}
+        pairs = zip(self._choices, self._evidence.curves, strict=True)
+        return sum(float(curve.at_every_width("distance")[kept[id(choice.group)]]) for choice, curve in pairs)
+
     def _within_cost(self, allocate: Allocator, *, needs_prices: bool) -> tuple[list[int], float]:
         """Return the positions each choice keeps so that the network costs what the budget says, and their level."""
         choices, of = self._choices, self._budget.of

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from pfpcli.planning.plan import Plan
 from pfpcli.planning.planner import Planner
 
-#: Widths move towards this many other plans, by these fractions of the way until one of them helps.
-TOWARDS, STEPS = 2, (1 / 3, 1 / 6)
+#: A plan is not tried if what its groups lose alone, added up, is this many times as much as for another plan.
+HOPELESS = 3.0
+#: Widths move towards this many other plans, by this fraction of the way.
+TOWARDS, STEP = 2, 1 / 4
 
 
 @dataclass(frozen=True)
@@ -50,15 +52,15 @@ def try_plans(planner: Planner, names: Sequence[str], measure: Callable[[Plan], 
             tried[plan.kept] = Tried(name, measure(plan), plan)
         return tried[plan.kept]
 
-    for name in names:
-        attempt(name, planner.by(name))
+    plans = {name: planner.by(name) for name in names}
+    expected = {name: planner.expected_loss(plan) for name, plan in plans.items()}
+    for name, plan in plans.items():
+        if expected[name] <= HOPELESS * min(expected.values()):
+            attempt(name, plan)
     best, *others = _ranked(tried.values())
     for other in others[:TOWARDS]:
-        for step in STEPS:
-            moved = attempt("between", planner.between(best.plan, other.plan, step))
-            if moved.loss < best.loss:
-                best = moved
-                break
+        moved = attempt("between", planner.between(best.plan, other.plan, STEP))
+        best = min(best, moved, key=lambda each: each.loss)
     return _ranked(tried.values())
 
 

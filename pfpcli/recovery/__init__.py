@@ -2,8 +2,8 @@
 
 The package is given a cut network with its slicing (`cutting.cut.Cut`), a division of the calibration images, a device
 and, for training, limits. It changes the tensors of the cut network in place and returns a `records.parts.Recovered`
-with the likeness to the original before and after. It imports `planning`, `cutting`, `activations`, `channels`, `graph`,
-`images` and `records`.
+with the likeness to the original before and after. It imports `planning`, `cutting`, `activations`, `channels`,
+`graph`, `images` and `records`.
 
     methods            the table of methods; imports no torch
     task               the input of every method

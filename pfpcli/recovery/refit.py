@@ -34,11 +34,6 @@ from pfpcli.recovery.refit_layers import Intercept, fixed_bias, layer_of, output
 from pfpcli.recovery.refit_problem import FULL, Effort, Problem, open_problem
 from pfpcli.recovery.task import RecoveryTask
 
-#: The choices of lambda, relative to the mean square of the layer's input.
-RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-#: How often a layer with a clipped result is solved again.
-CLIPPED = 2
-
 _Problem = Problem[Normal] | Problem[Dual]
 
 
@@ -58,7 +53,7 @@ class Refit:
     Args:
         pair: both networks.
         weights: whether to refit the weights as well as the biases.
-        effort: how many rows each layer is fitted to.
+        effort: how carefully each layer is solved.
     """
 
     def __init__(self, pair: PairedRun, *, weights: bool = True, effort: Effort = FULL) -> None:
@@ -80,11 +75,11 @@ class Refit:
         for batch in batches:
             target = epilogue.target(batch.made, batch.before, batch.now) - fixed
             problem.add(batch.first, batch.images, batch.x, target)
-        ridge = problem.ridge(RIDGES if self._weights else (), intercept=intercept is not None)
+        ridge = problem.ridge(self._effort.ridges if self._weights else (), intercept=intercept is not None)
         both = problem.both
         found = both.solve(problem.start, ridge, intercept=intercept is not None)
         if self._weights and epilogue.is_clipped and len(self._pair.users(layer.weight)) == 1:
-            for _ in range(CLIPPED):
+            for _ in range(self._effort.clipped):
                 missed = ((batch.x, batch.missed(epilogue, found, fixed)) for batch in batches)
                 found = both.after(found, missed).solve(problem.start, ridge, intercept=intercept is not None)
         self._set_weight(layer, found)

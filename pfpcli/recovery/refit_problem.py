@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 import torch
@@ -16,7 +16,7 @@ CHECKED = 4
 
 @dataclass(frozen=True)
 class Effort:
-    """How many rows a problem has. Further positions are left out at random.
+    """How carefully a layer is solved. Positions beyond its rows are left out at random.
 
     Attributes:
         rows: the largest number of rows, unless `least` asks for more.
@@ -24,16 +24,21 @@ class Effort:
         least: the rows for each column that there may always be.
         widest: a layer with more columns is solved by its rows, of which it holds as many numbers as X'X of this size
             has.
+        ridges: the choices of lambda, relative to the mean square of the layer's input.
+        clipped: how often a layer with a clipped result is solved again.
     """
 
     rows: int
     numbers: int
     least: int
     widest: int
+    ridges: tuple[float, ...]
+    clipped: int
 
 
 #: A refit that is to stay, and one that only tells plans apart.
-FULL, COARSE = Effort(1 << 16, 1 << 26, 8, 8192), Effort(2048, 1 << 22, 2, 2048)
+FULL = Effort(1 << 16, 1 << 26, 8, 8192, ridges=(1e-4, 1e-3, 1e-2, 1e-1, 1.0), clipped=2)
+COARSE = replace(FULL, rows=2048, numbers=1 << 22, least=2, widest=2048, clipped=1)
 _Sums = TypeVar("_Sums", Normal, Dual)
 
 

@@ -15,7 +15,7 @@ from pfpcli.channels.groups import Groups
 from pfpcli.channels.slicing import Slicing
 from pfpcli.cutting.cut import Cut, cut
 from pfpcli.graph.graph import Graph
-from pfpcli.recovery import epilogue, refit
+from pfpcli.recovery import epilogue
 from pfpcli.recovery.paired_run import PairedRun
 from pfpcli.recovery.refit import Refit
 from pfpcli.recovery.refit_problem import FULL
@@ -172,17 +172,15 @@ CLIPPED: dict[str, Callable[[], nn.Module]] = {
 
 
 @pytest.mark.parametrize("name", CLIPPED)
-def test_an_error_beyond_the_limit_of_a_clipping_activation_does_not_count(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_error_beyond_the_limit_of_a_clipping_activation_does_not_count(name: str) -> None:
     torch.manual_seed(0)
     groups = grouped(CLIPPED[name](), 3, 8, 8)
     images = torch.randn(COUNT, 3, 8, 8)
     left = []
-    for rounds in (0, refit.CLIPPED):
-        monkeypatch.setattr(refit, "CLIPPED", rounds)
+    for rounds in (0, FULL.clipped):
+        effort = replace(FULL, clipped=rounds)
         kept, smaller = cut(groups.labelled, dropped_halves(groups))
-        recovered(kept, smaller, images, Refit)
+        recovered(kept, smaller, images, lambda pair, effort=effort: Refit(pair, effort=effort))
         left.append(distance(kept, smaller, images))
     assert left[1] < 0.99 * left[0]
 
