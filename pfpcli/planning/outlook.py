@@ -12,8 +12,8 @@ from pfpcli.planning.plan import Budget
 from pfpcli.planning.planner import Planner
 from pfpcli.scoring.scores import Scores
 
-#: The keep ratios that are considered are multiples of this.
-STEP = 0.05
+#: The keep ratios that are considered are multiples of 1 / STEPS.
+STEPS = 20
 
 
 def keep_for(share: float, groups: Groups, scores: Scores, budget: Budget, curves: Sequence[Curve]) -> float | None:
@@ -36,8 +36,6 @@ def keep_for(share: float, groups: Groups, scores: Scores, budget: Budget, curve
         planner = Planner(groups, scores, replace(budget, keep=keep), curves=curves)
         return planner.expected_loss(planner.by(TRIED[0]))
 
-    most, keep = share * loss(budget.keep), budget.keep
-    while (keep := round((keep // STEP + 1) * STEP, 6)) < 1:
-        if loss(keep) <= most:
-            return keep
-    return None
+    most = share * loss(budget.keep)
+    wider = (n / STEPS for n in range(1, STEPS) if n / STEPS > budget.keep + 1e-9)
+    return next((keep for keep in wider if loss(keep) <= most), None)
