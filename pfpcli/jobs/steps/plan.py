@@ -117,7 +117,7 @@ def measure_curves(
     """
     with console.step("curves") as step:
         graph, division = groups.labelled.graph, scored.division
-        key = cache.key_of_curves(scored.key, ordered) if scored.key else ""
+        key = cache.key_of_curves(scored.key, division, ordered) if scored.key else ""
         found = cache.load_curves(key) if key else None
         before = "" if found is None else "cached: "
         if found is None:
