@@ -165,7 +165,8 @@ def _advice(outcome: Outcome) -> str:
     scores, budget = outcome.scored.scores, planned.plan.budget
     keep = keep_for(advice.share_to_keep(quality), outcome.groups, scores, budget, planned.curves)
     has_trained = any(RECOVERIES[name].trains for name in settings.recover)
-    return advice.after_pruning(quality, keep, outcome.scored.division, has_trained=has_trained)
+    division, criterion = outcome.scored.division, settings.criterion
+    return advice.after_pruning(quality, keep, division, criterion=criterion, has_trained=has_trained)
 
 
 def _warnings(outcome: Outcome) -> Iterator[str]:
