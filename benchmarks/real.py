@@ -200,8 +200,8 @@ def page(found: dict[str, dict[str, Any]], minutes: float) -> str:
     lines += [
         "",
         "`latency` is that of the written file over that of the original, in onnxruntime on the CPU: the median of 50",
-        "runs, and noisy. Above 1 the smaller network is the slower one. Widths are chosen by what they lose, not by",
-        "what the runtime likes: `--multiple-of 8` helps.",
+        "runs, and noisy. Above 1 the smaller network is the slower one: widths are chosen by what they lose, not by",
+        "what the runtime likes.",
         "",
         "## Which plan was the best",
         "",
@@ -212,7 +212,7 @@ def page(found: dict[str, dict[str, Any]], minutes: float) -> str:
     for point, row in told:
         if row["plans"]:
             tried = ", ".join(f"{each['name']} {each['loss']:.2g}" for each in row["plans"])
-            lines.append(f"- {point.network.name}, {100 * point.keep:g} %, {point.photos} photos: {tried}")
+            lines.append(f"- {point.network.name}, {100 * point.keep:g} %, {point.photos} photos, {point.how}: {tried}")
     return "\n".join(lines) + "\n"
 
 

@@ -173,11 +173,10 @@ def _work(page: Page, run: Run) -> None:
     if run.recovery or plans:
         page.space()
     if plans:
-        losses = {each["name"]: f"{each['name']} {each['loss']:.2g}" for each in reversed(plans)}  # the best of a name
-        others = [text for name, text in reversed(losses.items()) if name != plans[0]["name"]]
-        best = f"plan {plans[0]['name']}, the best of {len(plans)}: before recovery its outputs are"
-        text = f"{best} {plans[0]['loss']:.2g} of their spread away from the original's"
-        page.paragraph("", f"{text} ({', '.join(others)})" if others else text)
+        best, *others = plans
+        behind = next((each for each in others if each["name"] != best["name"]), None)
+        text = f"plan {best['name']}, the best of {len(plans)}: loss {best['loss']:.2g}"
+        page.paragraph("", text + (f" before recovery ({behind['name']} {behind['loss']:.2g})" if behind else ""))
     for each in run.recovery:
         on = f"{each.method} on {parts.plural(each.images, 'image')}"
         if each.before is None or each.after is None:
