@@ -33,10 +33,10 @@ shortcuts), to the same fractions of their multiply-adds; accuracy is measured o
 - **Budget.** Fractions of the original's MACs in convolutions and linear layers, counted in the cut network.
   Torch-Pruning and onnxsim take ratios of channels; bisection found the ratio that comes closest. MACs that are off by
   more than half a point are in brackets.
-- **pfp** runs with its defaults and the criterion named: `--allocate divergence --recover lsq`, nothing trained. `obs,
-  uniform` has `--allocate uniform`; `obs, 3 steps` has `--steps 3`. `pfp, as published` has `--criterion pfp`,
-  `--allocate pfp` and `--recover none`: the scores of the paper and one error bound for all layers, without the
-  retraining of the paper.
+- **pfp** runs with the criterion named and `--allocate divergence --recover lsq`, the defaults when this was measured,
+  nothing trained. `obs, uniform` has `--allocate uniform`; `obs, 3 steps` has `--steps 3`. `pfp, as published` has
+  `--criterion pfp`, `--allocate pfp` and `--recover none`: the scores of the paper and one error bound for all layers,
+  without the retraining of the paper.
 - **Torch-Pruning** fails on option-A shortcuts, so it was restricted to the channels inside of blocks. It uses one
   ratio for all layers, as in its README, or one ranking of all channels (`-global`).
 - **onnxsim** cuts inside of blocks only, with one sparsity for all layers. Its own recovery follows the `+`: `bn` is

@@ -3,7 +3,7 @@
     python benchmarks/ours.py --criterion CRITERION --model MODEL --macs FRACTION [--data DIR] [--minutes M]
 
 Prints one line of JSON, that of `benchmarks/peers.py`. `--list` prints the criteria: those of `pfp compress`, each with
-its defaults (`--allocate divergence --recover lsq`), and the variants of `benchmarks/points.py`. `seconds` and
+its defaults (`--allocate best --recover lsq`), and the variants of `benchmarks/points.py`. `seconds` and
 `peak_mb` are of following the network, scoring, planning, cutting and recovery, without evaluation, checks, export and
 the training of `--minutes`, which is the same for every tool; where pfp trains by itself, that is in them. Scores and
 curves that are in pfp's cache are used, except at half of the MACs, where the seconds are shown.

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pfpcli.activations.least_squares import Normal, rows
+from pfpcli.activations.least_squares import Normal, draw_patches, summed_product
 from pfpcli.activations.task import Task
 from pfpcli.channels.groups import Group
 from pfpcli.channels.reading_layers import Reader, seats
@@ -20,71 +20,108 @@ ROWS, IMAGES = 16, 128
 WIDEST = 8192
 #: The most bytes of the Gram matrices that are in memory at a time.
 HELD = 1 << 29
-#: Lambda of a refit, relative to the mean square of the columns.
-RIDGE = 1e-3
+#: The choices of lambda of a refit, relative to the mean square of the columns.
+RIDGES = (1e-3, 1e-2, 1e-1, 1.0)
 
 
 @dataclass
 class Gram:
-    """The Gram matrix of what a layer reads.
+    """The Gram matrices of what a layer reads: one of every second image, one of the others.
 
     Attributes:
         reader: the layer; it has weights.
         tensor: its weights.
         matrix: float64[G, O, J, R], its weights as in `Columns.weight`.
-        normal: X'X; its X'Y is unused, because Y = X W with the weights W of the layer.
+        halves: X'X of the images with an even and with an odd index; their X'Y is unused, because Y = X W with the
+            weights W of the layer.
+        images: the number of images so far.
     """
 
     reader: Reader
     tensor: Tensor
     matrix: Tensor
-    normal: Normal
+    halves: tuple[Normal, Normal]
+    images: int = 0
 
     @classmethod
     def of(cls, reader: Reader, task: Task) -> Gram:
-        """Return the Gram matrix of no rows."""
+        """Return the Gram matrices of no rows."""
         tensor = task.groups.labelled.graph.tensor(reader.weight).detach()
         matrix = reader.matrix(tensor.double())
         groups, outputs, inputs, kernel = matrix.shape
-        normal = Normal.empty(groups, inputs * kernel, outputs, tensor.device)
-        return cls(reader, tensor, matrix, normal)
+        first, second = (Normal.empty(groups, inputs * kernel, outputs, tensor.device) for _ in range(2))
+        return cls(reader, tensor, matrix, (first, second))
 
     def add(self, x: Tensor, weight: Tensor) -> None:
         """Add the inputs of the layer for some images; arguments as for `walk.Look`."""
-        for columns in self.reader.pieces(x, weight):
-            # the same positions of every image, so that the order of the images does not matter
-            random = torch.Generator().manual_seed(0)
-            read, _ = rows(columns, -(-ROWS * columns.x.shape[2:4].numel() // IMAGES), random)
-            self.normal.gram += read.mT @ read
+        # the same positions of every image, so that the order of the images does not matter
+        random, columns = torch.Generator().manual_seed(0), self.matrix.shape[2:].numel()
+        patches = draw_patches(self.reader.patches, -(-ROWS * columns // IMAGES), random)
+        for i, half in enumerate(self.halves):
+            some = x[(i + self.images) % 2 :: 2]
+            if len(some):
+                rows = self.reader.rows(some, patches)
+                half.gram += summed_product(rows, rows)
+        self.images += len(x)
 
-    def refit(self, alive: Tensor) -> Refit:
-        """Fit the layer's outputs in the original by least squares, with the kept channels alone.
+    @property
+    def normal(self) -> Normal:
+        """X'X of all images."""
+        return self.halves[0] + self.halves[1]
+
+    def ridge(self, alive: Tensor) -> float | None:
+        """Return the lambda with which a refit to one half predicts the other half best; None keeps the weights.
 
         Args:
             alive: bool[labels], the labels that stay.
         """
+        choices: list[float | None] = [None, *RIDGES]
+        first, second = self.halves
+        if first.is_empty or second.is_empty:
+            return None
+        errors = [self._error(second, self._solved(first, alive, ridge)) for ridge in choices]
+        return choices[errors.index(min(errors))]
+
+    def refit(self, alive: Tensor, ridge: float | None) -> Refit:
+        """Fit the layer's outputs in the original by least squares, with the kept channels alone.
+
+        The error is that of a fit to one half of the images, measured on the other half.
+
+        Args:
+            alive: bool[labels], the labels that stay.
+            ridge: lambda, relative to the mean square of the columns; None keeps the weights and fits the intercept.
+        """
         _, _, inputs, kernel = self.matrix.shape
-        whole, solved = self._rows(), self._solved(alive)
+        solved = self._solved(self.normal, alive, ridge)
         values = solved[:, :-1].unflatten(1, (inputs, kernel)).permute(0, 3, 1, 2)
         weight = self.reader.into_weight(values, self.tensor.double()).to(self.tensor)
-        normal = self.normal
-        gram = normal.gram[:, :-1, :-1] / normal.count - normal.mean.mT @ normal.mean
-        left, there = ((each * (gram @ each)).sum() for each in (solved[:, :-1] - whole, whole))
-        return Refit(weight, solved[:, -1].flatten().to(self.tensor), float(left / there) if there > 0 else 0.0)
+        first, second = self.halves
+        left, there = self._error(second, self._solved(first, alive, ridge)), self._spread(second)
+        return Refit(weight, solved[:, -1].flatten().to(self.tensor), left / there if there > 0 else 0.0)
 
     def _rows(self) -> Tensor:
         """Return the weights of the layer as float64[G, K, O], K = J * R columns."""
         return self.matrix.permute(0, 2, 3, 1).flatten(1, 2)
 
-    def _solved(self, alive: Tensor) -> Tensor:
-        """Return the refitted weights, float64[G, K + 1, O]: 0 for dropped columns, the intercept last."""
+    def _error(self, normal: Normal, solved: Tensor) -> float:
+        """Return the squared error of the layer's outputs on some rows, with the weights of a solution."""
+        missing = solved - torch.cat([self._rows(), torch.zeros_like(solved[:, :1])], 1)
+        return float((missing * (normal.gram @ missing)).sum())
+
+    def _spread(self, normal: Normal) -> float:
+        """Return the squared distance of the layer's outputs on some rows from their mean."""
+        centred = normal.gram[:, :-1, :-1] - normal.count * normal.mean.mT @ normal.mean
+        return float((self._rows() * (centred @ self._rows())).sum())
+
+    def _solved(self, normal: Normal, alive: Tensor, ridge: float | None) -> Tensor:
+        """Return weights refitted to some rows, float64[G, K + 1, O]: 0 for dropped columns, the intercept last."""
         whole = self._rows()
         found = whole.new_zeros(whole.shape[0], whole.shape[1] + 1, whole.shape[2])
         for i, stays in enumerate(self._kept(alive)):
-            gram = self.normal.gram[i]
+            gram = normal.gram[i]
             left = torch.cat([stays, stays.new_ones(1)])
             cross = gram[left][:, :-1] @ whole[i]
-            found[i][left] = Normal(gram[left][:, left][None], cross[None]).solve(whole[i][stays][None], RIDGE)[0]
+            found[i][left] = Normal(gram[left][:, left][None], cross[None]).solve(whole[i][stays][None], ridge)[0]
         return found
 
     def _kept(self, alive: Tensor) -> Tensor:
@@ -138,7 +175,7 @@ def _reads(reader: Reader, group: Group, task: Task) -> bool:
 
 def _bytes(reader: Reader) -> int:
     """Return the size of the layer's Gram matrix."""
-    return 8 * _width(reader) * len(reader.units) * reader.kernel
+    return 16 * _width(reader) * len(reader.units) * reader.kernel
 
 
 def _width(reader: Reader) -> int:
@@ -152,5 +189,5 @@ def _measured(task: Task, batch: list[tuple[Group, list[Reader]]]) -> list[tuple
     if grams:
         task.walk(lambda reader, x, w: grams[id(reader)].add(x, w), [gram.reader for gram in grams.values()])
         for gram in grams.values():
-            gram.normal = gram.normal.of_all()
+            gram.halves = gram.halves[0].of_all(), gram.halves[1].of_all()
     return [(group, [grams[id(reader)] for reader in found]) for group, found in batch]

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from pfpcli import processes
-from pfpcli.channels.rules import Columns
+
+#: Products of float32 rows are summed in float64 after this many rows.
+_CHUNK = 4096
 
 
 @dataclass
@@ -35,9 +37,9 @@ class Normal:
         return cls(gram, gram.new_zeros(groups, columns + 1, outputs))
 
     def add(self, x: Tensor, y: Tensor) -> None:
-        """Add rows: x float64[G, M, K + 1], y float64[G, M, O]."""
-        self.gram += x.mT @ x
-        self.cross += x.mT @ y
+        """Add rows: x float[G, M, K + 1], y float[G, M, O]."""
+        self.gram += summed_product(x, x)
+        self.cross += summed_product(x, y)
 
     def __add__(self, other: Normal) -> Normal:
         return Normal(self.gram + other.gram, self.cross + other.cross)
@@ -56,11 +58,11 @@ class Normal:
 
         Args:
             weight: float64[G, K + 1, O], W.
-            missed: all rows of this process once more, x float64[G, M, K + 1] and missed float64[G, M, O] for them.
+            missed: all rows of this process once more, x float[G, M, K + 1] and missed float[G, M, O] for them.
         """
         more = torch.zeros_like(weight)
         for x, y in missed:
-            more += x.mT @ y
+            more += summed_product(x, y)
         return Normal(self.gram, self.gram @ weight + processes.total(more))
 
     def loss(self, weight: Tensor) -> Tensor:
@@ -126,8 +128,8 @@ class Dual:
     parts: list[tuple[Tensor, Tensor]]
 
     def add(self, x: Tensor, y: Tensor) -> None:
-        """Add rows: x float64[G, M, K + 1], y float64[G, M, O]."""
-        self.parts.append((x, y))
+        """Add rows: x float[G, M, K + 1], y float[G, M, O]."""
+        self.parts.append((x.double(), y.double()))
 
     def __add__(self, other: Dual) -> Dual:
         return Dual([*self.parts, *other.parts])
@@ -143,7 +145,7 @@ class Dual:
 
     def after(self, weight: Tensor, missed: Iterable[tuple[Tensor, Tensor]]) -> Dual:
         """See `Normal.after`."""
-        return Dual([(x, x @ weight + y) for x, y in missed]).of_all()
+        return Dual([(x.double(), x.double() @ weight + y.double()) for x, y in missed]).of_all()
 
     def errors(
         self, others: Dual, start: Tensor, ridges: Sequence[float | None], *, intercept: bool = True
@@ -190,19 +192,20 @@ def damped(gram: Tensor, ridge: float) -> Tensor:
     return gram + ridge * size * torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
 
 
-def rows(columns: Columns, wanted: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Return the inputs of a layer as rows of X, at a sample of its patches; the patches are the same for all images.
+def summed_product(a: Tensor, b: Tensor) -> Tensor:
+    """Return A'B in float64: products of a few thousand rows each in the type of the rows, their sum in float64.
 
     Args:
-        columns: x float[N, G, J, R, P].
-        wanted: the largest number of patches.
-        random: draws the patches.
-
-    Returns:
-        (float64[G, N * p, J * R + 1] with a last column of ones, int64[p] the patches).
+        a: float[G, M, K].
+        b: float[G, M, L].
     """
-    x = columns.x.flatten(2, 3)
-    there = x.shape[-1]
-    some = torch.randperm(there, generator=random)[:wanted].sort().values if wanted < there else torch.arange(there)
-    found = x[..., some.to(x.device)].permute(1, 0, 3, 2).flatten(1, 2).double()
-    return torch.cat([found, found.new_ones(*found.shape[:2], 1)], 2), some
+    pairs = zip(a.split(_CHUNK, 1), b.split(_CHUNK, 1), strict=True)
+    found = a.new_zeros(a.shape[0], a.shape[2], b.shape[2], dtype=torch.float64)
+    for some, others in pairs:
+        found += some.mT @ others
+    return found
+
+
+def draw_patches(there: int, wanted: int, random: torch.Generator) -> Tensor:
+    """Return at most `wanted` of the patches of a layer, in ascending order: int64[p]; random: draws them."""
+    return torch.randperm(there, generator=random)[:wanted].sort().values if wanted < there else torch.arange(there)

@@ -88,6 +88,32 @@ def divergence(outputs: list[Tensor], whole: list[Tensor], labels: NDArray[np.in
     return sum(each, start=torch.zeros((), dtype=torch.float64))
 
 
+def distance(outputs: list[Tensor], whole: list[Tensor]) -> Tensor:
+    """Return the squared distances of outputs from those of the original, and the spread of the latter.
+
+    Their quotient is 0 for equal outputs and 1 for outputs that tell no more than a constant; it has no upper limit.
+
+    Args:
+        outputs: of a masked or cut network.
+        whole: of the original, in the same shapes.
+
+    Returns:
+        float64[outputs, 2], sums over the samples: the squared distance, and the squared distance of the original's
+        output from its mean in the batch.
+    """
+    pairs = [((a - b).square().sum(), (b - b.mean()).square().sum()) for a, b in zip(outputs, whole, strict=True)]
+    return torch.tensor([[float(each) for each in pair] for pair in pairs], dtype=torch.float64).reshape(-1, 2)
+
+
+def relative_distance(sums: NDArray[np.float64]) -> float:
+    """Return the distance that the sums of `distance` over all batches stand for, added up over the outputs.
+
+    Args:
+        sums: float64[outputs, 2].
+    """
+    return float((sums[:, 0] / np.maximum(sums[:, 1], _TINY)).sum())
+
+
 def _divergence(output: Tensor, whole: Tensor, labels: NDArray[np.int64] | None) -> Tensor:
     if fits(output, labels):
         return per_sample_loss(output, labels).sum()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 
@@ -74,6 +75,17 @@ def likeness(quality: Quality) -> tuple[str, float]:
     if quality.agreement is not None:
         return "agreement", quality.agreement
     return "similarity", 1 - quality.distance
+
+
+def standard_error(fraction: float, count: int) -> float:
+    """Return the standard error of a fraction of samples (Agresti and Coull's, which is not 0 at 0 and 1).
+
+    Args:
+        fraction: of the samples, 0 to 1.
+        count: the number of samples.
+    """
+    centre = min(1.0, max(0.0, (count * fraction + 2) / (count + 4)))
+    return math.sqrt(centre * (1 - centre) / (count + 4))
 
 
 def _first(outputs: object) -> Tensor:

@@ -13,6 +13,9 @@ Given: a `Graph`. Gives back: a label for every index of every tensor (`Labelled
     labelling       the walk over a graph that labels it
     heads           parts of a dimension that may be dropped as a whole
     units           labels that are tied, and what the layers say about them
+    freezing        the channels that the user names, which no cut may drop
+    places          where channels may be cut; imports no torch
+    residual_blocks the sums of two branches, and the channels inside of blocks
     balance         rows of units that each lose the same number of units
     groups          groups of units, and why some are frozen
     layers          a layer as a matrix product

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pfpcli.channels.balance import Balanced, balance
+from pfpcli.channels.freezing import freeze_layers
 from pfpcli.channels.heads import droppable, families, owned_units
 from pfpcli.channels.labelled import Labelled
+from pfpcli.channels.places import EVERYWHERE, INSIDE
+from pfpcli.channels.residual_blocks import inside
 from pfpcli.channels.units import Units, describe_units
-from pfpcli.errors import InputError
-from pfpcli.graph.graph import owner
 from pfpcli.graph.invariant import InvariantError
 
 _NOT_MADE = "no layer makes these channels"
+_OUTSIDE = "--where inside: not inside of a residual block"
 
 
 @dataclass(frozen=True)
@@ -137,18 +138,21 @@ def _check_units(
         raise InvariantError(f"{where}: unit {units[frozen[units]][0]} is frozen, expected units that may be dropped")
 
 
-def group(labelled: Labelled, freeze: Sequence[str] = (), *, exact_only: bool = False) -> Groups:
+def group(
+    labelled: Labelled, freeze: Sequence[str] = (), *, exact_only: bool = False, where: str = EVERYWHERE
+) -> Groups:
     """Gather labels into units and units into groups.
 
     Args:
         labelled: from `label`; it is left as it is.
-        freeze: dotted-name globs; the tensors of layers that match stay as they are.
+        freeze: what may not be cut, as in `freezing.freeze_layers`.
         exact_only: whether groups that a statistic across channels is taken over are frozen.
+        where: one of `places.PLACES`: whether all groups but those inside of residual blocks are frozen.
 
     Raises:
-        InputError: a pattern matches no layer.
+        InputError: a name to freeze matches no layer.
     """
-    balanced = balance(_freeze_layers(labelled, freeze))
+    balanced = balance(freeze_layers(labelled, freeze))
     labelled, root = replace(labelled, store=balanced.store), balanced.root
     units = describe_units(labelled, root)
     owned = owned_units(labelled.store, root)
@@ -157,6 +161,9 @@ def group(labelled: Labelled, freeze: Sequence[str] = (), *, exact_only: bool = 
     groups = [*_channel_groups(units, balanced), *(_head_group(each, parts, units) for each in heads)]
     if exact_only:
         groups = [replace(g, frozen=f"--exact-only: {g.inexact}") if g.inexact and not g.frozen else g for g in groups]
+    if where == INSIDE:
+        is_inside = inside(labelled, root)
+        groups = [g if g.frozen or is_inside[g.units].all() else replace(g, frozen=_OUTSIDE) for g in groups]
     found = Groups(labelled, root, tuple(groups), parts)
     found.check()
     return found
@@ -208,31 +215,3 @@ def _head_group(heads: list[int], owned: dict[int, NDArray[np.int64]], units: Un
         next((units.inexact[unit] for unit in [*heads, *channels] if unit in units.inexact), ""),
         tuple(dict.fromkeys(reader for unit in channels for reader in units.readers.get(unit, ()))),
     )
-
-
-def matching(labelled: Labelled, pattern: str) -> set[str]:
-    """Return the layers whose dotted names match a glob, with the layers inside of them."""
-    names = _layers(labelled)
-    return {name for name in names if fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")}
-
-
-def _layers(labelled: Labelled) -> list[str]:
-    """Return the names of the modules that own tensors of the graph."""
-    return list(dict.fromkeys(owner(node) for node in labelled.graph.nodes if node.op == "get_attr"))
-
-
-def _freeze_layers(labelled: Labelled, patterns: Sequence[str]) -> Labelled:
-    """Return the labels with those of matching layers frozen."""
-    names, store = _layers(labelled), labelled.store.copy()
-    for pattern in patterns:
-        matched = matching(labelled, pattern)
-        if not matched:
-            raise InputError(
-                f"--freeze {pattern}: matches none of the {len(names)} layers",
-                f"layers are named like {', '.join(names[:3])}; `*` stands for any part of a name",
-            )
-        for node, axes in labelled.axes.items():
-            if node.op == "get_attr" and owner(node) in matched:
-                for vector in axes.vectors:
-                    store.freeze(vector, f"--freeze {pattern}")
-    return replace(labelled, store=store)

@@ -44,12 +44,12 @@ class Layer:
         """Whether the input is multiplied with stored weights."""
         return is_constant(self.weight)
 
-    def columns(self, x: Tensor, weight: Tensor) -> Columns:
-        """Return the layer as a matrix product."""
+    def columns(self, x: Tensor, weight: Tensor, patches: Tensor | None = None) -> Columns:
+        """Return the layer as a matrix product; patches: int64[p], the patches that are needed, None for all."""
         rule = rules.find(self.node.target)
         assert rule is not None
         assert rule.columns is not None
-        return rule.columns(self.node, x, weight)
+        return rule.columns(self.node, x, weight, patches)
 
     def matrix(self, weight: Tensor) -> Tensor:
         """Return the weights as in `Columns.weight`: float[G, O, J, R]."""
@@ -59,6 +59,19 @@ class Layer:
     def into_weight(self, values: Tensor, weight: Tensor) -> Tensor:
         """Reorder values of the elements of `Columns.weight`, float[G, O, J, R], as the layer's own weight is."""
         return rules.into_weight(values, self.matrix, weight)
+
+    def rows(self, x: Tensor, patches: Tensor) -> Tensor:
+        """Return the input at some patches as rows: float32[G, N * p, J * R + 1], the last column is one.
+
+        Args:
+            x: float[N, ...], the input.
+            patches: int64[p].
+        """
+        weight = torch.empty(self.weight.meta["val"].shape, device="meta")
+        found = self.columns(x, weight, patches.to(x.device)).x.permute(1, 0, 4, 2, 3)
+        rows = torch.ones(*found.shape[:3], found.shape[3:].numel() + 1, device=x.device)
+        rows[..., :-1] = found.flatten(3)
+        return rows.flatten(1, 2)
 
     def pieces(self, x: Tensor, weight: Tensor) -> Iterator[Columns]:
         """Yield the layer as matrix products in float32, each of a few images.

@@ -15,18 +15,21 @@ import typer
 from pfpcli.cli.flags import COLORS, OUTPUT, Color, Json, Verbose, flag, setting, switch
 from pfpcli.cli.session import Session
 from pfpcli.errors import InputError
-from pfpcli.planning.allocations import ALLOCATIONS
+from pfpcli.planning.allocations import ALLOCATIONS, BEST, TRIED
 from pfpcli.recovery.methods import RECOVERIES
 from pfpcli.scoring.criteria import CRITERIA
 from pfpcli.settings import CompressSettings
 from pfpcli.settings.checks import EPOCHS
 from pfpcli.settings.text import parse_keep, parse_names, parse_numbers
 
-INPUT, CALIBRATION, BUDGET, SCORING = "Input", "Calibration images", "Budget", "Scoring"
+INPUT, IMAGES, BUDGET, SCORING = "Input", "Images", "Budget", "Scoring"
 CUT, RECOVERY, MACHINE = "What may be cut", "Recovery and training", "Machine"
 
 _CRITERIA = "; ".join(f"{name} ({found.summary})" for name, found in CRITERIA.items())
-_ALLOCATIONS = "; ".join(f"{name} ({found.summary})" for name, found in ALLOCATIONS.items())
+_ALLOCATIONS = "; ".join(
+    [f"{BEST} (the best of {', '.join(TRIED)}, and of plans between them, on held-out images)"]
+    + [f"{name} ({found.summary})" for name, found in ALLOCATIONS.items()]
+)
 _RECOVERIES = "; ".join(f"{name} ({each.summary})" for name, each in RECOVERIES.items())
 Keep = Annotated[
     str | None,
@@ -34,6 +37,14 @@ Keep = Annotated[
 ]
 Allocate = Annotated[
     str, setting(BUDGET, "allocate", f"How many channels each group keeps: {_ALLOCATIONS}.", metavar="NAME")
+]
+Classes = Annotated[
+    Path | None,
+    flag(
+        IMAGES,
+        "File with the names of the class folders in the order of the outputs, one in each line. Default: sorted.",
+        metavar="FILE",
+    ),
 ]
 Epochs = Annotated[
     int | None,
@@ -84,8 +95,16 @@ def network(
     ] = False,
     freeze: Annotated[
         list[str] | None,
-        flag(CUT, "Keep every channel of layers with such a name, e.g. 'head*'. Repeatable.", metavar="PATTERN"),
+        flag(
+            CUT,
+            "Keep every channel of layers with such a name, e.g. 'head*'; 'head*:out' names what they make, 'head*:in' "
+            "what they read. Repeatable.",
+            metavar="PATTERN",
+        ),
     ] = None,
+    where: Annotated[
+        str, setting(CUT, "where", "Where channels may be pruned: everywhere, or only inside of residual blocks.")
+    ] = CompressSettings.where,
     exact_only: Annotated[
         bool, switch(CUT, "Do not prune channels that a norm or another statistic is computed across.", "--exact-only")
     ] = False,
@@ -98,6 +117,7 @@ def network(
         "input_size": None if input_size is None else parse_numbers("--input-size", input_size, int),
         "trust": trust,
         "freeze": tuple(freeze or ()),
+        "where": where,
         "exact_only": exact_only,
         "strict": strict,
     }
@@ -105,26 +125,25 @@ def network(
 
 def images(
     calib: Annotated[
-        Path, flag(CALIBRATION, "Folder of images or .npy/.npz arrays. Class folders are labels.", metavar="DIR")
+        Path, flag(IMAGES, "Folder of images or .npy/.npz arrays. Class folders are labels.", metavar="DIR")
     ],
+    classes: Classes = CompressSettings.classes,
     preprocess: Annotated[
         str | None,
         flag(
-            CALIBRATION,
+            IMAGES,
             "imagenet, unit, raw255, none or a TOML file. Default: imagenet for images, none for arrays.",
             metavar="NAME|FILE",
         ),
     ] = CompressSettings.preprocess,
-    mean: Annotated[
-        str | None, flag(CALIBRATION, "Mean per channel, instead of the preset's.", metavar="X,Y,Z")
-    ] = None,
+    mean: Annotated[str | None, flag(IMAGES, "Mean per channel, instead of the preset's.", metavar="X,Y,Z")] = None,
     std: Annotated[
-        str | None, flag(CALIBRATION, "Standard deviation per channel, instead of the preset's.", metavar="X,Y,Z")
+        str | None, flag(IMAGES, "Standard deviation per channel, instead of the preset's.", metavar="X,Y,Z")
     ] = None,
     resize: Annotated[
         str | None,
         flag(
-            CALIBRATION,
+            IMAGES,
             "S: scale the short side to S, then crop the centre. HxW: stretch to that size. "
             "Default: S is the short side of the input.",
             metavar="S|HxW",
@@ -133,7 +152,7 @@ def images(
     convert: Annotated[
         bool,
         switch(
-            CALIBRATION,
+            IMAGES,
             "Convert images to the number of channels the model takes: grey to RGB, RGB to grey, no alpha.",
             "--convert",
         ),
@@ -142,6 +161,7 @@ def images(
     """The calibration images and their preprocessing."""
     return {
         "calib": calib,
+        "classes": classes,
         "preprocess": preprocess,
         "mean": None if mean is None else parse_numbers("--mean", mean, float),
         "std": None if std is None else parse_numbers("--std", std, float),
@@ -153,9 +173,7 @@ def images(
 def judging(
     eval: Annotated[
         Path | None,
-        flag(
-            CALIBRATION, "Folder of images to measure quality on. Default: held-out images of --calib.", metavar="DIR"
-        ),
+        flag(IMAGES, "Folder of images to measure quality on. Default: held-out images of --calib.", metavar="DIR"),
     ] = CompressSettings.eval,
 ) -> dict[str, Any]:
     """The images that measure quality."""

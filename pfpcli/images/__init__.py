@@ -7,6 +7,7 @@ and check a recovery, and that judge the result. It imports only `processes` and
     preprocess      presets, flags and TOML files of the preprocessing, and its arithmetic
     sample_files    one file of a folder: its header, its format, why it cannot be read
     folder          scan a folder: its files, labels and classes
+    class_names     the classes of a network in the order of its outputs
     input_fit       check that the images of a folder fit the network's input
     split           a random split that keeps the proportions of the classes
     decode          read samples, batch by batch

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pfpcli.errors import CalibrationError, InputError
+from pfpcli.images.class_names import number_by_names, read_class_names
 from pfpcli.images.decode import batches
 from pfpcli.images.folder import ImageSet, open_folder
 from pfpcli.images.input_fit import TAKEN_CHANNELS, check_fits, common_size
@@ -25,7 +26,7 @@ from pfpcli.images.split import split
 
 #: The largest number of held-out images. They are also at most a third of all images.
 HELD_OUT = 1000
-#: The largest number of checking images. They are also at most a sixth of the images that are not held out.
+#: The largest number of checking images. They are also at most a quarter of the images that are not held out.
 CHECKED = 256
 #: The largest number of values in one batch of inputs.
 _BATCH = 2_000_000
@@ -70,7 +71,7 @@ class Calibration:
         judging = 0 if self.judges is not None else min(HELD_OUT, len(rest), max(1, count // 3))
         rest, judged = rest[: len(rest) - judging], rest[len(rest) - judging :]
         pool = np.concatenate([scored, rest])
-        checking = min(CHECKED, len(pool) // 6)
+        checking = min(CHECKED, len(pool) // 4)
         fitted, checked = pool[: len(pool) - checking], pool[len(pool) - checking :]
         if self.judges is not None:
             judges, judged, source = self.judges, np.arange(len(self.judges)), f"images of {self.judges.name}"
@@ -122,9 +123,9 @@ class Division:
         """The fitting images, at most `most`; batch as in `scoring`."""
         return self.calibration.batches(batch, self.fitted[:most])
 
-    def checking(self, batch: int | None = None) -> Batches:
-        """The checking images; batch as in `scoring`."""
-        return self.calibration.batches(batch, self.checked)
+    def checking(self, batch: int | None = None, most: int | None = None) -> Batches:
+        """The checking images, at most `most`; batch as in `scoring`."""
+        return self.calibration.batches(batch, self.checked[:most])
 
     def judging(self, batch: int | None = None, most: int | None = None) -> Batches:
         """The judging images, at most `most`; batch as in `scoring`."""
@@ -164,6 +165,10 @@ class CalibrationSettings(PreprocessSettings, Protocol):
         """The folder of judging images; None holds out a part of `calib`."""
 
     @property
+    def classes(self) -> Path | None:
+        """The file of the class names, in the order of the outputs; None numbers the class folders in sorted order."""
+
+    @property
     def input_size(self) -> tuple[int, ...] | None:
         """The shape of one input, without the batch; None takes it from the model or the images."""
 
@@ -199,8 +204,8 @@ def open_calibration(settings: CalibrationSettings, model: Network) -> Calibrati
         model: the network. The input size comes from the settings, else from the network, else from the images.
 
     Raises:
-        CalibrationError: the images are missing, broken or do not fit.
-        InputError: the input size is unknown, because the images have different sizes.
+        CalibrationError: the images are missing, broken or do not fit, or a class folder has no known name.
+        InputError: the input size is unknown, because the images have different sizes; or the names are no list.
     """
     size = settings.input_size or model.input_size
     images = open_folder(settings.calib, size)
@@ -209,6 +214,10 @@ def open_calibration(settings: CalibrationSettings, model: Network) -> Calibrati
         images = open_folder(settings.calib, size)
     preprocess = preprocessing(settings, arrays=images.arrays)
     judges = open_folder(settings.eval, size) if settings.eval else None
+    if settings.classes is not None:
+        names = read_class_names(settings.classes)
+        images = number_by_names(images, names)
+        judges = None if judges is None else number_by_names(judges, names)
     for each in (images, judges):
         if each is not None:
             check_fits(each, size, preprocess, settings.convert)

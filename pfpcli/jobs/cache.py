@@ -50,7 +50,7 @@ def key(groups: Groups, readers: list[Reader], division: Division, settings: Sco
         function: the function of the criterion, as in `pfpcli.scoring.criteria.CRITERIA`.
     """
     digest = hashlib.sha256()
-    for part in (*_program(), *_network(groups.labelled.graph), *_images(division)):
+    for part in (*_program(), *_network(groups.labelled.graph), *_images(division, division.scored)):
         digest.update(hashlib.sha256(part).digest())
     # frozen channels are not scored, so the key depends on which ones are frozen
     for reader in readers:
@@ -75,20 +75,30 @@ def _network(graph: Graph) -> Iterator[bytes]:
             yield tensor.reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
-def _images(division: Division) -> Iterator[bytes]:
+def _images(division: Division, indices: NDArray[np.int64]) -> Iterator[bytes]:
+    """Some calibration images: which they are, their labels and bytes, and what is done to them."""
     calibration = division.calibration
     images = calibration.images
     yield json.dumps([calibration.preprocess.recorded(), calibration.size, calibration.convert]).encode()
-    yield division.scored.tobytes()
+    yield indices.tobytes()
     if images.labels is not None:
-        yield images.labels[division.scored].tobytes()
-    for name in sorted({images.locate(int(index))[0].name for index in division.scored}):
+        yield images.labels[indices].tobytes()
+    for name in sorted({images.locate(int(index))[0].name for index in indices}):
         yield (images.root / name).read_bytes()
 
 
-def key_of_curves(name: str, orders: Sequence[tuple[Group, NDArray[np.int64]]]) -> str:
-    """The key of the curves of groups; name: the key of their scores, orders: the units of each group in order."""
+def key_of_curves(name: str, division: Division, orders: Sequence[tuple[Group, NDArray[np.int64]]]) -> str:
+    """The key of the curves of groups.
+
+    Args:
+        name: the key of their scores.
+        division: the images: curves are fitted to some and measured on others.
+        orders: the units of each group in order.
+    """
     digest = hashlib.sha256(name.encode())
+    for indices in (division.fitted, division.checked):
+        for part in _images(division, indices):
+            digest.update(hashlib.sha256(part).digest())
     for _, order in orders:
         digest.update(json.dumps(order.shape).encode() + order.tobytes())
     return digest.hexdigest()

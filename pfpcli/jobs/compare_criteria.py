@@ -72,7 +72,8 @@ def _try_criterion(
 ) -> tuple[list[Point], Quality]:
     """Cut by one criterion at every budget; returns a point for each budget, and the quality at one of them."""
     plans = [
-        make_plan(groups, scored, Budget(keep, settings.keep_of), settings, device, console) for keep in settings.keeps
+        make_plan(groups, scored, Budget(keep, settings.keep_of), settings, device, console).plan
+        for keep in settings.keeps
     ]
     with console.step("cut") as step:
         whole = groups.labelled.graph

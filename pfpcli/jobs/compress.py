@@ -13,23 +13,25 @@ from pfpcli.cutting.cut import Cut
 from pfpcli.cutting.reweight import reweight
 from pfpcli.cutting.verify import TOLERANCE
 from pfpcli.exporting.latency import Latency
-from pfpcli.jobs import warnings
+from pfpcli.jobs import advice, warnings
 from pfpcli.jobs.finished import Finished
 from pfpcli.jobs.recorded import cost_row, group_rows, layer_rows, model_row, run_fields
 from pfpcli.jobs.steps.cut import cut_network, verify_cut, write_plan
 from pfpcli.jobs.steps.export import ExportedFiles, export_files, mark_failed, measure_latency
 from pfpcli.jobs.steps.judge import certify_layers, evaluate, status
 from pfpcli.jobs.steps.open import find_device, open_prunable, resources
-from pfpcli.jobs.steps.plan import make_plan, plan_in_steps
+from pfpcli.jobs.steps.plan import Planned, make_plan, plan_in_steps
 from pfpcli.jobs.steps.recover import recover_network
 from pfpcli.jobs.steps.score import Scored, score_channels
 from pfpcli.models.loaded_model import LoadedModel
 from pfpcli.onnx_io.runtime import ONNX_TOLERANCE
-from pfpcli.planning.plan import Budget, Plan
+from pfpcli.planning.outlook import keep_for
+from pfpcli.planning.plan import Budget
 from pfpcli.progress import Console
 from pfpcli.records.folders import FILES, run_folder
 from pfpcli.records.parts import Certificate, Quality, Recovered, Verification
 from pfpcli.records.runs import Run
+from pfpcli.recovery.methods import RECOVERIES
 from pfpcli.recovery.recover import copy_tensors
 from pfpcli.settings import CompressSettings
 
@@ -43,7 +45,7 @@ class Outcome:
     model: LoadedModel
     groups: Groups
     scored: Scored
-    planned: Plan
+    planned: Planned
     made: Cut
     recovered: list[Recovered]
     certificate: Certificate
@@ -79,17 +81,18 @@ def compress(settings: CompressSettings, console: Console) -> Finished[Run]:
                 score=lambda now: score_channels(now, calibration, settings.criterion, settings, device, console),
                 recover=lambda cut: recover_network(cut, division, settings, device, console),
             )
-        made = cut_network(planned, console)
-        difference = verify_cut(planned, made, division, console)
+        plan = planned.plan
+        made = cut_network(plan, console)
+        difference = verify_cut(plan, made, division, console)
         if stepped is not None:
             copy_tensors(stepped, made.graph)
-        elif planned.is_sampled:
-            reweight(made, planned, scored.readers)
+        elif plan.is_sampled:
+            reweight(made, plan, scored.readers)
         recovered = recover_network(made, division, settings, device, console)
-        certificate = certify_layers(planned, scored, settings, device, console)
+        certificate = certify_layers(plan, scored, settings, device, console)
         quality = evaluate(groups.labelled.graph, made.graph, division, device, console)
         processes.finish()
-        write_plan(planned, made, scored.readers, folder)
+        write_plan(plan, made, scored.readers, folder)
         exported = export_files(model, made, division, folder, scratch, console)
         timed, batch = measure_latency(made.graph, division, exported, settings.threads, console)
         if status(quality)[0] == "failed":
@@ -97,8 +100,8 @@ def compress(settings: CompressSettings, console: Console) -> Finished[Run]:
         tolerances = {"cut_vs_masked": TOLERANCE, "onnx_vs_torch": ONNX_TOLERANCE}
         verification = Verification(difference, exported.onnx_vs_torch, exported.model_pt, tolerances)
         outcome = Outcome(
-            settings, device, model, groups, scored, planned, made, recovered, certificate, quality, verification,
-            exported, timed, batch,
+            settings, device, model, groups, scored, planned, made, recovered, certificate, quality,
+            verification, exported, timed, batch,
         )  # fmt: skip
         warnings.warn(console, _warnings(outcome))
         run = _record(outcome, console)
@@ -113,7 +116,7 @@ def budget_of(settings: CompressSettings) -> Budget:
 
 def _record(outcome: Outcome, console: Console) -> Run:
     """The record of a compression."""
-    settings, planned, scored = outcome.settings, outcome.planned, outcome.scored
+    settings, plan, scored = outcome.settings, outcome.planned.plan, outcome.scored
     sizes, timed = outcome.exported.file_bytes, outcome.timed
     return Run(
         **run_fields(
@@ -128,17 +131,18 @@ def _record(outcome: Outcome, console: Console) -> Run:
             status(outcome.quality),
         ),
         model=model_row(outcome.model, scored.division.calibration.size),
-        requested={"keep": planned.budget.keep, "of": planned.budget.of, "epsilon": planned.budget.epsilon},
-        achieved={"keep": round(planned.achieved, 6), "exact": planned.is_met},
-        before=cost_row(planned.before, sizes[0], timed[0]),
-        after=cost_row(planned.after, sizes[1], timed[1]),
+        requested={"keep": plan.budget.keep, "of": plan.budget.of, "epsilon": plan.budget.epsilon},
+        achieved={"keep": round(plan.achieved, 6), "exact": plan.is_met},
+        before=cost_row(plan.before, sizes[0], timed[0]),
+        after=cost_row(plan.after, sizes[1], timed[1]),
         certificate=outcome.certificate,
         recovery=outcome.recovered,
         scoring={
             "criterion": settings.criterion,
             "allocate": settings.allocate,
+            "plans": [{"name": each.name, "loss": float(f"{each.loss:.4g}")} for each in outcome.planned.tried],
             "reduce": settings.reduce,
-            "epsilon": planned.epsilon,
+            "epsilon": plan.epsilon,
             "delta": settings.delta,
             "samples": scored.scores.samples,
         },
@@ -148,20 +152,32 @@ def _record(outcome: Outcome, console: Console) -> Run:
             "batch": outcome.batch,
         },
         layers=layer_rows(outcome.made.slicing),
-        groups=group_rows(planned),
+        groups=group_rows(plan),
+        advice=_advice(outcome),
     )
+
+
+def _advice(outcome: Outcome) -> str:
+    """What helps a network whose quality fell; "" for all others."""
+    quality, planned, settings = outcome.quality, outcome.planned, outcome.settings
+    if status(quality)[0] == "ok":
+        return ""
+    scores, budget = outcome.scored.scores, planned.plan.budget
+    keep = keep_for(advice.share_to_keep(quality), outcome.groups, scores, budget, planned.curves)
+    has_trained = any(RECOVERIES[name].trains for name in settings.recover)
+    division, criterion = outcome.scored.division, settings.criterion
+    return advice.after_pruning(quality, keep, division, criterion=criterion, has_trained=has_trained)
 
 
 def _warnings(outcome: Outcome) -> Iterator[str]:
     """What a user should know about a compression; "" where there is nothing to say."""
     scored, graph = outcome.scored, outcome.groups.labelled.graph
     yield warnings.wrong_preprocessing(scored.division, outcome.quality)
-    yield warnings.lost_quality(outcome.quality)
     if scored.scores.layers:
         yield warnings.few_samples(scored.division, scored.readers, outcome.settings.delta)
     yield from scored.scores.remarks
     yield warnings.optimistic(scored.division)
-    yield warnings.budget_missed(outcome.planned)
+    yield warnings.budget_missed(outcome.planned.plan)
     yield warnings.unknown_ops(outcome.groups)
     yield warnings.stops(outcome.model, outcome.exported, graph)
     yield warnings.fixed_batch(graph)

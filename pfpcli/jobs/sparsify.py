@@ -22,6 +22,7 @@ from pfpcli.cutting.verify import TOLERANCE, cut_vs_sparse
 from pfpcli.graph.graph import Graph, fetch
 from pfpcli.images.calibration import Calibration, Division
 from pfpcli.jobs import warnings
+from pfpcli.jobs.advice import after_sparsifying
 from pfpcli.jobs.finished import Finished
 from pfpcli.jobs.recorded import group_rows, model_row, run_fields
 from pfpcli.jobs.steps.cut import check_costs, cut_network, write_plan
@@ -241,6 +242,7 @@ def _record(outcome: Outcome, console: Console) -> SparseRun:
         },
         dead={"channels": outcome.dead, "cut": cut_channels},
         layers=rows,
+        advice=after_sparsifying(outcome.quality),
     )
 
 
@@ -248,7 +250,6 @@ def _warnings(outcome: Outcome) -> Iterator[str]:
     """What a user should know about a removal of single weights; "" where there is nothing to say."""
     division, graph = outcome.scored.division, outcome.groups.labelled.graph
     yield warnings.wrong_preprocessing(division, outcome.quality)
-    yield warnings.lost_quality(outcome.quality)
     yield warnings.few_samples(division, outcome.scored.readers, outcome.settings.delta)
     yield warnings.optimistic(division)
     yield warnings.empty_layers(outcome.scored.weights, outcome.chosen)

@@ -13,7 +13,6 @@ from pfpcli.exporting.latency import Latency
 from pfpcli.graph.graph import Graph
 from pfpcli.images.calibration import Division
 from pfpcli.jobs.steps.export import ExportedFiles
-from pfpcli.jobs.steps.judge import LOSS
 from pfpcli.models.loaded_model import LoadedModel
 from pfpcli.onnx_io.network import OnnxNetwork
 from pfpcli.onnx_io.untouched import Untouched
@@ -55,15 +54,6 @@ def wrong_preprocessing(division: Division, quality: Quality) -> str:
         "guessing: the preprocessing (--preprocess, --mean, --std, --resize) or the order of the class folders is "
         "probably wrong"
     )
-
-
-def lost_quality(quality: Quality) -> str:
-    """The quality fell by more than `LOSS`."""
-    lost = quality.before - quality.after
-    if lost < LOSS:
-        return ""
-    more = "keep more (--keep), train without labels (--recover lsq,distill), or with them (pfp finetune)"
-    return f"{quality.metric} fell by {100 * lost:.1f} points: {more}"
 
 
 def few_samples(division: Division, readers: list[Reader], delta: float) -> str:

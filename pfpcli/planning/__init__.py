@@ -5,7 +5,9 @@ stay alive and what they cost. It may import `scoring`, `activations`, `channels
 nothing.
 
 plan          Budget and Plan, the values; the check of a plan
-planner       builds the plan that meets a budget
+planner       Planner: makes the plans that meet a budget
+outlook       how much to keep, so that less is lost
+portfolio     the best of several plans, measured
 choices       for each group: the order in which its units are dropped, and how many have to stay
 allocations   the table of allocators, without torch
 allocators    how many units each group keeps, as a function of one number

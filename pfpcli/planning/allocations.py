@@ -27,12 +27,21 @@ class Allocation:
     shares_error: bool = False
 
 
+_DISTANCE = "least distance of the outputs, measured group by group"
 _DIVERGENCE = "least divergence of the outputs, measured group by group"
 _ERROR = "least error of the layers, measured group by group"
 
 ALLOCATIONS = register(
+    ("distance", Allocation("allocators:least_distance", _DISTANCE, needs_curves=True)),
     ("divergence", Allocation("allocators:least_divergence", _DIVERGENCE, needs_curves=True)),
     ("error", Allocation("allocators:least_error", _ERROR, needs_curves=True)),
     ("uniform", Allocation("allocators:uniform", "the same fraction everywhere")),
+    ("inside", Allocation("allocators:uniform_inside", "the same fraction inside of residual blocks")),
     ("pfp", Allocation("allocators:shared_error", "one error bound for all layers", shares_error=True)),
 )
+
+#: The setting that tries several allocations and takes the plan whose network is the best, and what it tries. The first
+#: one is taken where nothing can be measured.
+BEST, TRIED = "best", ("distance", "divergence", "error", "uniform", "inside")
+#: What is tried where no image is left to measure with.
+UNMEASURED = "uniform"

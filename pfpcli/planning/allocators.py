@@ -19,6 +19,8 @@ from pfpcli.registry import resolve
 from pfpcli.scoring import pfp
 from pfpcli.scoring.scores import Scores
 
+#: The smallest fraction that groups inside of blocks keep while others lose nothing.
+LEAST_INSIDE = 1 / 8
 #: The loss of a curve is multiplied with (layers that read the group) to the power of this. A curve is measured with
 #: one group cut and each reading layer refitted by itself. Where all groups are cut, later layers compensate much of
 #: the loss inside of a branch, and little of the loss in channels that all of them read.
@@ -65,6 +67,25 @@ def shared_error(choices: Sequence[Choice], evidence: Evidence) -> Counts:
 def uniform(choices: Sequence[Choice], evidence: Evidence) -> Counts:
     """Let every group keep the same fraction, 1 / (1 + level)."""
     return lambda level: [c.rounded(math.ceil(len(c.order) / (1 + level) - 1e-9)) for c in choices]
+
+
+def uniform_inside(choices: Sequence[Choice], evidence: Evidence) -> Counts:
+    """Let every group inside of residual blocks keep the same fraction, 1 / (1 + level), and all others everything.
+
+    Where that is not enough, the groups inside keep `LEAST_INSIDE`, and the others the same fraction.
+    """
+
+    def counts(level: float) -> list[int]:
+        keep = 1 / (1 + level)
+        inside, outside = max(keep, LEAST_INSIDE), min(1.0, keep / LEAST_INSIDE)
+        return [c.rounded(math.ceil(len(c.order) * (inside if c.is_inside else outside) - 1e-9)) for c in choices]
+
+    return counts
+
+
+def least_distance(choices: Sequence[Choice], evidence: Evidence) -> Counts:
+    """Minimise the sum of the distances of the curves, for their cost."""
+    return _least_loss(choices, evidence, "distance")
 
 
 def least_divergence(choices: Sequence[Choice], evidence: Evidence) -> Counts:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pfpcli.channels.cost import Predictor
 from pfpcli.channels.groups import Group, Groups
+from pfpcli.channels.residual_blocks import inside
 from pfpcli.planning.plan import Budget
 from pfpcli.scoring.scores import Scores
 
@@ -28,6 +29,7 @@ class Choice:
         protected: n; the first n positions always stay, so that no tensor loses all channels of a dimension.
         least: the fewest positions that may stay.
         step: kept positions are a multiple of this, or all of them.
+        is_inside: whether its channels are inside of a residual block.
     """
 
     group: Group
@@ -36,6 +38,7 @@ class Choice:
     protected: int
     least: int
     step: int
+    is_inside: bool = False
 
     def rounded(self, count: int) -> int:
         """Round a number of kept positions up to one that is allowed."""
@@ -53,7 +56,7 @@ def find_choices(groups: Groups, scores: Scores, predictor: Predictor, budget: B
         budget: its `multiple_of`, `min_channels` and `min_part` limit what a group may keep.
     """
     scored = [group for group in groups.prunable if not np.isnan(scores.of(group)).any()]
-    protected = _protected(scored, scores, predictor)
+    protected, inner = _protected(scored, scores, predictor), inside(groups.labelled, groups.root)
     choices = []
     for group in scored:
         must_stay = np.isin(group.rows, protected)
@@ -65,7 +68,8 @@ def find_choices(groups: Groups, scores: Scores, predictor: Predictor, budget: B
         least = max(1, most_protected, math.ceil(budget.min_channels / group.width))
         if len(group.rows) > 1:
             least = max(least, min(budget.min_part, group.positions))
-        choices.append(Choice(group, order, scores.unit[order].max(1), most_protected, least, step))
+        is_inside = bool(inner[group.units].all())
+        choices.append(Choice(group, order, scores.unit[order].max(1), most_protected, least, step, is_inside))
     return choices
 
 

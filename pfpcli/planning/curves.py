@@ -1,8 +1,9 @@
 """Curves: what the network loses when one group is cut to a few widths and all other groups keep everything.
 
 For each width, every layer that reads the group is refitted by itself to the kept channels, on its inputs in the
-original network. A curve has two losses for each width: how far the outputs of the network diverge from the original's,
-and, for comparison, the errors of the refitted layers.
+original network. A curve has three losses for each width: the distance of the outputs of the network from the
+original's, their divergence, and the errors of the refitted layers. None is measured on images that a layer was
+refitted to.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ from torch.fx.node import Node
 from pfpcli import processes
 from pfpcli.activations.gated_network import GatedNetwork
 from pfpcli.activations.gram_matrices import Gram, Refit, gram_batches
-from pfpcli.activations.losses import divergence, real
+from pfpcli.activations.losses import distance, divergence, real, relative_distance
 from pfpcli.activations.task import Task
 from pfpcli.activations.value_recorder import ValueRecorder, at_a_time
 from pfpcli.channels import rules
 from pfpcli.channels.groups import Group
 
-#: The losses of a curve: the divergence of the outputs, and the error of the refitted layers.
-MEASURED = ("divergence", "error")
+#: The losses of a curve: the distance and the divergence of the outputs, and the error of the refitted layers.
+MEASURED = ("distance", "divergence", "error")
 #: A group is cut to these fractions of its positions.
 WIDTHS = (0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125)
 #: The most images that curves are measured on, and the most MACs of all their runs.
@@ -36,6 +37,8 @@ IMAGES, MOST_MACS = 128, 4e12
 _FEWEST_IMAGES = 8
 #: Smaller losses count as this much, because the logarithms of losses are interpolated.
 _TINY = 1e-9
+#: Below the smallest measured width nothing is known: a loss there counts this many times.
+_UNKNOWN = 1e6
 
 
 @dataclass(frozen=True)
@@ -53,9 +56,11 @@ class Curve:
     losses: dict[str, NDArray[np.float64]]
 
     def at_every_width(self, of: str) -> NDArray[np.float64]:
-        """Return the loss for every number of kept positions: float64[n + 1]; it never falls with fewer positions.
+        """Return the loss for every number of kept positions: float64[n + 1]; convex, so it never falls with fewer.
 
-        Between the measured widths, and beyond them, the loss is a power of the number of dropped positions.
+        Between the measured widths, and beyond them, the loss is a power of the number of dropped positions. The
+        largest convex function below it is returned: what a group gains by one position more then falls with its
+        width, so that minimising loss + price * width trims all groups rather than destroy one.
 
         Args:
             of: one of `MEASURED`.
@@ -69,15 +74,32 @@ class Curve:
         found = np.interp(x, at, logs)
         found += power * (np.minimum(x - at[0], 0) + 2 * np.maximum(x - at[-1], 0))
         found = np.exp(found)
+        found[: self.kept.min()] *= _UNKNOWN
         found[self.positions] = 0
-        return np.asarray(found)
+        return convex(found)
 
 
-def curves(task: Task, orders: Sequence[tuple[Group, NDArray[np.int64]]], macs: int) -> list[Curve]:
+def convex(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the largest convex function that is nowhere above some values: float64[n] for float64[n]."""
+    corners: list[int] = []
+    for i in range(len(values)):
+        # a corner above the line from the one before it to this value is none
+        while len(corners) > 1 and _rise(values, corners[-2], corners[-1]) >= _rise(values, corners[-2], i):
+            corners.pop()
+        corners.append(i)
+    return np.interp(np.arange(len(values)), corners, values[corners])
+
+
+def _rise(values: NDArray[np.float64], a: int, b: int) -> float:
+    return float((values[b] - values[a]) / (b - a))
+
+
+def curves(task: Task, measuring: Task, orders: Sequence[tuple[Group, NDArray[np.int64]]], macs: int) -> list[Curve]:
     """Measure the curve of each group.
 
     Args:
-        task: the network and its calibration images.
+        task: the network and the images that the layers are refitted to.
+        measuring: the same network and the images that measure the losses: others, as far as there are any.
         orders: groups and int64[n, parts], their units from the first to keep to the first to drop.
         macs: multiply-adds of the network for one image; larger networks are measured on fewer images.
     """
@@ -90,7 +112,7 @@ def curves(task: Task, orders: Sequence[tuple[Group, NDArray[np.int64]]], macs: 
         ordered = [cuts[id(group)] for group, _ in orders]
         runs = sum(len(cut.kept) for cut in ordered)
         images = int(np.clip(MOST_MACS / max(1, macs * runs), _FEWEST_IMAGES, IMAGES))
-        _measure(task, ordered, images)
+        _measure(measuring, ordered, images)
     found = [cut.curve() for cut in ordered]
     return processes.of_first(lambda: found)
 
@@ -119,6 +141,7 @@ class _Narrowings:
         gates: for each width, float32[labels], 0 for the dropped channels.
         refits: for each width, the call of a layer -> (its weight operand, the refitted layer).
         error: float64[w], the sum of the errors of the refitted layers.
+        distances: float64[w, outputs, 2], the sums of `losses.distance` over the images so far.
         diverged: float64[w], the divergence of the outputs, summed over images.
         images: the number of images so far.
     """
@@ -129,6 +152,7 @@ class _Narrowings:
     gates: list[Tensor]
     refits: list[dict[Node, tuple[Node, Refit]]]
     error: NDArray[np.float64]
+    distances: NDArray[np.float64]
     diverged: NDArray[np.float64] = field(init=False)
     images: int = 0
 
@@ -148,11 +172,16 @@ class _Narrowings:
         owned = [unit for head in group.units if head in task.groups.owned for unit in task.groups.owned[head]]
         kept = sorted({max(1, round(width * len(order))) for width in WIDTHS} - {len(order)}, reverse=True)
         alive = [torch.from_numpy(task.groups.alive(order[count:].reshape(-1))) for count in kept]
-        refits = [{gram.reader.node: (gram.reader.weight, gram.refit(each)) for gram in grams} for each in alive]
+        # lambda depends on the images far more than on the width
+        pairs = [(gram, gram.ridge(alive[len(alive) // 2])) for gram in grams if alive]
+        refits = [
+            {gram.reader.node: (gram.reader.weight, gram.refit(each, ridge)) for gram, ridge in pairs} for each in alive
+        ]
         error = np.asarray([sum(refit.error for _, refit in each.values()) for each in refits])
         gates = [each.to(task.device, torch.float32) for each in alive]
         probe = _Probe(task.groups, task.device, {*group.units.tolist(), *owned})
-        return cls(probe, len(order), kept, gates, refits, error)
+        outputs = [node for node in task.groups.labelled.graph.outputs if node.meta["val"].is_floating_point()]
+        return cls(probe, len(order), kept, gates, refits, error, np.zeros((len(kept), len(outputs), 2)))
 
     def measure(self, values: dict[Node, object], whole: list[Tensor], images: int) -> None:
         """Add the divergence of the outputs at every width.
@@ -164,13 +193,19 @@ class _Narrowings:
         """
         for i, (gates, refits) in enumerate(zip(self.gates, self.refits, strict=True)):
             self.probe.gates, self.probe.refits = gates, refits
-            self.diverged[i] += float(divergence(real(self.probe.rerun(values)), whole))
+            outputs = real(self.probe.rerun(values))
+            self.distances[i] += distance(outputs, whole).numpy()
+            self.diverged[i] += float(divergence(outputs, whole))
         self.images += images
 
     def curve(self) -> Curve:
         """Return the curve, measured by all processes together."""
         diverged, images = processes.total(self.diverged), processes.total(self.images)
-        losses = {"divergence": diverged / max(1, images), "error": self.error}
+        losses = {
+            "distance": np.asarray([relative_distance(sums) for sums in processes.total(self.distances)]),
+            "divergence": diverged / max(1, images),
+            "error": self.error,
+        }
         return Curve(self.positions, np.asarray(self.kept, np.int64), losses)
 
 

@@ -1,7 +1,8 @@
 """Planner: the plan that meets a budget.
 
 An allocator says how many positions each group keeps as a function of one number. Bisection on the cost of the cut
-network finds that number (`search`). `select` then decides which units stay.
+network finds that number (`search`). `select` then decides which units stay. `portfolio` compares the plans of several
+allocators.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from pfpcli.channels.cost import Predictor
 from pfpcli.channels.groups import Groups
 from pfpcli.planning.allocations import ALLOCATIONS
-from pfpcli.planning.allocators import Evidence, allocator, shared_error
+from pfpcli.planning.allocators import Allocator, Counts, Evidence, allocator, shared_error
 from pfpcli.planning.choices import Choice, alive_labels, find_choices
 from pfpcli.planning.curves import Curve
 from pfpcli.planning.plan import TOLERANCE, Budget, Plan, everything
@@ -27,26 +28,17 @@ from pfpcli.scoring.scores import Scores
 
 #: How often an allocator that reads curves is asked: prices depend on the counts that follow from them.
 _ROUNDS = 4
+#: Widths between those of two plans may cost less than the budget: they may grow by this factor.
+_ROOM = 1.25
 
 
-def plan(
-    groups: Groups,
-    scores: Scores,
-    budget: Budget,
-    *,
-    allocate: str = "pfp",
-    select: str = "largest",
-    delta: float = pfp.DELTA,
-    seed: int = 0,
-    curves: Sequence[Curve] = (),
-) -> Plan:
-    """Return the plan that meets a budget.
+class Planner:
+    """Makes plans that meet one budget.
 
     Args:
         groups: the groups of the network.
         scores: a score for each unit; groups without scores keep everything.
         budget: how much to keep.
-        allocate: one of `allocations.ALLOCATIONS`.
         select: one of `select.SELECTIONS`.
         delta: probability with which an error bound may fail.
         seed: of the random sample.
@@ -54,23 +46,100 @@ def plan(
 
     Raises:
         UnsupportedError: no group can lose units.
-        BudgetError: the smallest valid network costs more than the budget.
     """
-    predictor = Predictor(groups)
-    if budget.keep == 1 and budget.epsilon is None:
-        return everything(groups, predictor, budget)
-    choices = find_choices(groups, scores, predictor, budget)
-    if not choices:
-        raise nothing_to_prune(groups)
-    evidence = Evidence(scores, delta, curves)
-    if budget.epsilon is None:
-        counts, level = _within_cost(groups, predictor, choices, evidence, budget, allocate)
-    elif select == "largest":
-        counts, level = _within_error(choices, scores, budget.epsilon), budget.epsilon
-    else:
-        counts, level = shared_error(choices, evidence)(budget.epsilon), budget.epsilon
-    shares_error = budget.epsilon is not None or ALLOCATIONS[allocate].shares_error
-    return _select(groups, predictor, choices, counts, budget, select, seed, level if shares_error else None)
+
+    def __init__(
+        self,
+        groups: Groups,
+        scores: Scores,
+        budget: Budget,
+        *,
+        select: str = "largest",
+        delta: float = pfp.DELTA,
+        seed: int = 0,
+        curves: Sequence[Curve] = (),
+    ) -> None:
+        self._groups = groups
+        self._predictor = Predictor(groups)
+        self._budget = budget
+        self._select = select
+        self._seed = seed
+        self._evidence = Evidence(scores, delta, curves)
+        self._whole = everything(groups, self._predictor, budget)
+        self._choices = find_choices(groups, scores, self._predictor, budget)
+        if not self._choices and not self._is_whole:
+            raise nothing_to_prune(groups)
+
+    @property
+    def _is_whole(self) -> bool:
+        return self._budget.keep == 1 and self._budget.epsilon is None
+
+    def by(self, allocate: str) -> Plan:
+        """Return the plan of an allocation.
+
+        Args:
+            allocate: one of `allocations.ALLOCATIONS`.
+
+        Raises:
+            BudgetError: the smallest valid network costs more than the budget.
+        """
+        if self._is_whole:
+            return self._whole
+        epsilon = self._budget.epsilon
+        if epsilon is None:
+            counts, level = self._within_cost(allocator(allocate), needs_prices=ALLOCATIONS[allocate].needs_curves)
+        elif self._select == "largest":
+            counts, level = _within_error(self._choices, self._evidence.scores, epsilon), epsilon
+        else:
+            counts, level = shared_error(self._choices, self._evidence)(epsilon), epsilon
+        return self._made(counts, level if epsilon is not None or ALLOCATIONS[allocate].shares_error else None)
+
+    def between(self, a: Plan, b: Plan, share: float) -> Plan:
+        """Return a plan whose widths lie between those of two plans, adjusted to the budget.
+
+        Args:
+            a: a plan of this planner.
+            b: another one.
+            share: how far to go from a to b, 0 to 1.
+        """
+        kept = [{id(group): n for group, n in zip(self._groups.groups, each.kept, strict=True)} for each in (a, b)]
+        ends = [[each[id(choice.group)] for choice in self._choices] for each in kept]
+        mixed = [(1 - share) * start + share * end for start, end in zip(*ends, strict=True)]
+
+        def counts(choices: Sequence[Choice], evidence: Evidence) -> Counts:
+            pairs = list(zip(choices, mixed, strict=True))
+            return lambda level: [c.rounded(min(len(c.order), round(_ROOM * n / (1 + level)))) for c, n in pairs]
+
+        return self._made(self._within_cost(counts, needs_prices=False)[0], None)
+
+    def expected_loss(self, plan: Plan) -> float:
+        """Return the sum of what the groups of a plan lose alone, by their curves: distances of the outputs."""
+        kept = {id(group): count for group, count in zip(self._groups.groups, plan.kept, strict=True)}
+        pairs = zip(self._choices, self._evidence.curves, strict=True)
+        return sum(float(curve.at_every_width("distance")[kept[id(choice.group)]]) for choice, curve in pairs)
+
+    def _within_cost(self, allocate: Allocator, *, needs_prices: bool) -> tuple[list[int], float]:
+        """Return the positions each choice keeps so that the network costs what the budget says, and their level."""
+        choices, of = self._choices, self._budget.of
+
+        def cost(counts: list[int]) -> int:
+            return int(getattr(self._predictor.predict(alive_labels(self._groups, choices, counts)), of))
+
+        counts, level = [len(choice.order) for choice in choices], 0.0
+        whole = getattr(self._whole.before, of)
+        target = self._budget.keep * whole
+        for _ in range(_ROUNDS if needs_prices else 1):
+            priced = replace(self._evidence, prices=_prices(choices, counts, cost))
+            counts, level = search(choices, allocate(choices, priced), cost, target)
+        smallest = cost([choice.rounded(0) for choice in choices])
+        if cost(counts) > target * (1 + TOLERANCE) and smallest > target * (1 + TOLERANCE):
+            raise unreachable(choices, self._groups, self._budget, smallest / whole)
+        return counts, level
+
+    def _made(self, counts: list[int], epsilon: float | None) -> Plan:
+        return _select(
+            self._groups, self._predictor, self._choices, counts, self._budget, self._select, self._seed, epsilon
+        )
 
 
 def without(groups: Groups, idle: NDArray[np.bool_]) -> Plan:
@@ -87,26 +156,6 @@ def without(groups: Groups, idle: NDArray[np.bool_]) -> Plan:
     # protected units come before needed ones, so the last needed position counts, not the number of needed ones
     counts = [choice.rounded(int(np.flatnonzero(choice.scores).max(initial=-1)) + 1) for choice in choices]
     return _select(groups, predictor, choices, counts, budget, "largest", 0, None)
-
-
-def _within_cost(
-    groups: Groups, predictor: Predictor, choices: Sequence[Choice], evidence: Evidence, budget: Budget, allocate: str
-) -> tuple[list[int], float]:
-    """Return the positions each choice keeps so that the network costs what the budget says, and their level."""
-
-    def cost(counts: list[int]) -> int:
-        return int(getattr(predictor.predict(alive_labels(groups, choices, counts)), budget.of))
-
-    counts, level = [len(choice.order) for choice in choices], 0.0
-    whole = getattr(predictor.predict(groups.alive(np.zeros(0, np.int64))), budget.of)
-    target = budget.keep * whole
-    for _ in range(_ROUNDS if ALLOCATIONS[allocate].needs_curves else 1):
-        priced = replace(evidence, prices=_prices(choices, counts, cost))
-        counts, level = search(choices, allocator(allocate)(choices, priced), cost, target)
-    smallest = cost([choice.rounded(0) for choice in choices])
-    if cost(counts) > target * (1 + TOLERANCE) and smallest > target * (1 + TOLERANCE):
-        raise unreachable(choices, groups, budget, smallest / whole)
-    return counts, level
 
 
 def _prices(choices: Sequence[Choice], counts: list[int], cost: Cost) -> list[float]:

@@ -42,6 +42,7 @@ class Record(Document):
         machine: versions of libraries, platform and device.
         created: time in UTC, in ISO 8601.
         schema_version: version of the record's fields. 1: the first one.
+        advice: what helps a network whose quality fell; "" for all others.
     """
 
     pfp_version: str
@@ -60,6 +61,7 @@ class Record(Document):
     created: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="milliseconds"))
     schema_version: int = 1
     failure: str = ""
+    advice: str = ""
 
 
 @dataclass(kw_only=True)

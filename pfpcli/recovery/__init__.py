@@ -2,8 +2,8 @@
 
 The package is given a cut network with its slicing (`cutting.cut.Cut`), a division of the calibration images, a device
 and, for training, limits. It changes the tensors of the cut network in place and returns a `records.parts.Recovered`
-with the likeness to the original before and after. It imports `cutting`, `activations`, `channels`, `graph`, `images`
-and `records`.
+with the likeness to the original before and after. It imports `planning`, `cutting`, `activations`, `channels`,
+`graph`, `images` and `records`.
 
     methods            the table of methods; imports no torch
     task               the input of every method
@@ -13,6 +13,7 @@ and `records`.
     refit              methods `mean` and `lsq`: least squares for the biases or the weights of layers
     refit_layers       the layers that a refit can change, and the place of their intercepts
     refit_problem      the least squares problem of one weight
+    trial              how good a plan is, by a coarse refit
     epilogue           the element-wise operations after a layer
     batch_norms        method `bn`: running statistics of batch norms
     distill            method `distill`: training against the outputs of the original

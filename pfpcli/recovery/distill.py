@@ -28,18 +28,22 @@ from torch.fx.node import Node
 from pfpcli.activations.losses import decides, real
 from pfpcli.activations.quality import compare, likeness
 from pfpcli.activations.value_recorder import ValueRecorder
-from pfpcli.channels import rules
+from pfpcli.channels import residual_blocks, rules
 from pfpcli.channels.slicing import Slicing
 from pfpcli.cutting.cut import Cut
-from pfpcli.graph.graph import Graph, is_tensor
+from pfpcli.graph.graph import Graph
 from pfpcli.images.calibration import Batches, Division
 from pfpcli.recovery.augment import altered, mixed, moved
+from pfpcli.recovery.epilogue import NORMS
 from pfpcli.recovery.task import RecoveryTask
 from pfpcli.recovery.train import Check, Progress, Schedule, silent, train
 from pfpcli.recovery.training_batches import Labels, TrainingBatches, batch_size
 
-#: The temperature of the divergence, and the highest learning rate.
-TEMPERATURE, RATE = 4.0, 0.01
+#: The temperature of the divergence.
+TEMPERATURE = 4.0
+#: The highest learning rate: of a network with norms, and of one without any, as ONNX files are, whose norms are folded
+#: into the weights. The scales of such weights differ, and the largest ones limit the rate.
+RATE, RATE_WITHOUT_NORMS = 0.01, 0.002
 #: The largest batch size.
 BATCH = 64
 
@@ -96,7 +100,7 @@ def distill(
     seed: int,
     state: Path | None = None,
     progress: Progress = silent,
-    rate: float = RATE,
+    rate: float | None = None,
 ) -> Distilled:
     """Train the cut network to match the original; its tensors change in place.
 
@@ -109,7 +113,7 @@ def distill(
         seed: the seed of the order of the images and of their random changes.
         state: the file that holds interrupted training; None to keep nothing.
         progress: receives the fraction that is done, 0 to 1, and the best agreement so far.
-        rate: the highest learning rate.
+        rate: the highest learning rate; None chooses it by the norms of the network.
     """
     smaller, whole = cut.graph, cut.slicing.labelled.graph
     size = batch_size([whole, smaller], device, BATCH)
@@ -120,6 +124,9 @@ def distill(
     def check() -> float:
         return agreement(whole, smaller, division.calibration.batches(whole.fixed_batch, checked), device)
 
+    if rate is None:
+        has_norms = any(str(node.target) in NORMS for node in whole.nodes)
+        rate = RATE if has_norms else RATE_WITHOUT_NORMS
     schedule, judge = Schedule(epochs, minutes, rate), Check(check, len(checked))
     with whole.on(device):
         found = train(smaller, loss, judge, batches, schedule, device, state=state, progress=progress)
@@ -226,12 +233,8 @@ def features(slicing: Slicing) -> list[Node]:
 def sums(slicing: Slicing) -> list[Node]:
     """The sums of two branches of one shape, after the clipping activation if there is one."""
     found = []
-    for node in slicing.labelled.graph.nodes:
-        if str(node.target) != "aten.add.Tensor":
-            continue
-        added = [each for each in node.args if isinstance(each, Node) and is_tensor(each)]
-        if len(added) == 2 and all(each.meta["val"].shape == node.meta["val"].shape for each in added):
-            after = next(iter(node.users)) if len(node.users) == 1 else node
-            rule = rules.find(after.target) if after.op == "call_function" else None
-            found.append(after if rule is not None and rule.clips is not None else node)
+    for node in residual_blocks.sums(slicing.labelled.graph):
+        after = next(iter(node.users)) if len(node.users) == 1 else node
+        rule = rules.find(after.target) if after.op == "call_function" else None
+        found.append(after if rule is not None and rule.clips is not None else node)
     return found

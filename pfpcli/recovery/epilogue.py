@@ -8,7 +8,6 @@ share, and a clipping activation (ReLU) sets the limits. Each of the three may b
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import inf
 
@@ -83,32 +82,23 @@ class Epilogue:
         """Whether the sum is clipped."""
         return self.limits != (-inf, inf)
 
-    def targets(self, pair: PairedRun, made: list[Tensor]) -> Iterator[Tensor]:
-        """The results of the layer that make the sum equal to the original's sum, one for each batch.
+    def of_rows(self, groups: int) -> Epilogue:
+        """This epilogue for rows of results: scale, shift and share as float[G, 1, O] or float[]."""
+
+        def row(each: Tensor) -> Tensor:
+            return each.reshape(groups, 1, -1) if each.dim() else each
+
+        return replace(self, scale=row(self.scale), shift=row(self.shift), share=row(self.share))
+
+    def target(self, made: Tensor, before: Tensor, now: Tensor) -> Tensor:
+        """The result of the layer that makes the sum equal to the original's sum.
 
         Args:
-            pair: both networks, at the call.
-            made: the original's results of the layer, one for each batch.
+            made: the original's result of the layer.
+            before: the other summand in the original.
+            now: the other summand in the cut network.
         """
-        if self.other is None:
-            yield from made
-            return
-        per = torch.where(self.scale.abs() > _TINY, self.share / self.scale, 0.0)
-        for y, before, now in zip(made, pair.original(self.other), pair.now(self.other), strict=True):
-            yield y + per * (before - now)
-
-    def sums(self, pair: PairedRun, made: list[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """For each batch: the original's sum before clipping, and what the cut network adds to `scale * y`.
-
-        Args:
-            pair: both networks, at the call.
-            made: the original's results of the layer, one for each batch.
-        """
-        none = [torch.zeros(())] * len(made)
-        before, now = (none, none) if self.other is None else (pair.original(self.other), pair.now(self.other))
-        for y, there, here in zip(made, before, now, strict=True):
-            was = self.scale * y + self.shift + self.share * there.to(y.device)
-            yield was, (self.shift + self.share * here.to(y.device)).expand_as(was)
+        return made + torch.where(self.scale.abs() > _TINY, self.share / self.scale, 0.0) * (before - now)
 
     def residual(self, was: Tensor, now: Tensor, scale: Tensor) -> Tensor:
         """What the layer's result lacks for the clipped sums of both networks to be equal.

@@ -30,7 +30,7 @@ class PairedRun:
         cut: the cut network and its slicing. A node of the cut network has the name of its node in the original.
 
     Attributes:
-        places: the index of each batch of this process among the batches of all processes.
+        firsts: for each batch of this process, the index of its first image among the images of all processes.
     """
 
     def __init__(self, cut: Cut) -> None:
@@ -40,7 +40,7 @@ class PairedRun:
         self._partner = {node: named[node.name] for node in self._whole.nodes if node.name in named}
         self._original = {partner: node for node, partner in self._partner.items()}
         self._interpreters = fx.Interpreter(self._whole.module), fx.Interpreter(self._smaller.module)
-        self.places: list[int] = []
+        self.firsts: list[int] = []
         self._batches: list[tuple[_Values, _Values]] = []
         self._computed: tuple[set[Node], set[Node]] = set(), set()
 
@@ -48,12 +48,12 @@ class PairedRun:
         """Run both networks.
 
         Args:
-            batches: index of a batch -> float[N, ...], on the device of the graphs.
+            batches: index of the first image -> float[N, ...], on the device of the graphs.
             visit: receives each call of the cut network after the original has run the call and before the cut network
                 does.
         """
         first = self._whole.inputs[0]
-        self.places = list(batches)
+        self.firsts = list(batches)
         self._batches = [({first: x}, {self._partner[first]: x}) for x in batches.values()]
         self._computed = {first}, {self._partner[first]}
         last_uses = _last_uses(self._whole), _last_uses(self._smaller)

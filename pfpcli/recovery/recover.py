@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from pfpcli.activations.quality import compare, likeness
+from pfpcli.activations.quality import compare, likeness, standard_error
 from pfpcli.graph.graph import Graph, is_tensor
-from pfpcli.records.parts import Recovered
+from pfpcli.records.parts import Quality, Recovered
 from pfpcli.recovery.methods import RECOVERIES
 from pfpcli.recovery.task import RecoveryTask
 
@@ -17,8 +17,8 @@ from pfpcli.recovery.task import RecoveryTask
 def recover(method: str, task: RecoveryTask) -> Recovered:
     """Recover a cut network; its tensors change in place.
 
-    The likeness of both networks is measured on the checking images before and after the method. If it falls, the
-    tensors get their old values back. Without checking images the result of the method stays.
+    Both networks are compared on the checking images before and after the method. If the cut network has got worse
+    (`_is_worse`), the tensors get their old values back. Without checking images the result of the method stays.
 
     Args:
         method: one of `pfpcli.recovery.methods.RECOVERIES`.
@@ -26,21 +26,37 @@ def recover(method: str, task: RecoveryTask) -> Recovered:
     """
     smaller = task.cut.graph
     tensors = {name: tensor.clone() for name, tensor in smaller.module.state_dict().items()}
-    metric, before = _likeness(task)
+    before = _compared(task)
     images = RECOVERIES[method].load()(task)
-    _, after = _likeness(task)
-    undone = before is not None and after is not None and after < before
+    after = _compared(task)
+    if before is None or after is None:
+        return Recovered(method, "agreement", None, None, False, images, 0)
+    undone = _is_worse(before, after)
     if undone:
         smaller.module.load_state_dict(tensors)
-    return Recovered(method, metric, before, after, undone, images, len(task.division.checked))
+    metric, alike = likeness(before)
+    return Recovered(method, metric, alike, likeness(after)[1], undone, images, len(task.division.checked))
 
 
-def _likeness(task: RecoveryTask) -> tuple[str, float | None]:
-    """The metric and the likeness of both networks on the checking images; None if there are no such images."""
+def _compared(task: RecoveryTask) -> Quality | None:
+    """The cut network compared with the original on the checking images; None if there are no such images."""
     if not len(task.division.checked):
-        return "agreement", None
+        return None
     whole = task.cut.slicing.labelled.graph
-    return likeness(compare(whole, task.cut.graph, task.division.checking(whole.fixed_batch), "", task.device))
+    return compare(whole, task.cut.graph, task.division.checking(whole.fixed_batch), "", task.device)
+
+
+def _is_worse(before: Quality, after: Quality) -> bool:
+    """Whether a method has made a network worse.
+
+    The share of equal decisions tells, if it rises, or falls by more than its standard error on so few images.
+    Otherwise the distance of the outputs does: of a network that decides at random before and after, it still says
+    which is nearer.
+    """
+    rise = likeness(after)[1] - likeness(before)[1]
+    if before.agreement is not None and (rise > 0 or -rise > standard_error(before.agreement, before.n)):
+        return rise < 0
+    return after.distance > before.distance
 
 
 def copy_tensors(source: Graph, target: Graph) -> None:

@@ -18,26 +18,21 @@ this problem for one layer without an intercept, with lambda = 0 and with channe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.fx.node import Node
 
 from pfpcli import processes
-from pfpcli.activations.least_squares import Dual, Normal, rows
+from pfpcli.activations.least_squares import Dual, Normal, draw_patches
 from pfpcli.channels.layers import Layer
 from pfpcli.recovery.call_by_call import recover_calls
 from pfpcli.recovery.epilogue import Epilogue
 from pfpcli.recovery.paired_run import PairedRun
 from pfpcli.recovery.refit_layers import Intercept, fixed_bias, layer_of, output_dim, positions
-from pfpcli.recovery.refit_problem import Problem, open_problem
+from pfpcli.recovery.refit_problem import FULL, Effort, Problem, open_problem
 from pfpcli.recovery.task import RecoveryTask
-
-#: The choices of lambda, relative to the mean square of the layer's input.
-RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-#: How often a layer with a clipped result is solved again.
-CLIPPED = 2
 
 _Problem = Problem[Normal] | Problem[Dual]
 
@@ -58,11 +53,13 @@ class Refit:
     Args:
         pair: both networks.
         weights: whether to refit the weights as well as the biases.
+        effort: how carefully each layer is solved.
     """
 
-    def __init__(self, pair: PairedRun, *, weights: bool = True) -> None:
+    def __init__(self, pair: PairedRun, *, weights: bool = True, effort: Effort = FULL) -> None:
         self._pair = pair
         self._weights = weights
+        self._effort = effort
         # layers that share a weight share a problem: each call refits the weight to the rows of all calls so far
         self._problems: dict[int, _Problem] = {}
         self._intercepts: dict[int, Intercept | None] = {}
@@ -73,19 +70,18 @@ class Refit:
         if layer is None:
             return
         problem, intercept = self._problem(layer)
-        epilogue, made = Epilogue.of(node, self._pair), self._pair.original(node)
-        fixed = fixed_bias(layer, self._pair) if intercept is None else torch.zeros(())
-        targets = (y - fixed for y in epilogue.targets(self._pair, made))
-        for place, x, (y,) in self._rows(layer, problem, ((y,) for y in targets)):
-            problem.add(place, x, y)
-        ridge = problem.ridge(RIDGES if self._weights else (), intercept=intercept is not None)
+        epilogue, batches = self._batches(layer, problem)
+        fixed = torch.zeros(()) if intercept is not None else self._as_row(fixed_bias(layer, self._pair), problem)
+        for batch in batches:
+            target = epilogue.target(batch.made, batch.before, batch.now) - fixed
+            problem.add(batch.first, batch.images, batch.x, target)
+        ridge = problem.ridge(self._effort.ridges if self._weights else (), intercept=intercept is not None)
         both = problem.both
         found = both.solve(problem.start, ridge, intercept=intercept is not None)
         if self._weights and epilogue.is_clipped and len(self._pair.users(layer.weight)) == 1:
-            for _ in range(CLIPPED):
-                sums = ((was, added + epilogue.scale * fixed) for was, added in epilogue.sums(self._pair, made))
-                residuals = self._residuals(layer, problem, epilogue, sums, found)
-                found = both.after(found, residuals).solve(problem.start, ridge, intercept=intercept is not None)
+            for _ in range(self._effort.clipped):
+                missed = ((batch.x, batch.missed(epilogue, found, fixed)) for batch in batches)
+                found = both.after(found, missed).solve(problem.start, ridge, intercept=intercept is not None)
         self._set_weight(layer, found)
         if intercept is not None:
             intercept.set(found[:, -1].flatten())
@@ -96,7 +92,7 @@ class Refit:
         if id(weight) not in self._problems:
             images = processes.total(sum(map(len, self._pair.now(layer.x))))
             matrix = layer.matrix(weight.detach().double())
-            self._problems[id(weight)] = open_problem(matrix, images, positions(layer))
+            self._problems[id(weight)] = open_problem(matrix, images, positions(layer), self._effort)
             self._intercepts[id(weight)] = Intercept.of(layer, self._pair)
         return self._problems[id(weight)], self._intercepts[id(weight)]
 
@@ -108,49 +104,73 @@ class Refit:
         ones = layer.into_weight(layer.matrix(torch.ones_like(weight).double()), weight.detach().double())
         weight.copy_(layer.into_weight(values, weight.detach().double()) / ones)
 
-    def _residuals(
-        self,
-        layer: Layer,
-        problem: _Problem,
-        epilogue: Epilogue,
-        sums: Iterable[tuple[Tensor, Tensor]],
-        found: Tensor,
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Rows of X, float64[G, M, K + 1], and the residuals of a solution after clipping, float64[G, M, O].
-
-        Args:
-            layer: the layer.
-            problem: its problem.
-            epilogue: the operations after the layer.
-            sums: for each batch, the original's sum before clipping and what is added to the product of the weights.
-            found: float64[G, K + 1, O], the solution.
-        """
-        triples = ((was, added, epilogue.scale.to(was).expand_as(was)) for was, added in sums)
-        for _, x, (was, added, scale) in self._rows(layer, problem, triples):
-            yield x, epilogue.residual(was, scale * (x @ found) + added, scale)
-
-    def _rows(
-        self, layer: Layer, problem: _Problem, results: Iterable[tuple[Tensor, ...]]
-    ) -> Iterator[tuple[int, Tensor, list[Tensor]]]:
-        """The input of the layer as rows. The random positions of a batch are the same in every call.
-
-        Args:
-            layer: the layer.
-            problem: its problem.
-            results: for each batch, tensors in the shape of the layer's result.
-
-        Yields:
-            (index of the batch, float64[G, M, K + 1], the tensors of `results` as float64[G, M, O]).
-        """
-        groups, _, outputs = problem.start.shape
-        weight, read = self._pair.tensor(layer.weight), self._pair.now(layer.x)
-        for place, x, made in zip(self._pair.places, read, results, strict=True):
+    def _batches(self, layer: Layer, problem: _Problem) -> tuple[Epilogue, list[_Batch]]:
+        """What follows a layer, and what it reads and makes, at random positions of each batch, all as rows."""
+        groups = len(problem.start)
+        epilogue = Epilogue.of(layer.node, self._pair).of_rows(groups)
+        found = []
+        made = self._pair.original(layer.node)
+        none: list[Tensor | None] = [None] * len(made)
+        before, now = none, none
+        if epilogue.other is not None:
+            before, now = self._pair.original(epilogue.other), self._pair.now(epilogue.other)
+        for first, x, *others in zip(self._pair.firsts, self._pair.now(layer.x), made, before, now, strict=True):
             # seeded by the batch: the positions do not depend on the process that runs it
-            random = torch.Generator().manual_seed(place)
-            flat = [y.movedim(output_dim(layer), 1).reshape(len(y), groups, outputs, -1) for y in made]
-            done = 0
-            for piece in layer.pieces(x, weight):
-                seen, some = rows(piece, problem.positions, random)
-                parts = [y[done : done + len(piece.x)][..., some.to(y.device)] for y in flat]
-                yield place, seen, [part.permute(1, 0, 3, 2).flatten(1, 2).double() for part in parts]
-                done += len(piece.x)
+            random = torch.Generator().manual_seed(first)
+            patches = draw_patches(positions(layer), problem.positions, random).to(x.device)
+            rows = (_as_rows(each, output_dim(layer), groups, patches) for each in others)
+            found.append(_Batch(first, len(x), layer.rows(x, patches), *rows))
+        return epilogue, found
+
+    def _as_row(self, bias: Tensor, problem: _Problem) -> Tensor:
+        """A bias as float[G, 1, O]."""
+        return bias.reshape(len(problem.start), 1, -1) if bias.dim() else bias
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """What a layer reads and makes at some positions of a batch of images.
+
+    Attributes:
+        first: the index of the first image among all images.
+        images: n, the number of images.
+        x: float32[G, n * p, K + 1], the input in the cut network; the last column is one.
+        made: float32[G, n * p, O], the result in the original.
+        before, now: float32[G, n * p, O] or float32[], what is added to the result, in the original and in the cut
+            network.
+    """
+
+    first: int
+    images: int
+    x: Tensor
+    made: Tensor
+    before: Tensor
+    now: Tensor
+
+    def missed(self, epilogue: Epilogue, found: Tensor, fixed: Tensor) -> Tensor:
+        """The residual of a solution after clipping: float[G, n * p, O].
+
+        Args:
+            epilogue: the operations after the layer, for rows.
+            found: float64[G, K + 1, O], the solution.
+            fixed: float[G, 1, O] or float[], a bias that stays as it is.
+        """
+        was = epilogue.scale * self.made + epilogue.shift + epilogue.share * self.before
+        result = self.x @ found.float() + fixed
+        now = epilogue.scale * result + epilogue.shift + epilogue.share * self.now
+        return epilogue.residual(was, now, epilogue.scale.to(was).expand_as(was))
+
+
+def _as_rows(made: Tensor | None, dim: int, groups: int, patches: Tensor) -> Tensor:
+    """A result of a layer at some patches, as rows: float32[G, N * p, O]; float32[] zero for no result.
+
+    Args:
+        made: float[N, ...] with the output channels along a dimension.
+        dim: the dimension.
+        groups: G, the groups of the layer.
+        patches: int64[p].
+    """
+    if made is None:
+        return torch.zeros(())
+    flat = made.movedim(dim, 1).reshape(len(made), groups, -1, made.numel() // (len(made) * made.shape[dim]))
+    return flat[..., patches].permute(1, 0, 3, 2).flatten(1, 2).float()

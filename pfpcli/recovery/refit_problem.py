@@ -2,20 +2,43 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
+import torch
 from torch import Tensor
 
 from pfpcli.activations.least_squares import Dual, Normal
 
-#: One batch in CHECKED only judges the choices of lambda.
+#: One image in CHECKED only judges the choices of lambda.
 CHECKED = 4
-#: The largest number of rows is ROWS for each column, but at least FEWEST. Further positions are left out at random.
-ROWS, FEWEST = 64, 1 << 16
-#: A layer with more columns is solved by its rows, of which it holds as many numbers as X'X of this size has.
-WIDEST = 8192
 
+
+@dataclass(frozen=True)
+class Effort:
+    """How carefully a layer is solved. Positions beyond its rows are left out at random.
+
+    Attributes:
+        rows: the largest number of rows, unless `least` asks for more.
+        numbers: the largest number of numbers in these rows, unless `least` asks for more.
+        least: the rows for each column that there may always be.
+        widest: a layer with more columns is solved by its rows, of which it holds as many numbers as X'X of this size
+            has.
+        ridges: the choices of lambda, relative to the mean square of the layer's input.
+        clipped: how often a layer with a clipped result is solved again.
+    """
+
+    rows: int
+    numbers: int
+    least: int
+    widest: int
+    ridges: tuple[float, ...]
+    clipped: int
+
+
+#: A refit that is to stay, and one that only tells plans apart.
+FULL = Effort(1 << 16, 1 << 26, 8, 8192, ridges=(1e-4, 1e-3, 1e-2, 1e-1, 1.0), clipped=2)
+COARSE = replace(FULL, rows=2048, numbers=1 << 22, least=2, widest=2048, clipped=1)
 _Sums = TypeVar("_Sums", Normal, Dual)
 
 
@@ -35,9 +58,19 @@ class Problem(Generic[_Sums]):
     fitted: _Sums
     checked: _Sums
 
-    def add(self, batch: int, x: Tensor, y: Tensor) -> None:
-        """Add the rows of a batch: x float64[G, M, K + 1], y float64[G, M, O]; batch is its index."""
-        (self.checked if batch % CHECKED == CHECKED - 1 else self.fitted).add(x, y)
+    def add(self, first: int, images: int, x: Tensor, y: Tensor) -> None:
+        """Add the rows of a batch.
+
+        Args:
+            first: the index of the first image among all images.
+            images: n, the number of images.
+            x: float[G, n * p, K + 1].
+            y: float[G, n * p, O].
+        """
+        is_checked = torch.arange(first, first + images) % CHECKED == CHECKED - 1
+        for sums, wanted in ((self.fitted, ~is_checked), (self.checked, is_checked)):
+            if wanted.any():
+                sums.add(*(each.unflatten(1, (images, -1))[:, wanted].flatten(1, 2) for each in (x, y)))
 
     @property
     def both(self) -> _Sums:
@@ -47,25 +80,28 @@ class Problem(Generic[_Sums]):
     def ridge(self, ridges: tuple[float, ...], *, intercept: bool) -> float | None:
         """The lambda that predicts the checked rows best; None keeps the weights. It is the same in all processes."""
         fitted, checked = self.fitted.of_all(), self.checked.of_all()
+        if not ridges or checked.is_empty or fitted.is_empty:
+            return None
         choices: list[float | None] = [None, *ridges]
-        if len(choices) == 1 or checked.is_empty:
-            return choices[len(choices) // 2]
         errors = fitted.errors(checked, self.start, choices, intercept=intercept)
         return choices[errors.index(min(errors))]
 
 
-def open_problem(matrix: Tensor, images: int, positions: int) -> Problem[Normal] | Problem[Dual]:
+def open_problem(matrix: Tensor, images: int, positions: int, effort: Effort) -> Problem[Normal] | Problem[Dual]:
     """A problem without rows.
 
     Args:
         matrix: float64[G, O, J, R], the weights.
         images: the number of images whose rows will be added.
         positions: the number of positions at which the layer reads each image.
+        effort: how many rows.
     """
     start = matrix.permute(0, 2, 3, 1).flatten(1, 2)
     groups, columns, outputs = start.shape
-    most = max(FEWEST, ROWS * columns) if columns <= WIDEST else WIDEST**2 // columns
+    most = max(effort.least * columns, min(effort.rows, effort.numbers // (groups * columns)))
+    if columns > effort.widest:
+        most = effort.widest**2 // columns
     positions = max(1, min(positions, -(-most // max(1, images))))
-    if columns > WIDEST or images * positions < columns:
+    if columns > effort.widest or images * positions < columns:
         return Problem(start, positions, Dual([]), Dual([]))
     return Problem(start, positions, *(Normal.empty(groups, columns, outputs, matrix.device) for _ in range(2)))

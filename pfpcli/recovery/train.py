@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from pfpcli import processes
+from pfpcli.activations.quality import standard_error
 from pfpcli.errors import Interrupted
 from pfpcli.graph.graph import Graph
 from pfpcli.recovery.loss_on_device import Loss, on_device
@@ -93,10 +94,8 @@ class Check:
     images: int
 
     def noise(self, figure: float) -> float:
-        """The standard error of a fraction (Agresti and Coull's, which is not 0 at the fractions 0 and 1)."""
-        count = self.images + 4
-        fraction = min(1.0, max(0.0, (self.images * figure + 2) / count))
-        return math.sqrt(fraction * (1 - fraction) / count)
+        """The standard error of a figure."""
+        return standard_error(figure, self.images)
 
 
 #: `progress(done, figure)`: the fraction that is done, 0 to 1, and the best figure so far; called often.

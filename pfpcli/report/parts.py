@@ -169,10 +169,17 @@ def more_layers(number: int) -> str:
     return plural(number, "more layer") if number > 0 else ""
 
 
-def closing(page: Page, verdict: str, folder: str) -> None:
-    """End a summary: the verdict, the run folder, if there is one, and the command that shows the report."""
+def advice(page: Page, run: Record) -> None:
+    """Write what helps a network whose quality fell."""
+    if run.advice:
+        page.paragraph("", run.advice)
+
+
+def closing(page: Page, verdict: str, run: Record, folder: str) -> None:
+    """End a summary: the verdict, what helps, the run folder if there is one, and the command that shows the report."""
     page.space()
     page.paragraph("", verdict, indent=0)
+    advice(page, run)
     if folder:
         known = Path(folder).parent == RUNS
         following = f"next: pfp report{'' if known else f' {shlex.quote(folder)}'}"

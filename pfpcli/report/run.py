@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pfpcli.records.parts import Cost
 from pfpcli.records.runs import Run
 from pfpcli.report import numbers, parts, run_groups, run_layers
@@ -47,6 +49,7 @@ def render(run: Run, *, folder: str = "", width: int = 80, everything: bool = Fa
     """
     page = Page(max(width, parts.NARROWEST), unicode)
     page.paragraph("", verdict(run, page.width), indent=0)
+    parts.advice(page, run)
     (_everything if everything else _main_points)(page, run, folder)
     return page.text()
 
@@ -54,7 +57,7 @@ def render(run: Run, *, folder: str = "", width: int = 80, everything: bool = Fa
 def _main_points(page: Page, run: Run, folder: str) -> None:
     """Write what most readers need."""
     _figures(page, run, everything=False)
-    _recovery(page, run)
+    _work(page, run)
     if run.status == "failed":
         parts.checks(page, run)
     hidden_layers = run_layers.largest(page, run)
@@ -72,7 +75,7 @@ def _main_points(page: Page, run: Run, folder: str) -> None:
 def _everything(page: Page, run: Run, folder: str) -> None:
     """Write all that the record has."""
     _figures(page, run, everything=True)
-    _recovery(page, run)
+    _work(page, run)
     parts.checks(page, run)
     run_layers.all_layers(page, run)
     errors(page, run)
@@ -93,10 +96,10 @@ def summary(run: Run, *, folder: str = "", width: int = 80, unicode: bool = True
     """
     page = Page(max(width, parts.NARROWEST), unicode)
     _figures(page, run, everything=False)
-    _recovery(page, run)
+    _work(page, run)
     if run.status == "failed":
         parts.checks(page, run)
-    parts.closing(page, verdict(run, page.width), folder)
+    parts.closing(page, verdict(run, page.width), run, folder)
     return page.text()
 
 
@@ -164,10 +167,16 @@ def _latency(before: Cost, after: Cost, run: Run, everything: bool) -> parts.Row
     )
 
 
-def _recovery(page: Page, run: Run) -> None:
-    """Write one line for each recovery: what it did, and whether it helped."""
-    if run.recovery:
+def _work(page: Page, run: Run) -> None:
+    """Write which plan was the best, and one line for each recovery: what it did, and whether it helped."""
+    plans: list[dict[str, Any]] = run.scoring.get("plans", [])
+    if run.recovery or plans:
         page.space()
+    if plans:
+        best, *others = plans
+        behind = next((each for each in others if each["name"] != best["name"]), None)
+        text = f"plan {best['name']}, the best of {len(plans)}: loss {best['loss']:.2g}"
+        page.paragraph("", text + (f" before recovery ({behind['name']} {behind['loss']:.2g})" if behind else ""))
     for each in run.recovery:
         on = f"{each.method} on {parts.plural(each.images, 'image')}"
         if each.before is None or each.after is None:

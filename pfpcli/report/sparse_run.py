@@ -70,7 +70,7 @@ def summary(run: SparseRun, *, folder: str = "", width: int = 80, unicode: bool 
     _notes(page, run, everything=False)
     if run.status == "failed":
         parts.checks(page, run)
-    parts.closing(page, verdict(run, page.width), folder)
+    parts.closing(page, verdict(run, page.width), run, folder)
     return page.text()
 
 

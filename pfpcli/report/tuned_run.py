@@ -52,7 +52,7 @@ def summary(run: TunedRun, *, folder: str = "", width: int = 80, unicode: bool =
     """Return the last lines of `pfp finetune`: the figures, the verdict and the next command."""
     page = Page(max(width, parts.NARROWEST), unicode)
     _figures(page, run)
-    parts.closing(page, verdict(run, page.width), folder)
+    parts.closing(page, verdict(run, page.width), run, folder)
     return page.text()
 
 

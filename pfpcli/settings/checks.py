@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import isfinite
 
 from pfpcli.errors import InputError
-from pfpcli.planning.allocations import ALLOCATIONS
+from pfpcli.planning.allocations import ALLOCATIONS, BEST
 
 #: Training sees all images this many times, where neither --epochs nor --minutes sets a limit.
 EPOCHS = 30
@@ -36,7 +36,7 @@ def check_training_limits(epochs: int | None, minutes: float | None) -> None:
 
 def check_allocate(allocate: str, bounds_errors: bool, criterion: str) -> None:
     """Refuse an allocator that shares an error among the layers, for a criterion that bounds no error."""
-    if ALLOCATIONS[allocate].shares_error and not bounds_errors:
+    if allocate != BEST and ALLOCATIONS[allocate].shares_error and not bounds_errors:
         raise InputError(
             f"--allocate {allocate}: criterion {criterion} bounds no error",
             "use --criterion pfp with it, or another of --allocate",

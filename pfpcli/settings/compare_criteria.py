@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pfpcli.errors import InputError
+from pfpcli.planning.allocations import TRIED
 from pfpcli.scoring.criteria import CRITERIA
 from pfpcli.settings.checks import check_allocate, check_keep
-from pfpcli.settings.compress import CompressSettings
 from pfpcli.settings.scoring import ScoringSettings
 
 
@@ -27,7 +27,7 @@ class CompareCriteriaSettings(ScoringSettings):
     criteria: tuple[str, ...] = tuple(CRITERIA)
     keeps: tuple[float, ...] = (0.8, 0.6, 0.4)
     keep_of: str = "macs"
-    allocate: str = CompressSettings.allocate
+    allocate: str = TRIED[0]
     out: Path | None = None
 
     def __post_init__(self) -> None:

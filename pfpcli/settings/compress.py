@@ -7,6 +7,7 @@ from math import isfinite
 from pathlib import Path
 
 from pfpcli.errors import InputError
+from pfpcli.planning.allocations import BEST
 from pfpcli.recovery.methods import RECOVERIES
 from pfpcli.scoring.criteria import CRITERIA
 from pfpcli.settings.checks import check_allocate, check_keep, check_training_limits
@@ -21,7 +22,8 @@ class CompressSettings(ScoreSettings):
         keep: fraction of `keep_of` to keep, 0 < keep <= 1.
         keep_of: what `keep` measures, "params" or "macs".
         epsilon: relative error that no layer may exceed; the smallest network within it is made, and `keep` is unused.
-        allocate: how many channels each group keeps, one of `pfpcli.planning.allocations.ALLOCATIONS`.
+        allocate: how many channels each group keeps, one of `pfpcli.planning.allocations.ALLOCATIONS`, or "best"
+            for the best of several, measured.
         steps: number of cuts; the network is recovered and scored again between them.
         recover: recovery methods after the cut, some of `pfpcli.recovery.methods.RECOVERIES`, in order.
         epochs: largest number of epochs of "distill"; None means 30 where `minutes` is None too.
@@ -34,7 +36,7 @@ class CompressSettings(ScoreSettings):
     keep: float = 0.5
     keep_of: str = "params"
     epsilon: float | None = None
-    allocate: str = "divergence"
+    allocate: str = BEST
     steps: int = 1
     recover: tuple[str, ...] = ("lsq",)
     epochs: int | None = None

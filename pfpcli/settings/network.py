@@ -6,15 +6,17 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from pfpcli.channels.places import EVERYWHERE, PLACES
 from pfpcli.errors import InputError
-from pfpcli.planning.allocations import ALLOCATIONS
+from pfpcli.planning.allocations import ALLOCATIONS, BEST
 from pfpcli.scoring.criteria import CRITERIA
 
 #: Setting -> the values it may have, where they are fixed.
 CHOICES: dict[str, tuple[str, ...]] = {
     "keep_of": ("params", "macs"),
-    "allocate": tuple(ALLOCATIONS),
+    "allocate": (BEST, *ALLOCATIONS),
     "criterion": tuple(CRITERIA),
+    "where": PLACES,
     "reduce": ("sum", "max"),
     "device": ("auto", "cpu", "cuda", "mps"),
 }
@@ -50,7 +52,9 @@ class NetworkSettings:
         arch_kwargs: keyword arguments for `arch`.
         trust: load pickles that name classes outside the allow-list.
         input_size: (C, H, W), or any shape without the batch, where the file does not say.
-        freeze: dotted-name globs; no channel of a layer that matches is dropped.
+        freeze: dotted-name globs; no channel of a layer that matches is dropped. `NAME:out` names only the channels
+            that a layer makes, `NAME:in` those that it reads.
+        where: "everywhere", or "inside": only channels inside of residual blocks are dropped.
         exact_only: freeze channels that a statistic is taken across.
         strict: refuse networks with ops that have no rule.
     """
@@ -61,6 +65,7 @@ class NetworkSettings:
     trust: bool = False
     input_size: tuple[int, ...] | None = None
     freeze: tuple[str, ...] = ()
+    where: str = EVERYWHERE
     exact_only: bool = False
     strict: bool = False
 

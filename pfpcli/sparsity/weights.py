@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.fx.node import Node, map_arg
 
 from pfpcli.channels import rules
-from pfpcli.channels.groups import Groups, matching
+from pfpcli.channels.freezing import matching, split_side
+from pfpcli.channels.groups import Groups
 from pfpcli.channels.reading_layers import Reader
 from pfpcli.errors import BudgetError, UnsupportedError
 from pfpcli.graph.graph import Graph, is_constant, is_tensor, owner
@@ -87,13 +88,15 @@ def weights_of(groups: Groups, readers: Sequence[Reader], freeze: Sequence[str])
     Args:
         groups: the groups of the network.
         readers: the layers that read channels.
-        freeze: dotted-name globs; the tensors of layers that match are left out.
+        freeze: as in `freezing.freeze_layers`; the tensors of layers that match are left out, and those of layers of
+            which one side is named lose no channel, but single weights.
 
     Raises:
         UnsupportedError: there are no such tensors.
     """
     graph = groups.labelled.graph
-    frozen = {name for pattern in freeze for name in matching(groups.labelled, pattern)}
+    whole = [name for name, side in map(split_side, freeze) if not side]
+    frozen = {name for pattern in whole for name in matching(groups.labelled, pattern)}
     layers = {reader.node for reader in readers if reader.has_weights}
     alone = {
         id(graph.tensor(node))

@@ -23,9 +23,9 @@ from pfpcli.errors import BudgetError
 from pfpcli.graph.graph import Graph
 from pfpcli.graph.trace import trace
 from pfpcli.planning.plan import Budget, Plan
-from pfpcli.planning.planner import plan
 from pfpcli.scoring import pfp
 from pfpcli.scoring.scores import Scores
+from planned import plan
 from tasks import scores as score
 from traced import grouped
 from zoo import ZOO, Net, conv, head

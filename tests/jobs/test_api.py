@@ -129,11 +129,11 @@ def test_an_example_that_is_no_batch_is_refused(example: object, inside: Path) -
         compress(net(), example=example)
 
 
-def test_criteria_are_compared_with_the_allocation_of_compress(inside: Path) -> None:
+def test_criteria_are_compared_as_compress_allocates_by_distance(inside: Path) -> None:
     found = pfpcli.compare_criteria("model.pt", "imgs", criteria=["l1", "l2"], keeps=[0.5], threads=1, out="compared")
     assert found.folder == Path("compared")
-    assert found.record.settings["allocate"] == "divergence"
-    result = compress("model.pt", keep_of="macs", allocate="divergence", recover=(), out="as-compared")
+    assert found.record.settings["allocate"] == "distance"
+    result = compress("model.pt", keep_of="macs", allocate="distance", recover=(), out="as-compared")
     (point,) = (each for each in found.record.points if each.criterion == "l1")
     assert point.macs == result.record.after.macs / result.record.before.macs
 

@@ -19,9 +19,9 @@ from pfpcli.errors import BudgetError, UnsupportedError
 from pfpcli.graph.invariant import InvariantError
 from pfpcli.graph.trace import trace
 from pfpcli.planning.plan import Budget, Plan, everything
-from pfpcli.planning.planner import plan
 from pfpcli.planning.select import SELECTIONS
 from pfpcli.scoring.scores import Scores
+from planned import plan
 from tasks import scores as score
 from traced import grouped
 from zoo import ZOO, Net, conv, head

@@ -14,8 +14,9 @@ from torch import nn
 
 from distilled import Case, case, same, undecided
 from pfpcli.cutting.cut import Cut
-from pfpcli.records.parts import Recovered
+from pfpcli.records.parts import Quality, Recovered
 from pfpcli.recovery import methods
+from pfpcli.recovery import recover as recover_module
 from pfpcli.recovery.methods import RECOVERIES, RecoveryMethod, by_name
 from pfpcli.recovery.recover import copy_tensors, recover
 from pfpcli.recovery.task import RecoveryTask, TrainingLimits
@@ -68,6 +69,26 @@ def test_no_method_leaves_a_network_worse_than_it_was(name: str, small: Case) ->
     assert found.after is not None
     assert found.undone == (found.after < found.before)
     assert same(small.tensors(), before) == (found.undone or found.after == found.before)
+
+
+@pytest.mark.parametrize(("shares", "distances", "is_undone"), [
+    ((0.0, 0.0), (0.5, 0.9), True),  # decides at random before and after, and is farther away
+    ((0.0, 0.0), (0.9, 0.5), False),
+    ((0.5, 0.4), (0.9, 0.5), False),  # one image in ten is no evidence
+    ((0.9, 0.2), (0.9, 0.5), True),
+    ((0.5, 0.6), (0.5, 0.9), False),  # training by decisions may move the outputs
+    ((0.2, 0.9), (0.5, 0.9), False),
+])  # fmt: skip
+def test_distances_tell_where_the_decisions_of_few_images_cannot(
+    shares: tuple[float, float],
+    distances: tuple[float, float],
+    is_undone: bool,
+    small: Case,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compared = [Quality("agreement", 1.0, s, s, 10, "", d) for s, d in zip(shares, distances, strict=True)]
+    monkeypatch.setattr(recover_module, "compare", lambda *_: compared.pop(0))
+    assert recover("mean", task(small)).undone == is_undone
 
 
 def test_a_method_that_makes_the_network_worse_is_undone(small: Case, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,9 +15,10 @@ from pfpcli.channels.groups import Groups
 from pfpcli.channels.slicing import Slicing
 from pfpcli.cutting.cut import Cut, cut
 from pfpcli.graph.graph import Graph
-from pfpcli.recovery import epilogue, refit, refit_problem
+from pfpcli.recovery import epilogue
 from pfpcli.recovery.paired_run import PairedRun
 from pfpcli.recovery.refit import Refit
+from pfpcli.recovery.refit_problem import FULL
 from properties import random_drop
 from refits import COUNT, distance, dropped, grouped, recovered
 from zoo import Calls, conv
@@ -27,11 +29,13 @@ def means(pair: PairedRun) -> Refit:
     return Refit(pair, weights=False)
 
 
-@pytest.mark.parametrize("widest", [refit_problem.WIDEST, 1])
-def test_a_dropped_combination_of_other_channels_is_recovered_exactly(
-    widest: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(refit_problem, "WIDEST", widest)
+def by_rows(widest: int) -> Callable[[PairedRun], Refit]:
+    """A refit that solves layers with more columns by their rows."""
+    return lambda pair: Refit(pair, effort=replace(FULL, widest=widest))
+
+
+@pytest.mark.parametrize("widest", [FULL.widest, 1])
+def test_a_dropped_combination_of_other_channels_is_recovered_exactly(widest: int) -> None:
     torch.manual_seed(0)
     first, second = nn.Linear(6, 5), nn.Linear(5, 4)
     with torch.no_grad():
@@ -40,7 +44,7 @@ def test_a_dropped_combination_of_other_channels_is_recovered_exactly(
     kept, smaller = dropped(grouped(nn.Sequential(first, second), 6), 3)
     images = torch.randn(COUNT, 6)
     assert distance(kept, smaller, images) > 0.1
-    recovered(kept, smaller, images, Refit)
+    recovered(kept, smaller, images, by_rows(widest))
     assert distance(kept, smaller, torch.randn(COUNT, 6)) < 1e-3
 
 
@@ -76,18 +80,15 @@ def twins(layer: nn.Module) -> nn.Module:
     return layer
 
 
-@pytest.mark.parametrize("widest", [refit_problem.WIDEST, 1])
+@pytest.mark.parametrize("widest", [FULL.widest, 1])
 @pytest.mark.parametrize("name", TWINS)
-def test_every_kind_of_layer_compensates_for_a_dropped_twin(
-    name: str, widest: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(refit_problem, "WIDEST", widest)
+def test_every_kind_of_layer_compensates_for_a_dropped_twin(name: str, widest: int) -> None:
     torch.manual_seed(0)
     module, size = TWINS[name]()
     kept, smaller = dropped(grouped(module, *size), 5)
     images, others = torch.randn(4 * COUNT, *size), torch.randn(COUNT, *size)
     assert distance(kept, smaller, others) > 0.02
-    recovered(kept, smaller, images, Refit)
+    recovered(kept, smaller, images, by_rows(widest))
     assert distance(kept, smaller, others) < 2e-3
 
 
@@ -171,17 +172,15 @@ CLIPPED: dict[str, Callable[[], nn.Module]] = {
 
 
 @pytest.mark.parametrize("name", CLIPPED)
-def test_an_error_beyond_the_limit_of_a_clipping_activation_does_not_count(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_error_beyond_the_limit_of_a_clipping_activation_does_not_count(name: str) -> None:
     torch.manual_seed(0)
     groups = grouped(CLIPPED[name](), 3, 8, 8)
     images = torch.randn(COUNT, 3, 8, 8)
     left = []
-    for rounds in (0, refit.CLIPPED):
-        monkeypatch.setattr(refit, "CLIPPED", rounds)
+    for rounds in (0, FULL.clipped):
+        effort = replace(FULL, clipped=rounds)
         kept, smaller = cut(groups.labelled, dropped_halves(groups))
-        recovered(kept, smaller, images, Refit)
+        recovered(kept, smaller, images, lambda pair, effort=effort: Refit(pair, effort=effort))
         left.append(distance(kept, smaller, images))
     assert left[1] < 0.99 * left[0]
 

@@ -78,10 +78,10 @@ PASS  model.pt: 54.6 % of the parameters (asked 54.6 %), all checks hold
 
   scored on 256 of 512 images in imgs, criterion pfp
   unit: /255, short side 32, centre crop 32×32
-  settings  model model.pt, calib imgs, device auto, seed 0, reduce sum, delta
-            1e-16, cache True, criterion pfp, keep 0.546, keep_of params,
-            allocate divergence, steps 1, recover ['lsq'], multiple_of 1,
-            min_channels 1
+  settings  model model.pt, where everywhere, calib imgs, device auto, seed 0,
+            reduce sum, delta 1e-16, cache True, criterion pfp, keep 0.546,
+            keep_of params, allocate best, steps 1, recover ['lsq'], multiple_of
+            1, min_channels 1
   scoring   criterion pfp, reduce sum, epsilon 1.834, delta 1e-16, samples 256
   times     load 0.2 s, trace 0.4 s, score 6.1 s, verify 2:05 min
   machine   python 3.11.7, torch 2.13.0, platform Linux x86_64, device cpu

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.fx.node import Node
@@ -48,13 +49,14 @@ def _per_dim(value: Any, dims: int) -> list[int]:
     return values * dims if len(values) == 1 else values
 
 
-def conv_columns(node: Node, x: Tensor, weight: Tensor) -> Columns:
+def conv_columns(node: Node, x: Tensor, weight: Tensor, patches: Tensor | None = None) -> Columns:
     """Return a convolution as matrix products over its patches.
 
     Args:
         node: the call.
         x: float[N, C_in, *spatial].
         weight: the weight argument of the call.
+        patches: int64[p], the patches of `Columns.x`; None for all.
     """
     given = bind(node)
     dims = x.dim() - 2
@@ -72,8 +74,8 @@ def conv_columns(node: Node, x: Tensor, weight: Tensor) -> Columns:
         pads = _paddings(given["padding"], span)
         weight = weight.unflatten(0, (groups, -1))
     x = F.pad(x, [amount for pair in reversed(pads) for amount in pair])
-    patches = _patches(x, kernel, stride, dilation)
-    return Columns(patches.unflatten(1, (groups, -1)), weight.flatten(3))
+    found = _patches(x, kernel, stride, dilation, patches)
+    return Columns(found.unflatten(1, (groups, -1)), weight.flatten(3))
 
 
 def _paddings(padding: Any, span: list[int]) -> list[tuple[int, int]]:
@@ -92,14 +94,19 @@ def _with_zeros_between(x: Tensor, stride: list[int]) -> Tensor:
     return wide
 
 
-def _patches(x: Tensor, kernel: list[int], stride: list[int], dilation: list[int]) -> Tensor:
-    """Return the R values of each channel in each of the P windows: float[N, C, R, P]."""
+def _patches(x: Tensor, kernel: list[int], stride: list[int], dilation: list[int], wanted: Tensor | None) -> Tensor:
+    """Return the R values of each channel in each of the P windows, or in those that are wanted: float[N, C, R, P]."""
     for i, (k, s, d) in enumerate(zip(kernel, stride, dilation, strict=True)):
         window = x.unfold(2 + i, d * (k - 1) + 1, s)
         x = window[..., ::d]
     dims = len(kernel)
     spatial, offsets = range(2, 2 + dims), range(2 + dims, 2 + 2 * dims)
-    return x.permute(0, 1, *offsets, *spatial).flatten(2, 1 + dims).flatten(3)
+    windows = x.permute(0, 1, *offsets, *spatial)
+    if wanted is None:
+        return windows.flatten(2, 1 + dims).flatten(3)
+    # x is still a view: only the wanted windows are copied
+    places: Any = (..., *torch.unravel_index(wanted, windows.shape[2 + dims :]))
+    return windows[places].flatten(2, 1 + dims)
 
 
 @register(

@@ -23,15 +23,18 @@ def _linear_macs(sizes: Sizes, node: Node) -> int:
     return math.prod(sizes(node)) * sizes(node.args[0])[-1]  # type: ignore[arg-type]
 
 
-def linear_columns(node: Node, x: Tensor, weight: Tensor) -> Columns:
+def linear_columns(node: Node, x: Tensor, weight: Tensor, patches: Tensor | None = None) -> Columns:
     """Return a linear layer as one matrix product; all dimensions between the batch and the channels are patches.
 
     Args:
         node: the call.
         x: float[N, ..., C_in].
         weight: float[C_out, C_in].
+        patches: int64[p], the patches of `Columns.x`; None for all.
     """
     rows = x.reshape(x.shape[0], -1, x.shape[-1])
+    if patches is not None:
+        rows = rows[:, patches]
     return Columns(rows.transpose(1, 2)[:, None, :, None, :], weight[None, :, :, None])
 
 
@@ -71,20 +74,24 @@ def _product(flow: Flow, a: Axes, b: Axes, operands: tuple[Any, Any]) -> Axes:
     return replace(flow.result(labels), ragged=ragged)
 
 
-def _product_columns(node: Node, x: Tensor, factor: Tensor) -> Columns:
+def _product_columns(node: Node, x: Tensor, factor: Tensor, patches: Tensor | None = None) -> Columns:
     """Return a stack of products of activations, each as a group of its own.
 
     Args:
         node: the call.
         x: float[..., P, C].
         factor: float[..., O, C].
+        patches: int64[p], the patches of `Columns.x`; None for all.
     """
     x, factor = x.flatten(0, -3), factor.flatten(0, -3)
+    if patches is not None:
+        x = x[:, patches]
     return Columns(x.mT[None, :, :, None, :], factor[..., None])
 
 
-def _matmul_columns(node: Node, x: Tensor, weight: Tensor) -> Columns:
-    return linear_columns(node, x, weight.mT) if weight.dim() == 2 else _product_columns(node, x, weight.mT)
+def _matmul_columns(node: Node, x: Tensor, weight: Tensor, patches: Tensor | None = None) -> Columns:
+    columns = linear_columns if weight.dim() == 2 else _product_columns
+    return columns(node, x, weight.mT, patches)
 
 
 @register(
@@ -104,8 +111,8 @@ def matmul(flow: Flow, a: Axes, b: Axes) -> Axes:
     return _product(flow, a, b, (flow.node.args[0], flow.node.args[1]))
 
 
-def _addmm_columns(node: Node, x: Tensor, weight: Tensor) -> Columns:
-    return _matmul_columns(node, x, weight * bind(node)["alpha"])
+def _addmm_columns(node: Node, x: Tensor, weight: Tensor, patches: Tensor | None = None) -> Columns:
+    return _matmul_columns(node, x, weight * bind(node)["alpha"], patches)
 
 
 def _addmm_macs(sizes: Sizes, node: Node) -> int:

@@ -24,6 +24,9 @@ Sizes = Callable[[Node], tuple[int, ...]]
 Resize = Callable[[Slicing, Node, Node], None]
 #: `macs(sizes, node)` returns the multiply-adds of the call.
 Macs = Callable[[Sizes, Node], int]
+#: `columns(node, x, weight, patches)` returns the call as a matrix product, at some patches (int64[p]) or, without
+#: them, at all.
+ColumnsOf = Callable[..., "Columns"]
 #: `limits(node)` returns the ends of an interval.
 Limits = Callable[[Node], tuple[float, float]]
 
@@ -47,7 +50,7 @@ class Rule:
     flow: FlowRule
     resize: Resize | None = None
     macs: Macs | None = None
-    columns: Callable[[Node, Tensor, Tensor], Columns] | None = None
+    columns: ColumnsOf | None = None
     operands: tuple[int, ...] = (0, 1)
     made: int = -1
     clips: Limits | None = None
@@ -100,7 +103,7 @@ def register(
     *names: str,
     resize: Resize | None = None,
     macs: Macs | None = None,
-    columns: Callable[[Node, Tensor, Tensor], Columns] | None = None,
+    columns: ColumnsOf | None = None,
     operands: tuple[int, ...] = (0, 1),
     made: int = -1,
     clips: Limits | None = None,

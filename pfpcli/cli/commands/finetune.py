@@ -9,12 +9,10 @@ import typer
 
 from pfpcli.cli.app import command
 from pfpcli.cli.flags import OUTPUT, flag, switch, takes
-from pfpcli.cli.options import INPUT, RECOVERY, Epochs, Minutes, machine, session
+from pfpcli.cli.options import IMAGES, INPUT, RECOVERY, Classes, Epochs, Minutes, machine, session
 from pfpcli.cli.session import Session
 from pfpcli.records.reused_settings import network_of, reused_settings
 from pfpcli.settings import FinetuneSettings
-
-IMAGES = "Images"
 
 
 def _run(
@@ -39,6 +37,7 @@ def _images(
         Path | None,
         flag(IMAGES, "Folder of images to measure accuracy on. Default: held-out images of --data.", metavar="DIR"),
     ] = FinetuneSettings.eval,
+    classes: Classes = FinetuneSettings.classes,
     preprocess: Annotated[
         str | None, flag(IMAGES, "Preset or TOML file. Default: the preprocessing of RUN.", metavar="NAME|FILE")
     ] = FinetuneSettings.preprocess,
@@ -46,7 +45,7 @@ def _images(
         bool, switch(IMAGES, "Do not mirror and shift the training images at random.", "--no-augment")
     ] = False,
 ) -> dict[str, Any]:
-    return {"calib": data, "eval": eval, "preprocess": preprocess, "augment": not no_augment}
+    return {"calib": data, "eval": eval, "classes": classes, "preprocess": preprocess, "augment": not no_augment}
 
 
 def _training(

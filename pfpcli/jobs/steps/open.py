@@ -94,11 +94,16 @@ def trace_groups(model: LoadedModel, size: tuple[int, ...], settings: NetworkSet
     """
     with console.step("trace") as step:
         graph = _traced(model, size, settings)
-        groups = group(label(graph), settings.freeze, exact_only=settings.exact_only)
+        groups = group_by_settings(graph, settings)
         ops = sum(node.op == "call_function" for node in graph.nodes)
         frozen = len(groups.groups) - len(groups.prunable)
         step.summary = f"{ops} ops · {len(groups.groups)} groups, {len(groups.prunable)} prunable, {frozen} frozen"
     return groups
+
+
+def group_by_settings(graph: Graph, settings: NetworkSettings) -> Groups:
+    """Find the groups of a network; the settings say which of its channels are frozen."""
+    return group(label(graph), settings.freeze, exact_only=settings.exact_only, where=settings.where)
 
 
 def unknown_ops(groups: Groups) -> dict[str, int]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import count as count_from
 from typing import Any
 
 import torch
@@ -11,21 +12,23 @@ from numpy.typing import NDArray
 
 from pfpcli.activations.task import Task
 from pfpcli.channels.cost import count
-from pfpcli.channels.groups import Group, Groups, group
-from pfpcli.channels.labelling import label
+from pfpcli.channels.groups import Group, Groups
 from pfpcli.channels.slicing import Slicing
 from pfpcli.cutting.cut import Cut, cut
 from pfpcli.cutting.plan_file import PlanFile
 from pfpcli.cutting.reweight import reweight
 from pfpcli.graph.graph import Graph
 from pfpcli.jobs import cache
+from pfpcli.jobs.steps.open import group_by_settings
 from pfpcli.jobs.steps.score import Scored
-from pfpcli.planning.allocations import ALLOCATIONS
+from pfpcli.planning.allocations import ALLOCATIONS, BEST, TRIED, UNMEASURED
 from pfpcli.planning.choices import orders
 from pfpcli.planning.curves import Curve, curves
 from pfpcli.planning.plan import Budget, Plan
-from pfpcli.planning.planner import plan
+from pfpcli.planning.planner import Planner
+from pfpcli.planning.portfolio import TOWARDS, Tried, try_plans
 from pfpcli.progress import Console
+from pfpcli.recovery.trial import trial_loss
 from pfpcli.scoring.criteria import CRITERIA
 from pfpcli.settings import CompareCriteriaSettings, CompressSettings
 
@@ -33,30 +36,65 @@ from pfpcli.settings import CompareCriteriaSettings, CompressSettings
 Allocating = CompressSettings | CompareCriteriaSettings
 
 
+@dataclass(frozen=True)
+class Planned:
+    """The result of the planning step.
+
+    Attributes:
+        plan: the plan.
+        tried: the plans that were tried, the best one first; empty where only one came into question.
+        curves: of the groups that can lose units; empty where none were measured.
+    """
+
+    plan: Plan
+    tried: list[Tried]
+    curves: list[Curve]
+
+
 def make_plan(
     groups: Groups, scored: Scored, budget: Budget, settings: Allocating, device: torch.device, console: Console
-) -> Plan:
-    """Measure the curves, if the allocator needs them, and plan."""
+) -> Planned:
+    """Measure the curves, if an allocator needs them, and plan."""
+    names = _allocations(scored, budget, settings)
     measured: list[Curve] = []
-    if ALLOCATIONS[settings.allocate].needs_curves and budget.epsilon is None and budget.keep < 1:
+    if any(ALLOCATIONS[name].needs_curves for name in names) and budget.epsilon is None and budget.keep < 1:
         ordered = orders(groups, scored.scores, budget)
         measured = measure_curves(groups, scored, ordered, settings, device, console)
     with console.step("plan") as step:
-        planned = plan(
+        planner = Planner(
             groups,
             scored.scores,
             budget,
-            allocate=settings.allocate,
             select=CRITERIA[scored.criterion].select,
             delta=settings.delta,
             seed=settings.seed,
             curves=measured,
         )
+        tried: list[Tried] = []
+        if len(names) > 1:
+            most, measured_plans = len(names) + TOWARDS, count_from(0)
+
+            def measure(each: Plan) -> float:
+                step.progress(next(measured_plans), most, "plans")
+                return trial_loss(each, scored.readers, scored.division, device)
+
+            tried = try_plans(planner, names, measure)
+        plan = tried[0].plan if tried else planner.by(names[0])
         what = {"params": "parameters", "macs": "MACs"}[budget.of]
         asked = f"asked {100 * budget.keep:.4g} %" if budget.epsilon is None else f"asked ε ≤ {budget.epsilon:g}"
-        epsilon = f" → ε = {planned.epsilon:.3g}" if planned.epsilon is not None and budget.epsilon is None else ""
-        step.summary = f"keep {100 * planned.achieved:.1f} % of the {what}, {asked}{epsilon}"
-    return planned
+        epsilon = f" → ε = {plan.epsilon:.3g}" if plan.epsilon is not None and budget.epsilon is None else ""
+        best = f" · best of {len(tried)} plans: {tried[0].name}" if tried else ""
+        step.summary = f"keep {100 * plan.achieved:.1f} % of the {what}, {asked}{epsilon}{best}"
+    return Planned(plan, tried, measured)
+
+
+def _allocations(scored: Scored, budget: Budget, settings: Allocating) -> tuple[str, ...]:
+    """The allocations that come into question."""
+    if settings.allocate != BEST:
+        return (settings.allocate,)
+    if budget.epsilon is not None or budget.keep == 1:
+        return (UNMEASURED,)  # the budget alone decides
+    return TRIED if len(scored.division.checked) else (UNMEASURED,)
 
 
 def measure_curves(
@@ -79,24 +117,26 @@ def measure_curves(
     """
     with console.step("curves") as step:
         graph, division = groups.labelled.graph, scored.division
-        key = cache.key_of_curves(scored.key, ordered) if scored.key else ""
+        key = cache.key_of_curves(scored.key, division, ordered) if scored.key else ""
         found = cache.load_curves(key) if key else None
         before = "" if found is None else "cached: "
         if found is None:
-            total, batch = len(division.scored), graph.fixed_batch
+            total, batch = len(division.fitted), graph.fixed_batch
             task = Task(
                 groups,
                 scored.readers,
-                lambda: division.scoring(batch),
+                lambda: division.fitting(batch),
                 device,
                 seed=settings.seed,
                 progress=lambda done: step.progress(done, total, "images"),
             )
-            found = curves(task, ordered, count(graph).macs)
+            # without images to spare, the curves are those of the fit
+            measuring = replace(task, batches=lambda: division.checking(batch)) if len(division.checked) else task
+            found = curves(task, measuring, ordered, count(graph).macs)
             if key:
                 cache.save_curves(key, found)
         widths = sum(len(curve.kept) for curve in found)
-        step.summary = f"{before}{len(found)} groups at {widths} widths, allocated by {settings.allocate}"
+        step.summary = f"{before}{len(found)} groups at {widths} widths"
     return found
 
 
@@ -110,7 +150,7 @@ def plan_in_steps(
     *,
     score: Callable[[Groups], Scored],
     recover: Callable[[Cut], object],
-) -> tuple[Plan, Graph]:
+) -> tuple[Planned, Graph]:
     """Plan in several steps: cut, recover, score what is left, and go on. The last cut is not recovered here.
 
     The fractions kept after the steps fall geometrically.
@@ -126,7 +166,8 @@ def plan_in_steps(
         recover: recovers a network that a step has cut.
 
     Returns:
-        (one plan for the original network, the network that the steps have made).
+        (one plan for the original network, with the plans that the last step tried; the network that the steps have
+        made).
     """
     graph, groups_now, scored_now = groups.labelled.graph, groups, scored
     names = [str(node.target) for node in graph.nodes if node.op == "get_attr"]
@@ -138,14 +179,15 @@ def plan_in_steps(
         part = 1 if step == settings.steps else 2
         part_budget = replace(budget, keep=left, min_part=part)
         planned = make_plan(groups_now, scored_now, part_budget, settings, device, console)
-        made = cut(groups_now.labelled, planned.alive)
-        reweight(made, planned, scored_now.readers)
-        file = PlanFile.of_plan(planned, made.slicing, scored_now.readers).only(names)
+        made = cut(groups_now.labelled, planned.plan.alive)
+        reweight(made, planned.plan, scored_now.readers)
+        file = PlanFile.of_plan(planned.plan, made.slicing, scored_now.readers).only(names)
         joined = file if joined is None else joined.then(file)
         if step < settings.steps:
             so_far = Slicing(groups.labelled, joined.plan(groups, scored.readers).alive)
             recover(Cut(so_far, made.graph))
-            groups_now = group(label(made.graph), settings.freeze, exact_only=settings.exact_only)
+            groups_now = group_by_settings(made.graph, settings)
             scored_now = score(groups_now)
     assert joined is not None
-    return replace(joined.plan(groups, scored.readers), budget=budget), made.graph
+    whole_plan = replace(joined.plan(groups, scored.readers), budget=budget)
+    return Planned(whole_plan, planned.tried, []), made.graph

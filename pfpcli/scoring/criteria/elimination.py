@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pfpcli.activations.gram_matrices import RIDGE, Gram, gram_batches, has_gram
+from pfpcli.activations.gram_matrices import Gram, gram_batches, has_gram
 from pfpcli.activations.least_squares import damped
 from pfpcli.activations.task import Task
 from pfpcli.channels.groups import Group
@@ -34,6 +34,8 @@ from pfpcli.scoring.scores import Scores
 
 #: Of n units that are left, n / TOGETHER are dropped at a time, and at least one.
 TOGETHER = 32
+#: Lambda, relative to the mean square of the columns.
+RIDGE = 1e-3
 #: Sums of squares are divided by at least this much.
 _TINY = 1e-30
 

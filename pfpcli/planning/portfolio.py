@@ -1,0 +1,68 @@
+"""Portfolio: the best of several plans for one budget, measured on the networks that they lead to.
+
+What each group loses alone says little about what all groups lose together. So the plan of each allocation is tried:
+the network is cut, refitted coarsely and measured. Then widths move from the best plan towards the others, as long as
+the measured network gets better.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from pfpcli.planning.plan import Plan
+from pfpcli.planning.planner import Planner
+
+#: A plan is not tried if what its groups lose alone, added up, is this many times as much as for another plan.
+HOPELESS = 3.0
+#: Widths move towards this many other plans, by this fraction of the way.
+TOWARDS, STEP = 2, 1 / 4
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A plan that was tried.
+
+    Attributes:
+        name: its allocation; "between" for a plan that lies between others.
+        loss: the measured loss of its network.
+        plan: the plan.
+    """
+
+    name: str
+    loss: float
+    plan: Plan
+
+
+def try_plans(planner: Planner, names: Sequence[str], measure: Callable[[Plan], float]) -> list[Tried]:
+    """Try plans, and return them with the best one first.
+
+    Args:
+        planner: makes the plans.
+        names: the allocations, some of `allocations.ALLOCATIONS`.
+        measure: returns the loss of the network that a plan leads to.
+
+    Raises:
+        BudgetError: the smallest valid network costs more than the budget.
+    """
+    tried: dict[tuple[int, ...], Tried] = {}
+
+    def attempt(name: str, plan: Plan) -> Tried:
+        if plan.kept not in tried:
+            tried[plan.kept] = Tried(name, measure(plan), plan)
+        return tried[plan.kept]
+
+    plans = {name: planner.by(name) for name in names}
+    expected = {name: planner.expected_loss(plan) for name, plan in plans.items()}
+    for name, plan in plans.items():
+        if expected[name] <= HOPELESS * min(expected.values()):
+            attempt(name, plan)
+    best, *others = _ranked(tried.values())
+    for other in others[:TOWARDS]:
+        moved = attempt("between", planner.between(best.plan, other.plan, STEP))
+        best = min(best, moved, key=lambda each: each.loss)
+    return _ranked(tried.values())
+
+
+def _ranked(tried: Iterable[Tried]) -> list[Tried]:
+    return sorted(tried, key=lambda each: each.loss)

@@ -1,0 +1,63 @@
+"""Trial: cut a network as planned, refit it coarsely, and measure how far its outputs are from the original's.
+
+A trial takes a fraction of the time of a recovery. Its losses are larger, but rank plans as the recovered networks do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+
+from pfpcli import processes
+from pfpcli.activations.losses import distance, real, relative_distance
+from pfpcli.channels.reading_layers import Reader
+from pfpcli.cutting.cut import cut
+from pfpcli.cutting.reweight import reweight
+from pfpcli.graph.graph import Graph
+from pfpcli.images.calibration import Batches, Division
+from pfpcli.planning.plan import Plan
+from pfpcli.recovery.call_by_call import recover_calls
+from pfpcli.recovery.refit import Refit
+from pfpcli.recovery.refit_problem import COARSE
+from pfpcli.recovery.task import RecoveryTask, TrainingLimits
+
+#: The most images that the network is refitted to, and that it is measured on.
+FITTED, CHECKED = 32, 64
+
+
+def trial_loss(planned: Plan, readers: Iterable[Reader], division: Division, device: torch.device) -> float:
+    """Return the distance of the outputs of the network that a plan leads to, on checking images.
+
+    Args:
+        planned: the plan.
+        readers: the layers that read channels.
+        division: the images; some have to be checking images.
+        device: where to compute.
+    """
+    made = cut(planned.groups.labelled, planned.alive)
+    if planned.is_sampled:
+        reweight(made, planned, readers)
+    task = RecoveryTask(made, division, device, TrainingLimits(None, None, 0))
+    recover_calls(task, lambda pair: Refit(pair, effort=COARSE), FITTED)
+    whole = planned.groups.labelled.graph
+    return output_distance(whole, made.graph, division.checking(whole.fixed_batch, CHECKED), device)
+
+
+def output_distance(whole: Graph, smaller: Graph, batches: Batches, device: torch.device) -> float:
+    """Return the distance of the outputs of two networks (`losses.distance`), added up over the outputs.
+
+    Args:
+        whole: the original.
+        smaller: the other network.
+        batches: the images.
+        device: where to compute.
+    """
+    sums = np.zeros((sum(node.meta["val"].is_floating_point() for node in whole.outputs), 2))
+    with torch.no_grad(), whole.on(device), smaller.on(device):
+        for images, _ in batches:
+            if processes.is_mine(images):
+                x = images.to(device)
+                sums += distance(real(smaller.module(x)), real(whole.module(x))).numpy()
+    return relative_distance(processes.total(sums))

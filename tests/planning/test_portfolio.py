@@ -1,0 +1,116 @@
+"""The best of several plans is the one whose network was measured to be the best."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+import pytest
+import torch
+from torch import nn
+
+from pfpcli.channels.cost import count
+from pfpcli.planning import portfolio
+from pfpcli.planning.allocations import TRIED
+from pfpcli.planning.choices import orders
+from pfpcli.planning.curves import curves
+from pfpcli.planning.plan import Budget, Plan
+from pfpcli.planning.planner import Planner
+from pfpcli.planning.portfolio import TOWARDS, Tried, try_plans
+from residual_net import Blocks
+from tasks import grouped, scores, task
+
+
+@cache
+def planner(keep: float = 0.5) -> Planner:
+    torch.manual_seed(0)
+    images = torch.randn(48, 3, 8, 8)
+    groups = grouped(Blocks().requires_grad_(False), images[:2])
+    found = scores(groups, [images], "l2")
+    tasks = (task(groups, part.split(8)) for part in images.chunk(2))
+    made = curves(*tasks, orders(groups, found, Budget()), count(groups.labelled.graph).macs)
+    return Planner(groups, found, Budget(keep, "macs"), curves=made)
+
+
+def tried(measure: Callable[[Plan], float]) -> list[Tried]:
+    return try_plans(planner(), TRIED, measure)
+
+
+@pytest.fixture
+def all_have_hope(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(portfolio, "HOPELESS", float("inf"))
+
+
+@pytest.mark.usefixtures("all_have_hope")
+@pytest.mark.parametrize("wanted", TRIED)
+def test_the_plan_whose_network_loses_least_comes_first(wanted: str) -> None:
+    best = planner().by(wanted)
+    found = tried(lambda plan: float(plan.kept != best.kept))
+    assert found[0].plan.kept == best.kept
+    assert [each.loss for each in found] == sorted(each.loss for each in found)
+
+
+@pytest.mark.usefixtures("all_have_hope")
+def test_plans_between_the_best_and_the_others_are_tried_while_they_help() -> None:
+    uniform = planner().by("uniform").kept
+
+    def distance(plan: Plan) -> float:  # the best plan lies a little beside the uniform one
+        wanted = [kept + 0.3 * (i % 2) for i, kept in enumerate(uniform)]
+        return sum((kept - each) ** 2 for kept, each in zip(plan.kept, wanted, strict=True)) or 1e-9
+
+    found = tried(distance)
+    between = [each for each in found if each.name == "between"]
+    assert between
+    assert len(found) <= len(TRIED) + TOWARDS
+    assert all(each.plan.is_met or abs(each.plan.achieved - 0.5) < 0.03 for each in found)
+
+
+def test_a_plan_whose_groups_lose_far_more_alone_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    plans = planner()
+    expected = {name: plans.expected_loss(plans.by(name)) for name in TRIED}
+    least = min(expected.values())
+    monkeypatch.setattr(portfolio, "HOPELESS", (1 + max(expected.values()) / least) / 2)
+    hopeless = {plans.by(name).kept for name in TRIED if expected[name] > portfolio.HOPELESS * least}
+    assert hopeless
+    assert hopeless.isdisjoint(each.plan.kept for each in tried(lambda _: 1.0) if each.name in TRIED)
+
+
+def test_the_same_plan_is_measured_once() -> None:
+    seen: list[tuple[int, ...]] = []
+
+    def measure(plan: Plan) -> float:
+        seen.append(plan.kept)
+        return 1.0
+
+    tried(measure)
+    assert len(seen) == len(set(seen))
+
+
+def test_a_plan_between_two_plans_has_widths_between_theirs_but_for_the_budget() -> None:
+    plans = planner()
+    a, b = plans.by("uniform"), plans.by("inside")
+    middle = plans.between(a, b, 0.5)
+    assert abs(middle.achieved - 0.5) < 0.03
+    for low, high, kept in zip(map(min, a.kept, b.kept), map(max, a.kept, b.kept), middle.kept, strict=True):
+        assert low - 2 <= kept <= high + 2
+
+
+def test_inside_leaves_the_others_whole_as_long_as_the_budget_allows() -> None:
+    for keep, is_whole in ((0.8, True), (0.1, False)):
+        plans = planner(keep)
+        made = plans.by("inside")
+        others = [
+            kept == group.positions
+            for group, kept in zip(made.groups.groups, made.kept, strict=True)
+            if not group.frozen and group.name not in ("first.0.0", "second.0.0")
+        ]
+        assert all(others) == is_whole
+        assert made.is_met or abs(made.achieved - keep) < 0.03
+
+
+def test_a_network_without_blocks_has_no_inside() -> None:
+    images = torch.randn(8, 6)
+    net = nn.Sequential(nn.Linear(6, 10), nn.ReLU(), nn.Linear(10, 8), nn.ReLU(), nn.Linear(8, 3))
+    groups = grouped(net.requires_grad_(False), images[:2])
+    plans = Planner(groups, scores(groups, [images], "l2"), Budget(0.6))
+    assert abs(plans.by("inside").achieved - 0.6) < 0.1

@@ -1,0 +1,40 @@
+"""A trial tells a plan that the network survives from one that it does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from distilled import case, undecided
+from pfpcli.activations.losses import distance, relative_distance
+from pfpcli.channels.groups import group
+from pfpcli.planning.plan import Budget
+from pfpcli.planning.planner import Planner
+from pfpcli.recovery.trial import output_distance, trial_loss
+from pfpcli.scoring.scores import Scores
+
+CPU = torch.device("cpu")
+
+
+def test_a_smaller_network_loses_more(tmp_path: Path) -> None:
+    made = case(undecided(), tmp_path)
+    groups = group(made.kept.labelled)
+    found = Scores(np.random.default_rng(0).random(len(groups.root)))
+    plans = [Planner(groups, found, Budget(keep)).by("uniform") for keep in (0.9, 0.5, 0.2)]
+    losses = [trial_loss(plan, [], made.division, CPU) for plan in plans]
+    assert 0 < losses[0] < losses[1] < losses[2]
+
+
+def test_a_network_is_at_no_distance_from_itself(tmp_path: Path) -> None:
+    made = case(undecided(), tmp_path)
+    whole = made.whole
+    assert output_distance(whole, whole, made.division.checking(), CPU) == 0
+
+
+def test_a_constant_in_the_place_of_an_output_is_at_distance_one_and_noise_is_farther() -> None:
+    whole = torch.randn(64, 10, generator=torch.Generator().manual_seed(0))
+    constant = whole.mean().expand_as(whole)
+    assert abs(relative_distance(distance([constant], [whole]).numpy()) - 1) < 1e-6
+    assert relative_distance(distance([10 * whole], [whole]).numpy()) > 10
