@@ -1,9 +1,19 @@
-"""A small network with residual blocks."""
+"""A small network with residual blocks, and its curves."""
 
 from __future__ import annotations
 
+from functools import cache
+
+import torch
 from torch import Tensor, nn
 
+from pfpcli.channels.cost import count
+from pfpcli.channels.groups import Groups
+from pfpcli.planning.choices import orders
+from pfpcli.planning.curves import Curve, curves
+from pfpcli.planning.plan import Budget
+from pfpcli.scoring.scores import Scores
+from tasks import grouped, scores, task
 from zoo import conv
 
 
@@ -22,3 +32,14 @@ class Blocks(nn.Module):
         x = self.between(x)
         x = x + self.second[1](self.second[0](x))
         return self.last(self.head(x))
+
+
+@cache
+def measured() -> tuple[Groups, Scores, list[Curve]]:
+    """The groups of the network, a score of each unit, and the curve of each group."""
+    torch.manual_seed(0)
+    images = torch.randn(48, 3, 8, 8)
+    groups = grouped(Blocks().requires_grad_(False), images[:2])
+    found = scores(groups, [images], "l2")
+    tasks = (task(groups, part.split(8)) for part in images.chunk(2))
+    return groups, found, curves(*tasks, orders(groups, found, Budget()), count(groups.labelled.graph).macs)

@@ -5,24 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pfpcli.channels.cost import count
-from pfpcli.planning.choices import orders
-from pfpcli.planning.curves import curves
 from pfpcli.planning.outlook import STEPS, keep_for
 from pfpcli.planning.plan import Budget
 from pfpcli.planning.planner import Planner
-from residual_net import Blocks
-from tasks import grouped, scores, task
+from residual_net import Blocks, measured
+from tasks import grouped, scores
 
 
 @pytest.mark.parametrize("keep", [0.1, 0.45, 0.9])
 def test_the_ratio_is_the_smallest_that_is_expected_to_lose_the_share(keep: float) -> None:
-    torch.manual_seed(0)
-    images = torch.randn(48, 3, 8, 8)
-    groups = grouped(Blocks().requires_grad_(False), images[:2])
-    found = scores(groups, [images], "l2")
-    tasks = (task(groups, part.split(8)) for part in images.chunk(2))
-    made = curves(*tasks, orders(groups, found, Budget()), count(groups.labelled.graph).macs)
+    groups, found, made = measured()
 
     def loss(ratio: float) -> float:
         planner = Planner(groups, found, Budget(ratio), curves=made)

@@ -3,32 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 
 import pytest
 import torch
 from torch import nn
 
-from pfpcli.channels.cost import count
 from pfpcli.planning import portfolio
 from pfpcli.planning.allocations import TRIED
-from pfpcli.planning.choices import orders
-from pfpcli.planning.curves import curves
 from pfpcli.planning.plan import Budget, Plan
 from pfpcli.planning.planner import Planner
 from pfpcli.planning.portfolio import TOWARDS, Tried, try_plans
-from residual_net import Blocks
-from tasks import grouped, scores, task
+from residual_net import measured
+from tasks import grouped, scores
 
 
-@cache
 def planner(keep: float = 0.5) -> Planner:
-    torch.manual_seed(0)
-    images = torch.randn(48, 3, 8, 8)
-    groups = grouped(Blocks().requires_grad_(False), images[:2])
-    found = scores(groups, [images], "l2")
-    tasks = (task(groups, part.split(8)) for part in images.chunk(2))
-    made = curves(*tasks, orders(groups, found, Budget()), count(groups.labelled.graph).macs)
+    groups, found, made = measured()
     return Planner(groups, found, Budget(keep, "macs"), curves=made)
 
 
