@@ -5,6 +5,7 @@ An output "decides" if it has classes: float[N, classes, ...].
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -92,6 +93,8 @@ def distance(outputs: list[Tensor], whole: list[Tensor]) -> Tensor:
     """Return the squared distances of outputs from those of the original, and the spread of the latter.
 
     Their quotient is 0 for equal outputs and 1 for outputs that tell no more than a constant; it has no upper limit.
+    Numbers that are not finite in the original (a mask of -inf) do not count. Where the other output alone is not
+    finite, the distance is infinite.
 
     Args:
         outputs: of a masked or cut network.
@@ -101,8 +104,15 @@ def distance(outputs: list[Tensor], whole: list[Tensor]) -> Tensor:
         float64[outputs, 2], sums over the samples: the squared distance, and the squared distance of the original's
         output from its mean in the batch.
     """
-    pairs = [((a - b).square().sum(), (b - b.mean()).square().sum()) for a, b in zip(outputs, whole, strict=True)]
-    return torch.tensor([[float(each) for each in pair] for pair in pairs], dtype=torch.float64).reshape(-1, 2)
+    pairs = (_finite(a, b) for a, b in zip(outputs, whole, strict=True))
+    sums = [[float((a - b).square().sum()), float((b - b.mean()).square().sum()) if len(b) else 0.0] for a, b in pairs]
+    return torch.tensor(sums, dtype=torch.float64).reshape(-1, 2).nan_to_num(nan=math.inf, posinf=math.inf)
+
+
+def _finite(output: Tensor, whole: Tensor) -> tuple[Tensor, Tensor]:
+    """Return two outputs where the second one is finite; both as they are if it is finite everywhere."""
+    finite = whole.isfinite()
+    return (output, whole) if finite.all() else (output[finite], whole[finite])
 
 
 def relative_distance(sums: NDArray[np.float64]) -> float:

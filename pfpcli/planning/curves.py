@@ -37,6 +37,8 @@ IMAGES, MOST_MACS = 128, 4e12
 _FEWEST_IMAGES = 8
 #: Smaller losses count as this much, because the logarithms of losses are interpolated.
 _TINY = 1e-9
+#: A loss that is not finite counts as this much.
+_HUGE = 1e12
 #: Below the smallest measured width nothing is known: a loss there counts this many times.
 _UNKNOWN = 1e6
 
@@ -68,7 +70,8 @@ class Curve:
         if not len(self.kept):
             return np.where(np.arange(self.positions + 1) < self.positions, np.inf, 0.0)
         dropped, known = self.positions - np.arange(self.positions + 1), self.positions - self.kept
-        logs = np.log(np.maximum.accumulate(np.maximum(self.losses[of], _TINY)))
+        finite = np.nan_to_num(self.losses[of], nan=_HUGE, posinf=_HUGE)
+        logs = np.log(np.maximum.accumulate(np.maximum(finite, _TINY)))
         x, at = np.log(np.maximum(dropped, 0.5)), np.log(known)
         power = max(1.0, (logs[-1] - logs[0]) / (at[-1] - at[0])) if len(at) > 1 else 1.0
         found = np.interp(x, at, logs)
