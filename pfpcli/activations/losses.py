@@ -104,7 +104,8 @@ def distance(outputs: list[Tensor], whole: list[Tensor]) -> Tensor:
         float64[outputs, 2], sums over the samples: the squared distance, and the squared distance of the original's
         output from its mean in the batch.
     """
-    pairs = (_finite(a, b) for a, b in zip(outputs, whole, strict=True))
+    # squares of large numbers overflow in float32
+    pairs = (_finite(a.double(), b.double()) for a, b in zip(outputs, whole, strict=True))
     sums = [[float((a - b).square().sum()), float((b - b.mean()).square().sum()) if len(b) else 0.0] for a, b in pairs]
     return torch.tensor(sums, dtype=torch.float64).reshape(-1, 2).nan_to_num(nan=math.inf, posinf=math.inf)
 

@@ -8,6 +8,7 @@ from torch.utils._pytree import tree_leaves
 from pfpcli.cutting.cut import Cut
 from pfpcli.cutting.masked import InFloat64, Masked
 from pfpcli.errors import CheckFailed
+from pfpcli.graph.difference import largest_difference
 from pfpcli.graph.graph import Graph
 
 #: The largest difference between both networks in float64, relative to the largest output.
@@ -47,18 +48,10 @@ def _checked(smaller: Graph, original: InFloat64, samples: Tensor) -> float:
     inputs = samples.double()
     found = tree_leaves(InFloat64(smaller.module).run(inputs))
     expected = tree_leaves(original.run(inputs))
-    difference = max(relative(a, b) for a, b in zip(found, expected, strict=True))
+    difference = largest_difference(found, expected)
     if not difference <= TOLERANCE:
         raise CheckFailed(
             f"the cut network differs from the masked original by {difference:.1e} (at most {TOLERANCE:.0e} expected)",
             "this is a bug in pfp: please report it with the model's architecture; `--freeze` may work around it",
         )
     return difference
-
-
-def relative(found: Tensor, expected: Tensor) -> float:
-    """The largest difference of two tensors, relative to the largest number in the second; True counts as 1."""
-    found, expected = found.detach().double(), expected.detach().double()
-    largest = float(expected.abs().max()) if expected.numel() else 0.0
-    error = float((found - expected).abs().max()) if expected.numel() else 0.0
-    return error / largest if largest else error

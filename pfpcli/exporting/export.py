@@ -22,8 +22,8 @@ from torch.export import ExportedProgram
 from pfpcli.errors import CheckFailed, TraceError
 from pfpcli.graph.graph import Graph, Names
 from pfpcli.graph.quiet import quiet
-from pfpcli.graph.trace import export_program, free_dims, larger, open_dims
-from pfpcli.onnx_io.runtime import ONNX_TOLERANCE, onnx_vs_torch
+from pfpcli.graph.trace import export_program, free_dims, open_dims
+from pfpcli.onnx_io.runtime import ONNX_TOLERANCE, onnx_vs_torch, onnx_vs_torch_in_sizes
 
 #: Metadata with the origin of a node on this machine and in the user's source code.
 _ORIGINS = ("stack_trace", "nn_module_stack", "source_fn_stack", "from_node", "torch_fn", "custom")
@@ -141,7 +141,7 @@ def save_onnx(exported: ExportedProgram, graph: Graph, named: Names, path: Path,
             path.write_bytes(model.SerializeToString())
             difference = onnx_vs_torch(path, graph, samples)
             if {"height", "width"} <= {dim.dim_param for dim in _dims(model.graph.input)}:
-                difference = max(difference, onnx_vs_torch(path, graph, larger(samples)))
+                difference = max(difference, onnx_vs_torch_in_sizes(path, graph, samples))
         except Exception as error:
             # without the colour codes of the exporters
             message = re.sub(r"\x1b\[\d+m", "", str(error)).strip()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from pfpcli.graph.data_independent import data_independent_part
+from pfpcli.graph.difference import largest_difference
 from pfpcli.graph.graph import Graph
 
 #: The largest accepted difference of module and graph in float32, relative to the largest absolute number of an output.
@@ -43,9 +44,11 @@ def rebuild(module: nn.Module, smaller: Graph) -> tuple[nn.Module | None, str]:
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         return None, f"its own forward fails on the smaller tensors ({lines[0]})"
-    difference = _difference(tree_leaves(found), tree_leaves(expected))
-    if difference is None or difference > TOLERANCE:
-        what = "has another shape" if difference is None else f"differs by {difference:.1e}"
+    found, expected = tree_leaves(found), tree_leaves(expected)
+    difference = largest_difference(found, expected)
+    if difference > TOLERANCE:
+        same = [x.shape for x in found] == [x.shape for x in expected]
+        what = f"differs by {difference:.1e}" if same else "has another shape"
         return None, f"the output of its own forward {what}: its code contains fixed sizes"
     return twin, "ok"
 
@@ -61,15 +64,6 @@ def _put(module: nn.Module, name: str, value: Tensor) -> None:
         owner.register_parameter(leaf, nn.Parameter(value.detach().clone(), requires_grad=value.requires_grad))
     else:
         setattr(owner, leaf, value.detach().clone())
-
-
-def _difference(found: list[Tensor], expected: list[Tensor]) -> float | None:
-    """Return the largest difference relative to the largest number of an output, None if shapes differ."""
-    if [x.shape for x in found] != [x.shape for x in expected]:
-        return None
-    return max(
-        float((a - b).abs().max() / b.abs().max().clamp_min(1e-30)) for a, b in zip(found, expected, strict=True)
-    )
 
 
 def _conv(part: nn.Module) -> None:

@@ -9,6 +9,8 @@ no tensor that the graph reads later, and whose nodes all carry the sizes of the
     functional          rewrites: regions inlined, assertions dropped, in-place calls replaced
     constants           rewrite: tensors that depend on parameters alone are computed once
     rearrangements      rewrites: channel shuffles, and channels that pass through the batch dimension
+    inference           whether the outputs depend on the image alone
+    difference          how far outputs are from those that a network should give
     propagate           sets the size of every value in a graph
     calls               arguments of an ATen call by name
     safe_names          names that may stand in the source code that torch generates

@@ -9,7 +9,7 @@ A forward pass that `torch.export` cannot follow is a TraceError.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from torch.utils._pytree import tree_leaves
 from pfpcli.errors import InputError, TraceError
 from pfpcli.graph.constants import fold_constants
 from pfpcli.graph.data_independent import data_independent_part
+from pfpcli.graph.difference import largest_difference
 from pfpcli.graph.functional import drop_assertions, functionalise, inline_regions
 from pfpcli.graph.graph import Graph
 from pfpcli.graph.propagate import propagate
@@ -72,13 +73,15 @@ def _with_fixed_batch(module: nn.Module, example: tuple[Tensor, ...]) -> tuple[t
 
 def _with_free_sizes(module: nn.Module, original: nn.Module, graph: Graph) -> Graph:
     """Return a graph that takes images of other sizes if the network does, otherwise the given graph."""
-    other = larger(graph.example)
-    try:
-        with torch.no_grad(), quiet():
-            expected = tree_leaves(original(*other))
-    except Exception:  # the network takes one size only
-        return graph
-    if _gives(graph, other, expected):  # no size in the graph depends on the size of the image
+    tried = []
+    for inputs in other_sizes(graph.example):
+        try:
+            with torch.no_grad(), quiet():
+                tried.append((inputs, tree_leaves(original(*inputs))))
+        except Exception:  # the network takes no image of this size
+            if not tried:
+                return graph
+    if all(_gives(graph, *each) for each in tried):  # no size in the graph depends on the size of the image
         return replace(graph, spatial=True)
     sized = sum(any(isinstance(arg, (list, tuple)) for arg in node.args[1:]) for node in graph.nodes)
     if module is not original or sized > _MOST_SIZED_CALLS:
@@ -89,7 +92,7 @@ def _with_free_sizes(module: nn.Module, original: nn.Module, graph: Graph) -> Gr
         )
     except (TraceError, InputError):
         return graph
-    return replace(free, spatial=True) if free.dynamic and _gives(free, other, expected) else graph
+    return replace(free, spatial=True) if free.dynamic and all(_gives(free, *each) for each in tried) else graph
 
 
 def _gives(graph: Graph, inputs: Sequence[Tensor], expected: list[Any]) -> bool:
@@ -99,21 +102,34 @@ def _gives(graph: Graph, inputs: Sequence[Tensor], expected: list[Any]) -> bool:
             found = tree_leaves(graph.module(*inputs))
     except Exception:
         return False
-    return all(
-        a.shape == b.shape and bool((a - b).abs().max() <= _SAME * b.abs().max())
-        for a, b in zip(found, expected, strict=True)
-        if isinstance(b, Tensor)
-    )
+    return largest_difference(found, expected) <= _SAME
 
 
-def larger(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Return one sample of each input, tiled to an image of another height and width."""
-    return tuple(_tiled(x[:1]) if x.dim() == 4 else x[:1] for x in inputs)
+def other_sizes(inputs: Sequence[Tensor]) -> Iterator[tuple[Tensor, ...]]:
+    """Yield one sample of each input, tiled or cropped to images of other heights and widths.
+
+    The first size is a little larger and keeps what a network with strides may ask for, a multiple of 32 more. Others
+    are odd, smaller, about twice as large, and at least 256 by 320, up to `_LARGEST` pixels.
+    """
+    sides = [x.shape[2:] for x in inputs if x.dim() == 4]
+    for resized in _SIZES:
+        if all(height * width <= _LARGEST for height, width in (resized(*each) for each in sides)):
+            yield tuple(_tiled(x[:1], *resized(*x.shape[2:])) if x.dim() == 4 else x[:1] for x in inputs)
 
 
-def _tiled(x: Tensor) -> Tensor:
-    height, width = x.shape[2] + 32, x.shape[3] + 64
+def _tiled(x: Tensor, height: int, width: int) -> Tensor:
     return x.repeat(1, 1, -(-height // x.shape[2]), -(-width // x.shape[3]))[:, :, :height, :width].clone()
+
+
+#: (height, width) -> another size to try.
+_SIZES: tuple[Callable[[int, int], tuple[int, int]], ...] = (
+    lambda height, width: (height + 32, width + 64),
+    lambda height, width: (3 * height // 4 | 1, 5 * width // 8 | 1),
+    lambda height, width: (2 * height + 3, width + 7),
+    lambda height, width: (max(2 * height, 256), max(2 * width, 320)),
+)
+#: The most pixels of an image of another size.
+_LARGEST = 4_000_000
 
 
 def free_dims(example: Sequence[Tensor], *, spatial: bool) -> list[tuple[int, ...]]:

@@ -23,6 +23,7 @@ from pfpcli.images.folder import ImageSet, open_folder
 from pfpcli.images.input_fit import TAKEN_CHANNELS, check_fits, common_size
 from pfpcli.images.preprocess import Preprocess, PreprocessSettings, preprocessing
 from pfpcli.images.split import split
+from pfpcli.limits import check_input
 
 #: The largest number of held-out images. They are also at most a third of all images.
 HELD_OUT = 1000
@@ -212,6 +213,7 @@ def open_calibration(settings: CalibrationSettings, model: Network) -> Calibrati
     if size is None:
         size = _size_by_images(images, model)
         images = open_folder(settings.calib, size)
+    check_input(model.name, (1, *size))
     preprocess = preprocessing(settings, arrays=images.arrays)
     judges = open_folder(settings.eval, size) if settings.eval else None
     if settings.classes is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import zipfile
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from PIL import Image, UnidentifiedImageError
 
 from pfpcli.errors import CalibrationError
 from pfpcli.images.preprocess import shape_text
+from pfpcli.limits import check_unpacked
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 ARRAY_SUFFIXES = (".npy", ".npz")
@@ -75,6 +77,10 @@ def array_header(path: Path, name: str, size: tuple[int, ...] | None) -> tuple[S
         if key is None:
             raise ValueError("no array of samples in it")
         shape, dtype = headers[key]
+        for each in (key, label_key):
+            if each is not None:
+                sizes, kind = headers[each]
+                check_unpacked(path.name, path.stat().st_size, math.prod(sizes) * kind.itemsize)
         labels = None if label_key is None else unpack_npz(path, label_key)
     if dtype.kind not in "buif":
         raise ValueError(f"holds values of type {dtype}, not numbers")

@@ -33,7 +33,7 @@ def compare_criteria(settings: CompareCriteriaSettings, console: Console) -> Fin
         PfpError: it could not be done; nothing is left behind.
     """
     device = find_device(settings.device)
-    with run_folder(settings.out, settings.name) as (folder, name), resources(settings.threads):
+    with run_folder(settings.out, settings.name) as folder, resources(settings.threads):
         model, calibration, groups = open_prunable(settings, console)
         points: list[Point] = []
         skipped: dict[str, str] = {}
@@ -63,8 +63,8 @@ def compare_criteria(settings: CompareCriteriaSettings, console: Console) -> Fin
             warnings=console.warnings,
         )
         for file, write in FILES.items():
-            (folder / file).write_text(write(comparison), encoding="utf-8")
-    return Finished(comparison, name)
+            (folder.path / file).write_text(write(comparison), encoding="utf-8")
+    return Finished(comparison, folder.name)
 
 
 def _try_criterion(

@@ -63,7 +63,7 @@ def compress(settings: CompressSettings, console: Console) -> Finished[Run]:
         PfpError: it could not be done; nothing is left behind.
     """
     device = find_device(settings.device)
-    with run_folder(settings.out, settings.name) as (folder, name), resources(settings.threads) as scratch:
+    with run_folder(settings.out, settings.name) as folder, resources(settings.threads) as scratch:
         model, calibration, groups = open_prunable(settings, console)
         scored = score_channels(groups, calibration, settings.criterion, settings, device, console)
         division, budget = scored.division, budget_of(settings)
@@ -92,11 +92,11 @@ def compress(settings: CompressSettings, console: Console) -> Finished[Run]:
         certificate = certify_layers(plan, scored, settings, device, console)
         quality = evaluate(groups.labelled.graph, made.graph, division, device, console)
         processes.finish()
-        write_plan(plan, made, scored.readers, folder)
-        exported = export_files(model, made, division, folder, scratch, console)
+        write_plan(plan, made, scored.readers, folder.path)
+        exported = export_files(model, made, division, folder.path, scratch, console)
         timed, batch = measure_latency(made.graph, division, exported, settings.threads, console)
         if status(quality)[0] == "failed":
-            exported = mark_failed(exported, folder)
+            exported = mark_failed(exported, folder.path)
         tolerances = {"cut_vs_masked": TOLERANCE, "onnx_vs_torch": ONNX_TOLERANCE}
         verification = Verification(difference, exported.onnx_vs_torch, exported.model_pt, tolerances)
         outcome = Outcome(
@@ -105,8 +105,8 @@ def compress(settings: CompressSettings, console: Console) -> Finished[Run]:
         )  # fmt: skip
         warnings.warn(console, _warnings(outcome))
         run = _record(outcome, console)
-        (folder / FILES["run"]).write_text(run.json(), encoding="utf-8")
-    return Finished(run, name, exported.module)
+        (folder.path / FILES["run"]).write_text(run.json(), encoding="utf-8")
+    return Finished(run, folder.name, exported.module)
 
 
 def budget_of(settings: CompressSettings) -> Budget:

@@ -52,15 +52,15 @@ def finetune(settings: FinetuneSettings, console: Console) -> Finished[TunedRun]
     """
     run = _open_run(settings)
     device, out = find_device(settings.device), settings.folder
-    with run_folder(out, out.name) as (folder, name), resources(settings.threads) as scratch:
+    with run_folder(out, out.name) as folder, resources(settings.threads) as scratch:
         calibration, groups = _open_data(settings, console)
         division = calibration.divide(1, None)
         teacher = _load_teacher(settings, run, calibration.size, console)
         made, training = _train(groups, teacher, division, settings, device, console)
         quality = evaluate(groups.labelled.graph, made.graph, division, device, console)
-        shutil.copyfile(settings.run / FILES["plan"], folder / FILES["plan"])
+        shutil.copyfile(settings.run / FILES["plan"], folder.path / FILES["plan"])
         model, reason = _module(settings)
-        exported = export_files(model, made, division, folder, scratch, console)
+        exported = export_files(model, made, division, folder.path, scratch, console)
         exported = replace(exported, model_pt=reason) if reason else exported
         tolerances = {"onnx_vs_torch": ONNX_TOLERANCE}
         verification = Verification(None, exported.onnx_vs_torch, exported.model_pt, tolerances)
@@ -74,8 +74,8 @@ def finetune(settings: FinetuneSettings, console: Console) -> Finished[TunedRun]
             scoring=run.scoring,
             training=training,
         )
-        (folder / FILES["run"]).write_text(tuned.json(), encoding="utf-8")
-    return Finished(tuned, name, exported.module)
+        (folder.path / FILES["run"]).write_text(tuned.json(), encoding="utf-8")
+    return Finished(tuned, folder.name, exported.module)
 
 
 def _open_run(settings: FinetuneSettings) -> Run | TunedRun:

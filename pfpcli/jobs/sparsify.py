@@ -93,7 +93,7 @@ def sparsify(settings: SparsifySettings, console: Console) -> Finished[SparseRun
         PfpError: it could not be done; nothing is left behind.
     """
     device = find_device(settings.device)
-    with run_folder(settings.out, settings.name) as (folder, name), resources(settings.threads) as scratch:
+    with run_folder(settings.out, settings.name) as folder, resources(settings.threads) as scratch:
         model, calibration, groups = open_network(settings, console)
         scored = _score_weights(groups, calibration, settings, device, console)
         division = scored.division
@@ -103,14 +103,14 @@ def sparsify(settings: SparsifySettings, console: Console) -> Finished[SparseRun
         if settings.cut_dead:
             planned = without(groups, dead)
             made, difference = _cut_dead(made.graph, planned, scored, chosen, console)
-            write_plan(planned, made, readers(groups), folder)
+            write_plan(planned, made, readers(groups), folder.path)
         errors = _measure_errors(groups, scored, chosen, device, console)
         quality = evaluate(groups.labelled.graph, made.graph, division, device, console)
         processes.finish()
-        exported = export_files(model, made, division, folder, scratch, console)
-        deflated = _deflated(scratch / FILES["onnx"]), _deflated(folder / FILES["onnx"])
+        exported = export_files(model, made, division, folder.path, scratch, console)
+        deflated = _deflated(scratch / FILES["onnx"]), _deflated(folder.path / FILES["onnx"])
         if status(quality)[0] == "failed":
-            exported = mark_failed(exported, folder)
+            exported = mark_failed(exported, folder.path)
         tolerances = {"cut_vs_masked": TOLERANCE, "onnx_vs_torch": ONNX_TOLERANCE}
         verification = Verification(difference, exported.onnx_vs_torch, exported.model_pt, tolerances)
         outcome = Outcome(
@@ -119,8 +119,8 @@ def sparsify(settings: SparsifySettings, console: Console) -> Finished[SparseRun
         )  # fmt: skip
         warnings.warn(console, _warnings(outcome))
         run = _record(outcome, console)
-        (folder / FILES["run"]).write_text(run.json(), encoding="utf-8")
-    return Finished(run, name, exported.module)
+        (folder.path / FILES["run"]).write_text(run.json(), encoding="utf-8")
+    return Finished(run, folder.name, exported.module)
 
 
 def _score_weights(

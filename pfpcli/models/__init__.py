@@ -12,6 +12,7 @@ downloaded. May import `onnx_io`, `graph` and `errors`.
     program         .pt2 files of torch.export.save
     arch            builds the network of a state dict from --arch
     pickles         which pickles and .pt2 archives are safe to load
+    scripts         which TorchScript archives are safe to load
     torchscript     from a TorchScript module to a graph of ATen ops
     row_counts      which sizes in a traced TorchScript graph follow the batch
 """

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from pfpcli.errors import InputError
+from pfpcli.limits import check_unpacked
 from pfpcli.models.arch import nearest
 
 
@@ -90,6 +91,7 @@ def _members(path: Path, size: int, head: bytes) -> tuple[str, ...] | None:
         return None
     try:
         with zipfile.ZipFile(path) as archive:
+            check_unpacked(path.name, size, sum(member.file_size for member in archive.infolist()))
             return tuple(archive.namelist())
     except zipfile.BadZipFile as error:
         raise InputError(

@@ -13,7 +13,8 @@ from __future__ import annotations
 import copy
 import hashlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pfpcli.errors import InputError
+from pfpcli.errors import InputError, PfpError
+from pfpcli.limits import bounded_memory
 from pfpcli.models.arch import known_input_size, reason
 from pfpcli.models.artefact import (
     Artefact,
@@ -39,6 +41,7 @@ from pfpcli.models.loaded_model import LoadedModel, check_weights
 from pfpcli.models.names import check_names
 from pfpcli.models.pickles import broken
 from pfpcli.models.program import load_program
+from pfpcli.models.scripts import check_script
 from pfpcli.onnx_io.network import read_onnx
 
 
@@ -77,14 +80,27 @@ def load(
     loader = next((row for row in LOADERS if row.recognises(artefact)), None)
     if loader is None:
         raise _unknown_format(artefact)
-    model = loader.load(artefact, LoadOptions(arch, arch_kwargs or {}, trust))
+    options = LoadOptions(arch, arch_kwargs or {}, trust)
+    with _named(artefact.name), bounded_memory(artefact.name, artefact.size):
+        model = loader.load(artefact, options)
+        if model.kind != "pt2":  # its names are checked in the archive, before torch makes a graph of it
+            check_names(model.module, model.name)
+        check_weights(model)
     if (arch or arch_kwargs) and model.kind != "state_dict":
         message = f"{model.name}: this is a {loader.noun}; --arch is not needed"
         raise InputError(message, "leave --arch and --arch-kwargs out")
-    if model.kind != "pt2":  # its names are checked in the archive, before torch makes a graph of it
-        check_names(model.module, model.name)
-    check_weights(model)
     return model
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Turn whatever a loader meets in a file into an InputError that names the file."""
+    try:
+        yield
+    except (PfpError, OSError):
+        raise
+    except Exception as error:
+        raise broken(name, error) from error
 
 
 def from_module(module: nn.Module, name: str) -> LoadedModel:
@@ -106,9 +122,10 @@ def from_module(module: nn.Module, name: str) -> LoadedModel:
             "save it with torch.save or torch.export.save, and pass the file",
         ) from error
     kind = "torchscript" if isinstance(module, torch.jit.ScriptModule) else "module"
-    model = LoadedModel(name, kind, twin, None, known_input_size(None, {}, twin), sha256)
-    check_names(twin, name)
-    check_weights(model)
+    with _named(name):
+        model = LoadedModel(name, kind, twin, None, known_input_size(None, {}, twin), sha256)
+        check_names(twin, name)
+        check_weights(model)
     return model
 
 
@@ -138,6 +155,8 @@ def loader_table(*rows: Loader) -> tuple[Loader, ...]:
 def _load_torchscript(artefact: Artefact, options: LoadOptions) -> LoadedModel:
     with artefact.path.open("rb") as file, warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # torch.jit is deprecated, but such files exist
+        if not options.trust:
+            check_script(file, artefact.name)
         try:
             script: torch.jit.ScriptModule = torch.jit.load(file, map_location="cpu").eval()
         except Exception as error:

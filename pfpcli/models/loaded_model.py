@@ -9,6 +9,7 @@ from torch import nn
 
 from pfpcli.errors import InputError
 from pfpcli.graph.graph import Names
+from pfpcli.limits import check_stored
 from pfpcli.onnx_io.network import OnnxNetwork
 
 
@@ -61,6 +62,7 @@ def check_weights(model: LoadedModel) -> None:
         hint = "export it with its weights in it" if is_onnx else ""
         raise InputError(f"{model.name}: holds a {what} without parameters; nothing can be cut", hint)
     for name, value in (parameters | buffers).items():
+        check_stored(model.name, name, value)
         if not (value.is_floating_point() or value.is_complex()) or value.isfinite().all():
             continue
         nans = int(value.isnan().sum())

@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from pfpcli.errors import InputError
+from pfpcli.graph.inference import training_op
 from pfpcli.models.artefact import Artefact, LoadOptions
 from pfpcli.models.loaded_model import LoadedModel
 from pfpcli.models.pickles import broken, check_program
-from pfpcli.models.torchscript import training_op
 
 
 def load_program(artefact: Artefact, options: LoadOptions) -> LoadedModel:

@@ -28,6 +28,8 @@ from torch.jit import optimized_execution  # type: ignore[attr-defined]
 from torch.utils._pytree import tree_leaves
 
 from pfpcli.errors import TraceError
+from pfpcli.graph.difference import largest_difference
+from pfpcli.graph.inference import training_op
 from pfpcli.models.row_counts import Arguments, Rows, find_row_counts, leaves
 
 aten = torch.ops.aten
@@ -39,9 +41,6 @@ SAME = 1e-5
 # Index: number of spatial dimensions - 1.
 CONVOLUTIONS = (aten.conv1d.default, aten.conv2d.default, aten.conv3d.default)
 TRANSPOSED = (aten.conv_transpose1d.default, aten.conv_transpose2d.input, aten.conv_transpose3d.input)
-
-# Op -> index of the argument that says whether it trains.
-TRAINS = {aten.batch_norm.default: 5, aten.dropout.default: 2, aten.dropout_.default: 2}
 
 # Ops that turn a tensor into a Python number or truth value.
 READERS = (aten.item.default, aten._local_scalar_dense.default, aten.is_nonzero.default)
@@ -77,15 +76,6 @@ def _with_free_batch(script: torch.jit.ScriptModule, example: tuple[Tensor, ...]
         return None
     module = _rebuilt(script, traced, arguments)
     return module if _agrees(module, script, _with_rows(example, batch, rows + 2)) else None
-
-
-def training_op(graph: fx.Graph) -> str:
-    """Return the name of an op that uses batch statistics or drops numbers at random; "" if there is none.
-
-    A graph keeps the mode that it was traced in: `eval()` changes nothing.
-    """
-    nodes = [node for op in TRAINS for node in graph.find_nodes(op="call_function", target=op)]
-    return next((str(node.target) for node in nodes if node.args[TRAINS[node.target]] is True), "")
 
 
 def _traced(script: torch.jit.ScriptModule, inputs: tuple[Tensor, ...]) -> fx.GraphModule:
@@ -248,6 +238,4 @@ def _same(ours: Any, theirs: Any) -> bool:
         return bool(ours == theirs)
     if (ours.shape, ours.dtype) != (theirs.shape, theirs.dtype):
         return False
-    if not theirs.is_floating_point() or not theirs.numel():
-        return torch.equal(ours, theirs)
-    return torch.allclose(ours, theirs, rtol=0, atol=SAME * theirs.abs().max().item())
+    return largest_difference([ours], [theirs]) <= (SAME if theirs.is_floating_point() else 0)

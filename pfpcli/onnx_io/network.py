@@ -236,8 +236,15 @@ class OnnxNetwork(nn.Module):
         try:
             return self._by_rule(node, given)
         except (NotImplementedError, UnknownValue) as error:
-            of = self.file.name if self.file else "the graph"
-            raise InputError(f"{of}: pfp does not read {node.op} {node.name}: {error}", _HINT) from error
+            raise self._refused(node, str(error)) from error
+        except InputError:
+            raise
+        except Exception as error:
+            raise self._refused(node, _first_line(error)) from error
+
+    def _refused(self, node: FileNode, why: str) -> InputError:
+        of = self.file.name if self.file else "the graph"
+        return InputError(f"{of}: pfp does not read {node.op} {node.name}: {why}", _HINT)
 
     def _by_rule(self, node: FileNode, given: list[Any]) -> tuple[Any, ...]:
         there = [each for each in given if each is not None]

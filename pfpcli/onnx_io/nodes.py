@@ -5,6 +5,7 @@ Nodes that depend on constants alone are computed here and become constants.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Container, Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,6 +17,13 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 from torch import Tensor
+
+#: The most numbers in a constant that is computed here.
+MOST_FOLDED = 1 << 28
+#: Ops whose output may be far larger than their inputs. Of other ops it is at most the product of two inputs.
+_GROWING = frozenset(("ConstantOfShape", "Expand", "EyeLike", "OneHot", "Pad", "Range", "Resize", "Tile", "Upsample"))
+#: Inputs of at most this many numbers may be sizes that another size depends on.
+_MOST_SIZES = 4096
 
 
 @dataclass(frozen=True)
@@ -128,10 +136,30 @@ def evaluate(graph: onnx.GraphProto, inputs: Sequence[NDArray[Any] | None], vers
         graph: the graph.
         inputs: one array for each input of the node, None for an input that the node leaves out.
         version: the opset.
+
+    Raises:
+        NotImplementedError: the result has more than `MOST_FOLDED` numbers.
     """
     names = graph.node[0].input
     feeds = {name: array for name, array in zip(names, inputs, strict=True) if array is not None}
+    if graph.node[0].op_type in _GROWING or sum(array.size for array in feeds.values()) ** 2 > MOST_FOLDED:
+        _check_size(graph, feeds, version)
     return [np.asarray(each) for each in ReferenceEvaluator(graph, opsets={"": version}).run(None, feeds)]
+
+
+def _check_size(graph: onnx.GraphProto, feeds: dict[str, NDArray[Any]], version: int) -> None:
+    """Refuse a graph of one node whose outputs would be too large; sizes that onnx cannot infer pass."""
+    small = [numpy_helper.from_array(array, name) for name, array in feeds.items() if array.size <= _MOST_SIZES]
+    typed = [
+        onnx.helper.make_tensor_value_info(name, onnx.helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
+        for name, array in feeds.items()
+    ]
+    whole = onnx.helper.make_graph(graph.node, "node", typed, graph.output, small)
+    model = onnx.helper.make_model(whole, opset_imports=[onnx.helper.make_opsetid("", version)])
+    for value in onnx.shape_inference.infer_shapes(model, data_prop=True).graph.output:
+        numbers = math.prod(dim.dim_value for dim in value.type.tensor_type.shape.dim)
+        if numbers > MOST_FOLDED:
+            raise NotImplementedError(f"its result has {numbers:,} numbers; at most {MOST_FOLDED:,} are computed")
 
 
 def as_tensor(array: NDArray[Any]) -> Tensor:

@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import onnxruntime
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from pfpcli.graph.difference import largest_difference
 from pfpcli.graph.graph import Graph
+from pfpcli.graph.trace import other_sizes
 
 #: The largest accepted difference between onnxruntime and torch in float32, relative to the largest absolute number of
 #: an output. A largest number below _LEAST counts as _LEAST: small outputs such as probabilities near 0 are sums that
@@ -49,6 +50,34 @@ def session(file: Path | onnx.ModelProto, threads: int | None = None) -> onnxrun
     return onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
 
 
+def onnx_vs_torch_in_sizes(
+    file: Path | onnx.ModelProto,
+    graph: Graph,
+    samples: Sequence[Tensor],
+    original: Path | onnx.ModelProto | None = None,
+) -> float:
+    """Compute the same on images of other sizes.
+
+    Args:
+        file: as in `onnx_vs_torch`.
+        graph: as there.
+        samples: as there.
+        original: a file that the file was made of; sizes that it does not take do not count.
+    """
+    found = 0.0
+    opened, before = session(file), None if original is None else session(original)
+    for inputs in other_sizes(samples):
+        try:
+            with torch.no_grad():
+                expected = tree_leaves(graph.module(*inputs))
+            if before is not None:
+                run_onnx(before, inputs)
+        except Exception:  # the network does not take this size
+            continue
+        found = max(found, largest_difference(run_onnx(opened, inputs), expected, _LEAST))
+    return found
+
+
 def onnx_vs_torch(file: Path | onnx.ModelProto, graph: Graph, samples: Sequence[Tensor]) -> float:
     """Compute the largest difference between a file in onnxruntime and a network in torch.
 
@@ -58,16 +87,9 @@ def onnx_vs_torch(file: Path | onnx.ModelProto, graph: Graph, samples: Sequence[
         samples: float[N, ...] for each input.
 
     Returns:
-        The largest absolute difference of an output, relative to its largest absolute number.
+        The largest difference of any output, as `largest_difference` defines it.
     """
     with torch.no_grad():
         expected = [x for x in tree_leaves(graph.module(*samples)) if isinstance(x, Tensor)]
     found = run_onnx(session(file), samples)
-    return max(_relative(a, b.detach().numpy()) for a, b in zip(found, expected, strict=True))
-
-
-def _relative(found: Any, expected: Any) -> float:
-    if found.shape != expected.shape:
-        raise ValueError(f"an output has shape {found.shape}, torch gives {expected.shape}")
-    largest = float(np.abs(expected.astype(np.float64)).max(initial=_LEAST))
-    return float(np.abs(found.astype(np.float64) - expected).max(initial=0.0)) / largest
+    return largest_difference(found, expected, _LEAST)

@@ -10,11 +10,10 @@ from onnxruntime import InferenceSession
 from torch import Tensor
 
 from pfpcli.graph.graph import Graph
-from pfpcli.graph.trace import larger
 from pfpcli.onnx_io.file import read_model
 from pfpcli.onnx_io.network import OnnxNetwork
 from pfpcli.onnx_io.rewrite import CannotRewrite, rewrite
-from pfpcli.onnx_io.runtime import ONNX_TOLERANCE, onnx_vs_torch, run_onnx, session
+from pfpcli.onnx_io.runtime import ONNX_TOLERANCE, onnx_vs_torch, onnx_vs_torch_in_sizes, run_onnx, session
 
 
 def save(network: OnnxNetwork, whole: Graph, smaller: Graph, path: Path, samples: Sequence[Tensor]) -> float:
@@ -39,7 +38,9 @@ def save(network: OnnxNetwork, whole: Graph, smaller: Graph, path: Path, samples
         written = network.as_read(path)
         difference = onnx_vs_torch(written, smaller, samples)
         if whole.spatial and any(size is None for size in (network.sizes or ())[2:]):
-            difference = max(difference, onnx_vs_torch(written, smaller, larger(samples)))
+            difference = max(
+                difference, onnx_vs_torch_in_sizes(written, smaller, samples, network.as_read(network.file))
+            )
         if difference > ONNX_TOLERANCE:
             raise CannotRewrite(f"its outputs would differ by {difference:.1e}")
         if is_valid(network.file) and not is_valid(path):

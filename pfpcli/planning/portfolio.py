@@ -15,6 +15,8 @@ from pfpcli.planning.planner import Planner
 
 #: A plan is not tried if what its groups lose alone, added up, is this many times as much as for another plan.
 HOPELESS = 3.0
+#: A plan is not tried if it misses the budget by this much more than another one.
+MISSED = 0.02
 #: Widths move towards this many other plans, by this fraction of the way.
 TOWARDS, STEP = 2, 1 / 4
 
@@ -52,7 +54,7 @@ def try_plans(planner: Planner, names: Sequence[str], measure: Callable[[Plan], 
             tried[plan.kept] = Tried(name, measure(plan), plan)
         return tried[plan.kept]
 
-    plans = {name: planner.by(name) for name in names}
+    plans = _near_budget({name: planner.by(name) for name in names})
     expected = {name: planner.expected_loss(plan) for name, plan in plans.items()}
     for name, plan in plans.items():
         if expected[name] <= HOPELESS * min(expected.values()):
@@ -62,6 +64,13 @@ def try_plans(planner: Planner, names: Sequence[str], measure: Callable[[Plan], 
         moved = attempt("between", planner.between(best.plan, other.plan, STEP))
         best = min(best, moved, key=lambda each: each.loss)
     return _ranked(tried.values())
+
+
+def _near_budget(plans: dict[str, Plan]) -> dict[str, Plan]:
+    """Leave out plans that miss the budget by more than `MISSED` and another plan does not: they only keep more."""
+    missed = {name: abs(plan.achieved - plan.budget.keep) for name, plan in plans.items()}
+    nearest = min(missed.values())
+    return {name: plan for name, plan in plans.items() if missed[name] <= nearest + MISSED}
 
 
 def _ranked(tried: Iterable[Tried]) -> list[Tried]:

@@ -26,7 +26,8 @@ def search(choices: Sequence[Choice], counts_at: Counts, cost: Cost, target: flo
         cost: what the network costs for given counts.
         target: the cost to reach.
     """
-    low, high = -20.0, 15.0  # decimal exponents: at the first all positions are kept, at the last as few as possible
+    # decimal exponents: at the first all positions are kept, at the last as few as possible, whatever the losses' scale
+    low, high = -45.0, 45.0
     while high - low > 1e-9:
         middle = (low + high) / 2
         if cost(counts_at(10**middle)) > target:

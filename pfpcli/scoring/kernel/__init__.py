@@ -1,8 +1,9 @@
 """Kernel: the innermost loop of the sensitivity in C++ (shares.cpp), built with the first scoring on a CPU.
 
 If there is no compiler, or the build fails, `pfp` computes the same numbers with torch alone, more slowly and equal
-within rounding. The library is kept in the cache folder; its name is a hash of the source, the flags and the CPU. This
-package may import `cache_folder` only.
+within rounding. The library is kept in the cache folder; its name is a hash of the source, the flags and the CPU, and
+its checksum lies beside it. A library that others can write to is not loaded. This package may import `cache_folder`
+only.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pfpcli.cache_folder import cache_folder
+from pfpcli.cache_folder import cache_folder, is_private
 
 #: The number of patches is padded to a multiple of this; BLOCK in shares.cpp.
 _BLOCK = 64
@@ -103,13 +104,26 @@ def _cpu() -> str:
 
 
 def _built(compiler: str, flags: tuple[str, ...]) -> Path:
-    """Return the path of the library, which is built if it is not there."""
+    """Return the path of the library, which is built if it is not there or not what was built.
+
+    Raises:
+        OSError: others can write to the library or its folder, so that it may hold anybody's code.
+    """
     made_of = "\n".join([_SOURCE.read_text(encoding="utf-8"), *flags, platform.machine(), _cpu()])
     library = cache_folder() / f"shares-{hashlib.sha256(made_of.encode()).hexdigest()[:16]}.so"
-    if not library.exists():
-        cache_folder().mkdir(parents=True, exist_ok=True)
+    checksum = library.with_suffix(".sha256")
+    if not (library.exists() and checksum.exists() and checksum.read_text(encoding="ascii") == _sha256(library)):
+        cache_folder().mkdir(mode=0o700, parents=True, exist_ok=True)
         draft = library.with_name(f".{library.name}.{os.getpid()}")
         command = [compiler, *flags, "-o", str(draft), str(_SOURCE)]
         subprocess.run(command, check=True, capture_output=True, timeout=_PATIENCE)
+        draft.chmod(0o700)
+        checksum.write_text(_sha256(draft), encoding="ascii")
         draft.replace(library)
+    if not is_private(library):
+        raise PermissionError(f"{library.parent.name}: others can write to it")
     return library
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()

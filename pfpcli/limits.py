@@ -1,0 +1,117 @@
+"""Limits of what reading a file may take: memory, and sizes that only the file names.
+
+A file of a few kilobytes can name sizes of terabytes. Every size is compared with a limit before anything of that size
+is allocated; `bounded_memory` catches what no comparison catches.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pfpcli.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+#: Reading a file may take this many bytes, and this many times its size.
+ALLOWANCE, TIMES = 4 << 30, 6
+#: The members of an archive may unpack to this many bytes, and to this many times the size of the archive.
+UNPACKED, UNPACKED_TIMES = 1 << 30, 20
+#: The most numbers in one input of the network, and in a tensor that is not stored in full.
+INPUT, VIRTUAL = 1 << 28, 1 << 24
+
+
+@contextlib.contextmanager
+def bounded_memory(name: str, size: int) -> Iterator[None]:
+    """Limit the memory that a block may allocate. On systems other than Linux there is no limit.
+
+    Args:
+        name: name of the file that is read in the block, for the message.
+        size: its size in bytes.
+
+    Raises:
+        InputError: the block wanted more.
+    """
+    allowed = ALLOWANCE + TIMES * size
+    try:
+        import resource
+
+        in_use = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+        before = resource.getrlimit(resource.RLIMIT_AS)
+        limit = min(in_use + allowed, *(each for each in before if each != resource.RLIM_INFINITY), _MOST)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, before[1]))
+    except (ImportError, OSError, ValueError):
+        yield
+        return
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "can't allocate memory" not in str(error):
+            raise
+        raise InputError(
+            f"{name}: reading it takes more than {allowed >> 20:,} MB of memory, for a file of {size:,} bytes",
+            "save it again; if it is that large, there is no way to read it here",
+        ) from error
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+_MOST = (1 << 63) - 1
+
+
+def check_unpacked(name: str, size: int, unpacked: int) -> None:
+    """Check what the members of an archive unpack to.
+
+    Args:
+        name: name of the archive, for the message.
+        size: its size in bytes.
+        unpacked: bytes of all its members.
+
+    Raises:
+        InputError: it is far more than the archive.
+    """
+    if unpacked > UNPACKED and unpacked > UNPACKED_TIMES * size:
+        raise InputError(
+            f"{name}: unpacks to {unpacked:,} bytes, {unpacked // max(1, size):,} times its size",
+            "save it again, uncompressed as torch.save and numpy.save do",
+        )
+
+
+def check_input(name: str, shape: Sequence[int]) -> None:
+    """Check that an input of the network is not too large to be made.
+
+    Args:
+        name: name of the file, for the message.
+        shape: of the input, with the batch.
+
+    Raises:
+        InputError: it has more than `INPUT` numbers.
+    """
+    if math.prod(shape) > INPUT:
+        raise InputError(
+            f"{name}: one input is {'×'.join(map(str, shape))}; pfp makes inputs of at most {INPUT:,} numbers",
+            "export it for a smaller batch or image, or pass --input-size",
+        )
+
+
+def check_stored(name: str, tensor: str, value: Tensor) -> None:
+    """Check that a tensor is about as large as its storage, since copies of it are stored in full.
+
+    Args:
+        name: name of the file, for the message.
+        tensor: name of the tensor.
+        value: the tensor.
+
+    Raises:
+        InputError: it has more than `VIRTUAL` numbers, of which most are not stored.
+    """
+    stored = value.untyped_storage().nbytes() // value.element_size()
+    if value.numel() > VIRTUAL and value.numel() > 2 * stored:
+        raise InputError(
+            f"{name}: {tensor} is {'×'.join(map(str, value.shape))} and stores {stored:,} numbers only",
+            "save it again, with the tensors in full (`tensor.contiguous()`)",
+        )
