@@ -5,7 +5,7 @@ READY  := $(VENV)/.ready
 PYTEST := $(BIN)/python -m pytest -n auto
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint format types reference examples samples bench bench-accuracy real unchanged zoo check clean
+.PHONY: help setup demo test test-all lint format types reference examples samples bench bench-accuracy kinds attack real unchanged zoo check clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -57,6 +57,12 @@ bench: setup  ## time and memory of each step on ResNet-50 (about 3 minutes)
 bench-accuracy: setup  ## accuracy beside that of other tools (hours; continues where it stopped)
 	$(BIN)/python -m pip install -c constraints.txt -e ".[bench]"
 	$(BIN)/python benchmarks/accuracy.py $(ARGS)
+
+kinds: setup  ## small networks of the hard kinds, trained and cut (hours; continues where it stopped)
+	$(BIN)/python benchmarks/kinds.py $(ARGS)
+
+attack: setup  ## 10,000 mutated files of every kind that pfp reads (about 20 minutes)
+	$(BIN)/python tests/attack/attack.py $(ARGS)
 
 real: setup  ## trained networks through the whole command (about an hour; continues where it stopped)
 	$(BIN)/python -m pip install -c constraints.txt -e ".[real]"

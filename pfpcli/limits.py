@@ -23,6 +23,8 @@ ALLOWANCE, TIMES = 4 << 30, 6
 UNPACKED, UNPACKED_TIMES = 1 << 30, 20
 #: The most numbers in one input of the network, and in a tensor that is not stored in full.
 INPUT, VIRTUAL = 1 << 28, 1 << 24
+#: The most numbers in a value that the network computes from an input.
+VALUE = 1 << 30
 
 
 @contextlib.contextmanager
@@ -95,6 +97,25 @@ def check_input(name: str, shape: Sequence[int]) -> None:
         raise InputError(
             f"{name}: one input is {'×'.join(map(str, shape))}; pfp makes inputs of at most {INPUT:,} numbers",
             "export it for a smaller batch or image, or pass --input-size",
+        )
+
+
+def check_value(name: str, op: str, shape: Sequence[int]) -> None:
+    """Check that a value that the network computes is not too large.
+
+    Args:
+        name: name of the file, for the message.
+        op: what computes the value.
+        shape: of the value.
+
+    Raises:
+        InputError: it has more than `VALUE` numbers.
+    """
+    sizes = [int(size) for size in shape]
+    if math.prod(sizes) > VALUE:
+        raise InputError(
+            f"{name}: {op} computes {'×'.join(map(str, sizes))}; pfp computes at most {VALUE:,} numbers",
+            "pass a smaller --input-size, or export it for a smaller image",
         )
 
 

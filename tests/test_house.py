@@ -65,7 +65,7 @@ def test_no_function_is_longer_than_a_screen() -> None:
 def test_every_package_has_a_folder_of_tests() -> None:
     packages = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
     folders = {path.parent.name for path in TESTS.glob("*/test_*.py")}
-    assert folders - {"docs"} == packages
+    assert folders - {"docs", "attack"} == packages
 
 
 def test_tests_beside_the_folders_are_of_modules_beside_the_packages() -> None:

@@ -154,7 +154,9 @@ def decides(output: Tensor) -> bool:
 
 def fits(output: Tensor, labels: NDArray[np.int64] | None) -> bool:
     """Whether class labels fit an output: it decides once per sample, and it has a class for each label."""
-    return labels is not None and output.dim() == 2 and len(labels) == len(output) and labels.max() < output.shape[1]
+    if labels is None or output.dim() != 2 or len(labels) != len(output):
+        return False
+    return bool(labels.min() >= 0 and labels.max() < output.shape[1])
 
 
 def _loss(output: Tensor, labels: NDArray[np.int64] | None) -> Tensor:

@@ -155,13 +155,13 @@ def loader_table(*rows: Loader) -> tuple[Loader, ...]:
 def _load_torchscript(artefact: Artefact, options: LoadOptions) -> LoadedModel:
     with artefact.path.open("rb") as file, warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # torch.jit is deprecated, but such files exist
-        if not options.trust:
-            check_script(file, artefact.name)
+        ends = options.trust or check_script(file, artefact.name)
         try:
             script: torch.jit.ScriptModule = torch.jit.load(file, map_location="cpu").eval()
         except Exception as error:
             raise broken(artefact.name, error) from error
-    return LoadedModel(artefact.name, "torchscript", script, None, _script_input_size(script), artefact.sha256)
+    size, looping = _script_input_size(script), None if ends else artefact.path
+    return LoadedModel(artefact.name, "torchscript", script, None, size, artefact.sha256, looping=looping)
 
 
 def _script_input_size(script: torch.jit.ScriptModule) -> tuple[int, ...] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -10,6 +11,7 @@ from torch import nn
 from pfpcli.errors import InputError
 from pfpcli.graph.graph import Names
 from pfpcli.limits import check_stored
+from pfpcli.models.scripts import check_ends
 from pfpcli.onnx_io.network import OnnxNetwork
 
 
@@ -26,6 +28,7 @@ class LoadedModel:
         sha256: sha256 in hex of the file's bytes, or of the state dict of a module in memory.
         batch: the only batch size that the network takes, None if it is free or not given.
         names: names of inputs and outputs that the file has and the forward does not.
+        looping: path of a script that may not end; None if it ends, or may do what it wants.
     """
 
     name: str
@@ -36,9 +39,12 @@ class LoadedModel:
     sha256: str
     batch: int | None = None
     names: Names | None = None
+    looping: Path | None = None
 
     def takes(self, size: tuple[int, ...]) -> bool:
         """Whether the forward pass runs on one input of that shape."""
+        if self.looping is not None:
+            check_ends(self.looping, (self.batch or 1, *size))
         try:
             with torch.no_grad():
                 self.module(torch.zeros(self.batch or 1, *size))

@@ -18,6 +18,8 @@ from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 from torch import Tensor
 
+from pfpcli.onnx_io.file import op_name
+
 #: The most numbers in a constant that is computed here.
 MOST_FOLDED = 1 << 28
 #: Ops whose output may be far larger than their inputs. Of other ops it is at most the product of two inputs.
@@ -31,7 +33,7 @@ class FileNode:
     """A node of the file.
 
     Attributes:
-        op: its type, e.g. "Conv".
+        op: its type, e.g. "Conv", after its domain if it is not a standard op.
         name: its name, or one made of its type and first output.
         inputs: names of its inputs, "" for an input that it leaves out.
         outputs: names of its outputs.
@@ -82,7 +84,7 @@ def computed_nodes(
         else:
             attributes = {each.name: _attribute(each) for each in node.attribute}
             name = node.name or f"{node.op_type}_{node.output[0]}"
-            found.append(FileNode(node.op_type, name, inputs, tuple(node.output), attributes, index, _alone(node)))
+            found.append(FileNode(op_name(node), name, inputs, tuple(node.output), attributes, index, _alone(node)))
     return found, constants
 
 

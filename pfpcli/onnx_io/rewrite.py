@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.fx.node import Node, map_arg
 
 from pfpcli.graph.graph import Graph, fetch
-from pfpcli.onnx_io.file import drop_unused
+from pfpcli.onnx_io.file import drop_unused, op_name
 from pfpcli.onnx_io.network import OnnxNetwork, network_of, node_index
 from pfpcli.onnx_io.ops import REWRITERS, NodeEdit
 
@@ -59,7 +59,7 @@ def rewrite(model: onnx.ModelProto, network: OnnxNetwork, whole: Graph, smaller:
             file.rewrite_node(node, new)
     del graph.value_info[:]
     drop_unused(graph)
-    file.freeze_changed_sizes(model, smaller.example[0])
+    file.freeze_changed_sizes(model, smaller.example[0], after)
     drop_unused(graph)
     return model
 
@@ -187,10 +187,10 @@ class _File:
         if str(calls[-1].target) == "aten.index_select.default" and node.op_type not in _ALWAYS:
             self._replace_by_gather(edit)
             return
-        if node.op_type not in REWRITERS:
+        if op_name(node) not in REWRITERS:
             raise CannotRewrite(f"{node.op_type} {node.name}")
         try:
-            REWRITERS[node.op_type](edit)
+            REWRITERS[op_name(node)](edit)
         except (KeyError, IndexError, StopIteration, ValueError) as error:
             raise CannotRewrite(f"{node.op_type} {node.name}: {error}") from error
 
@@ -202,8 +202,15 @@ class _File:
         inputs = [self._value(x), self.add(indices, f"{node.name}_positions")]
         node.CopyFrom(onnx.helper.make_node("Gather", inputs, [*node.output], name=node.name, axis=dim))
 
-    def freeze_changed_sizes(self, model: onnx.ModelProto, x: Tensor) -> None:
+    def freeze_changed_sizes(self, model: onnx.ModelProto, x: Tensor, calls: dict[int, list[Node]]) -> None:
         """Make constants of the values that the rewritten file computes from sizes, but that should not have changed.
+
+        Sizes that a node gives its result may change: they follow if they are those of its result in the cut network.
+
+        Args:
+            model: the rewritten file.
+            x: an input.
+            calls: index of a node -> the calls that it was read as, in the cut network.
 
         Raises:
             CannotRewrite: an untouched node reads such a value.
@@ -214,7 +221,10 @@ class _File:
             if name in was and not np.array_equal(was[name], now[name]):
                 if name in self._network.untouched.reads:
                     raise CannotRewrite(f"an untouched node reads {name}")
-                for node in self.nodes.values():
+                for index, node in self.nodes.items():
+                    made = calls[index][-1].meta["val"] if index in calls else None
+                    if isinstance(made, Tensor) and now[name].reshape(-1).tolist() == list(made.shape):
+                        continue
                     for slot in (i for i, read in enumerate(node.input) if read == name):
                         node.input[slot] = self.add(was[name], f"{name}_was")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,9 @@ def session(file: Path | onnx.ModelProto, threads: int | None = None) -> onnxrun
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads or 0
-    given = file if isinstance(file, Path) else file.SerializeToString()
+    given: Path | bytes = file if isinstance(file, Path) else file.SerializeToString()
+    if isinstance(given, Path) and os.fsencode(given).decode("utf-8", "ignore") != str(given):
+        given = given.read_bytes()  # onnxruntime takes no path that is not UTF-8
     return onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
 
 

@@ -24,4 +24,5 @@ class Document:
         content = asdict(self)
         if folder is not None:
             content["folder"] = folder
-        return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        return text.encode("utf-8", "replace").decode()  # a file name may hold bytes that are no UTF-8

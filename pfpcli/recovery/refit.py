@@ -61,40 +61,43 @@ class Refit:
         self._weights = weights
         self._effort = effort
         # layers that share a weight share a problem: each call refits the weight to the rows of all calls so far
-        self._problems: dict[int, _Problem] = {}
-        self._intercepts: dict[int, Intercept | None] = {}
+        self._problems: dict[tuple[int, object], _Problem] = {}
+        self._intercepts: dict[tuple[int, object], Intercept | None] = {}
 
     def __call__(self, node: Node) -> None:
         """Refit the layer of a call, if the call is a layer."""
         layer = layer_of(node)
         if layer is None:
             return
+        weights = self._weights and _has_one_form(self._pair.users(layer.weight))
         problem, intercept = self._problem(layer)
         epilogue, batches = self._batches(layer, problem)
         fixed = torch.zeros(()) if intercept is not None else self._as_row(fixed_bias(layer, self._pair), problem)
         for batch in batches:
             target = epilogue.target(batch.made, batch.before, batch.now) - fixed
             problem.add(batch.first, batch.images, batch.x, target)
-        ridge = problem.ridge(self._effort.ridges if self._weights else (), intercept=intercept is not None)
+        ridge = problem.ridge(self._effort.ridges if weights else (), intercept=intercept is not None)
         both = problem.both
         found = both.solve(problem.start, ridge, intercept=intercept is not None)
-        if self._weights and epilogue.is_clipped and len(self._pair.users(layer.weight)) == 1:
+        if weights and epilogue.is_clipped and len(self._pair.users(layer.weight)) == 1:
             for _ in range(self._effort.clipped):
                 missed = ((batch.x, batch.missed(epilogue, found, fixed)) for batch in batches)
                 found = both.after(found, missed).solve(problem.start, ridge, intercept=intercept is not None)
-        self._set_weight(layer, found)
+        if weights:
+            self._set_weight(layer, found)
         if intercept is not None:
             intercept.set(found[:, -1].flatten())
 
     def _problem(self, layer: Layer) -> tuple[_Problem, Intercept | None]:
         """The problem and the intercept of a layer's weight; both are made at the first call that uses the weight."""
         weight = self._pair.tensor(layer.weight)
-        if id(weight) not in self._problems:
+        key = (id(weight), layer.node.target)
+        if key not in self._problems:
             images = processes.total(sum(map(len, self._pair.now(layer.x))))
             matrix = layer.matrix(weight.detach().double())
-            self._problems[id(weight)] = open_problem(matrix, images, positions(layer), self._effort)
-            self._intercepts[id(weight)] = Intercept.of(layer, self._pair)
-        return self._problems[id(weight)], self._intercepts[id(weight)]
+            self._problems[key] = open_problem(matrix, images, positions(layer), self._effort)
+            self._intercepts[key] = Intercept.of(layer, self._pair)
+        return self._problems[key], self._intercepts[key]
 
     def _set_weight(self, layer: Layer, found: Tensor) -> None:
         """Set the weight of a layer to a solution, float64[G, K + 1, O]."""
@@ -125,6 +128,15 @@ class Refit:
     def _as_row(self, bias: Tensor, problem: _Problem) -> Tensor:
         """A bias as float[G, 1, O]."""
         return bias.reshape(len(problem.start), 1, -1) if bias.dim() else bias
+
+
+def _has_one_form(users: set[Node]) -> bool:
+    """Whether all calls that use a weight are layers of one op.
+
+    A weight that is also used in another form (in a transposed convolution, or transposed) has no refit: what one use
+    gains, the other loses.
+    """
+    return all(layer_of(user) is not None for user in users) and len({user.target for user in users}) == 1
 
 
 @dataclass(frozen=True)

@@ -124,7 +124,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str, str]] = {
         "git lfs pull",
     ),
     "image": (lambda path: path.write_bytes(b"\xff\xd8\xff\xe0" + bytes(40)), "no format that pfp knows", "torch.save"),
-    "cut off": (write_cut_off, "the file was cut off after", "download it again"),
+    "cut off": (write_cut_off, "it was cut off or changed", "download it again"),
     "damaged": (write_damaged, "cannot be read (EOFError)", "download it again"),
     "damaged script": (write_damaged_script, "cannot be read", "save it again"),
     "program without a weight": (

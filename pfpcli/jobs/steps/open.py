@@ -20,16 +20,17 @@ from pfpcli.channels.labelling import label
 from pfpcli.cutting.masked import InFloat64
 from pfpcli.errors import CheckFailed, InputError, TraceError
 from pfpcli.graph.difference import largest_difference
-from pfpcli.graph.graph import Graph
+from pfpcli.graph.graph import Graph, is_tensor
 from pfpcli.graph.inference import negative_variance, training_op
 from pfpcli.graph.trace import from_program, trace
 from pfpcli.images.calibration import Calibration, open_calibration
-from pfpcli.limits import check_input
+from pfpcli.limits import check_input, check_value
 from pfpcli.models.load import from_module, load
 from pfpcli.models.loaded_model import LoadedModel
+from pfpcli.models.scripts import check_ends
 from pfpcli.models.torchscript import script_to_fx
 from pfpcli.onnx_io.network import OnnxNetwork
-from pfpcli.onnx_io.runtime import ONNX_TOLERANCE, onnx_vs_torch
+from pfpcli.onnx_io.runtime import ONNX_TOLERANCE, onnx_vs_torch, run_onnx, session
 from pfpcli.planning.refusals import nothing_to_prune
 from pfpcli.progress import Console
 from pfpcli.settings import CalibrationSettings, InMemoryModel, NetworkSettings
@@ -100,8 +101,11 @@ def trace_groups(model: LoadedModel, size: tuple[int, ...], settings: NetworkSet
         console: shows the step.
     """
     with console.step("trace") as step:
-        graph = _traced(model, size, settings)
+        graph = _traced(model, size)
         _check_inference(graph, model.name)
+        if isinstance(model.module, OnnxNetwork):
+            assert isinstance(settings.model, Path)
+            _check_reading(graph, model.module, settings.model)
         groups = group_by_settings(graph, settings)
         ops = sum(node.op == "call_function" for node in graph.nodes)
         frozen = len(groups.groups) - len(groups.prunable)
@@ -145,7 +149,7 @@ def resources(threads: int | None) -> Iterator[Path]:
         torch.set_num_threads(before)
 
 
-def _traced(model: LoadedModel, size: tuple[int, ...], settings: NetworkSettings) -> Graph:
+def _traced(model: LoadedModel, size: tuple[int, ...]) -> Graph:
     generator = torch.Generator().manual_seed(0)
     # torch.export takes a batch of one for a constant
     shape = (model.batch or 2, *size)
@@ -155,12 +159,11 @@ def _traced(model: LoadedModel, size: tuple[int, ...], settings: NetworkSettings
         return from_program(model.program, example)
     if isinstance(model.module, OnnxNetwork):
         untouched = model.module.untouched
-        graph = replace(trace(model.module, example), stops=untouched.ops, unread=untouched.unknown)
-        assert isinstance(settings.model, Path)
-        _check_reading(graph, model.module, settings.model)
-        return graph
+        return replace(trace(model.module, example), stops=untouched.ops, unread=untouched.unknown)
     if not isinstance(model.module, torch.jit.ScriptModule):
         return trace(model.module, example)
+    if model.looping is not None:
+        check_ends(model.looping, shape)
     try:
         return trace(script_to_fx(model.module, example), example, model.module)
     except TraceError:  # a script that fixes its batch size is traced with one input
@@ -168,7 +171,10 @@ def _traced(model: LoadedModel, size: tuple[int, ...], settings: NetworkSettings
 
 
 def _check_inference(graph: Graph, name: str) -> None:
-    """Refuse a network whose outputs depend on more than the image."""
+    """Refuse a network that is too large to run here, or whose outputs depend on more than the image."""
+    for node in graph.nodes:
+        if is_tensor(node):
+            check_value(name, str(node.target), node.meta["val"].shape)
     if op := training_op(graph.module.graph):
         raise InputError(
             f"{name}: computes {op} as in training, so its outputs depend on chance or on the other images",
@@ -217,10 +223,11 @@ def _rounding(graph: Graph) -> float:
 def _check_reading(graph: Graph, network: OnnxNetwork, file: Path) -> None:
     """Refuse an ONNX file for which onnxruntime computes other outputs than pfp."""
     try:
-        difference = onnx_vs_torch(network.as_read(file), graph, graph.example)
+        run_onnx(session(network.as_read(file)), graph.example)
     except Exception as error:
-        said = str(error).strip().partition("\n")[0]
+        said = str(error).strip().partition("\n")[0].replace(str(file.parent), "")
         raise InputError(f"{file.name}: onnxruntime does not run it ({said})", "export it again") from error
+    difference = onnx_vs_torch(network.as_read(file), graph, graph.example)
     if difference > ONNX_TOLERANCE and difference > _ROUNDING * _rounding(graph):
         raise CheckFailed(
             f"{file.name}: what pfp makes of it differs from onnxruntime by {difference:.1e} "

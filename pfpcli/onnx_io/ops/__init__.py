@@ -11,10 +11,11 @@ with `@rewriter` if the node contains sizes, indices or numbers of channels.
     indexing        joining, splitting, slicing, gathering, scattering
     spatial         the height and width of images
     contraction     convolutions and matrix products
+    fused           what onnxruntime fuses when it optimises a file
     statistics      norms, pooling, reductions, softmax
 """
 
-from pfpcli.onnx_io.ops import contraction, indexing, pointwise, shape, spatial, statistics
+from pfpcli.onnx_io.ops import contraction, fused, indexing, pointwise, shape, spatial, statistics
 from pfpcli.onnx_io.ops.call import Call, Known, UnknownValue
 from pfpcli.onnx_io.ops.tables import KNOWN, REWRITERS, RULES, NodeEdit
 
@@ -27,6 +28,7 @@ __all__ = [
     "NodeEdit",
     "UnknownValue",
     "contraction",
+    "fused",
     "indexing",
     "pointwise",
     "shape",

@@ -80,12 +80,13 @@ def padded(x: Tensor, pads: list[tuple[int, int]], value: float = 0.0) -> tuple[
 
 
 @register("Conv")
-def _conv(call: Call) -> Result:
+def conv(call: Call) -> Tensor:
+    """Compute a convolution."""
     x, weight = call.tensor(0), call.tensor(1)
     window = Window.of(call, weight.shape[2:])
     x, pads = padded(x, window.padding(call, x.shape[2:]))
-    conv = _CONV[weight.dim() - 2]
-    return conv(x, weight, call.optional(2), window.strides, pads, window.dilations, call.attribute("group", 1))
+    op = _CONV[weight.dim() - 2]
+    return op(x, weight, call.optional(2), window.strides, pads, window.dilations, call.attribute("group", 1))
 
 
 @register("ConvTranspose")
@@ -117,12 +118,14 @@ def _conv_transpose(call: Call) -> Result:
 
 
 @rewriter("Conv", "ConvTranspose")
-def _rewrite_groups(edit: NodeEdit) -> None:
+def rewrite_groups(edit: NodeEdit) -> None:
+    """Set the number of groups."""
     edit.set_attribute("group", bind(edit.call("conv"))["groups"])
 
 
 @register("Gemm")
-def _gemm(call: Call) -> Result:
+def gemm(call: Call) -> Tensor:
+    """Compute a product of matrices, plus a third one."""
     a, b, c = call.tensor(0), call.tensor(1), call.optional(2)
     alpha, beta = call.attribute("alpha", 1.0), call.attribute("beta", 1.0)
     a = a.t() if call.attribute("transA", 0) else a

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx
@@ -18,12 +18,13 @@ from pfpcli.onnx_io.ops.call import Call, Value
 Result = Value | tuple[Value, ...]
 #: Computes a node: its one output, or all of its outputs.
 OnnxRule = Callable[[Call], Result]
+_Rule = TypeVar("_Rule", bound=OnnxRule)
 RULES: dict[str, OnnxRule] = {}
 #: The rules of nodes whose inputs are all `Known`, some with free sizes. An op without one uses its rule in RULES.
 KNOWN: dict[str, OnnxRule] = {}
 
 
-def register(*names: str, known: bool = False) -> Callable[[OnnxRule], OnnxRule]:
+def register(*names: str, known: bool = False) -> Callable[[_Rule], _Rule]:
     """Register a function as the reading rule of ops.
 
     Args:
@@ -34,7 +35,7 @@ def register(*names: str, known: bool = False) -> Callable[[OnnxRule], OnnxRule]
         ValueError: one of the ops has a rule already.
     """
 
-    def add(rule: OnnxRule) -> OnnxRule:
+    def add(rule: _Rule) -> _Rule:
         _add(KNOWN if known else RULES, names, rule)
         return rule
 

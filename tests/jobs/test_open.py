@@ -1,0 +1,72 @@
+"""Networks that say nothing about the next image are refused before anything is measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import pfpcli
+from pfpcli.errors import InputError
+
+SAMPLES = Path(__file__).parents[2] / "samples" / "images"
+
+
+class Drops(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout(x, 0.5)
+
+
+class Noise(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.randn_like(x)
+
+
+class Log(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.log(-F.relu(x) - 1)
+
+
+def net(*middle: nn.Module) -> nn.Sequential:
+    first, last = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3)
+    return nn.Sequential(first, *middle, last, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)).eval()
+
+
+def negative_variance() -> nn.Module:
+    norm = nn.BatchNorm2d(8)
+    norm.running_var[2] = -1  # type: ignore[index]
+    return net(norm)
+
+
+def constant() -> nn.Module:
+    made = net()
+    nn.init.zeros_(made[-1].weight)  # type: ignore[arg-type]
+    return made
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (net(Drops()), "dropout.* as in training"),
+        (net(Noise()), "randn_like.* as in training"),
+        (net(nn.BatchNorm2d(8, track_running_stats=False)), "batch_norm.* as in training"),
+        (negative_variance(), "1.running_var has negative numbers"),
+        (constant(), "puts out the same for the first 4 images"),
+        (net().append(Log()), "puts out nan or infinity only"),
+    ],
+    ids=["dropout", "noise", "batch statistics", "negative variance", "constant", "nan"],
+)
+def test_a_network_that_says_nothing_is_refused_with_the_reason(
+    module: nn.Module, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=message):
+        pfpcli.compress(module, SAMPLES, keep=0.5, input_size=(3, 32, 32), out=tmp_path / "run")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_names_a_huge_input_is_refused_before_one_is_made() -> None:
+    with pytest.raises(InputError, match="one input is 2×3×1000000×1000000"):
+        pfpcli.inspect(net(), input_size=(3, 10**6, 10**6))
