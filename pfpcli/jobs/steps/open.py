@@ -50,11 +50,11 @@ def open_network(settings: CalibrationSettings, console: Console) -> tuple[Loade
     model = load_model(settings, console)
     calibration = open_images(settings, model, console)
     groups = trace_groups(model, calibration.size, settings, console)
-    _check_outputs(groups.labelled.graph, calibration, model.name)
     unknown = unknown_ops(groups)
     if settings.strict and unknown:
         names = ", ".join(f"{op} ×{count}" for op, count in unknown.items())
         raise CheckFailed(f"--strict: no rule for {names}", "what they hold back: `pfp inspect MODEL`")
+    _check_outputs(groups.labelled.graph, calibration, model.name)
     return model, calibration, groups
 
 
