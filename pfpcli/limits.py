@@ -120,7 +120,7 @@ def check_value(name: str, op: str, shape: Sequence[int]) -> None:
 
 
 def check_stored(name: str, tensor: str, value: Tensor) -> None:
-    """Check that a tensor is about as large as its storage, since copies of it are stored in full.
+    """Check that a tensor lies within its storage, and is about as large, since copies of it are stored in full.
 
     Args:
         name: name of the file, for the message.
@@ -128,9 +128,14 @@ def check_stored(name: str, tensor: str, value: Tensor) -> None:
         value: the tensor.
 
     Raises:
-        InputError: it has more than `VIRTUAL` numbers, of which most are not stored.
+        InputError: it reaches beyond its storage, or has more than `VIRTUAL` numbers, of which most are not stored.
     """
     stored = value.untyped_storage().nbytes() // value.element_size()
+    last = value.storage_offset() + sum((n - 1) * step for n, step in zip(value.shape, value.stride(), strict=True))
+    if value.numel() and last >= stored:
+        raise InputError(
+            f"{name}: {tensor} needs {last + 1:,} numbers and stores {stored:,}", "copy or download it again"
+        )
     if value.numel() > VIRTUAL and value.numel() > 2 * stored:
         raise InputError(
             f"{name}: {tensor} is {'×'.join(map(str, value.shape))} and stores {stored:,} numbers only",

@@ -49,6 +49,19 @@ def read(path: Path) -> AnyRun:
         ) from error
 
 
+def incomplete(path: Path, error: Exception) -> InputError:
+    """Return the error of a record whose fields have the right types and cannot be shown: a key of a dict is missing.
+
+    Args:
+        path: as in `read`.
+        error: what the report met.
+    """
+    return InputError(
+        f"{path.name}: {FILES['run']} cannot be shown ({type(error).__name__}: {' '.join(str(error).split())[:80]})",
+        "name a run folder whose run.json is as pfp wrote it",
+    )
+
+
 def _kind(path: Path, content: Any) -> type[AnyRun]:
     """Return the type of a record.
 

@@ -84,16 +84,20 @@ def samples(folder: Path) -> dict[str, Path]:
 def attack(name: str, file: Path) -> None:
     """Do with a file what a command does with it first."""
     import pfpcli
+    from pfpcli.cli.main import run
+    from pfpcli.errors import InputError
     from pfpcli.images.decode import batches
     from pfpcli.images.folder import open_folder
     from pfpcli.images.preprocess import Preprocess
-    from pfpcli.records.reading import read
-    from pfpcli.report import render, summary, verdict
 
     if name == "run.json":
-        run = read(file)
-        render(run, folder=file.parent.name, width=80, everything=True, unicode=True)
-        summary(run, folder=file.parent.name, width=80, unicode=True), verdict(run)
+        said = io.StringIO()
+        with contextlib.redirect_stderr(said):
+            code = run(["report", str(file.parent), "--all"])
+        if "bug in pfp" in said.getvalue():
+            raise RuntimeError(said.getvalue())
+        if code:
+            raise InputError(said.getvalue().strip().partition("\n")[0])
     elif name in ("image.png", "images.npz"):
         images = open_folder(file.parent, (3, 8, 8))
         plain = Preprocess("none", 1.0)

@@ -34,7 +34,7 @@ def mutate(content: bytes, kind: str, seed: int) -> bytes:
         kind: "pt", "pt2", "onnx", "json", "png" or "npz".
         seed: which mutation.
     """
-    draw = random.Random(seed)
+    draw = random.Random(f"{kind} {seed}")  # the kind of a case is drawn with its seed alone
     ways: list[Callable[[bytes, random.Random], bytes]] = [flipped, cut_off, spliced]
     ways += {"onnx": [changed_message] * 9, "json": [changed_json] * 9}.get(kind, [])
     ways += [changed_member] * 6 if kind in ("pt", "pt2", "npz") else []

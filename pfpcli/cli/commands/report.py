@@ -11,7 +11,7 @@ from pfpcli.cli.app import command
 from pfpcli.cli.flags import COLORS, OUTPUT, Color, Json, Verbose, switch
 from pfpcli.cli.session import Session, width
 from pfpcli.records.folders import newest
-from pfpcli.records.reading import read
+from pfpcli.records.reading import incomplete, read
 from pfpcli.report import REPORTS
 
 
@@ -37,5 +37,8 @@ def report(
         return
     page = session.stdout()
     folder = str(path if path.is_dir() else path.parent)
-    text = REPORTS["terminal"](found, folder=folder, width=width(), everything=everything, unicode=page.unicode)
+    try:
+        text = REPORTS["terminal"](found, folder=folder, width=width(), everything=everything, unicode=page.unicode)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise incomplete(path, error) from error
     page.write(text.removesuffix("\n"))
