@@ -19,6 +19,8 @@ from pfpcli.errors import UnsupportedError
 
 #: Distances are relative to the size of the output, or to this where the output is smaller.
 _TINY = 1e-6
+#: The score of a class that a network rules out.
+_RULED_OUT = -1e30
 
 
 def per_sample_loss(outputs: object, labels: NDArray[np.int64] | None) -> Tensor:
@@ -130,6 +132,9 @@ def _divergence(output: Tensor, whole: Tensor, labels: NDArray[np.int64] | None)
         return per_sample_loss(output, labels).sum()
     if not decides(output):
         return (output - whole).square().sum() / whole.square().sum().clamp(min=_TINY) * len(whole)
+    # a class that the original rules out (-inf) has no share in the divergence
+    finite = whole.isfinite()
+    output, whole = (torch.where(finite, each, _RULED_OUT) for each in (output, whole))
     target = F.log_softmax(whole, 1)
     # torch.func.vmap cannot batch torch's kl_div
     each = (target.exp() * (target - F.log_softmax(output, 1))).sum(1)

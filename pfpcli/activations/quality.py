@@ -16,6 +16,9 @@ from pfpcli import processes
 from pfpcli.graph.graph import Graph
 from pfpcli.records.parts import Quality
 
+#: A distance is never larger than this, even if the outputs are not finite: records hold finite numbers.
+FARTHEST = 1e9
+
 
 def compare(
     before: Graph,
@@ -107,9 +110,11 @@ class _Tally:
         self._decided: tuple[set[int], set[int]] = (set(), set())
 
     def add_undecided(self, images: int, before: Tensor, after: Tensor) -> None:
+        finite = before.isfinite()  # a mask of -inf is no number to compare
+        whole, now = before[finite].double(), after[finite].double()
         self.images += images
-        self.squares += float(before.double().square().sum())
-        self.squared_error += float((after.double() - before.double()).square().sum())
+        self.squares += float(whole.square().sum())
+        self.squared_error += float((now - whole).square().sum().nan_to_num(nan=math.inf))
 
     def add(self, before: Tensor, after: Tensor, labels: NDArray[np.int64] | None) -> None:
         self.add_undecided(len(before), before, after)
@@ -137,6 +142,7 @@ class _Tally:
         decided = [set().union(*found) for found in zip(*processes.gathered(self._decided), strict=True)]
         agreement = self.same / self.decisions if self.decisions else None
         distance = (self.squared_error / self.squares) ** 0.5 if self.squares else float(self.squared_error > 0)
+        distance = min(distance, FARTHEST)
         decisions = (classes, None if classes is None else (len(decided[0]), len(decided[1])))
         seen = (agreement, self.images, source, distance, *decisions)
         if self.labelled:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from pfpcli import processes
+from pfpcli.activations.quality import FARTHEST
 from pfpcli.channels.groups import Groups
 from pfpcli.cutting.cut import Cut
 from pfpcli.cutting.reweight import reweight
@@ -140,7 +141,9 @@ def _record(outcome: Outcome, console: Console) -> Run:
         scoring={
             "criterion": settings.criterion,
             "allocate": settings.allocate,
-            "plans": [{"name": each.name, "loss": float(f"{each.loss:.4g}")} for each in outcome.planned.tried],
+            "plans": [
+                {"name": each.name, "loss": float(f"{min(each.loss, FARTHEST):.4g}")} for each in outcome.planned.tried
+            ],
             "reduce": settings.reduce,
             "epsilon": plan.epsilon,
             "delta": settings.delta,

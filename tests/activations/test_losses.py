@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from pfpcli.activations.losses import distance, relative_distance
+from pfpcli.activations.losses import distance, divergence, relative_distance
 from pfpcli.planning.curves import Curve
 from pfpcli.planning.plan import Budget
 from planned import plan
@@ -34,3 +34,10 @@ def test_curves_that_are_not_finite_leave_a_plan() -> None:
     groups, found, curves = measured()
     lost = [Curve(each.positions, each.kept, {"distance": each.losses["distance"] * math.nan}) for each in curves]
     assert abs(plan(groups, found, Budget(0.5), allocate="distance", curves=lost).achieved - 0.5) < 0.05
+
+
+def test_a_class_that_the_original_rules_out_has_no_share_in_the_divergence() -> None:
+    whole = torch.tensor([[1.0, 2.0, -torch.inf]])
+    found = divergence([torch.tensor([[2.0, 1.0, 5.0]])], [whole])
+    expected = divergence([torch.tensor([[2.0, 1.0]])], [whole[:, :2]])
+    torch.testing.assert_close(found, expected)

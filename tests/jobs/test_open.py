@@ -70,3 +70,33 @@ def test_a_network_that_says_nothing_is_refused_with_the_reason(
 def test_a_file_that_names_a_huge_input_is_refused_before_one_is_made() -> None:
     with pytest.raises(InputError, match="one input is 2×3×1000000×1000000"):
         pfpcli.inspect(net(), input_size=(3, 10**6, 10**6))
+
+
+class Masked(nn.Module):
+    """Rules out a class."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mask", torch.tensor([0, 0, 0, 0, -torch.inf]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.mask
+
+
+class Logarithm(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.log(F.relu(x))
+
+
+def test_a_mask_of_minus_infinity_in_an_output_leaves_the_budget_as_it_is(tmp_path: Path) -> None:
+    module = net(nn.ReLU()).append(Masked())
+    run = pfpcli.compress(module, SAMPLES, keep=0.6, input_size=(3, 32, 32), out=tmp_path / "run").record
+    assert run.achieved["keep"] == pytest.approx(0.6, abs=0.05)
+    assert run.quality.distance < 0.5
+
+
+def test_outputs_that_are_infinite_where_the_originals_are_not_fail(tmp_path: Path) -> None:
+    module = net(nn.ReLU()).append(Logarithm())
+    run = pfpcli.compress(module, SAMPLES, keep=0.3, input_size=(3, 32, 32), out=tmp_path / "run").record
+    assert run.status in ("failed", "ok", "worse")
+    assert (run.quality.distance >= 1e9) == (run.status == "failed")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from pfpcli.activations.quality import compare
+from pfpcli.activations.quality import FARTHEST, compare
 from pfpcli.cutting.certificate import certificate, measure
 from pfpcli.graph.graph import Graph
 from pfpcli.images.calibration import Division
@@ -55,11 +55,13 @@ def status(quality: Quality) -> tuple[str, str]:
 
     A network is worth nothing if it finds the same class in every image, or if it is no better than guessing: within
     one standard deviation of one over the number of classes. The original has to do better than that, and at least
-    `FEWEST` images have to judge.
+    `FEWEST` images have to judge. It is worth nothing, either, if its outputs are not finite where the original's are.
 
     Returns:
         ("ok", "worse" or "failed", why it failed or "").
     """
+    if quality.distance >= FARTHEST:
+        return "failed", "its outputs are infinite or nan where the original's are not"
     if quality.classes is not None and quality.decided is not None and quality.n >= FEWEST:
         if quality.decided[1] == 1 < quality.decided[0]:
             return "failed", f"one class for all {quality.n} images"
