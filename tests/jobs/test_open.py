@@ -98,5 +98,5 @@ def test_a_mask_of_minus_infinity_in_an_output_leaves_the_budget_as_it_is(tmp_pa
 def test_outputs_that_are_infinite_where_the_originals_are_not_fail(tmp_path: Path) -> None:
     module = net(nn.ReLU()).append(Logarithm())
     run = pfpcli.compress(module, SAMPLES, keep=0.3, input_size=(3, 32, 32), out=tmp_path / "run").record
-    assert run.status in ("failed", "ok", "worse")
-    assert (run.quality.distance >= 1e9) == (run.status == "failed")
+    assert run.quality.distance == 1e9
+    assert run.status == "failed"
