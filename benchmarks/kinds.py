@@ -12,12 +12,10 @@ measured again (--fresh forgets it, the weights stay). Writes docs/kinds.md.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -25,11 +23,11 @@ from typing import Any
 import cifar
 import numpy as np
 import torch
+from kept_points import VERDICTS, measure_missing
 from kinds_of_networks import KINDS, train
 from torch import nn
 
 import pfpcli
-from pfpcli.errors import PfpError
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, PAGE = ROOT / "build" / "kinds", ROOT / "docs" / "kinds.md"
@@ -140,8 +138,7 @@ def table(found: dict[str, dict[str, Any]]) -> list[str]:
             rows = [found.get(Point(kind, keep, n).name) for n in IMAGES]
             if not (last := [row for row in rows if row]):
                 continue
-            verdicts = {"ok": "PASS", "worse": "WORSE", "failed": "FAILED"}
-            after = [f"{100 * row['after']:.1f} % {verdicts[row['status']]}" if row else "–" for row in rows]
+            after = [f"{100 * row['after']:.1f} % {VERDICTS[row['status']]}" if row else "–" for row in rows]
             lines.append(
                 f"| {kind} | {100 * last[-1]['before']:.1f} % | {100 * keep:.0f} % | {' | '.join(after)} "
                 f"| {100 * last[-1]['params']:.0f} % | {last[-1]['seconds']:.0f} |"
@@ -202,24 +199,9 @@ def main() -> int:
     if (missing := cifar.missing(args.data)) is not None:
         print(f"{missing}: no such folder; name the one with cifar10/ and models/ with --data", file=sys.stderr)
         return 2
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    if args.fresh:
-        for file in RESULTS.glob("*.json"):
-            file.unlink()
-    for point in points():
-        file = RESULTS / f"{point.name}.json"
-        if file.exists() or not fnmatch(point.name, args.only):
-            continue
-        try:
-            row = measure(point, args.data, args.minutes)
-        except PfpError as error:
-            print(f"{point.name}: {error.message}", file=sys.stderr, flush=True)
-            continue
-        file.write_text(json.dumps(row))
-        print(
-            f"{point.name}: {100 * row['before']:.1f} -> {100 * row['after']:.1f} %, {row['seconds']:.0f} s", flush=True
-        )
-    found = {file.stem: json.loads(file.read_text()) for file in RESULTS.glob("*.json")}
+    found = measure_missing(
+        points(), lambda point: measure(point, args.data, args.minutes), RESULTS, args.only, fresh=args.fresh
+    )
     if found:
         PAGE.write_text(page(found, args.minutes), encoding="utf-8")
     return 0

@@ -12,22 +12,19 @@ docs/real-models.md.
 from __future__ import annotations
 
 import argparse
-import json
-import shutil
 import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
+from kept_points import VERDICTS, measure_missing
 
 import pfpcli
-from pfpcli.errors import PfpError
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, PAGE = ROOT / "build" / "real", ROOT / "docs" / "real-models.md"
@@ -183,7 +180,6 @@ def page(found: dict[str, dict[str, Any]], minutes: float) -> str:
         "|---|--:|--:|---|--:|--:|---|--:|--:|--:|",
     ]
     for point, row in told:
-        verdict = {"ok": "PASS", "worse": "WORSE", "failed": "FAILED"}[row["status"]]
         cells = (
             point.network.name,
             f"{100 * row['macs']:.0f} %",
@@ -191,7 +187,7 @@ def page(found: dict[str, dict[str, Any]], minutes: float) -> str:
             point.how,
             f"{100 * row['before']:.1f} → {100 * row['after']:.1f} %",
             f"{100 * row['agreement']:.1f} %",
-            verdict,
+            VERDICTS[row["status"]],
             f"{100 * row['params']:.0f} %",
             f"{row['latency']:.2f} ×",
             f"{row['seconds']:.0f}",
@@ -228,23 +224,9 @@ def main() -> int:
     if not data.is_dir():
         print(f"{data}: no such folder; name one with --data", file=sys.stderr)
         return 2
-    if args.fresh:
-        shutil.rmtree(RESULTS, ignore_errors=True)
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    for point in points(args.minutes):
-        file = RESULTS / f"{point.name}.json"
-        if file.exists() or not fnmatch(point.name, args.only):
-            continue
-        try:
-            row = measure(point, data)
-        except PfpError as error:
-            print(f"{point.name}: {error.message}", file=sys.stderr)
-            continue
-        file.write_text(json.dumps(row))
-        print(
-            f"{point.name}: {100 * row['before']:.1f} -> {100 * row['after']:.1f} %, {row['seconds']:.0f} s", flush=True
-        )
-    found = {file.stem: json.loads(file.read_text()) for file in RESULTS.glob("*.json")}
+    found = measure_missing(
+        points(args.minutes), lambda point: measure(point, data), RESULTS, args.only, fresh=args.fresh
+    )
     if found:
         PAGE.write_text(page(found, args.minutes), encoding="utf-8")
     return 0

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from pfpcli import processes
+from pfpcli.activations.losses import fits
 from pfpcli.graph.graph import Graph
 from pfpcli.records.parts import Quality
 
@@ -42,7 +43,7 @@ def compare_all(
 
     The first output of floating-point numbers counts. The metric depends on it:
 
-    - accuracy, if there are class labels and each image has one vector of scores
+    - accuracy, if each image has one vector of scores, and a class label for which the vector has a score
     - agreement, if there are no labels: the fraction of decisions that are the same; a map has one for each position
     - similarity, if the output has no classes: 1 - |after - before| / |before|
 
@@ -104,7 +105,7 @@ class _Tally:
     """Counts and sums that grow batch by batch."""
 
     def __init__(self) -> None:
-        self.images = self.decisions = self.same = self.labelled = self.right_before = self.right_after = 0
+        self.images = self.decisions = self.same = self.labelled = self.unfit = self.right_before = self.right_after = 0
         self.squares = self.squared_error = 0.0
         self._classes: int | None = None
         self._decided: tuple[set[int], set[int]] = (set(), set())
@@ -127,7 +128,9 @@ class _Tally:
             self._classes = before.shape[1]
             for found, each in zip(self._decided, (first, second), strict=True):
                 found.update(each.tolist())
-        if labels is not None and before.dim() == 2:
+        if not fits(before, labels):
+            self.unfit += len(before)
+        elif labels is not None:
             truth = torch.from_numpy(labels)
             self.labelled += len(truth)
             self.right_before += int((first == truth).sum())
@@ -145,7 +148,7 @@ class _Tally:
         distance = min(distance, FARTHEST)
         decisions = (classes, None if classes is None else (len(decided[0]), len(decided[1])))
         seen = (agreement, self.images, source, distance, *decisions)
-        if self.labelled:
+        if self.labelled and not self.unfit:
             n = self.labelled
             return Quality("accuracy", self.right_before / n, self.right_after / n, *seen)
         if agreement is not None:

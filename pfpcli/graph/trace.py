@@ -109,11 +109,11 @@ def other_sizes(inputs: Sequence[Tensor]) -> Iterator[tuple[Tensor, ...]]:
     """Yield one sample of each input, tiled or cropped to images of other heights and widths.
 
     The first size is a little larger and keeps what a network with strides may ask for, a multiple of 32 more. Others
-    are odd, smaller, about twice as large, and at least 256 by 320, up to `_LARGEST` pixels.
+    are odd, smaller, about twice as large, and at least 256 by 320; of these, none has more than `_LARGEST` pixels.
     """
     sides = [x.shape[2:] for x in inputs if x.dim() == 4]
-    for resized in _SIZES:
-        if all(height * width <= _LARGEST for height, width in (resized(*each) for each in sides)):
+    for i, resized in enumerate(_SIZES):
+        if i == 0 or all(height * width <= _LARGEST for height, width in (resized(*each) for each in sides)):
             yield tuple(_tiled(x[:1], *resized(*x.shape[2:])) if x.dim() == 4 else x[:1] for x in inputs)
 
 
@@ -128,8 +128,8 @@ _SIZES: tuple[Callable[[int, int], tuple[int, int]], ...] = (
     lambda height, width: (2 * height + 3, width + 7),
     lambda height, width: (max(2 * height, 256), max(2 * width, 320)),
 )
-#: The most pixels of an image of another size.
-_LARGEST = 4_000_000
+#: The most pixels of an image of another size: each size costs a few forward passes.
+_LARGEST = 400_000
 
 
 def free_dims(example: Sequence[Tensor], *, spatial: bool) -> list[tuple[int, ...]]:

@@ -176,6 +176,7 @@ def _warnings(outcome: Outcome) -> Iterator[str]:
     """What a user should know about a compression; "" where there is nothing to say."""
     scored, graph = outcome.scored, outcome.groups.labelled.graph
     yield warnings.wrong_preprocessing(scored.division, outcome.quality)
+    yield warnings.unfit_labels(scored.division, outcome.quality)
     if scored.scores.layers:
         yield warnings.few_samples(scored.division, scored.readers, outcome.settings.delta)
     yield from scored.scores.remarks

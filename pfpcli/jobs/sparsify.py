@@ -250,6 +250,7 @@ def _warnings(outcome: Outcome) -> Iterator[str]:
     """What a user should know about a removal of single weights; "" where there is nothing to say."""
     division, graph = outcome.scored.division, outcome.groups.labelled.graph
     yield warnings.wrong_preprocessing(division, outcome.quality)
+    yield warnings.unfit_labels(division, outcome.quality)
     yield warnings.few_samples(division, outcome.scored.readers, outcome.settings.delta)
     yield warnings.optimistic(division)
     yield warnings.empty_layers(outcome.scored.weights, outcome.chosen)

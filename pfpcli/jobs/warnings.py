@@ -56,6 +56,17 @@ def wrong_preprocessing(division: Division, quality: Quality) -> str:
     )
 
 
+def unfit_labels(division: Division, quality: Quality) -> str:
+    """The labels of the judging images name classes that the network does not have."""
+    labels = division.judges.labels
+    if labels is None or quality.classes is None or quality.metric == "accuracy":
+        return ""
+    return (
+        f"the labels of {division.judges.name} go from {labels.min()} to {labels.max()}, and the network has "
+        f"{quality.classes} outputs: they do not count; list the classes in the order of the outputs (--classes FILE)"
+    )
+
+
 def few_samples(division: Division, readers: list[Reader], delta: float) -> str:
     """The guarantee asks for more scoring images than there are."""
     needed, there = set_size(readers, delta), len(division.scored)

@@ -93,7 +93,9 @@ def _members(path: Path, size: int, head: bytes) -> tuple[str, ...] | None:
         with zipfile.ZipFile(path) as archive:
             check_unpacked(path.name, size, sum(member.file_size for member in archive.infolist()))
             return tuple(archive.namelist())
-    except (zipfile.BadZipFile, UnicodeDecodeError, NotImplementedError, ValueError, EOFError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # zipfile raises errors of many kinds
         raise InputError(
             f"{path.name}: this zip archive has no end; it was cut off or changed ({size:,} bytes)",
             "copy or download it again, or save it again",

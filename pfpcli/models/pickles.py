@@ -202,10 +202,7 @@ def check_program(file: BinaryIO, name: str) -> None:
     """
     try:
         with zipfile.ZipFile(file) as archive:
-            members = archive.namelist()
-            if len({member.lower() for member in members}) < len(members):
-                raise InputError(f"{name}: holds two members of the same name", "save it again with torch.export.save")
-            dangers = [danger for member in members if (danger := _danger(archive, member))]
+            dangers = [danger for member in members_of(archive, name) if (danger := _danger(archive, member))]
     except InputError:
         raise
     except Exception as error:
@@ -213,6 +210,22 @@ def check_program(file: BinaryIO, name: str) -> None:
     if dangers:
         raise InputError(f"{name}: holds {dangers[0]}; loading it would run code from the file", TRUST_HINT)
     file.seek(0)
+
+
+def members_of(archive: zipfile.ZipFile, name: str) -> list[str]:
+    """Return the names of the members of an archive.
+
+    Args:
+        archive: the archive.
+        name: its name, for messages.
+
+    Raises:
+        InputError: two have the same name, so that torch might read the one that was not checked.
+    """
+    members = archive.namelist()
+    if len({member.lower() for member in members}) < len(members):
+        raise InputError(f"{name}: holds two members of the same name", "save it again with torch")
+    return members
 
 
 def _danger(archive: zipfile.ZipFile, member: str) -> str:

@@ -9,6 +9,7 @@ of its own first.
 from __future__ import annotations
 
 import ast
+import json
 import subprocess
 import sys
 import zipfile
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pfpcli.errors import InputError
-from pfpcli.models.pickles import TRUST_HINT, broken
+from pfpcli.models.pickles import TRUST_HINT, broken, members_of
 
 #: Functions that write or read a file.
 _FILES = ("save", "load", "from_file")
@@ -30,7 +31,13 @@ MOST_ROUNDS = 1_000_000
 #: Seconds that a script with other loops may run on one input.
 PATIENCE = 60
 #: Runs the forward of the script at a path (1) on an input of a shape (2).
-_RUN = "import sys, torch; torch.jit.load(sys.argv[1], 'cpu').eval()(torch.zeros(eval(sys.argv[2])))"
+#: Nothing is imported from the current folder.
+_RUN = """
+import sys
+sys.path[:] = [path for path in sys.path if path]
+import json, torch
+torch.jit.load(sys.argv[1], "cpu").eval()(torch.zeros(json.loads(sys.argv[2])))
+"""
 
 
 def check_script(file: BinaryIO, name: str) -> bool:
@@ -49,9 +56,7 @@ def check_script(file: BinaryIO, name: str) -> bool:
     rounds, ends = 1, True
     try:
         with zipfile.ZipFile(file) as archive:
-            members = archive.namelist()
-            if len({member.lower() for member in members}) < len(members):
-                raise InputError(f"{name}: holds two members of the same name", "save it again with torch.jit.save")
+            members = members_of(archive, name)
             sources = [archive.read(member).decode() for member in members if member.endswith(".py")]
         for source in sources:
             tree = ast.parse(source)
@@ -80,7 +85,7 @@ def check_ends(file: Path, shape: tuple[int, ...]) -> None:
         InputError: it is not done after `PATIENCE` seconds.
     """
     try:
-        command = [sys.executable, "-c", _RUN, str(file), repr(tuple(shape))]
+        command = [sys.executable, "-c", _RUN, str(file.absolute()), json.dumps(shape)]
         subprocess.run(command, capture_output=True, timeout=PATIENCE, check=False)
     except subprocess.TimeoutExpired as error:
         raise InputError(

@@ -34,7 +34,7 @@ from pfpcli.onnx_io.file import (
     with_channels_first,
 )
 from pfpcli.onnx_io.nodes import FileNode, as_tensor, computed_nodes, evaluate, with_own_vectors
-from pfpcli.onnx_io.ops import KNOWN, RULES, Call, Known, UnknownValue
+from pfpcli.onnx_io.ops import KNOWN, RULES, Call, Known, NotRead
 from pfpcli.onnx_io.tensor_names import TensorNames
 from pfpcli.onnx_io.untouched import Untouched, find_untouched
 
@@ -235,7 +235,7 @@ class OnnxNetwork(nn.Module):
         """
         try:
             return self._by_rule(node, given)
-        except (NotImplementedError, UnknownValue) as error:
+        except NotRead as error:
             raise self._refused(node, str(error)) from error
         except InputError:
             raise
@@ -258,7 +258,7 @@ class OnnxNetwork(nn.Module):
             found = KNOWN.get(node.op, RULES[node.op])(call)
         made = found if isinstance(found, tuple) else (found,)
         if any(name in self._last or name in self._retained for name in node.outputs[len(made) :]):
-            raise NotImplementedError(f"{len(made)} of its {len(node.outputs)} outputs have a rule")
+            raise NotRead(f"{len(made)} of its {len(node.outputs)} outputs have a rule")
         return made
 
     def _check(self, x: Tensor) -> None:

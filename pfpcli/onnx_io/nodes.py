@@ -19,6 +19,7 @@ from onnx.reference import ReferenceEvaluator
 from torch import Tensor
 
 from pfpcli.onnx_io.file import op_name
+from pfpcli.onnx_io.ops.call import NotRead
 
 #: The most numbers in a constant that is computed here.
 MOST_FOLDED = 1 << 28
@@ -140,7 +141,7 @@ def evaluate(graph: onnx.GraphProto, inputs: Sequence[NDArray[Any] | None], vers
         version: the opset.
 
     Raises:
-        NotImplementedError: the result has more than `MOST_FOLDED` numbers.
+        NotRead: the result has more than `MOST_FOLDED` numbers.
     """
     names = graph.node[0].input
     feeds = {name: array for name, array in zip(names, inputs, strict=True) if array is not None}
@@ -161,7 +162,7 @@ def _check_size(graph: onnx.GraphProto, feeds: dict[str, NDArray[Any]], version:
     for value in onnx.shape_inference.infer_shapes(model, data_prop=True).graph.output:
         numbers = math.prod(dim.dim_value for dim in value.type.tensor_type.shape.dim)
         if numbers > MOST_FOLDED:
-            raise NotImplementedError(f"its result has {numbers:,} numbers; at most {MOST_FOLDED:,} are computed")
+            raise NotRead(f"its result has {numbers:,} numbers; at most {MOST_FOLDED:,} are computed")
 
 
 def as_tensor(array: NDArray[Any]) -> Tensor:

@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves
 from pfpcli.cutting.cut import cut
 from pfpcli.exporting import export
 from pfpcli.graph.graph import Graph
+from pfpcli.onnx_io.runtime import onnx_vs_torch
 from properties import random_drop
 from traced import grouped
 from zoo_blocks import NETS
@@ -79,6 +80,7 @@ def test_the_onnx_file_of_a_cut_net_computes_what_torch_computes(name: str, tmp_
     path = tmp_path / "model.onnx"
     # sums over the largest images that it is tried on are rounded by some 1e-5
     assert export.save_onnx(export.program(graph), graph, named, path, samples) < 5e-5
+    assert onnx_vs_torch(path, graph, samples) < 1e-5
     model = onnx.load(path)
     assert tuple(value.name for value in model.graph.input) == named.inputs
     assert tuple(value.name for value in model.graph.output) == named.outputs

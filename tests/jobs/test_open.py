@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -100,3 +104,34 @@ def test_outputs_that_are_infinite_where_the_originals_are_not_fail(tmp_path: Pa
     run = pfpcli.compress(module, SAMPLES, keep=0.3, input_size=(3, 32, 32), out=tmp_path / "run").record
     assert run.quality.distance == 1e9
     assert run.status == "failed"
+
+
+def test_weights_of_any_scale_leave_the_budget_as_it_is(tmp_path: Path) -> None:
+    module = net(nn.ReLU())
+    nn.init.normal_(module[2].weight, std=1e29)  # type: ignore[arg-type]
+    run = pfpcli.compress(module, SAMPLES, keep=0.5, input_size=(3, 32, 32), out=tmp_path / "run").record
+    assert run.achieved["keep"] == pytest.approx(0.5, abs=0.05)
+
+
+def test_names_that_are_no_utf_8_work(tmp_path: Path) -> None:
+    odd = os.fsdecode(b"od\xff")
+    torch.save(net(nn.ReLU()), tmp_path / f"{odd}.pt")
+    images = tmp_path / f"{odd}-images"
+    images.mkdir()
+    for i, image in enumerate(sorted(SAMPLES.glob("*/*"))[::40]):
+        shutil.copyfile(image, images / f"{odd}{i}{image.suffix}")
+    file, out = tmp_path / f"{odd}.pt", tmp_path / f"{odd}-run"
+    pfpcli.compress(file, images, keep=0.5, criterion="l1", input_size=(3, 32, 32), out=out)
+    assert json.loads((out / "run.json").read_text(encoding="utf-8"))["model"]["name"] == "od?.pt"
+
+
+@pytest.mark.parametrize("labels", [np.arange(40) - 20, np.arange(40) * 1000], ids=["negative", "too large"])
+def test_labels_that_no_output_has_do_not_count(labels: np.ndarray, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    images = np.random.default_rng(0).standard_normal((40, 3, 32, 32)).astype(np.float32)
+    np.savez(tmp_path / "images" / "all.npz", x=images, y=labels)
+    run = pfpcli.compress(net(nn.ReLU()), tmp_path / "images", keep=0.5, criterion="taylor", out=tmp_path / "run")
+    assert run.record.quality.metric == "agreement"
+    (warning,) = [each for each in run.record.warnings if "labels" in each]
+    assert warning.startswith("the labels of images go from ")
+    assert "and the network has 5 outputs" in warning

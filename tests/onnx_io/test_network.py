@@ -214,10 +214,12 @@ def test_a_file_that_cannot_be_read_says_why(name: str, tmp_path: Path) -> None:
 
 
 def test_a_node_that_no_rule_computes_is_named_when_the_network_is_traced(tmp_path: Path) -> None:
-    pool = NODE("AveragePool", ["x"], ["pooled"], "pool", kernel_shape=[2, 2], dilations=[2, 2])
+    scales = numpy_helper.from_array(np.array([1, 1, 0.5, 0.5], np.float32), "scales")
+    resize = NODE("Resize", ["x", "", "scales"], ["resized"], "resize", mode="linear", antialias=1)
     weight = numpy_helper.from_array(np.ones((1, 3, 1, 1), np.float32), "weight")
-    path = save([pool, NODE("Conv", ["pooled", "weight"], ["y"])], tmp_path / "net.onnx", [weight], opsets={"": 19})
-    with pytest.raises(InputError, match=r"net\.onnx: pfp does not read AveragePool pool: dilations") as refused:
+    nodes = [resize, NODE("Conv", ["resized", "weight"], ["y"])]
+    path = save(nodes, tmp_path / "net.onnx", [weight, scales], opsets={"": 19})
+    with pytest.raises(InputError, match=r"net\.onnx: pfp does not read Resize resize: .*antialias=1") as refused:
         groups_of(path)
     assert "extract_model" in refused.value.hint
 

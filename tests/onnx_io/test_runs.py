@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 import torch
+import torch.nn.functional as F
 from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
 
 import pfpcli
 from onnx_files import (
+    NODE,
     SAMPLES,
     assert_same_graph,
     class_index,
@@ -120,3 +124,55 @@ def test_inspect_takes_an_onnx_file(sample: Path) -> None:
     found = inspect(NetworkSettings(model=sample), Console())
     assert found.model["kind"] == "onnx"
     assert sum(not each.frozen_reason for each in found.groups) == 5
+
+
+#: Settings of a run that is over soon.
+QUICK = {"keep": 0.5, "criterion": "l1", "allocate": "uniform"}
+
+
+class TwoScales(nn.Module):
+    """The small map is resized to the size of the large one, which the exporter computes in the file."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.large, self.small = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 8, 3, 4, 1)
+        self.inner, self.last = nn.Conv2d(8, 8, 1), nn.Conv2d(16, 5, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        large = F.relu(self.large(x))
+        small = F.relu(self.inner(F.relu(self.small(large))))
+        small = F.interpolate(small, size=large.shape[2:], mode="bilinear", align_corners=False)
+        return self.last(torch.cat([large, small], 1)).mean((2, 3))
+
+
+def test_a_size_computed_from_a_cut_tensor_follows_in_the_users_own_graph(tmp_path: Path) -> None:
+    file = write(TwoScales().eval(), torch.randn(2, 3, 32, 32), tmp_path / "model.onnx", ("n", "", "h", "w"), opset=13)
+    run = pfpcli.compress(file, SAMPLES / "images", input_size=(3, 32, 32), out=tmp_path / "run", **QUICK)
+    assert not [each for each in run.record.warnings if "no longer the graph that came in" in each]
+
+
+def test_an_average_over_a_window_with_gaps_is_cut_in_the_users_own_graph(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    shapes = {"w": (8, 3, 3, 3), "v": (5, 8, 3, 3)}
+    held = [
+        numpy_helper.from_array((random.standard_normal(shape) / 5).astype(np.float32), name)
+        for name, shape in shapes.items()
+    ]
+    window = {"kernel_shape": [3, 2], "dilations": [2, 3], "strides": [2, 1], "pads": [1, 0, 2, 1]}
+    nodes = [
+        NODE("Conv", ["x", "w"], ["a"]),
+        NODE("AveragePool", ["a"], ["b"], **window),
+        NODE("Conv", ["b", "v"], ["c"]),
+        NODE("ReduceMean", ["c", "axes"], ["y"], keepdims=0),
+    ]
+    held.append(numpy_helper.from_array(np.array([2, 3]), "axes"))
+    ends = [
+        [helper.make_tensor_value_info("x", 1, ("n", 3, 32, 32))],
+        [helper.make_tensor_value_info("y", 1, None)],
+    ]
+    graph = helper.make_graph(nodes, "net", *ends, held)
+    opsets = [helper.make_opsetid("", 19)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=9), tmp_path / "model.onnx")
+    run = pfpcli.compress(tmp_path / "model.onnx", SAMPLES / "images", out=tmp_path / "run", **QUICK)
+    assert run.record.after.params < run.record.before.params
+    assert not [each for each in run.record.warnings if "no longer the graph that came in" in each]

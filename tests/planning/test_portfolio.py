@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -104,3 +105,17 @@ def test_a_network_without_blocks_has_no_inside() -> None:
     groups = grouped(net.requires_grad_(False), images[:2])
     plans = Planner(groups, scores(groups, [images], "l2"), Budget(0.6))
     assert abs(plans.by("inside").achieved - 0.6) < 0.1
+
+
+def test_a_plan_that_misses_the_budget_by_far_is_not_tried() -> None:
+    plans = {"near": plan_that_keeps(0.51), "far": plan_that_keeps(0.74)}
+    assert portfolio._near_budget(plans) == {"near": plans["near"]}
+    only = {"far": plans["far"]}
+    assert portfolio._near_budget(only) == only
+
+
+def plan_that_keeps(fraction: float) -> Plan:
+    """A plan that was asked for half of the parameters."""
+    made = Mock(spec=Plan)
+    made.achieved, made.budget = fraction, Budget(0.5)
+    return made

@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
+import pfpcli
 from distilled import Case, case, same, undecided
 from pfpcli.cutting.cut import Cut
 from pfpcli.records.parts import Quality, Recovered
@@ -22,6 +24,8 @@ from pfpcli.recovery.recover import copy_tensors, recover
 from pfpcli.recovery.task import RecoveryTask, TrainingLimits
 from refits import dropped, grouped
 from zoo import conv, head
+
+SAMPLES = Path(__file__).parents[2] / "samples" / "images"
 
 
 @pytest.fixture
@@ -156,3 +160,29 @@ def test_tensors_are_copied_by_name() -> None:
     copy_tensors(source, target)
     expected, found = source.module.state_dict(), target.module.state_dict()
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
+class Tied(nn.Module):
+    """One weight in a convolution and in the transposed convolution that undoes it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(12, 8, 3, 3) / 8)
+        self.first, self.last = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(F.conv2d(F.relu(self.first(x)), self.weight))
+        return self.last(F.relu(F.conv_transpose2d(x, self.weight))).mean((2, 3))
+
+
+def test_a_weight_used_in_two_forms_is_cut_and_not_refitted(tmp_path: Path) -> None:
+    run = pfpcli.compress(
+        Tied().eval(),
+        SAMPLES,
+        keep=0.5,
+        criterion="l1",
+        allocate="uniform",
+        input_size=(3, 32, 32),
+        out=tmp_path / "run",
+    )
+    assert run.record.after.params < run.record.before.params

@@ -16,7 +16,7 @@ with `@rewriter` if the node contains sizes, indices or numbers of channels.
 """
 
 from pfpcli.onnx_io.ops import contraction, fused, indexing, pointwise, shape, spatial, statistics
-from pfpcli.onnx_io.ops.call import Call, Known, UnknownValue
+from pfpcli.onnx_io.ops.call import Call, Known, NotRead
 from pfpcli.onnx_io.ops.tables import KNOWN, REWRITERS, RULES, NodeEdit
 
 __all__ = [
@@ -26,7 +26,7 @@ __all__ = [
     "Call",
     "Known",
     "NodeEdit",
-    "UnknownValue",
+    "NotRead",
     "contraction",
     "fused",
     "indexing",

@@ -166,7 +166,11 @@ class Call:
         return self.attributes.get(name, default)
 
 
-class UnknownValue(Exception):
+class NotRead(Exception):
+    """A rule does not read this variant of its op; the message says which. The file is refused with the node's name."""
+
+
+class UnknownValue(NotRead):
     """A size or an index depends on the values of the image."""
 
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pfpcli.onnx_io.ops.call import Call
+from pfpcli.onnx_io.ops.call import Call, NotRead
 from pfpcli.onnx_io.ops.contraction import conv, gemm, rewrite_groups
 from pfpcli.onnx_io.ops.tables import Result, register, rewriter
 
@@ -27,7 +27,7 @@ _ACTIVATIONS: dict[str, Callable[..., Tensor]] = {
 def _activated(call: Call, x: Tensor, parameters: list[float]) -> Tensor:
     name = call.attribute("activation", "")
     if name not in _ACTIVATIONS:
-        raise NotImplementedError(f"activation={name}")
+        raise NotRead(f"activation={name}")
     return _ACTIVATIONS[name](x, *parameters)
 
 
@@ -51,7 +51,7 @@ def _fused_gemm(call: Call) -> Result:
 def _fused_matmul(call: Call) -> Result:
     a, b = call.tensor(0), call.tensor(1)
     if call.attribute("transBatchA", 0) or call.attribute("transBatchB", 0):
-        raise NotImplementedError("transBatchA, transBatchB")
+        raise NotRead("transBatchA, transBatchB")
     a, b = (x.mT if call.attribute(name, 0) else x for x, name in ((a, "transA"), (b, "transB")))
     alpha = call.attribute("alpha", 1.0)
     return torch.matmul(a, b) if alpha == 1 else alpha * torch.matmul(a, b)

@@ -165,25 +165,38 @@ def _gather_elements(call: Call) -> Result:
 @register("GatherND")
 def _gather_nd(call: Call) -> Result:
     x, index, batch = call.tensor(0), call.tensor(1).long(), call.attribute("batch_dims", 0)
-    if batch:
-        raise NotImplementedError(f"batch_dims={batch}")
-    return x[tuple(index.unbind(-1))]
+    places = index.dim() - 1
+    # the index of a batch dimension runs along that dimension of the indices
+    own = [
+        torch.arange(x.shape[i], device=x.device).view([-1 if i == j else 1 for j in range(places)])
+        for i in range(batch)
+    ]
+    return x[(*own, *index.unbind(-1))]
+
+
+#: ONNX's name of a reduction -> torch's.
+_REDUCTIONS = {"add": "sum", "mul": "prod", "max": "amax", "min": "amin"}
 
 
 @register("ScatterND")
 def _scatter_nd(call: Call) -> Result:
     x, index, values = call.tensor(0), call.tensor(1).long(), call.tensor(2)
     reduction = call.attribute("reduction", "none")
-    if reduction not in ("none", "add"):
-        raise NotImplementedError(f"reduction={reduction}")
-    return x.index_put(tuple(index.unbind(-1)), values, accumulate=reduction == "add")
+    if reduction in ("none", "add"):
+        return x.index_put(tuple(index.unbind(-1)), values, accumulate=reduction == "add")
+    row = index.new_zeros(())
+    for size, each in zip(x.shape, index.unbind(-1), strict=False):
+        row = row * size + torch.where(each < 0, each + size, each)
+    rows, added = x.flatten(0, index.shape[-1] - 1), values.reshape(row.numel(), *x.shape[index.shape[-1] :])
+    wide = row.reshape(-1, *[1] * (added.dim() - 1)).expand_as(added)
+    return rows.scatter_reduce(0, wide, added, _REDUCTIONS[reduction]).view_as(x)
 
 
 @register("ScatterElements")
 def _scatter_elements(call: Call) -> Result:
     x, index, values, axis = call.tensor(0), call.tensor(1).long(), call.tensor(2), call.attribute("axis", 0)
     index = torch.where(index < 0, index + x.shape[axis], index)
-    reduction = {"add": "sum", "mul": "prod", "max": "amax", "min": "amin"}.get(call.attribute("reduction", "none"))
+    reduction = _REDUCTIONS.get(call.attribute("reduction", "none"))
     if reduction is None:
         return x.scatter(axis, index, values)
     return x.scatter_reduce(axis, index, values, reduction)

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pfpcli.onnx_io.ops.call import TYPES, Call, Known
+from pfpcli.onnx_io.ops.call import TYPES, Call, Known, NotRead
 from pfpcli.onnx_io.ops.tables import Result, register
 
 UNARY: dict[str, Callable[[Tensor], Tensor]] = {
@@ -164,7 +164,7 @@ def _kind(call: Call) -> torch.dtype:
         return like.dtype
     number = call.attribute("to")
     if number not in TYPES:
-        raise NotImplementedError(f"numbers of type {onnx.TensorProto.DataType.Name(number)}")
+        raise NotRead(f"numbers of type {onnx.TensorProto.DataType.Name(number)}")
     return TYPES[number]
 
 

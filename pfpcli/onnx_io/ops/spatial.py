@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pfpcli.graph.calls import bind
-from pfpcli.onnx_io.ops.call import Call, axes_of
+from pfpcli.onnx_io.ops.call import Call, NotRead, axes_of
 from pfpcli.onnx_io.ops.tables import NodeEdit, Result, register, rewriter
 
 #: Coordinate in the result, size of the result, size of the input, scale -> coordinate in the input.
@@ -39,7 +39,7 @@ def _resize(call: Call) -> Result:
     stretched = call.attribute("keep_aspect_ratio_policy", "stretch") == "stretch"
     unread = call.attribute("antialias", 0) or call.attribute("exclude_outside", 0)
     if way not in _COORDINATES or not stretched or unread:
-        raise NotImplementedError(", ".join(f"{name}={value}" for name, value in call.attributes.items()))
+        raise NotRead(", ".join(f"{name}={value}" for name, value in call.attributes.items()))
     sides = _sides(call, modern)
     if (kind := _torch_mode(call, sides, mode, way, rounding)) is not None:
         corners = None if kind == "nearest" else way == "align_corners"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import torch
@@ -95,7 +96,7 @@ def _average_pool(call: Call) -> Result:
     pads, strides = window.padding(call, x.shape[2:]), window.strides
     counted, ceil = bool(call.attribute("count_include_pad", 0)), bool(call.attribute("ceil_mode", 0))
     if any(each != 1 for each in window.dilations):
-        raise NotImplementedError("dilations of an average")
+        return _dilated_average(x, window, pads, counted=counted, ceil=ceil)
     pool = _AVG_POOL[len(kernel)]
     if all(low == high and 2 * low <= k for (low, high), k in zip(pads, kernel, strict=True)):
         return pool(x, kernel, strides, [low for low, _ in pads], ceil, counted)
@@ -104,6 +105,39 @@ def _average_pool(call: Call) -> Result:
     if counted:
         return y
     return y / pool(F.pad(torch.ones_like(x[:1, :1]), around), kernel, strides, 0, ceil, True)
+
+
+def _dilated_average(x: Tensor, window: Window, pads: list[tuple[int, int]], *, counted: bool, ceil: bool) -> Tensor:
+    """Average over a window with gaps, as a sum of shifted images; torch's pooling has none.
+
+    Args:
+        x: float[N, C, ...].
+        window: the window.
+        pads: (before, after) for each spatial dimension.
+        counted: whether the padding counts as zeros.
+        ceil: whether a window may reach beyond the padding; what lies there never counts.
+    """
+    around = [n for pair in reversed(pads) for n in pair]
+    sizes = [size + low + high - span for size, (low, high), span in zip(x.shape[2:], pads, window.spans, strict=True)]
+    steps = [(-(-size // step) if ceil else size // step) for size, step in zip(sizes, window.strides, strict=True)]
+    if ceil:  # no window starts in the padding at the end
+        parts = zip(steps, window.strides, x.shape[2:], pads, strict=True)
+        steps = [n - 1 if n * step >= size + low else n for n, step, size, (low, _) in parts]
+    beyond = [max(0, n * step - size) for n, step, size in zip(steps, window.strides, sizes, strict=True)]
+    more = [n for each in reversed(beyond) for n in (0, each)]
+    ones = F.pad(F.pad(torch.ones_like(x[:1, :1]), around, value=float(counted)), more)
+    sums = []
+    for image in (F.pad(F.pad(x, around), more), ones):
+        total = torch.zeros(())
+        for offsets in product(*(range(k) for k in window.kernel)):
+            shifted = image
+            for dim, (offset, gap, step, n) in enumerate(
+                zip(offsets, window.dilations, window.strides, steps, strict=True), 2
+            ):
+                shifted = shifted[(slice(None),) * dim + (slice(offset * gap, offset * gap + n * step + 1, step),)]
+            total = total + shifted
+        sums.append(total)
+    return sums[0] / sums[1]
 
 
 def _pool_padded(x: Tensor, pads: list[tuple[int, int]], kernel: list[int], value: float) -> tuple[Tensor, list[int]]:

@@ -1,0 +1,63 @@
+"""Points that are measured once: each is kept in a file of its own, so that a session that was stopped goes on."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from pfpcli.errors import PfpError
+
+#: Status of a run -> the verdict that the command prints.
+VERDICTS = {"ok": "PASS", "worse": "WORSE", "failed": "FAILED"}
+
+
+class Point(Protocol):
+    """One run of the command."""
+
+    @property
+    def name(self) -> str:
+        """A name for its file."""
+
+
+_Point = TypeVar("_Point", bound=Point)
+
+
+def measure_missing(
+    points: Iterable[_Point],
+    measure: Callable[[_Point], dict[str, Any]],
+    folder: Path,
+    only: str = "*",
+    *,
+    fresh: bool = False,
+) -> dict[str, dict[str, Any]]:
+    """Measure the points that are not there, and return all that are: name -> what was measured.
+
+    A point that pfp refuses is printed and left out.
+
+    Args:
+        points: the points.
+        measure: measures one; its result has "before", "after" and "seconds".
+        folder: where they are kept.
+        only: pattern of the names to measure.
+        fresh: forget what was measured.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in folder.glob("*.json") if fresh else ():
+        file.unlink()
+    for point in points:
+        file = folder / f"{point.name}.json"
+        if file.exists() or not fnmatch(point.name, only):
+            continue
+        try:
+            row = measure(point)
+        except PfpError as error:
+            print(f"{point.name}: {error.message}", file=sys.stderr, flush=True)
+            continue
+        file.write_text(json.dumps(row))
+        accuracy = f"{100 * row['before']:.1f} -> {100 * row['after']:.1f} %"
+        print(f"{point.name}: {accuracy}, {row['seconds']:.0f} s", flush=True)
+    return {file.stem: json.loads(file.read_text()) for file in folder.glob("*.json")}

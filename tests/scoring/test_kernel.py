@@ -1,0 +1,54 @@
+"""The compiled kernel: whose code is loaded from the cache folder."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pfpcli.scoring import kernel
+
+pytestmark = pytest.mark.skipif(
+    not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="there is no C++ compiler here"
+)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A cache folder without a library."""
+    monkeypatch.setenv("PFP_CACHE", str(tmp_path / "cache"))
+    kernel._library.cache_clear()
+    yield tmp_path / "cache"
+    kernel._library.cache_clear()
+
+
+def library(cache: Path) -> Path:
+    (found,) = cache.glob("*.so")
+    return found
+
+
+def test_a_library_is_built_once_and_lies_beside_its_checksum(cache: Path) -> None:
+    assert kernel.about() == "compiled"
+    built = library(cache).stat().st_mtime_ns
+    assert library(cache).with_suffix(".sha256").exists()
+    kernel._library.cache_clear()
+    assert kernel.about() == "compiled"
+    assert library(cache).stat().st_mtime_ns == built
+
+
+@pytest.mark.parametrize("content", [b"", b"\x7fELF cut off", b"anything"])
+def test_a_library_that_is_not_what_was_built_is_built_again(content: bytes, cache: Path) -> None:
+    compiler = next(path for name in ("c++", "g++", "clang++") if (path := shutil.which(name)))
+    made = kernel._built(compiler, kernel._FLAGS)
+    sound = made.read_bytes()
+    made.unlink()  # it may be mapped into this process
+    made.write_bytes(content)
+    assert kernel._built(compiler, kernel._FLAGS).read_bytes() == sound
+
+
+def test_a_library_that_others_can_write_to_is_not_loaded(cache: Path) -> None:
+    cache.mkdir(mode=0o777)
+    cache.chmod(0o777)
+    assert kernel.about() != "compiled"
