@@ -5,7 +5,7 @@ READY  := $(VENV)/.ready
 PYTEST := $(BIN)/python -m pytest -n auto
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint format types reference examples samples bench bench-accuracy kinds attack real unchanged zoo check clean
+.PHONY: help setup demo test test-all lint format types reference examples samples bench bench-accuracy kinds attack real oldest unchanged zoo check clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -61,12 +61,23 @@ bench-accuracy: setup  ## accuracy beside that of other tools (hours; continues 
 kinds: setup  ## small networks of the hard kinds, trained and cut (hours; continues where it stopped)
 	$(BIN)/python benchmarks/kinds.py $(ARGS)
 
-attack: setup  ## 10,000 mutated files of every kind that pfp reads (about 20 minutes)
+attack: setup  ## stop a run at every step and write, and 10,000 mutated files of every kind (about 25 minutes)
+	$(BIN)/python tests/attack/stops.py
 	$(BIN)/python tests/attack/attack.py $(ARGS)
 
 real: setup  ## trained networks through the whole command (about an hour; continues where it stopped)
 	$(BIN)/python -m pip install -c constraints.txt -e ".[real]"
 	$(BIN)/python benchmarks/real.py $(ARGS)
+
+# torch is named apart, to choose the build: `make oldest TORCH=2.13.0`
+TORCH  ?= 2.9
+OLDEST := .venv-oldest/bin/python
+oldest:  ## install the oldest releases that pyproject.toml allows, and run a part of the tests (about 10 minutes)
+	test -x $(OLDEST) || $(PYTHON) -m venv .venv-oldest
+	$(OLDEST) -m pip install "torch==$(TORCH)"
+	$(OLDEST) -m pip install "torch==$(TORCH)" torchvision pytest hypothesis $$(sed -n '/^dependencies = /,/^]/s/^ *"\([a-su-z].*\|typer\)>=\(.*\)",/\1==\2/p' pyproject.toml)
+	$(OLDEST) -m pip install --no-deps -e .
+	$(OLDEST) -m pytest tests/onnx_io tests/exporting tests/cli tests/records tests/jobs/test_compress.py
 
 unchanged: setup  ## do the networks written now equal those of COMMIT, bit for bit? (about 9 minutes)
 	$(BIN)/python benchmarks/unchanged.py $(COMMIT)

@@ -7,12 +7,15 @@ images or come from a folder of their own.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -133,8 +136,9 @@ class Division:
         return self.calibration.of(self.judges, self.judged[:most], batch)
 
     def samples(self, count: int) -> Tensor:
-        """The first judging images, float[count, ...]; repeated if there are fewer."""
-        images = next(self.calibration.of(self.judges, self.judged[:count], count, shared=False))[0]
+        """The first judging images that can be read, float[count, ...]; repeated if there are fewer."""
+        one_by_one = self.calibration.of(self.judges, self.judged, 1, shared=False)
+        images = torch.cat([image for image, _ in itertools.islice(one_by_one, count)])
         return images[[i % len(images) for i in range(count)]]
 
     def recorded(self) -> dict[str, Any]:
@@ -230,7 +234,7 @@ def open_calibration(settings: CalibrationSettings, model: Network) -> Calibrati
 
 def _check_disjoint(images: ImageSet, judges: ImageSet) -> None:
     """Check that no file is both a calibration image and a judging image, even under different paths."""
-    seen, judging = ({_identity(each.root / source.name) for source in each.sources} for each in (images, judges))
+    seen, judging = (set(_identities(each)) for each in (images, judges))
     if seen & judging:
         raise CalibrationError(
             f"--eval {judges.name}: {len(seen & judging)} of its {len(judging)} files are in --calib {images.name} too",
@@ -238,9 +242,12 @@ def _check_disjoint(images: ImageSet, judges: ImageSet) -> None:
         )
 
 
-def _identity(file: Path) -> tuple[int, int]:
-    status = file.stat()
-    return status.st_dev, status.st_ino
+def _identities(images: ImageSet) -> Iterator[tuple[int, int]]:
+    """What tells the files of a folder from all others, whatever their paths; a file deleted meanwhile has nothing."""
+    for source in images.sources:
+        with suppress(FileNotFoundError):
+            status = (images.root / source.name).stat()
+            yield status.st_dev, status.st_ino
 
 
 def _size_by_images(images: ImageSet, model: Network) -> tuple[int, ...]:

@@ -84,7 +84,8 @@ def _images(division: Division, indices: NDArray[np.int64]) -> Iterator[bytes]:
     if images.labels is not None:
         yield images.labels[indices].tobytes()
     for name in sorted({images.locate(int(index))[0].name for index in indices}):
-        yield (images.root / name).read_bytes()
+        with contextlib.suppress(FileNotFoundError):  # deleted since the folder was scanned
+            yield (images.root / name).read_bytes()
 
 
 def key_of_curves(name: str, division: Division, orders: Sequence[tuple[Group, NDArray[np.int64]]]) -> str:
@@ -117,7 +118,7 @@ def training(graph: Graph, division: Division, *told: object) -> Path:
     """
     digest = hashlib.sha256()
     calibration, images = division.calibration, division.calibration.images
-    files = [(source.name, (images.root / source.name).stat().st_size) for source in images.sources]
+    files = [(source.name, _size(images.root / source.name)) for source in images.sources]
     preprocess = calibration.preprocess.recorded()
     plain = json.dumps([files, preprocess, calibration.size, calibration.convert, told]).encode()
     for part in (*_program(), *_network(graph), plain, division.fitted.tobytes(), division.checked.tobytes()):
@@ -182,6 +183,14 @@ def _found(name: str) -> dict[str, Any] | None:
         with (cache_folder() / f"{name}.npz").open("rb") as file, np.load(file, allow_pickle=False) as held:
             return dict(held)
     except (OSError, ValueError, BadZipFile):
+        return None
+
+
+def _size(file: Path) -> int | None:
+    """The size of a file in bytes; None if it has been deleted since the folder was scanned."""
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
         return None
 
 

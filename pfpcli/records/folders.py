@@ -76,16 +76,10 @@ def run_folder(wanted: Path | None, name: str) -> Iterator[Draft]:
     target = wanted or RUNS / name
     new_parents = [parent for parent in target.parents if not parent.exists()]
     draft = target.parent / f".{target.name}.{_HOST}.{os.getpid()}.partial"
-    try:
-        draft.mkdir(parents=True)
-    except OSError as error:
-        _remove(new_parents)
-        raise InputError(
-            f"--out {target.name}: cannot write there ({error.strerror})", "name a folder you may write to with --out"
-        ) from error
-    _remove_abandoned(target.parent)
     made = Draft(draft, str(target))
     try:
+        _make(draft, target.name)
+        _remove_abandoned(target.parent)
         yield made
         made.name = str(_settled(draft, target))
     except BaseException as error:
@@ -96,6 +90,15 @@ def run_folder(wanted: Path | None, name: str) -> Iterator[Draft]:
                 f"--out {target.name}: {error.strerror}", "make room there, or name a folder on another disk with --out"
             ) from error
         raise
+
+
+def _make(draft: Path, name: str) -> None:
+    try:
+        draft.mkdir(parents=True)
+    except OSError as error:
+        raise InputError(
+            f"--out {name}: cannot write there ({error.strerror})", "name a folder you may write to with --out"
+        ) from error
 
 
 def _settled(draft: Path, target: Path) -> Path:

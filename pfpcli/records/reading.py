@@ -37,7 +37,7 @@ def read(path: Path) -> AnyRun:
             f"{path.name}: no run here (no {FILES['run']})",
             "name a run folder, e.g. `pfp report pfp-runs/model-keep0.40`",
         ) from None
-    except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, or nested too deeply
+    except (ValueError, msgspec.DecodeError, RecursionError) as error:  # not JSON, not UTF-8, or nested too deeply
         raise _not_a_record(path, str(error)) from error
     kind = _kind(path, content)
     try:

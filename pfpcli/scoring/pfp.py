@@ -186,7 +186,7 @@ def expected_distinct(q: NDArray[np.float64], count: float) -> float:
         count: number of draws.
     """
     with np.errstate(divide="ignore"):
-        return float(-np.expm1(count * np.log1p(-q)).sum())
+        return float(-np.expm1(float(count) * np.log1p(-q)).sum())  # a count may exceed int64
 
 
 def draws_for(q: NDArray[np.float64], distinct: int) -> int:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
-ATTACK = Path(__file__).with_name("attack.py")
+import pytest
+
+ATTACK, STOPS = (Path(__file__).with_name(name) for name in ("attack.py", "stops.py"))
 
 
 def test_a_mutated_file_works_or_is_refused_with_an_error_that_pfp_means() -> None:
@@ -17,3 +20,12 @@ def test_a_mutated_file_works_or_is_refused_with_an_error_that_pfp_means() -> No
     counted = [line for line in done.stdout.splitlines() if "cases:" in line]
     assert sum(int(line.split()[1]) for line in counted) == 100
     assert any(int(line.split()[3]) for line in counted)  # some are refused
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are stopped in forked processes")
+def test_a_run_that_is_stopped_anywhere_leaves_a_whole_folder_or_none() -> None:
+    done = subprocess.run(
+        [sys.executable, str(STOPS), "--every", "8"], capture_output=True, text=True, timeout=600, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert all(f"by {kind}" in done.stdout for kind in ("kill", "interrupt", "full", "size"))
