@@ -31,7 +31,7 @@ def one_of(choices: Sequence[str]) -> Callable[[typer.CallbackParam, str], str]:
     """Make a callback that refuses a value which is not one of the choices."""
 
     def check(param: typer.CallbackParam, value: str) -> str:
-        if value in choices:
+        if value is None or value in choices:
             return value
         close = get_close_matches(value, choices, 1)
         hint = f"did you mean `{param.opts[0]} {close[0]}`?" if close else ""

@@ -15,6 +15,7 @@ from torch.fx.node import Node
 
 from pfpcli.graph.calls import is_mutable
 from pfpcli.graph.invariant import InvariantError
+from pfpcli.graph.role import Role
 
 #: What a node of a graph may be: an input, a stored tensor, a call, or the output.
 _KINDS = ("placeholder", "get_attr", "call_function", "output")
@@ -32,6 +33,7 @@ class Graph:
         stops: the ops behind the end of the graph. The sizes of their results depend on values, or, in an ONNX file,
             they select by values or have no rule. Empty for most networks.
         unread: the ops of an ONNX file that no rule reads, one for each node.
+        roles: what the outputs say; empty until they are told (`pfpcli.outputs.roles`).
     """
 
     module: fx.GraphModule
@@ -40,6 +42,7 @@ class Graph:
     spatial: bool = False
     stops: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
+    roles: tuple[Role, ...] = ()
 
     @property
     def is_undecided(self) -> bool:

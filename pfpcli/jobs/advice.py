@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pfpcli.images.calibration import Division
-from pfpcli.jobs.steps.judge import LOSS, status
+from pfpcli.jobs.steps.judge import status
+from pfpcli.outputs.quality import LOSS
 from pfpcli.records.parts import Quality
 
 #: The criterion that chooses the channels that a refit replaces best.

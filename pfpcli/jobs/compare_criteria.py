@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 
 from pfpcli import processes
-from pfpcli.activations.quality import compare_all
 from pfpcli.channels.groups import Groups
 from pfpcli.cutting.cut import cut
 from pfpcli.cutting.reweight import reweight
@@ -17,6 +16,7 @@ from pfpcli.jobs.recorded import model_row
 from pfpcli.jobs.steps.open import find_device, open_prunable, resources
 from pfpcli.jobs.steps.plan import make_plan
 from pfpcli.jobs.steps.score import Scored, score_channels
+from pfpcli.outputs.quality import compare_all
 from pfpcli.planning.plan import Budget, Plan
 from pfpcli.progress import Console
 from pfpcli.records.comparison import Comparison, Point

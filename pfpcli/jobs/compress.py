@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 
 from pfpcli import processes
-from pfpcli.activations.quality import FARTHEST
 from pfpcli.channels.groups import Groups
 from pfpcli.cutting.cut import Cut
 from pfpcli.cutting.reweight import reweight
@@ -26,6 +25,7 @@ from pfpcli.jobs.steps.recover import recover_network
 from pfpcli.jobs.steps.score import Scored, score_channels
 from pfpcli.models.loaded_model import LoadedModel
 from pfpcli.onnx_io.runtime import ONNX_TOLERANCE
+from pfpcli.outputs.kinds.kind import FARTHEST
 from pfpcli.planning.outlook import keep_for
 from pfpcli.planning.plan import Budget
 from pfpcli.progress import Console

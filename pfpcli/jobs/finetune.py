@@ -12,8 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pfpcli.activations.losses import real
-from pfpcli.activations.quality import compare
 from pfpcli.channels.groups import Groups
 from pfpcli.cutting.cut import Cut, cut
 from pfpcli.errors import CalibrationError, InputError
@@ -24,17 +22,20 @@ from pfpcli.jobs.finished import Finished
 from pfpcli.jobs.recorded import run_fields
 from pfpcli.jobs.steps.export import ExportedFiles, export_files
 from pfpcli.jobs.steps.judge import evaluate
-from pfpcli.jobs.steps.open import find_device, load_model, open_images, resources, trace_groups
+from pfpcli.jobs.steps.open import find_device, load_model, open_images, resources, trace_groups, with_roles
 from pfpcli.models.load import load
 from pfpcli.models.loaded_model import LoadedModel
 from pfpcli.onnx_io.runtime import ONNX_TOLERANCE
+from pfpcli.outputs.kinds.classes import softened
+from pfpcli.outputs.quality import compare
+from pfpcli.outputs.roles import real
 from pfpcli.progress import Console
 from pfpcli.records.folders import FILES, run_folder
 from pfpcli.records.parts import Training, Verification
 from pfpcli.records.reading import read
 from pfpcli.records.runs import Run, TunedRun
 from pfpcli.recovery.augment import moved
-from pfpcli.recovery.distill import checking, divergence
+from pfpcli.recovery.distill import checking
 from pfpcli.recovery.loss_on_device import Loss
 from pfpcli.recovery.train import Check, Schedule, train
 from pfpcli.recovery.training_batches import Labels, TrainingBatches, batch_size
@@ -108,7 +109,7 @@ def _open_data(settings: FinetuneSettings, console: Console) -> tuple[Calibratio
         raise CalibrationError(*named) from error
     groups = trace_groups(model, calibration.size, settings, console)
     check_classes(calibration, groups.labelled.graph)
-    return calibration, groups
+    return calibration, with_roles(groups, model, calibration, settings)
 
 
 def check_classes(calibration: Calibration, graph: Graph) -> None:
@@ -230,7 +231,7 @@ def _loss(network: Graph, teacher: Graph | None, settings: FinetuneSettings) -> 
             return hard
         with torch.no_grad():
             wanted = real(teacher.module(x))[0]
-        return (1 - settings.weight) * hard + settings.weight * divergence(found, wanted)
+        return (1 - settings.weight) * hard + settings.weight * softened(found, wanted)
 
     return loss
 

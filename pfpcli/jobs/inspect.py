@@ -15,7 +15,7 @@ from pfpcli.jobs.recorded import model_row
 from pfpcli.jobs.steps.open import load_model, trace_groups, unknown_ops
 from pfpcli.models.loaded_model import LoadedModel
 from pfpcli.progress import Console
-from pfpcli.records.inspection import GroupSeen, Inspection
+from pfpcli.records.inspection import GroupSeen, Inspection, OutputSeen
 from pfpcli.settings import NetworkSettings
 
 
@@ -65,6 +65,7 @@ def _inspection(model: LoadedModel, size: tuple[int, ...], groups: Groups) -> In
         unknown=unknown_ops(groups),
         prunable={"params": 1 - least.params / max(1, whole.params), "macs": 1 - least.macs / max(1, whole.macs)},
         groups=seen,
+        outputs=[OutputSeen(role.name, role.kind, role.axis, role.why) for role in graph.roles],
     )
 
 

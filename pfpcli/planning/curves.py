@@ -21,11 +21,13 @@ from torch.fx.node import Node
 from pfpcli import processes
 from pfpcli.activations.gated_network import GatedNetwork
 from pfpcli.activations.gram_matrices import Gram, Refit, gram_batches
-from pfpcli.activations.losses import distance, divergence, real, relative_distance
 from pfpcli.activations.task import Task
 from pfpcli.activations.value_recorder import ValueRecorder, at_a_time
 from pfpcli.channels import rules
 from pfpcli.channels.groups import Group
+from pfpcli.graph.role import Role
+from pfpcli.outputs.losses import distance, divergence, relative_distance
+from pfpcli.outputs.roles import real, roles_of, select
 
 #: The losses of a curve: the distance and the divergence of the outputs, and the error of the refitted layers.
 MEASURED = ("distance", "divergence", "error")
@@ -123,14 +125,15 @@ def curves(task: Task, measuring: Task, orders: Sequence[tuple[Group, NDArray[np
 def _measure(task: Task, cuts: list[_Narrowings], images: int) -> None:
     """Measure all widths of all groups on the images; the original runs once for each batch."""
     graph = task.groups.labelled.graph
+    roles = roles_of(graph)
     needed = {node for cut in cuts for node in cut.probe.needed}
     run, together = ValueRecorder(graph, needed), at_a_time(graph, needed)
     with torch.no_grad():
         for x, _ in task.images(images):
             for some in x.split(together):
-                whole = real(run.run(some))
+                whole = select(real(run.run(some)), roles)
                 for cut in cuts:
-                    cut.measure(run.values, whole, len(some))
+                    cut.measure(run.values, whole, roles, len(some))
 
 
 @dataclass
@@ -183,22 +186,23 @@ class _Narrowings:
         error = np.asarray([sum(refit.error for _, refit in each.values()) for each in refits])
         gates = [each.to(task.device, torch.float32) for each in alive]
         probe = _Probe(task.groups, task.device, {*group.units.tolist(), *owned})
-        outputs = [node for node in task.groups.labelled.graph.outputs if node.meta["val"].is_floating_point()]
-        return cls(probe, len(order), kept, gates, refits, error, np.zeros((len(kept), len(outputs), 2)))
+        outputs = len(roles_of(task.groups.labelled.graph))
+        return cls(probe, len(order), kept, gates, refits, error, np.zeros((len(kept), outputs, 2)))
 
-    def measure(self, values: dict[Node, object], whole: list[Tensor], images: int) -> None:
+    def measure(self, values: dict[Node, object], whole: list[Tensor], roles: Sequence[Role], images: int) -> None:
         """Add the divergence of the outputs at every width.
 
         Args:
             values: of the nodes that the probe needs, in the original.
-            whole: the outputs of the original.
+            whole: the outputs of the original, one for each role.
+            roles: what they say.
             images: the number of images in the batch.
         """
         for i, (gates, refits) in enumerate(zip(self.gates, self.refits, strict=True)):
             self.probe.gates, self.probe.refits = gates, refits
-            outputs = real(self.probe.rerun(values))
+            outputs = select(real(self.probe.rerun(values)), roles)
             self.distances[i] += distance(outputs, whole).numpy()
-            self.diverged[i] += float(divergence(outputs, whole))
+            self.diverged[i] += float(divergence(outputs, whole, roles))
         self.images += images
 
     def curve(self) -> Curve:

@@ -31,6 +31,23 @@ class GroupSeen:
     inexact: str
 
 
+@dataclass
+class OutputSeen:
+    """What an output says.
+
+    Attributes:
+        name: its name, with the range of a part.
+        role: one of `pfpcli.outputs.kinds.KINDS`.
+        axis: the dimension of the classes; None where there are none.
+        why: how the role was told.
+    """
+
+    name: str
+    role: str
+    axis: int | None
+    why: str
+
+
 @dataclass(kw_only=True)
 class Inspection(Document):
     """One network.
@@ -46,6 +63,7 @@ class Inspection(Document):
         unknown: op without a rule -> number of calls.
         prunable: {params, macs}, the fractions that are removed if every group keeps one channel.
         groups: the groups, in the order in which their channels are computed.
+        outputs: what the outputs say, by the structure of the network alone.
     """
 
     schema_version: int = 1
@@ -59,3 +77,4 @@ class Inspection(Document):
     unknown: dict[str, int]
     prunable: dict[str, float]
     groups: list[GroupSeen]
+    outputs: list[OutputSeen]

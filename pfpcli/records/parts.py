@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass
@@ -27,19 +27,49 @@ class Cost:
 
 
 @dataclass
+class OutputQuality:
+    """The quality of one output, or of boxes with their scores.
+
+    Attributes:
+        name: name of the output, with the range of a part.
+        role: what it says, one of `pfpcli.outputs.kinds.KINDS`.
+        axis: the dimension of the classes; None where there are none.
+        why: how the role was told.
+        metric, before, after: as in `Quality`.
+        meaning: what the metric is.
+        measures: name -> further measures of the result.
+    """
+
+    name: str
+    role: str
+    axis: int | None
+    why: str
+    metric: str
+    meaning: str
+    before: float
+    after: float
+    measures: dict[str, float]
+
+
+@dataclass
 class Quality:
     """The quality of two networks on images that were not used for scoring.
 
     Attributes:
-        metric: "accuracy" (the images have labels), "agreement" (fraction of images or pixels whose top-1 class is that
-            of the original) or "similarity" (1 minus the relative L2 distance of the outputs).
+        metric: name of the metric of the headline, e.g. "accuracy" (the images have labels), "agreement" (fraction of
+            images or pixels whose top-1 class is that of the original) or "similarity" (1 minus the relative L2
+            distance of the outputs).
         before, after: the metric of the original and of the result, 0 to 1. Without labels, the original's is 1.
-        agreement: fraction of decisions that are the same as the original's; None where the outputs decide nothing.
+        agreement: fraction of decisions that are the same as the original's; None where more than one output counts, or
+            the output decides nothing.
         n: number of images.
         source: which images these are.
-        distance: L2 distance of the outputs, relative to the norm of the original's.
+        distance: L2 distance of the outputs, relative to the norm of the original's; the largest of all outputs.
         classes: number of classes, where the network puts one image into one class; None for all other outputs.
         decided: number of different classes that the original and the result have found; None where `classes` is.
+        meaning: what the metric is; "" in older records.
+        output: the output that the headline is about; "" in older records.
+        outputs: all outputs, worst first; empty in older records.
     """
 
     metric: str
@@ -51,6 +81,9 @@ class Quality:
     distance: float
     classes: int | None = None
     decided: tuple[int, int] | None = None
+    meaning: str = ""
+    output: str = ""
+    outputs: list[OutputQuality] = field(default_factory=list)
 
 
 @dataclass

@@ -5,12 +5,12 @@ residual branches:
 
     L = mean over outputs of D(output) + mean over features of R(feature)
 
-R is the squared distance relative to the original, |ŷ - y|² / mean |y|². If an output decides between classes
-(float[N, classes, ...]), D is T² KL(softmax(y / T) || softmax(ŷ / T)) plus R; otherwise D is R. The features are the
-inputs of the last layers before an output, and the sums of two branches, both sliced to the kept channels.
+R is the squared distance relative to the original, |ŷ - y|² / mean |y|². D depends on what the output says
+(`outputs.kinds`); it is R for real numbers, and a divergence plus R for scores. The features are the inputs of the last
+layers before an output, and the sums of two branches, both sliced to the kept channels.
 
-Sources: the divergence, Hinton, Vinyals, Dean, Distilling the Knowledge in a Neural Network, 2015; features, Romero et
-al., FitNets, ICLR 2015, here without a map in between, because the kept channels are channels of the original.
+Source of the features: Romero et al., FitNets, ICLR 2015, here without a map in between, because the kept channels are
+channels of the original.
 """
 
 from __future__ import annotations
@@ -20,27 +20,26 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.fx.node import Node
 
-from pfpcli.activations.losses import decides, real
-from pfpcli.activations.quality import compare, likeness
 from pfpcli.activations.value_recorder import ValueRecorder
 from pfpcli.channels import residual_blocks, rules
 from pfpcli.channels.slicing import Slicing
 from pfpcli.cutting.cut import Cut
 from pfpcli.graph.graph import Graph
 from pfpcli.images.calibration import Batches, Division
+from pfpcli.outputs.kinds import KINDS
+from pfpcli.outputs.kinds.kind import relative
+from pfpcli.outputs.quality import compare, likeness
+from pfpcli.outputs.roles import real, roles_of, select
 from pfpcli.recovery.augment import altered, mixed, moved
 from pfpcli.recovery.epilogue import NORMS
 from pfpcli.recovery.task import RecoveryTask
 from pfpcli.recovery.train import Check, Progress, Schedule, silent, train
 from pfpcli.recovery.training_batches import Labels, TrainingBatches, batch_size
 
-#: The temperature of the divergence.
-TEMPERATURE = 4.0
 #: The highest learning rate: of a network with norms, and of one without any, as ONNX files are, whose norms are folded
 #: into the weights. The scales of such weights differ, and the largest ones limit the rate.
 RATE, RATE_WITHOUT_NORMS = 0.01, 0.002
@@ -168,7 +167,7 @@ class DistillationLoss:
         slicing, smaller = cut
         whole, named = slicing.labelled.graph, {node.name: node for node in smaller.nodes}
         self._slicing = slicing
-        self._has_decisions = not whole.is_undecided
+        self._roles = roles_of(whole)
         # node of the original -> node of the cut network
         self._features = {node: named[node.name] for node in [*sums(slicing), *features(slicing)] if node.name in named}
         self._teacher = ValueRecorder(whole, self._features)
@@ -178,38 +177,19 @@ class DistillationLoss:
         """The loss of one batch, float[N, ...]; labels are ignored."""
         x = mixed(altered(moved(x, generator), generator), generator)
         with torch.no_grad():
-            wanted = real(self._teacher.run(x))
-        found = real(self._student.run(x))
-        outputs = [self._of_output(a, b) for a, b in zip(found, wanted, strict=True)]
+            wanted = select(real(self._teacher.run(x)), self._roles)
+        found = select(real(self._student.run(x)), self._roles)
+        outputs = [
+            KINDS[role.kind].load().training(a, b, role.axis)
+            for a, b, role in zip(found, wanted, self._roles, strict=True)
+        ]
         before, now = self._teacher.values, self._student.values
         inside = [relative(now[b], self._slicing.slice(a, before[a])) for a, b in self._features.items()]
         return _mean(outputs) + (_mean(inside) if inside else 0)
 
-    def _of_output(self, found: Tensor, wanted: Tensor) -> Tensor:
-        if not (decides(wanted) and self._has_decisions):
-            return relative(found, wanted)
-        return divergence(found, wanted) + relative(found, wanted)
-
 
 def _mean(losses: list[Tensor]) -> Tensor:
     return torch.stack(losses).mean()
-
-
-def divergence(found: Tensor, wanted: Tensor) -> Tensor:
-    """T² KL of two networks' decisions, float[N, classes, ...], averaged over samples and positions."""
-    here, there = (F.log_softmax(output.float() / TEMPERATURE, 1) for output in (found, wanted))
-    return TEMPERATURE**2 * F.kl_div(here, there, reduction="none", log_target=True).sum(1).mean()
-
-
-def relative(found: Tensor, wanted: Tensor) -> Tensor:
-    """The squared distance of two tensors, relative to the second.
-
-    The division is by the sum over the whole batch, so a sample of zeros does not divide by zero.
-    """
-    wanted = wanted.float()
-    # one pass over a large map each; explicit squares take several passes, and as many again for the gradients
-    length: Tensor = torch.linalg.vector_norm(wanted)
-    return F.mse_loss(found.float(), wanted, reduction="sum") / length.square().clamp_min(1e-12)
 
 
 def features(slicing: Slicing) -> list[Node]:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from pfpcli.activations.quality import compare, likeness, standard_error
 from pfpcli.graph.graph import Graph, is_tensor
+from pfpcli.outputs.quality import compare, likeness, standard_error
 from pfpcli.records.parts import Quality, Recovered
 from pfpcli.recovery.methods import RECOVERIES
 from pfpcli.recovery.task import RecoveryTask

@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from pfpcli import processes
-from pfpcli.activations.quality import standard_error
 from pfpcli.errors import Interrupted
 from pfpcli.graph.graph import Graph
+from pfpcli.outputs.quality import standard_error
 from pfpcli.recovery.loss_on_device import Loss, on_device
 from pfpcli.recovery.trainable import trainable
 from pfpcli.recovery.training_batches import Labels, TrainingBatches

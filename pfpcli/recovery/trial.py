@@ -11,12 +11,13 @@ import numpy as np
 import torch
 
 from pfpcli import processes
-from pfpcli.activations.losses import distance, real, relative_distance
 from pfpcli.channels.reading_layers import Reader
 from pfpcli.cutting.cut import cut
 from pfpcli.cutting.reweight import reweight
 from pfpcli.graph.graph import Graph
 from pfpcli.images.calibration import Batches, Division
+from pfpcli.outputs.losses import distance, relative_distance
+from pfpcli.outputs.roles import real, roles_of, select
 from pfpcli.planning.plan import Plan
 from pfpcli.recovery.call_by_call import recover_calls
 from pfpcli.recovery.refit import Refit
@@ -54,10 +55,12 @@ def output_distance(whole: Graph, smaller: Graph, batches: Batches, device: torc
         batches: the images.
         device: where to compute.
     """
-    sums = np.zeros((sum(node.meta["val"].is_floating_point() for node in whole.outputs), 2))
+    roles = roles_of(whole)
+    sums = np.zeros((len(roles), 2))
     with torch.no_grad(), whole.on(device), smaller.on(device):
         for images, _ in batches:
             if processes.is_mine(images):
                 x = images.to(device)
-                sums += distance(real(smaller.module(x)), real(whole.module(x))).numpy()
+                pair = (select(real(graph.module(x)), roles) for graph in (smaller, whole))
+                sums += distance(*pair).numpy()
     return relative_distance(processes.total(sums))

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from pfpcli.records.inspection import GroupSeen, Inspection
-from pfpcli.report import numbers
+from pfpcli.report import numbers, parts
 from pfpcli.report.page import Page, spell
-from pfpcli.report.parts import NARROWEST
 
 #: Number of groups and of ops, unless everything is shown.
 GROUPS, OPS = 20, 8
@@ -32,7 +31,7 @@ def render(found: Inspection, *, width: int = 80, everything: bool = False, unic
               71 ops, all with a rule: conv2d ×21, batch_norm ×21, relu ×19 …
               11 of 13 groups are prunable: 99.8 % of the parameters, 100.0 % of the MACs
     """
-    page = Page(max(width, NARROWEST), unicode)
+    page = Page(max(width, parts.NARROWEST), unicode)
     size = "×".join(map(str, found.model["input_size"]))
     free = f"; {', '.join(found.open)} open" if found.open else "; all sizes fixed"
     costs = f"{numbers.count(found.params)} parameters, {numbers.count(found.macs)} MACs"
@@ -44,6 +43,8 @@ def render(found: Inspection, *, width: int = 80, everything: bool = False, unic
         page.paragraph("", f"followed up to {', '.join(found.stops)}: {why}", indent=0)
     _groups(page, found.groups, everything)
     _ops(page, found, everything)
+    parts.roles(page, found.outputs, everything)
+    page.space()
     free_groups = sum(not group.frozen_reason for group in found.groups)
     page.paragraph(
         "",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 from pfpcli.records.folders import FILES, RUNS
-from pfpcli.records.parts import Quality
+from pfpcli.records.inspection import OutputSeen
+from pfpcli.records.parts import OutputQuality, Quality
 from pfpcli.records.runs import Record
 from pfpcli.report import numbers
 from pfpcli.report.page import SHORTEST, Page, shorten, spell
@@ -14,11 +16,14 @@ from pfpcli.report.page import SHORTEST, Page, shorten, spell
 #: The narrowest page; a narrower terminal wraps it.
 NARROWEST = 60
 
+#: What the metrics of records mean that do not say it themselves.
 _METRICS = {
     "accuracy": "top-1",
     "agreement": "top-1 same as the original's",
     "similarity": "1 − relative L2 distance of the outputs",
 }
+#: The most outputs that are shown, unless everything is.
+_OUTPUTS = 4
 
 #: A row of the table before → after: name, before, after, change, remark.
 Row = tuple[str, str, str, str, str]
@@ -34,16 +39,44 @@ def row(
 
 
 def quality(found: Quality) -> list[Row]:
-    """Return a row for the metric and, for an accuracy, a second row for the agreement."""
-    meaning, images = _METRICS[found.metric], f"{found.n} {found.source}"
+    """Return a row for the metric and, for an accuracy, a second row for the agreement; rows of further outputs."""
+    meaning = found.meaning or _METRICS.get(found.metric, "")
+    images = f"{found.n} {found.source}"
     before, after = found.before, numbers.percent(found.after)
+    others = [] if len(found.outputs) < 2 else _others(found)
     if found.metric != "accuracy":
-        return [(found.metric, "–", after, "", f"{meaning}\n{images}")]
+        of = f"{found.output}: " if others else ""
+        return [(found.metric, "–", after, "", f"{of}{meaning}\n{images}"), *others]
     difference = numbers.points(before, found.after)
     rows = [("accuracy", numbers.percent(before), after, difference, f"{meaning}, {images}")]
     if found.agreement is not None:
         rows.append(("agreement", "–", numbers.percent(found.agreement), "", _METRICS["agreement"]))
+    return [*rows, *others]
+
+
+def _others(found: Quality) -> list[Row]:
+    """Return a row for each output but that of the headline, worst first."""
+    others = [each for each in found.outputs if each.name != found.output]
+    rows: list[Row] = [(each.metric, "–", numbers.percent(each.after), "", each.name) for each in others[:_OUTPUTS]]
+    if len(others) > _OUTPUTS:
+        rows.append(("", "", "", "", f"{len(others) - _OUTPUTS} more outputs are no worse: --all"))
     return rows
+
+
+def roles(page: Page, outputs: Sequence[OutputQuality | OutputSeen], everything: bool) -> None:
+    """Write what each output says, why pfp thinks so, and how to say otherwise."""
+    told = [each for each in outputs if " + " not in each.name]
+    if not told:
+        return
+    page.space()
+    shown = told if everything else told[:_OUTPUTS]
+    for each in shown:
+        text = f"{spell(each.name, page.unicode)}: {each.role} ({each.why})"
+        measures = getattr(each, "measures", {}) if everything else {}
+        found = ", ".join(f"{name} {value:.4g}" for name, value in measures.items())
+        page.paragraph("output ", text + (f"; {found}" if found else ""))
+    rest = f"{len(told) - len(shown)} more outputs; " if len(told) > len(shown) else ""
+    page.paragraph("", f"{rest}if this is wrong: --output {shown[0].name.partition('[')[0]}=ROLE, or --task")
 
 
 def plural(number: int, noun: str) -> str:

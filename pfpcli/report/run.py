@@ -64,6 +64,7 @@ def _main_points(page: Page, run: Run, folder: str) -> None:
     page.space()
     run_groups.not_pruned_in_short(page, run.groups)
     run_groups.inexact_in_short(page, run.groups)
+    parts.roles(page, run.quality.outputs, everything=False)
     if run.status != "failed":
         parts.missing_module(page, run)
     parts.warnings(page, run, everything=False)
@@ -75,6 +76,7 @@ def _main_points(page: Page, run: Run, folder: str) -> None:
 def _everything(page: Page, run: Run, folder: str) -> None:
     """Write all that the record has."""
     _figures(page, run, everything=True)
+    parts.roles(page, run.quality.outputs, everything=True)
     _work(page, run)
     parts.checks(page, run)
     run_layers.all_layers(page, run)

@@ -9,6 +9,7 @@ from typing import Any
 
 from pfpcli.channels.places import EVERYWHERE, PLACES
 from pfpcli.errors import InputError
+from pfpcli.outputs.asked import TASKS, Asked, parse
 from pfpcli.planning.allocations import ALLOCATIONS, BEST
 from pfpcli.scoring.criteria import CRITERIA
 
@@ -58,6 +59,8 @@ class NetworkSettings:
         where: "everywhere", or "inside": only channels inside of residual blocks are dropped.
         exact_only: freeze channels that a statistic is taken across.
         strict: refuse networks with ops that have no rule.
+        output: what outputs say, "NAME=ROLE" or "NAME=ROLE:AXIS" each; all others are told by themselves.
+        task: what the network is for, one of `pfpcli.outputs.roles.TASKS`; None tells it by the network.
     """
 
     model: Path | InMemoryModel
@@ -69,6 +72,8 @@ class NetworkSettings:
     where: str = EVERYWHERE
     exact_only: bool = False
     strict: bool = False
+    output: tuple[str, ...] = ()
+    task: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse values that no step could use, before anything is loaded."""
@@ -81,10 +86,18 @@ class NetworkSettings:
             value = getattr(self, name, choices[0])
             if value not in choices:
                 raise InputError(f"--{name.replace('_', '-')} {value}: expected one of {', '.join(choices)}")
+        if self.task is not None and self.task not in TASKS:
+            raise InputError(f"--task {self.task}: expected one of {', '.join(TASKS)}")
+        _ = self.asked
         for name in _COUNTS:
             value = getattr(self, name, None)
             if value is not None and value < 1:
                 raise InputError(f"--{name.replace('_', '-')} {value}: expected a whole number from 1 up")
+
+    @property
+    def asked(self) -> Asked:
+        """What the user says about the outputs."""
+        return parse(self.output, self.task)
 
     @classmethod
     def choices(cls) -> dict[str, tuple[str, ...]]:

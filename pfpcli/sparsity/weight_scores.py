@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from pfpcli import processes
-from pfpcli.activations.losses import per_sample_loss
 from pfpcli.activations.task import Task
 from pfpcli.channels.reading_layers import Reader
+from pfpcli.outputs.losses import per_sample_loss
+from pfpcli.outputs.roles import real, roles_of, select
 from pfpcli.scoring.criteria import WeightCriterion
 from pfpcli.scoring.scores import Counter
 from pfpcli.sparsity import sipp
@@ -111,6 +112,7 @@ def _combined(of: Weights, shares: Sequence[Tensor]) -> Tensor:
 def _gradients(task: Task, found: Sequence[Weights]) -> list[Tensor]:
     """Return |w dL/dw| of each weight, the mean over images; each image has its own gradient."""
     graph = task.groups.labelled.graph
+    roles = roles_of(graph)
     leaves = {each.target: each.tensor.detach().to(task.device).requires_grad_() for each in found}
     total = [torch.zeros_like(leaf) for leaf in leaves.values()]
     count = 0
@@ -119,7 +121,7 @@ def _gradients(task: Task, found: Sequence[Weights]) -> list[Tensor]:
         for first in range(0, len(images), step):
             at = slice(first, first + step)
             outputs = torch.func.functional_call(graph.module, leaves, (images[at],))
-            losses = per_sample_loss(outputs, None if given is None else given[at])
+            losses = per_sample_loss(select(real(outputs), roles), roles, None if given is None else given[at])
             for i, loss in enumerate(losses):
                 slopes = torch.autograd.grad(
                     loss, list(leaves.values()), retain_graph=i + 1 < len(losses), allow_unused=True

@@ -24,7 +24,7 @@ def args(tmp_path: Path) -> list[str]:
     for i in range(8):
         np.save(tmp_path / "imgs" / f"{i}.npy", torch.randn(3, 8, 8).numpy())
     files = [str(tmp_path / "net.pt"), "--calib", str(tmp_path / "imgs"), "--out", str(tmp_path / "out")]
-    return ["compare-criteria", *files, "--keeps", "0.8,50%"]
+    return ["compare-criteria", *files, "--keeps", "0.8,50%", "--task", "classify"]
 
 
 def test_every_criterion_is_tried_at_every_budget(

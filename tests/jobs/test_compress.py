@@ -272,12 +272,12 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a small network, model.pt, 16 images of noise, imgs, and a run that keeps 0.4."""
     folder = tmp_path_factory.mktemp("small")
     torch.save(plain(), folder / "model.pt")
-    compress(folder / "model.pt", draw(folder / "imgs", 16), folder / "run", keep=0.4)
+    compress(folder / "model.pt", draw(folder / "imgs", 16), folder / "run", keep=0.4, task="classify")
     return folder
 
 
 def test_keeping_everything_changes_nothing(small: Path, tmp_path: Path) -> None:
-    run = compress(small / "model.pt", small / "imgs", tmp_path / "run", keep=1)
+    run = compress(small / "model.pt", small / "imgs", tmp_path / "run", keep=1, task="classify")
     before = torch.load(small / "model.pt", weights_only=False)
     after = torch.load(tmp_path / "run" / FILES["pt"], weights_only=False)
     assert before.state_dict().keys() == after.state_dict().keys()

@@ -58,7 +58,7 @@ def constant() -> nn.Module:
         (net(Noise()), "randn_like.* as in training"),
         (net(nn.BatchNorm2d(8, track_running_stats=False)), "batch_norm.* as in training"),
         (negative_variance(), "1.running_var has negative numbers"),
-        (constant(), "puts out the same for the first 4 images"),
+        (constant(), "puts out the same for the first 8 images"),
         (net().append(Log()), "puts out nan or infinity only"),
     ],
     ids=["dropout", "noise", "batch statistics", "negative variance", "constant", "nan"],

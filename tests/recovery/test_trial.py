@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from distilled import case, undecided
-from pfpcli.activations.losses import distance, relative_distance
 from pfpcli.channels.groups import group
+from pfpcli.outputs.losses import distance, relative_distance
 from pfpcli.planning.plan import Budget
 from pfpcli.planning.planner import Planner
 from pfpcli.recovery.trial import output_distance, trial_loss

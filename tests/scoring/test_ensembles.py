@@ -71,8 +71,9 @@ def losses(groups: Groups, images: Tensor, labels: np.ndarray | None) -> list[np
         ensemble = ensembles._Ensemble.of(given, one, np.random.default_rng(0))
         run = ensembles.ValueRecorder(groups.labelled.graph, ensemble.gated.needed)
         with torch.no_grad():
-            whole = ensembles.real(run.run(images))
-            ensemble.measure(run.values, whole, labels, len(images))
+            roles = ensembles.roles_of(groups.labelled.graph)
+            whole = ensembles.select(ensembles.real(run.run(images)), roles)
+            ensemble.measure(run.values, whole, roles, labels, len(images))
         found.append(ensemble.losses)
     return found
 

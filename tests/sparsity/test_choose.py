@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from commands import plain
-from pfpcli.activations.losses import per_sample_loss
 from pfpcli.activations.task import Task
 from pfpcli.channels.groups import Groups, group
 from pfpcli.channels.labelling import label
@@ -22,7 +21,9 @@ from pfpcli.channels.slicing import Slicing
 from pfpcli.cutting.cut import cut
 from pfpcli.errors import BudgetError, UnsupportedError
 from pfpcli.graph.graph import Graph
+from pfpcli.graph.role import Role
 from pfpcli.graph.trace import trace
+from pfpcli.outputs.losses import per_sample_loss
 from pfpcli.planning.planner import without
 from pfpcli.scoring.criteria import WEIGHT_CRITERIA
 from pfpcli.sparsity.choose import Chosen, choose
@@ -224,14 +225,16 @@ def test_channels_that_a_norm_is_taken_across_are_not_dead() -> None:
 def test_the_loss_is_taken_against_labels_or_decisions_or_of_squares() -> None:
     scores = torch.randn(4, 5, generator=torch.Generator().manual_seed(0))
     own = F.cross_entropy(scores, scores.argmax(1), reduction="none")
-    torch.testing.assert_close(per_sample_loss({"a": torch.ones(4), "b": scores}, None), 0.5 + own)
-    torch.testing.assert_close(per_sample_loss((torch.arange(4), scores), None), own)
+    number, logits = Role(0, "a", "regression", None, ""), Role(1, "b", "logits", 1, "")
+    torch.testing.assert_close(per_sample_loss([torch.ones(4), scores], [number, logits], None), 0.5 + own)
     expected = F.cross_entropy(scores, torch.tensor([0, 4, 2, 1]), reduction="none")
-    torch.testing.assert_close(per_sample_loss(scores, np.array([0, 4, 2, 1])), expected)
-    torch.testing.assert_close(per_sample_loss(scores, np.array([0, 4, 2, 9])), own)  # there is no tenth class
+    torch.testing.assert_close(per_sample_loss([scores], [logits], np.array([0, 4, 2, 1])), expected)
+    torch.testing.assert_close(
+        per_sample_loss([scores], [logits], np.array([0, 4, 2, 9])), own
+    )  # there is no tenth class
     maps = scores.view(2, 5, 2)
     expected = F.cross_entropy(maps, maps.argmax(1), reduction="none").mean(1)
-    torch.testing.assert_close(per_sample_loss(maps, np.array([1, 2])), expected)
+    torch.testing.assert_close(per_sample_loss([maps], [logits], np.array([1, 2])), expected)
 
 
 def test_snip_is_the_mean_over_images_of_weight_times_slope() -> None:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import torch
 
-from pfpcli.activations.quality import FARTHEST, compare
 from pfpcli.cutting.certificate import certificate, measure
 from pfpcli.graph.graph import Graph
 from pfpcli.images.calibration import Division
 from pfpcli.jobs.steps.score import Scored
+from pfpcli.outputs.kinds.kind import FARTHEST
+from pfpcli.outputs.quality import LOSS, compare
 from pfpcli.planning.plan import Plan
 from pfpcli.progress import Console
 from pfpcli.records.parts import Certificate, Quality
 from pfpcli.settings import ScoringSettings
 
-#: A run is worse if its quality falls by this much or more.
-LOSS = 0.05
 #: On fewer images nothing is said about guessing.
 FEWEST = 20
 #: The errors of layers are measured on at most this many images.

@@ -19,6 +19,7 @@ from pfpcli.channels.groups import Groups, group
 from pfpcli.channels.labelling import label
 from pfpcli.cutting.masked import InFloat64
 from pfpcli.errors import CheckFailed, InputError, TraceError
+from pfpcli.exporting import export
 from pfpcli.graph.difference import largest_difference
 from pfpcli.graph.graph import Graph, is_tensor
 from pfpcli.graph.inference import negative_variance, training_op
@@ -31,12 +32,13 @@ from pfpcli.models.scripts import check_ends
 from pfpcli.models.torchscript import script_to_fx
 from pfpcli.onnx_io.network import OnnxNetwork
 from pfpcli.onnx_io.runtime import ONNX_TOLERANCE, onnx_vs_torch, run_onnx, session
+from pfpcli.outputs.roles import Seen, real, tell
 from pfpcli.planning.refusals import nothing_to_prune
 from pfpcli.progress import Console
 from pfpcli.settings import CalibrationSettings, InMemoryModel, NetworkSettings
 
-#: The images that show whether the network says anything at all.
-_LOOKED_AT = 4
+#: The images that show whether the network says anything at all, and what.
+_LOOKED_AT = 8
 #: Two runtimes may differ by this many rounding errors of float32: a network may amplify them on the random example.
 _ROUNDING = 4
 
@@ -54,8 +56,7 @@ def open_network(settings: CalibrationSettings, console: Console) -> tuple[Loade
     if settings.strict and unknown:
         names = ", ".join(f"{op} ×{count}" for op, count in unknown.items())
         raise CheckFailed(f"--strict: no rule for {names}", "what they hold back: `pfp inspect MODEL`")
-    _check_outputs(groups.labelled.graph, calibration, model.name)
-    return model, calibration, groups
+    return model, calibration, with_roles(groups, model, calibration, settings)
 
 
 def open_prunable(settings: CalibrationSettings, console: Console) -> tuple[LoadedModel, Calibration, Groups]:
@@ -92,7 +93,7 @@ def open_images(settings: CalibrationSettings, model: LoadedModel, console: Cons
 
 
 def trace_groups(model: LoadedModel, size: tuple[int, ...], settings: NetworkSettings, console: Console) -> Groups:
-    """Trace the network and find the groups of its channels.
+    """Trace the network, tell what its outputs say by its structure, and find the groups of its channels.
 
     Args:
         model: the network.
@@ -106,11 +107,28 @@ def trace_groups(model: LoadedModel, size: tuple[int, ...], settings: NetworkSet
         if isinstance(model.module, OnnxNetwork):
             assert isinstance(settings.model, Path)
             _check_reading(graph, model.module, settings.model)
+        graph = replace(graph, roles=tell(graph, _output_names(model, graph), settings.asked))
         groups = group_by_settings(graph, settings)
         ops = sum(node.op == "call_function" for node in graph.nodes)
         frozen = len(groups.groups) - len(groups.prunable)
         step.summary = f"{ops} ops · {len(groups.groups)} groups, {len(groups.prunable)} prunable, {frozen} frozen"
     return groups
+
+
+def with_roles(groups: Groups, model: LoadedModel, calibration: Calibration, settings: NetworkSettings) -> Groups:
+    """Tell what the outputs say by a few images as well.
+
+    Raises:
+        InputError: the network says nothing about images.
+    """
+    graph = groups.labelled.graph
+    seen = _look(graph, calibration, model.name)
+    told = replace(graph, roles=tell(graph, _output_names(model, graph), settings.asked, seen))
+    return replace(groups, labelled=replace(groups.labelled, graph=told))
+
+
+def _output_names(model: LoadedModel, graph: Graph) -> tuple[str, ...]:
+    return (model.names or export.names(graph)).outputs
 
 
 def group_by_settings(graph: Graph, settings: NetworkSettings) -> Groups:
@@ -187,17 +205,35 @@ def _check_inference(graph: Graph, name: str) -> None:
         )
 
 
-def _check_outputs(graph: Graph, calibration: Calibration, name: str) -> None:
-    """Refuse a network that says nothing about images: no output is finite, or all are the same for every image."""
+def _look(graph: Graph, calibration: Calibration, name: str) -> Seen | None:
+    """Run a few images; returns them and the outputs, None if no image could be read.
+
+    Raises:
+        InputError: the network says nothing about images: no output is finite, or all are the same for every image.
+    """
     looked_at = np.arange(min(_LOOKED_AT, len(calibration.images)))
-    rows: list[tuple[Tensor, Tensor]] = []
+    found: list[tuple[Tensor, list[Tensor]]] = []
     with torch.no_grad():
         for images, _ in calibration.of(calibration.images, looked_at, graph.fixed_batch, shared=False):
-            outputs = [x for x in tree_leaves(graph.module(images)) if isinstance(x, Tensor) and len(x) == len(images)]
-            rows += [(image, torch.cat([x[i].double().flatten() for x in outputs])) for i, image in enumerate(images)]
+            outputs = [x for x in tree_leaves(graph.module(images)) if isinstance(x, Tensor)]
+            found.append((images, outputs))
+    if not found:
+        return None
+    _check_outputs(found, calibration.images.name, name)
+    outputs = [torch.cat(each) if each[0].dim() else each[0] for each in zip(*(made for _, made in found), strict=True)]
+    labels = [each.labels for each in (calibration.images, calibration.judges) if each is not None]
+    known = [each for each in labels if each is not None]
+    return Seen(torch.cat([images for images, _ in found]), real(outputs), np.concatenate(known) if known else None)
+
+
+def _check_outputs(found: list[tuple[Tensor, list[Tensor]]], folder: str, name: str) -> None:
+    rows: list[tuple[Tensor, Tensor]] = []
+    for images, outputs in found:
+        each = [x for x in outputs if x.dim() and len(x) == len(images)]
+        rows += [(image, torch.cat([x[i].double().flatten() for x in each])) for i, image in enumerate(images) if each]
     if not rows or not rows[0][1].numel():
         return
-    where = f"for the first {len(rows)} images of {calibration.images.name}"
+    where = f"for the first {len(rows)} images of {folder}"
     if not any(bool(output.isfinite().any()) for _, output in rows):
         raise InputError(
             f"{name}: puts out nan or infinity only, {where}",

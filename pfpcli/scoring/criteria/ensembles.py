@@ -27,10 +27,12 @@ from torch.fx.node import Node
 
 from pfpcli import processes
 from pfpcli.activations.gated_network import GatedNetwork
-from pfpcli.activations.losses import divergence, real
 from pfpcli.activations.task import Task
 from pfpcli.activations.value_recorder import ValueRecorder, at_a_time
 from pfpcli.channels.groups import Group
+from pfpcli.graph.role import Role
+from pfpcli.outputs.losses import divergence
+from pfpcli.outputs.roles import real, roles_of, select
 from pfpcli.scoring.scores import Scores
 
 #: The most images that the loss is measured on.
@@ -55,10 +57,11 @@ _LARGEST_ELSEWHERE = 1 << 25
 def lfe(task: Task) -> Scores:
     """Score by how much the loss falls because a channel is kept, from a linear model of the loss of random masks.
 
-    The loss is `losses.divergence`.
+    The loss is `outputs.losses.divergence`.
     """
     unit = task.zero_scores()
     graph = task.groups.labelled.graph
+    roles = roles_of(graph)
     read = np.unique(np.concatenate([np.r_[r.units, r.heads] for r in task.readers]))
     ensembles = [
         _Ensemble.of(task, group, np.random.default_rng((task.seed, i)))
@@ -73,10 +76,10 @@ def lfe(task: Task) -> Scores:
             for start in range(0, len(images), together):
                 some = slice(start, start + together)
                 truth = None if labels is None else labels[some]
-                outputs = real(run.run(images[some]))
-                whole += float(divergence(outputs, outputs, truth))
+                outputs = select(real(run.run(images[some])), roles)
+                whole += float(divergence(outputs, outputs, roles, truth))
                 for one in ensembles:
-                    one.measure(run.values, outputs, truth, len(images[some]))
+                    one.measure(run.values, outputs, roles, truth, len(images[some]))
     whole, doubtful = processes.total(whole), []
     for one in ensembles:
         change = (processes.total(one.losses) - whole) / max(whole, _TINY)
@@ -167,20 +170,26 @@ class _Ensemble:
         return cls(task, group, gated, draw(count, len(group.units), rng), np.zeros(count))
 
     def measure(
-        self, values: dict[Node, object], whole: list[Tensor], labels: NDArray[np.int64] | None, images: int
+        self,
+        values: dict[Node, object],
+        whole: list[Tensor],
+        roles: Sequence[Role],
+        labels: NDArray[np.int64] | None,
+        images: int,
     ) -> None:
         """Add the losses of some images; only the nodes after the gates are computed.
 
         Args:
             values: of the nodes that the gated network needs, in the original.
-            whole: the outputs of the original.
+            whole: the outputs of the original, one for each role.
+            roles: what they say.
             labels: int64[N], or None.
             images: N, the number of images.
         """
 
         def loss(gates: Tensor) -> Tensor:
             self.gated.gates = gates
-            return divergence(real(self.gated.rerun(values)), whole, labels)
+            return divergence(select(real(self.gated.rerun(values)), roles), whole, roles, labels)
 
         step = self.masks_at_a_time(images)
         for start in range(0, len(self.masks), step):

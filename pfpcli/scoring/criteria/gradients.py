@@ -9,10 +9,11 @@ from torch.fx.node import Node
 
 from pfpcli import processes
 from pfpcli.activations.gated_network import GatedNetwork
-from pfpcli.activations.losses import likely_losses, per_sample_loss, real
 from pfpcli.activations.task import Task
 from pfpcli.activations.value_recorder import ValueRecorder, at_a_time
 from pfpcli.channels import rules
+from pfpcli.outputs.losses import likely_losses, per_sample_loss
+from pfpcli.outputs.roles import real, roles_of, select
 from pfpcli.scoring.scores import Scores
 
 #: The most images on which the effect of an output on the loss is measured, and the decisions of each image.
@@ -30,6 +31,7 @@ def taylor(task: Task) -> Scores:
     Source: Molchanov et al., Importance Estimation for Neural Network Pruning, CVPR 2019, equations 8 and 9.
     """
     groups = task.groups
+    roles = roles_of(groups.labelled.graph)
     gated = GatedNetwork(groups, task.device)
     unit = np.zeros(len(groups.root))
     count = 0
@@ -39,7 +41,7 @@ def taylor(task: Task) -> Scores:
             batch = image.expand(groups.labelled.graph.fixed_batch or 1, *image.shape)
             truth = None if labels is None else np.full(len(batch), labels[i])
             gated.gates = torch.ones_like(gated.gates, requires_grad=True)
-            loss = per_sample_loss(gated.run(batch), truth).mean()
+            loss = per_sample_loss(select(real(gated.run(batch)), roles), roles, truth).mean()
             (slope,) = torch.autograd.grad(loss, gated.gates)
             change = np.bincount(groups.root, slope.cpu().double().numpy(), len(groups.root))
             heads = {head: change[np.union1d(owned, head)].sum() for head, owned in groups.owned.items()}
@@ -60,6 +62,7 @@ def output_sensitivity(task: Task) -> dict[Node, Tensor]:
         call of a layer -> float64[C_out], the mean over images and positions.
     """
     graph = task.groups.labelled.graph
+    roles = roles_of(graph)
     # in the order of the readers, so that all processes have the same order
     layers = list(dict.fromkeys(reader.node for reader in task.readers if reader.has_weights))
     run = ValueRecorder(graph, layers)
@@ -69,10 +72,10 @@ def output_sensitivity(task: Task) -> dict[Node, Tensor]:
     counts = dict.fromkeys(layers, 0)
     for images, _ in task.images(IMAGES):
         for some in images.split(together):
-            outputs = real(run.run(some.clone().requires_grad_()))
+            outputs = select(real(run.run(some.clone().requires_grad_())), roles)
             for node, value in run.values.items():
                 counts[node] += value.numel() // value.shape[_made(node)]
-            for loss in likely_losses(outputs, LIKELY):
+            for loss in likely_losses(outputs, roles, LIKELY):
                 slopes = torch.autograd.grad(loss, [*run.values.values()], retain_graph=True, allow_unused=True)
                 for node, slope in zip(run.values, slopes, strict=True):
                     squares = torch.zeros_like(run.values[node]) if slope is None else slope.square()

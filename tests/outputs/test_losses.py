@@ -6,11 +6,14 @@ import math
 
 import torch
 
-from pfpcli.activations.losses import distance, divergence, relative_distance
+from pfpcli.graph.role import Role
+from pfpcli.outputs.losses import distance, divergence, relative_distance
 from pfpcli.planning.curves import Curve
 from pfpcli.planning.plan import Budget
 from planned import plan
 from residual_net import measured
+
+LOGITS = Role(0, "y", "logits", 1, "")
 
 
 def apart(output: torch.Tensor, whole: torch.Tensor) -> float:
@@ -38,6 +41,6 @@ def test_curves_that_are_not_finite_leave_a_plan() -> None:
 
 def test_a_class_that_the_original_rules_out_has_no_share_in_the_divergence() -> None:
     whole = torch.tensor([[1.0, 2.0, -torch.inf]])
-    found = divergence([torch.tensor([[2.0, 1.0, 5.0]])], [whole])
-    expected = divergence([torch.tensor([[2.0, 1.0]])], [whole[:, :2]])
+    found = divergence([torch.tensor([[2.0, 1.0, 5.0]])], [whole], [LOGITS])
+    expected = divergence([torch.tensor([[2.0, 1.0]])], [whole[:, :2]], [LOGITS])
     torch.testing.assert_close(found, expected)

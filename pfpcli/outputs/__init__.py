@@ -1,0 +1,11 @@
+"""Outputs: what a network says, how far two networks are from each other, and what people read as quality.
+
+asked      what the user says about the outputs
+roles      tell the role of each output
+structure  what the last ops in front of an output say about it
+evidence   what the values of an output say about it
+kinds/     for each kind of role: its losses and its quality. A new kind touches only this package
+losses     the losses of all outputs together
+boxes      boxes found again: outputs that are read together
+quality    compare networks on images
+"""

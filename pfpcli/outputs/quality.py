@@ -1,0 +1,169 @@
+"""Quality: how well a network does what the original does, on held-out images, output by output."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pfpcli import processes
+from pfpcli.graph.graph import Graph
+from pfpcli.graph.role import Role
+from pfpcli.outputs.boxes import BoxTally, pairs
+from pfpcli.outputs.kinds import KINDS
+from pfpcli.outputs.kinds.classes import Decisions
+from pfpcli.outputs.kinds.kind import Judged
+from pfpcli.outputs.roles import real, roles_of, select
+from pfpcli.records.parts import OutputQuality, Quality
+
+#: A run is worse if the quality of an output falls by this much or more.
+LOSS = 0.05
+
+
+def compare(
+    before: Graph,
+    after: Graph,
+    batches: Iterable[tuple[Tensor, NDArray[np.int64] | None]],
+    source: str,
+    device: torch.device | str = "cpu",
+) -> Quality:
+    """Compare one network with the original on images; arguments as in `compare_all`."""
+    return compare_all(before, [after], batches, source, device)[0]
+
+
+def compare_all(
+    before: Graph,
+    after: Sequence[Graph],
+    batches: Iterable[tuple[Tensor, NDArray[np.int64] | None]],
+    source: str,
+    device: torch.device | str = "cpu",
+) -> list[Quality]:
+    """Compare networks with the original on images.
+
+    Every output is compared as its role asks (`kinds`). The headline is the accuracy where labels fit, unless another
+    output has fallen by `LOSS` or more; otherwise it is the output that has fallen most. Boxes with their scores count
+    as one output, in the place of both.
+
+    Args:
+        before: the original; its roles decide.
+        after: the cut networks.
+        batches: (float[N, ...], class labels int64[N] or None).
+        source: the name of the images in the report.
+        device: where to compute.
+    """
+    roles = roles_of(before)
+    tallies = [_Tallies(roles) for _ in after]
+    with ExitStack() as there, torch.no_grad():
+        for graph in (before, *after):
+            there.enter_context(graph.on(device))
+        for images, labels in batches:
+            if not processes.is_mine(images):
+                continue
+            x = images.to(device)
+            whole = [each.cpu() for each in select(real(before.module(x)), roles)]
+            for graph, tally in zip(after, tallies, strict=True):
+                tally.add(len(x), whole, [each.cpu() for each in select(real(graph.module(x)), roles)], labels)
+    return [tally.quality(source) for tally in tallies]
+
+
+def likeness(quality: Quality) -> tuple[str, float]:
+    """Return how alike two networks are, regardless of class labels: (metric, 0 to 1).
+
+    It is the agreement of a network that decides between classes with one output, and the mean over the outputs of any
+    other network.
+    """
+    if quality.agreement is not None:
+        return "agreement", quality.agreement
+    if len(quality.outputs) == 1:
+        return quality.outputs[0].metric, quality.outputs[0].after
+    if quality.outputs:
+        return "likeness", sum(each.after for each in quality.outputs) / len(quality.outputs)
+    return "similarity", 1 - quality.distance
+
+
+def standard_error(fraction: float, count: int) -> float:
+    """Return the standard error of a fraction of samples (Agresti and Coull's, which is not 0 at 0 and 1).
+
+    Args:
+        fraction: of the samples, 0 to 1.
+        count: the number of samples.
+    """
+    centre = min(1.0, max(0.0, (count * fraction + 2) / (count + 4)))
+    return math.sqrt(centre * (1 - centre) / (count + 4))
+
+
+#: What is said about a network without outputs of real numbers.
+_NOTHING = OutputQuality("", "regression", None, "", "similarity", "", 1.0, 1.0, {})
+
+
+class _Tallies:
+    """The tallies of all outputs of one network."""
+
+    def __init__(self, roles: Sequence[Role]) -> None:
+        self._roles = list(roles)
+        self._tallies = [KINDS[role.kind].load().tally(role) for role in roles]
+        self._pairs: list[tuple[int, int, BoxTally]] | None = None
+        self.images = 0
+
+    def add(self, images: int, whole: list[Tensor], now: list[Tensor], labels: NDArray[np.int64] | None) -> None:
+        if self._pairs is None:
+            found = pairs(self._roles, [tuple(each.shape) for each in whole])
+            self._pairs = [(i, j, BoxTally(self._roles[i], self._roles[j])) for i, j in found]
+        self.images += images
+        for tally, a, b in zip(self._tallies, whole, now, strict=True):
+            tally.add(a, b, labels)
+        for i, j, tally in self._pairs:
+            tally.add_pair((whole[i], whole[j]), (now[i], now[j]))
+
+    def quality(self, source: str) -> Quality:
+        """Return the quality, from the counts of all processes."""
+        self.images = processes.total(self.images)
+        for tally in self._tallies:
+            tally.gather()
+        judged = [tally.judged() for tally in self._tallies]
+        rows = [_row(role, each) for role, each in zip(self._roles, judged, strict=True)]
+        counted = dict(enumerate(rows))
+        together = []
+        for i, j, tally in self._pairs or []:
+            tally.gather()
+            found = tally.judged()
+            if found is not None:
+                name = f"{self._roles[i].name} + {self._roles[j].name}"
+                together.append(OutputQuality(name, "boxes", None, "boxes with scores", *_values(found)))
+                counted.pop(i, None)
+                counted.pop(j, None)
+        candidates = sorted([*together, *counted.values()], key=lambda row: row.after - row.before)
+        labelled = next((row for row in candidates if row.metric == "accuracy"), None)
+        headline = candidates[0] if candidates else _NOTHING
+        if labelled is not None and headline.before - headline.after < LOSS:
+            headline = labelled
+        decisions = [each for each in self._tallies if isinstance(each, Decisions)]
+        only = decisions[0] if len(self._tallies) == len(decisions) == 1 else None
+        return Quality(
+            headline.metric,
+            headline.before,
+            headline.after,
+            only.agreement if only is not None and only.sums.get("decisions") else None,
+            self.images,
+            source,
+            max((each.distance for each in judged), default=0.0),
+            None if only is None else only.classes,
+            None if only is None or only.classes is None else (len(only.decided[0]), len(only.decided[1])),
+            headline.meaning,
+            headline.name,
+            [*together, *sorted(rows, key=lambda row: row.after - row.before)],
+        )
+
+
+def _row(role: Role, judged: Judged) -> OutputQuality:
+    return OutputQuality(role.name, role.kind, role.axis, role.why, *_values(judged))
+
+
+def _values(judged: Judged) -> tuple[str, str, float, float, dict[str, float]]:
+    measures = {"relative L2": judged.distance, **judged.measures} if judged.metric != "boxes" else judged.measures
+    return judged.metric, judged.meaning, judged.before, judged.after, measures
