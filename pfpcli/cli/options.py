@@ -15,8 +15,6 @@ import typer
 from pfpcli.cli.flags import COLORS, OUTPUT, Color, Json, Verbose, flag, setting, switch
 from pfpcli.cli.session import Session
 from pfpcli.errors import InputError
-from pfpcli.outputs.asked import TASKS
-from pfpcli.outputs.kinds import KINDS
 from pfpcli.planning.allocations import ALLOCATIONS, BEST, TRIED
 from pfpcli.recovery.methods import RECOVERIES
 from pfpcli.scoring.criteria import CRITERIA
@@ -26,14 +24,12 @@ from pfpcli.settings.text import parse_keep, parse_names, parse_numbers
 
 INPUT, IMAGES, BUDGET, SCORING = "Input", "Images", "Budget", "Scoring"
 CUT, RECOVERY, MACHINE = "What may be cut", "Recovery and training", "Machine"
-OUTPUTS = "What the outputs say"
 
 _CRITERIA = "; ".join(f"{name} ({found.summary})" for name, found in CRITERIA.items())
 _ALLOCATIONS = "; ".join(
     [f"{BEST} (the best of {', '.join(TRIED)}, and of plans between them, on held-out images)"]
     + [f"{name} ({found.summary})" for name, found in ALLOCATIONS.items()]
 )
-_ROLES = "; ".join(f"{name} ({kind.summary})" for name, kind in KINDS.items())
 _RECOVERIES = "; ".join(f"{name} ({each.summary})" for name, each in RECOVERIES.items())
 Keep = Annotated[
     str | None,
@@ -113,19 +109,6 @@ def network(
         bool, switch(CUT, "Do not prune channels that a norm or another statistic is computed across.", "--exact-only")
     ] = False,
     strict: Annotated[bool, switch(CUT, "Fail if the network has an op without a rule.", "--strict")] = False,
-    output: Annotated[
-        list[str] | None,
-        flag(
-            OUTPUTS,
-            f"What an output says, where pfp tells it wrongly, e.g. 'scores=probabilities:2'. Roles: {_ROLES}. "
-            "Repeatable.",
-            metavar="NAME=ROLE[:AXIS]",
-        ),
-    ] = None,
-    task: Annotated[
-        str | None,
-        flag(OUTPUTS, "What the network is for. Default: told by its last ops and its values.", choices=tuple(TASKS)),
-    ] = None,
 ) -> dict[str, Any]:
     """How to load the checkpoint, and which of its channels may be pruned."""
     return {
@@ -137,8 +120,6 @@ def network(
         "where": where,
         "exact_only": exact_only,
         "strict": strict,
-        "output": tuple(output or ()),
-        "task": task,
     }
 
 
@@ -147,6 +128,14 @@ def images(
         Path, flag(IMAGES, "Folder of images or .npy/.npz arrays. Class folders are labels.", metavar="DIR")
     ],
     classes: Classes = CompressSettings.classes,
+    labels: Annotated[
+        Path | None,
+        flag(
+            IMAGES,
+            "CSV with rows `file,label`, or folder with a mask or a target image for each image, of the same stem.",
+            metavar="FILE|DIR",
+        ),
+    ] = CompressSettings.labels,
     preprocess: Annotated[
         str | None,
         flag(
@@ -181,6 +170,7 @@ def images(
     return {
         "calib": calib,
         "classes": classes,
+        "labels": labels,
         "preprocess": preprocess,
         "mean": None if mean is None else parse_numbers("--mean", mean, float),
         "std": None if std is None else parse_numbers("--std", std, float),

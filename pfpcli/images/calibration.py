@@ -26,6 +26,7 @@ from pfpcli.images.folder import ImageSet, open_folder
 from pfpcli.images.input_fit import TAKEN_CHANNELS, check_fits, common_size
 from pfpcli.images.preprocess import Preprocess, PreprocessSettings, preprocessing
 from pfpcli.images.split import split
+from pfpcli.images.truth import with_truth
 from pfpcli.limits import check_input
 
 #: The largest number of held-out images. They are also at most a third of all images.
@@ -35,8 +36,8 @@ CHECKED = 256
 #: The largest number of values in one batch of inputs.
 _BATCH = 2_000_000
 
-#: Pairs of images float32[B, *size] and labels int64[B], or None.
-Batches = Iterator[tuple[Tensor, NDArray[np.int64] | None]]
+#: Pairs of images float32[B, *size] and labels int64[B], or None; of judging images masks or target images as well.
+Batches = Iterator[tuple[Tensor, NDArray[Any] | None]]
 
 
 @dataclass(frozen=True)
@@ -89,10 +90,20 @@ class Calibration:
         """Some calibration images, all without indices; batch: the batch size, None for one that fits into memory."""
         return self.of(self.images, np.arange(len(self.images)) if indices is None else indices, batch)
 
-    def of(self, images: ImageSet, indices: NDArray[np.int64], batch: int | None, *, shared: bool = True) -> Batches:
-        """Some images of a folder, preprocessed; shared: whether processes share them, as in `decode.batches`."""
+    def of(
+        self,
+        images: ImageSet,
+        indices: NDArray[np.int64],
+        batch: int | None,
+        *,
+        shared: bool = True,
+        targeted: bool = False,
+    ) -> Batches:
+        """Some images of a folder, preprocessed; shared and targeted: as in `decode.batches`."""
         size = batch or max(1, min(64, _BATCH // int(np.prod(self.size))))
-        found = batches(images, indices, self.size, self.preprocess, size, self.convert, shared=shared)
+        found = batches(
+            images, indices, self.size, self.preprocess, size, self.convert, shared=shared, targeted=targeted
+        )
         # a network with a fixed batch size cannot take a last batch that is smaller
         return (pair for pair in found if batch is None or len(pair[0]) == batch or len(indices) < batch)
 
@@ -132,8 +143,8 @@ class Division:
         return self.calibration.batches(batch, self.checked[:most])
 
     def judging(self, batch: int | None = None, most: int | None = None) -> Batches:
-        """The judging images, at most `most`; batch as in `scoring`."""
-        return self.calibration.of(self.judges, self.judged[:most], batch)
+        """The judging images, at most `most`, with their masks or target images; batch as in `scoring`."""
+        return self.calibration.of(self.judges, self.judged[:most], batch, targeted=True)
 
     def samples(self, count: int) -> Tensor:
         """The first judging images that can be read, float[count, ...]; repeated if there are fewer."""
@@ -172,6 +183,10 @@ class CalibrationSettings(PreprocessSettings, Protocol):
     @property
     def classes(self) -> Path | None:
         """The file of the class names, in the order of the outputs; None numbers the class folders in sorted order."""
+
+    @property
+    def labels(self) -> Path | None:
+        """A CSV of labels, or a folder of masks or target images; None takes the labels from the folders."""
 
     @property
     def input_size(self) -> tuple[int, ...] | None:
@@ -220,16 +235,31 @@ def open_calibration(settings: CalibrationSettings, model: Network) -> Calibrati
     check_input(model.name, (1, *size))
     preprocess = preprocessing(settings, arrays=images.arrays)
     judges = open_folder(settings.eval, size) if settings.eval else None
-    if settings.classes is not None:
-        names = read_class_names(settings.classes)
+    names = None if settings.classes is None else read_class_names(settings.classes)
+    if names is not None:
         images = number_by_names(images, names)
         judges = None if judges is None else number_by_names(judges, names)
+    if settings.labels is not None:
+        images, judges = _with_labels(images, judges, settings.labels, names)
     for each in (images, judges):
         if each is not None:
             check_fits(each, size, preprocess, settings.convert)
     if judges is not None:
         _check_disjoint(images, judges)
     return Calibration(images, judges, size, preprocess, settings.convert, settings.seed)
+
+
+def _with_labels(
+    images: ImageSet, judges: ImageSet | None, path: Path, names: tuple[str, ...] | None
+) -> tuple[ImageSet, ImageSet | None]:
+    """The folders with the labels that lie beside them; at least one of them has labels there."""
+    found = [None if each is None else with_truth(each, path, names) for each in (images, judges)]
+    if found[0] is None and found[1] is None:
+        raise CalibrationError(
+            f"--labels {path.name}: names no image of {(judges or images).name}",
+            "rows are `file,label`; masks and target images have the stem of their image",
+        )
+    return found[0] or images, found[1] or judges
 
 
 def _check_disjoint(images: ImageSet, judges: ImageSet) -> None:

@@ -24,10 +24,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pfpcli import processes
+from pfpcli.errors import CalibrationError
 from pfpcli.images.folder import ImageSet, nothing_left
 from pfpcli.images.input_fit import channels_last, check_fits
 from pfpcli.images.preprocess import Preprocess, shape_text
 from pfpcli.images.sample_files import SampleFile, map_npy, open_image, reason, unpack_npz
+from pfpcli.images.truth import read_target
 
 # The number of channels of an input -> Pillow's mode of an image.
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
@@ -42,7 +44,8 @@ def batches(
     convert: bool,
     *,
     shared: bool = False,
-) -> Iterator[tuple[torch.Tensor, NDArray[np.int64] | None]]:
+    targeted: bool = False,
+) -> Iterator[tuple[torch.Tensor, NDArray[Any] | None]]:
     """Read samples in the order of `indices`, `batch` at a time.
 
     A sample that cannot be read is left out of its batch, which gets smaller, and is noted in `images.tally`. The
@@ -59,9 +62,11 @@ def batches(
         batch: the number of samples per batch.
         convert: as in `check_fits`, which is called first.
         shared: whether the processes share the batches; otherwise each process decodes all batches.
+        targeted: whether to read masks and target images, where there are any.
 
     Yields:
-        float32[B, *size] and the labels int64[B], or None for an unlabelled set.
+        float32[B, *size] and the labels int64[B], or None for an unlabelled set. With targets, instead of labels the
+        masks int64[B, H, W] or the target images float32[B, C, rH, rW].
 
     Raises:
         CalibrationError: the set does not fit the model, or none of the samples could be read.
@@ -80,10 +85,33 @@ def batches(
                 if notes.kept:
                     some = True
                     here = torch.from_numpy(np.stack(samples)) if i == rank else None
-                    labels = None if images.labels is None else images.labels[notes.kept]
+                    labels: NDArray[Any] | None = None if images.labels is None else images.labels[notes.kept]
+                    if targeted and images.targets is not None:
+                        labels = _targets(images, notes.kept, size, preprocess) if i == rank else None
                     yield torch.empty(len(notes.kept), *size, device="meta") if here is None else here, labels
     if not some and len(indices):
         raise nothing_left(images, len(indices))
+
+
+def _targets(images: ImageSet, indices: list[int], size: tuple[int, ...], preprocess: Preprocess) -> NDArray[Any]:
+    """The masks or target images of some samples.
+
+    Raises:
+        CalibrationError: one cannot be read or does not fit its image.
+    """
+    assert images.targets is not None
+    found: list[NDArray[Any]] = []
+    for index in indices:
+        source, path = images.sources[index], images.targets[index]
+        try:
+            found.append(read_target(path, (source.shape[1], source.shape[2]), size, preprocess))
+            if found[-1].shape != found[0].shape:
+                raise ValueError(f"gives {shape_text(found[-1].shape)}, others give {shape_text(found[0].shape)}")
+        except Exception as error:  # Pillow raises any kind of error
+            raise CalibrationError(
+                f"--labels: {path.name}: {reason(error, path)}", "masks and targets have the size of their image"
+            ) from error
+    return np.stack(found)
 
 
 class _Notes(NamedTuple):

@@ -59,6 +59,7 @@ class ImageSet:
         labels: int64[N], or None.
         classes: the names of the class sub-folders, or None; labels of a .npz have no names.
         tally: the broken and the converted samples.
+        targets: the mask or the target image of each file, or None.
     """
 
     root: Path
@@ -68,6 +69,7 @@ class ImageSet:
     labels: NDArray[np.int64] | None
     classes: tuple[str, ...] | None
     tally: Tally
+    targets: tuple[Path, ...] | None = None
 
     def __len__(self) -> int:
         """The number of samples."""

@@ -18,6 +18,7 @@ from pfpcli.jobs.finished import Finished
 from pfpcli.jobs.recorded import cost_row, group_rows, layer_rows, model_row, run_fields
 from pfpcli.jobs.steps.cut import cut_network, verify_cut, write_plan
 from pfpcli.jobs.steps.export import ExportedFiles, export_files, mark_failed, measure_latency
+from pfpcli.jobs.steps.gate import gated, load_metric, measure_metric
 from pfpcli.jobs.steps.judge import certify_layers, evaluate, status
 from pfpcli.jobs.steps.open import find_device, open_prunable, resources
 from pfpcli.jobs.steps.plan import Planned, make_plan, plan_in_steps
@@ -30,7 +31,7 @@ from pfpcli.planning.outlook import keep_for
 from pfpcli.planning.plan import Budget
 from pfpcli.progress import Console
 from pfpcli.records.folders import FILES, run_folder
-from pfpcli.records.parts import Certificate, Quality, Recovered, Verification
+from pfpcli.records.parts import Certificate, Quality, Recovered, UserMetric, Verification
 from pfpcli.records.runs import Run
 from pfpcli.recovery.methods import RECOVERIES
 from pfpcli.recovery.recover import copy_tensors
@@ -39,7 +40,7 @@ from pfpcli.settings import CompressSettings
 
 @dataclass(frozen=True)
 class Outcome:
-    """The results of all steps; timed: latency before and after, of `batch` inputs at a time."""
+    """The results of all steps; timed: latency before and after, of `batch` inputs at a time; verdict: as `gated`."""
 
     settings: CompressSettings
     device: torch.device
@@ -55,6 +56,8 @@ class Outcome:
     exported: ExportedFiles
     timed: tuple[Latency, Latency]
     batch: int
+    metric: UserMetric | None
+    verdict: tuple[str, str]
 
 
 def compress(settings: CompressSettings, console: Console) -> Finished[Run]:
@@ -64,6 +67,7 @@ def compress(settings: CompressSettings, console: Console) -> Finished[Run]:
         PfpError: it could not be done; nothing is left behind.
     """
     device = find_device(settings.device)
+    measured = load_metric(settings.metric)
     with run_folder(settings.out, settings.name) as folder, resources(settings.threads) as scratch:
         model, calibration, groups = open_prunable(settings, console)
         scored = score_channels(groups, calibration, settings.criterion, settings, device, console)
@@ -96,13 +100,15 @@ def compress(settings: CompressSettings, console: Console) -> Finished[Run]:
         write_plan(plan, made, scored.readers, folder.path)
         exported = export_files(model, made, division, folder.path, scratch, console)
         timed, batch = measure_latency(made.graph, division, exported, settings.threads, console)
-        if status(quality)[0] == "failed":
+        metric = measure_metric(measured, settings.metric, exported, folder.path, division, console)
+        verdict = gated(status(quality), quality, metric, settings.max_drop)
+        if verdict[0] == "failed":
             exported = mark_failed(exported, folder.path)
         tolerances = {"cut_vs_masked": TOLERANCE, "onnx_vs_torch": ONNX_TOLERANCE}
         verification = Verification(difference, exported.onnx_vs_torch, exported.model_pt, tolerances)
         outcome = Outcome(
             settings, device, model, groups, scored, planned, made, recovered, certificate, quality,
-            verification, exported, timed, batch,
+            verification, exported, timed, batch, metric, verdict,
         )  # fmt: skip
         warnings.warn(console, _warnings(outcome))
         run = _record(outcome, console)
@@ -129,7 +135,7 @@ def _record(outcome: Outcome, console: Console) -> Run:
             outcome.exported,
             outcome.device,
             console,
-            status(outcome.quality),
+            outcome.verdict,
         ),
         model=model_row(outcome.model, scored.division.calibration.size),
         requested={"keep": plan.budget.keep, "of": plan.budget.of, "epsilon": plan.budget.epsilon},
@@ -157,6 +163,7 @@ def _record(outcome: Outcome, console: Console) -> Run:
         layers=layer_rows(outcome.made.slicing),
         groups=group_rows(plan),
         advice=_advice(outcome),
+        metric=outcome.metric,
     )
 
 

@@ -85,6 +85,28 @@ class Quality:
     output: str = ""
     outputs: list[OutputQuality] = field(default_factory=list)
 
+    def name_before_after(self) -> tuple[str, float, float]:
+        """The metric of the headline, before and after."""
+        return self.metric, self.before, self.after
+
+
+@dataclass
+class UserMetric:
+    """A metric of the user, higher is better.
+
+    Attributes:
+        name: name of its function.
+        before, after: of the ONNX file of the original and of the result.
+    """
+
+    name: str
+    before: float
+    after: float
+
+    def name_before_after(self) -> tuple[str, float, float]:
+        """The metric, before and after."""
+        return self.name, self.before, self.after
+
 
 @dataclass
 class Verification:

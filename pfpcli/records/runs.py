@@ -17,6 +17,7 @@ from pfpcli.records.parts import (
     Recovered,
     SparseLayer,
     Training,
+    UserMetric,
     Verification,
 )
 
@@ -78,6 +79,7 @@ class Run(Record):
         latency: {threads, runs, batch} of the latency figures.
         layers: the layers, in the order in which they run.
         groups: the groups of channels.
+        metric: the metric of the user; None where there is none.
     """
 
     kind: str = "compress"
@@ -90,6 +92,7 @@ class Run(Record):
     latency: dict[str, Any]
     layers: list[LayerRow]
     groups: list[GroupRow]
+    metric: UserMetric | None = None
 
 
 @dataclass(kw_only=True)

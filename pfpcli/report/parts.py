@@ -44,11 +44,11 @@ def quality(found: Quality) -> list[Row]:
     images = f"{found.n} {found.source}"
     before, after = found.before, numbers.percent(found.after)
     others = [] if len(found.outputs) < 2 else _others(found)
-    if found.metric != "accuracy":
+    if found.metric != "accuracy" and before == 1:
         of = f"{found.output}: " if others else ""
         return [(found.metric, "–", after, "", f"{of}{meaning}\n{images}"), *others]
     difference = numbers.points(before, found.after)
-    rows = [("accuracy", numbers.percent(before), after, difference, f"{meaning}, {images}")]
+    rows = [(found.metric, numbers.percent(before), after, difference, f"{meaning}, {images}")]
     if found.agreement is not None:
         rows.append(("agreement", "–", numbers.percent(found.agreement), "", _METRICS["agreement"]))
     return [*rows, *others]

@@ -140,10 +140,19 @@ def _figures(page: Page, run: Run, everything: bool) -> None:
         parts.row("MACs", numbers.count, before.macs, after.macs),
         parts.row("file (onnx)", numbers.size, before.file_bytes, after.file_bytes),
         _latency(before, after, run, everything),
+        _metric(run),
         *parts.quality(run.quality),
     ]
     page.space()
     page.annotated([row for row in rows if row], "<>>>")
+
+
+def _metric(run: Run) -> parts.Row | None:
+    """Return the row of the user's metric."""
+    found = run.metric
+    if found is None:
+        return None
+    return found.name, f"{found.before:.4g}", f"{found.after:.4g}", f"{found.after - found.before:+.4g}", "--metric"
 
 
 def _latency(before: Cost, after: Cost, run: Run, everything: bool) -> parts.Row | None:

@@ -19,6 +19,7 @@ class CalibrationSettings(NetworkSettings):
         eval: folder of images to report quality on; None holds out a part of `calib`.
         classes: file with one class name in each line, in the order of the outputs; None numbers the class folders in
             sorted order.
+        labels: CSV with a row `file,label` for each image, or folder with a mask or a target image of the same stem.
         samples: number of calibration images used for scoring; None takes |S| from the formula.
         preprocess: preset name or path of a TOML file; None chooses "imagenet" for images and "none" for arrays.
         mean, std: per channel, override the preset.
@@ -32,6 +33,7 @@ class CalibrationSettings(NetworkSettings):
     calib: Path
     eval: Path | None = None
     classes: Path | None = None
+    labels: Path | None = None
     samples: int | None = None
     preprocess: str | None = None
     mean: tuple[float, ...] | None = None

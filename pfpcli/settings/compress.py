@@ -30,6 +30,9 @@ class CompressSettings(ScoreSettings):
         minutes: longest time of "distill"; the steps share it.
         multiple_of: kept channels are rounded up to a multiple of this.
         min_channels: smallest number of channels a group keeps.
+        metric: "FILE.py:FUNCTION", a metric of the user: it gets the path of an ONNX file and of the folder of judging
+            images, and returns a number, higher is better.
+        max_drop: how far the metric, or the quality where there is no metric, may fall; a run beyond it has failed.
         out: run folder; None means pfp-runs/<model>-keep<R> (or -epsilon<E>).
     """
 
@@ -43,6 +46,8 @@ class CompressSettings(ScoreSettings):
     minutes: float | None = None
     multiple_of: int = 1
     min_channels: int = 1
+    metric: str | None = None
+    max_drop: float | None = None
     out: Path | None = None
 
     def __post_init__(self) -> None:
@@ -52,6 +57,8 @@ class CompressSettings(ScoreSettings):
         bounds = CRITERIA[self.criterion].bounds_error
         self._check_epsilon(bounds)
         check_allocate(self.allocate, bounds, self.criterion)
+        if self.max_drop is not None and not 0 <= self.max_drop < float("inf"):
+            raise InputError(f"--max-drop {self.max_drop:g}: expected a number from 0 up", "e.g. `--max-drop 1%`")
         for method in self.recover:
             if method not in RECOVERIES:
                 raise InputError(f"--recover {method}: expected none or some of {', '.join(RECOVERIES)}")

@@ -14,14 +14,21 @@ def parse_keep(text: str) -> float:
     Raises:
         InputError: it is not a number.
     """
+    return parse_share("--keep", text, "0.4 or 40%", "keep two fifths of the parameters with `--keep 0.4`")
+
+
+def parse_share(flag: str, text: str, like: str = "0.01 or 1%", hint: str = "") -> float:
+    """Return `0.01` or `1%` as a fraction.
+
+    Raises:
+        InputError: it is not a number.
+    """
     match = re.fullmatch(r"\s*([-+]?[\w.]+(?:[eE][-+]?\d+)?)\s*(%?)\s*", text)
     try:
         value = float(match[1]) if match else float(text)
     except ValueError:
-        raise InputError(
-            f"--keep {text}: expected a number such as 0.4 or 40%",
-            "keep two fifths of the parameters with `--keep 0.4`",
-        ) from None
+        hint = hint or f"for example `{flag} {like.partition(' ')[0]}`"
+        raise InputError(f"{flag} {text}: expected a number such as {like}", hint) from None
     return value / 100 if match and match[2] else value
 
 

@@ -141,7 +141,31 @@ def test_a_map_has_the_mean_overlap_of_its_classes() -> None:
     a, b = (F.one_hot(x, 3).permute(0, 3, 1, 2).float() for x in (first, second))
     found = judged("logits", a, b)
     assert found.after == 0.75
-    assert found.measures["mean IoU"] == pytest.approx((0.5 + 8 / 12) / 2)
+    assert found.measures["mean IoU with the original's"] == pytest.approx((0.5 + 8 / 12) / 2)
+
+
+def test_masks_judge_a_map_and_leave_out_pixels_without_a_class() -> None:
+    truth = np.zeros((2, 8, 8), np.int64)
+    truth[:, :4], truth[:, 7] = 1, 255
+    first = torch.zeros(2, 4, 4, dtype=torch.long)
+    first[:, :2] = 1
+    second = torch.zeros(2, 4, 4, dtype=torch.long)
+    a, b = (F.one_hot(x, 3).permute(0, 3, 1, 2).float() for x in (first, second))
+    found = judged("logits", a, b, labels=truth)
+    assert (found.metric, found.before) == ("mIoU", 1)
+    assert found.after == pytest.approx((0 + 1 / 2) / 2)
+    yes = (truth == 1).astype(np.int64)
+    mask = first[:, None].float()
+    assert judged("sigmoid", mask, mask / 4, labels=yes).before == 1
+    assert judged("sigmoid", mask, mask / 4, labels=yes).after == 0
+
+
+def test_target_images_judge_pictures() -> None:
+    x = OUTPUTS["image"]
+    found = judged("image", x + 0.1, x + 0.01, labels=x.numpy())
+    assert found.before < found.after
+    assert found.measures["PSNR to the targets before, dB"] == pytest.approx(20, abs=0.01)
+    assert found.measures["PSNR to the targets after, dB"] == pytest.approx(40, abs=0.01)
 
 
 def test_a_text_is_judged_by_its_characters() -> None:

@@ -10,7 +10,7 @@ import pytest
 from pfpcli.records.certified import Certified, LayerChecked
 from pfpcli.records.comparison import Comparison, Point
 from pfpcli.records.document import Document
-from pfpcli.records.inspection import GroupSeen, Inspection
+from pfpcli.records.inspection import GroupSeen, Inspection, OutputSeen
 from pfpcli.records.ranking import GroupRanked, LayerRanked, Ranking
 from runs import run, sparse_run, tuned_run
 
@@ -53,6 +53,7 @@ DOCUMENTS: list[Document] = [
         unknown={},
         prunable={"params": 0.5, "macs": 0.4},
         groups=[GroupSeen("conv", 4, ("conv", "bn"), ("fc",), 10, "", "")],
+        outputs=[OutputSeen("fc", "logits", 1, "a layer")],
     ),
 ]
 

@@ -10,6 +10,7 @@ import typer
 from pfpcli.cli.app import command
 from pfpcli.cli.flags import OUTPUT, switch, takes
 from pfpcli.cli.options import images, machine, network, session
+from pfpcli.cli.output_options import outputs
 from pfpcli.cli.session import Session, width
 from pfpcli.errors import InputError
 from pfpcli.records.reading import read
@@ -43,7 +44,7 @@ def _run(
     "pfp certify pfp-runs/model-keep0.40 model.pt --calib ./other",
     "pfp certify pfp-runs/model-keep0.40 model.pt --calib ./other --json",
 )
-@takes(_run, network, images, machine, session=session)
+@takes(_run, network, outputs, images, machine, session=session)
 def certify(
     given: dict[str, Any],
     *,

@@ -20,6 +20,7 @@ from pfpcli.cli.options import (
     scoring,
     session,
 )
+from pfpcli.cli.output_options import outputs
 from pfpcli.cli.session import Session, width
 from pfpcli.report import comparison
 from pfpcli.settings import CompareCriteriaSettings
@@ -32,7 +33,7 @@ from pfpcli.settings.text import parse_keep, parse_names
     "pfp compare-criteria model.pt --calib ./imgs --criteria pfp,l1,random",
     "pfp compare-criteria model.pt --calib ./imgs --keeps 0.8,0.6,0.4",
 )
-@takes(checkpoint, network, images, judging, samples, scoring, machine, session=session)
+@takes(checkpoint, network, outputs, images, judging, samples, scoring, machine, session=session)
 def compare_criteria(
     given: dict[str, Any],
     *,

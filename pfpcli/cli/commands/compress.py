@@ -20,6 +20,7 @@ from pfpcli.cli.options import (
     scoring,
     session,
 )
+from pfpcli.cli.output_options import gate, outputs
 from pfpcli.cli.session import Session
 from pfpcli.settings import CompressSettings
 
@@ -30,8 +31,23 @@ from pfpcli.settings import CompressSettings
     "pfp compress weights.pth --arch torchvision:resnet18 --calib ./imgs",
     "pfp compress model.pt --calib ./imgs --keep-of macs --freeze 'head*'",
     "pfp compress model.pt --calib ./imgs --out small --json > run.json",
+    "pfp compress net.onnx --calib ./imgs --metric map.py:score --max-drop 1%",
 )
-@takes(checkpoint, network, images, judging, budget, criterion, samples, scoring, recovery, machine, session=session)
+@takes(
+    checkpoint,
+    network,
+    outputs,
+    images,
+    judging,
+    gate,
+    budget,
+    criterion,
+    samples,
+    scoring,
+    recovery,
+    machine,
+    session=session,
+)
 def compress(given: dict[str, Any], *, out: Out = CompressSettings.out, session: Session) -> None:
     """Prune the channels of MODEL, recover its accuracy, and write the smaller network to a run folder."""
     session.finish(session.run("compress", CompressSettings(**given, out=out)))

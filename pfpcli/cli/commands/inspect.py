@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pfpcli.cli.app import command
 from pfpcli.cli.flags import OUTPUT, switch, takes
 from pfpcli.cli.options import checkpoint, network, session
+from pfpcli.cli.output_options import outputs
 from pfpcli.cli.session import Session, width
 from pfpcli.errors import CheckFailed, UnsupportedError
 from pfpcli.report import inspection
@@ -19,7 +20,7 @@ from pfpcli.settings import NetworkSettings
     "pfp inspect weights.pth --arch torchvision:resnet18 --all",
     "pfp inspect model.pt --input-size 3,224,224 --strict",
 )
-@takes(checkpoint, network, session=session)
+@takes(checkpoint, network, outputs, session=session)
 def inspect(
     given: dict[str, Any],
     *,

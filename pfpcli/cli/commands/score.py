@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pfpcli.cli.app import command
 from pfpcli.cli.flags import OUTPUT, switch, takes
 from pfpcli.cli.options import checkpoint, criterion, images, machine, network, samples, scoring, session
+from pfpcli.cli.output_options import outputs
 from pfpcli.cli.session import Session, width
 from pfpcli.errors import InputError
 from pfpcli.report import ranking
@@ -19,7 +20,7 @@ from pfpcli.settings import ScoreSettings
     "pfp score model.pt --calib ./imgs --criterion l1 --csv > scores.csv",
     "pfp score model.pt --calib ./arrays --preprocess none --json",
 )
-@takes(checkpoint, network, images, criterion, samples, scoring, machine, session=session)
+@takes(checkpoint, network, outputs, images, criterion, samples, scoring, machine, session=session)
 def score(
     given: dict[str, Any],
     *,

@@ -20,6 +20,7 @@ from pfpcli.cli.options import (
     samples,
     session,
 )
+from pfpcli.cli.output_options import outputs
 from pfpcli.cli.session import Session
 from pfpcli.scoring.criteria import WEIGHT_CRITERIA
 from pfpcli.settings import SparsifySettings
@@ -53,7 +54,7 @@ def _sparsity(
     "pfp sparsify model.pt --calib ./imgs --keep 0.3 --criterion sipp-hybrid",
     "pfp sparsify model.pt --calib ./imgs --keep 10% --cut-dead --freeze 'head*'",
 )
-@takes(checkpoint, network, images, samples, judging, _sparsity, machine, session=session)
+@takes(checkpoint, network, outputs, images, samples, judging, _sparsity, machine, session=session)
 def sparsify(given: dict[str, Any], *, out: Out = SparsifySettings.out, session: Session) -> None:
     """Set single weights of MODEL to zero, bound the error of every layer, and write a run folder."""
     session.finish(session.run("sparsify", SparsifySettings(**given, out=out)))

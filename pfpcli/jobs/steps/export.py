@@ -38,6 +38,7 @@ class ExportedFiles:
         timed: the ONNX networks before and after whose latency is measured.
         is_whole: whether they are the whole files.
         exported: why torch exported an ONNX network anew, and what the file lost by that; "" where it did not.
+        original: ONNX file of the original; it is gone after the job.
         module: the user's own module with the smaller tensors, None where it does not fit them.
     """
 
@@ -47,6 +48,7 @@ class ExportedFiles:
     model_pt: str
     timed: OnnxPair
     is_whole: bool
+    original: Path
     exported: str = ""
     module: nn.Module | None = None
 
@@ -96,7 +98,7 @@ def export_files(
         free = ", ".join(export.open_sizes(onnx_file)) or "no size"
         step.summary = f"{' · '.join(models)} · {free} open · onnx ≡ torch (max {difference:.0e})"
     sizes = original.stat().st_size, onnx_file.stat().st_size
-    return ExportedFiles(files, sizes, difference, model_pt, timed, is_whole, exported, module)
+    return ExportedFiles(files, sizes, difference, model_pt, timed, is_whole, original, exported, module)
 
 
 def mark_failed(exported: ExportedFiles, folder: Path) -> ExportedFiles:

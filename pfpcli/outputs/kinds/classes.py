@@ -110,7 +110,7 @@ def _first(output: Tensor, axis: int | None) -> Tensor:
 
 def _fit(output: Tensor, labels: Labels) -> bool:
     """Whether class labels fit an output: float[N, classes], one label for each row, a class for each label."""
-    if labels is None or output.dim() != 2 or len(labels) != len(output):
+    if labels is None or labels.ndim != 1 or output.dim() != 2 or len(labels) != len(output):
         return False
     return bool(labels.min() >= 0 and labels.max() < output.shape[1])
 
@@ -123,6 +123,7 @@ class Decisions(Tally):
         self.classes: int | None = None
         self.decided: tuple[set[int], set[int]] = (set(), set())
         self._overlaps: NDArray[np.int64] | None = None
+        self._truth: list[NDArray[np.int64] | None] = [None, None]
 
     def compare(self, before: Tensor, after: Tensor, labels: Labels) -> None:
         """Count the decisions of a batch."""
@@ -141,7 +142,12 @@ class Decisions(Tally):
         elif before.dim() == 3 and before.shape[1] >= _CHARACTERS:
             self._add_texts(first.tolist(), second.tolist(), before.shape[1])
         elif before.dim() >= 4:
-            self._add_maps(first, second, before.shape[1])
+            self._overlaps = _added(self._overlaps, first, second, before.shape[1])
+            if labels is not None and labels.ndim == 3:
+                truth = resized(labels, tuple(first.shape[1:])).flatten()
+                known = truth < before.shape[1]  # 255 and the like mark pixels without a class
+                for i, each in enumerate((first, second)):
+                    self._truth[i] = _added(self._truth[i], truth[known], each.flatten()[known], before.shape[1])
 
     def _add_labels(self, after: Tensor, first: Tensor, second: Tensor, labels: Labels, is_fit: bool) -> None:
         if labels is None or not is_fit:
@@ -163,20 +169,13 @@ class Decisions(Tally):
             self.count("characters", max(len(whole), len(now)))
             self.count("edits", edits(whole, now))
 
-    def _add_maps(self, first: Tensor, second: Tensor, classes: int) -> None:
-        found = np.stack(
-            [np.bincount(x.numpy().ravel(), minlength=classes) for x in (first, second, first[first == second])]
-        )
-        self._overlaps = found if self._overlaps is None else self._overlaps + found
-
     def gather(self) -> None:
         """Combine the counts of all processes."""
         super().gather()
         self.classes = max((each for each in processes.gathered(self.classes) if each is not None), default=None)
         gathered = zip(*processes.gathered(self.decided), strict=True)
         self.decided = tuple(set().union(*found) for found in gathered)  # type: ignore[assignment]
-        maps = [each for each in processes.gathered(self._overlaps) if each is not None]
-        self._overlaps = sum(maps[1:], start=maps[0]) if maps else None
+        self._overlaps, *self._truth = (_total(each) for each in (self._overlaps, *self._truth))
 
     @property
     def agreement(self) -> float:
@@ -189,9 +188,7 @@ class Decisions(Tally):
         if "top5" in sums:
             measures["in the best 5"] = sums["top5"] / sums["decisions"]
         if self._overlaps is not None:
-            a, b, both = self._overlaps
-            there = a > 0
-            measures["mean IoU"] = float((both[there] / (a + b - both)[there]).mean())
+            measures["mean IoU with the original's"] = mean_iou(self._overlaps)
         if sums.get("labelled") and not sums.get("unfit"):
             n = sums["labelled"]
             measures = {"agreement": self.agreement, **measures}
@@ -200,6 +197,12 @@ class Decisions(Tally):
             return Judged(
                 "accuracy", "top-1", sums["right before"] / n, sums["right after"] / n, measures, self.distance
             )
+        before, after = self._truth
+        if before is not None and after is not None:
+            measures = {"agreement": self.agreement, **measures}
+            measures["pixels right"] = float(after[2].sum() / after[0].sum())
+            meaning = "mean IoU with the masks"
+            return Judged("mIoU", meaning, mean_iou(before), mean_iou(after), measures, self.distance)
         if sums.get("characters"):
             right = max(0.0, 1 - sums["edits"] / sums["characters"])
             measures = {"agreement of steps": self.agreement}
@@ -207,6 +210,35 @@ class Decisions(Tally):
             return Judged("characters", meaning, 1.0, right, measures, self.distance)
         meaning = "top-1 same as the original's" if self.classes else "best class same as the original's, all places"
         return Judged("agreement", meaning, 1.0, self.agreement, measures, self.distance)
+
+
+def _added(sums: NDArray[np.int64] | None, a: Tensor, b: Tensor, classes: int) -> NDArray[np.int64]:
+    """Sums with some more pixels: int64[3, classes], how often a, b and both of them are of a class."""
+    found = np.stack([np.bincount(x.numpy().ravel(), minlength=classes) for x in (a, b, a[a == b])])
+    return found if sums is None else sums + found
+
+
+def _total(sums: NDArray[np.int64] | None) -> NDArray[np.int64] | None:
+    """The sums of all processes; None if none has any."""
+    found = [each for each in processes.gathered(sums) if each is not None]
+    return sum(found[1:], start=found[0]) if found else None
+
+
+def mean_iou(sums: NDArray[np.int64]) -> float:
+    """Return the mean intersection over union of the classes that occur in the first of two maps.
+
+    Args:
+        sums: int64[3, classes], the pixels of the first map, of the second, and of both.
+    """
+    a, b, both = sums
+    there = a > 0
+    return float((both[there] / (a + b - both)[there]).mean()) if there.any() else 1.0
+
+
+def resized(masks: NDArray[np.int64], size: tuple[int, ...]) -> Tensor:
+    """Return masks in the size of an output, the nearest pixel each: int64[N, H, W] -> int64[N, *size]."""
+    rows, columns = (np.arange(new) * old // new for new, old in zip(size, masks.shape[1:], strict=True))
+    return torch.from_numpy(np.ascontiguousarray(masks[:, rows][:, :, columns]))
 
 
 def collapsed(steps: list[int], blank: int) -> list[int]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
@@ -19,8 +19,8 @@ from pfpcli.graph.role import Role
 TINY = 1e-6
 #: A distance is never larger than this, even if the outputs are not finite: records hold finite numbers.
 FARTHEST = 1e9
-#: Class labels of some images: int64[N], or None.
-Labels = NDArray[np.int64] | None
+#: What is known about some images: class labels int64[N], masks int64[N, H, W], target images float32[N, C, H, W].
+Labels = NDArray[Any] | None
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -41,18 +42,31 @@ class _Pictures(Tally):
         if a.dim() == 4 and min(a.shape[2:]) >= _WINDOW:
             self.count("ssim", float(ssim(a, b).sum()))
             self.count("pictures", len(a))
+            if labels is not None and labels.shape == tuple(before.shape):
+                truth = torch.from_numpy(labels).double() / span
+                for name, x in (("before", a), ("after", b)):
+                    self.count(f"ssim {name}", float(ssim(truth, x).sum()))
+                    self.count(f"off {name}", float((truth - x).square().sum()))
 
     def judged(self) -> Judged:
         """Return the mean SSIM; PSNR is a further measure."""
         mse = self.sums.get("off", 0.0) / max(1.0, self.sums.get("pixels", 0.0))
-        psnr = min(_BEST, -10 * math.log10(max(mse, TINY**2)))
         pictures = self.sums.get("pictures", 0.0)
-        measures = {"PSNR, dB": psnr}
+        measures = {"PSNR, dB": _psnr(mse)}
         if not pictures:
             alike = max(0.0, 1 - self.distance)
             return Judged("similarity", "1 − relative L2 distance", 1.0, alike, measures, self.distance)
+        if "ssim before" in self.sums:
+            for name in ("before", "after"):
+                measures[f"PSNR to the targets {name}, dB"] = _psnr(self.sums[f"off {name}"] / self.sums["pixels"])
+            was, now = (max(0.0, self.sums[f"ssim {name}"] / pictures) for name in ("before", "after"))
+            return Judged("ssim", "SSIM to the target pictures", was, now, measures, self.distance)
         mean = max(0.0, self.sums["ssim"] / pictures)
         return Judged("ssim", "SSIM to the original's pictures", 1.0, mean, measures, self.distance)
+
+
+def _psnr(mse: float) -> float:
+    return min(_BEST, -10 * math.log10(max(mse, TINY**2)))
 
 
 def _span(x: Tensor) -> float:

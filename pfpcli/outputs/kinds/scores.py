@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pfpcli.graph.role import Role
+from pfpcli.outputs.kinds.classes import resized
 from pfpcli.outputs.kinds.kind import TINY, Judged, Kind, Labels, Tally, relative
 
 #: A score above this is a yes.
@@ -65,12 +66,20 @@ class _Overlap(Tally):
         self.count("both", float(((a > _YES) & (b > _YES)).sum()))
         self.count("either", float(((a > _YES) | (b > _YES)).sum()))
         self.count("yes", float((a > _YES).sum()))
+        if labels is not None and labels.ndim == 3 and a.dim() == 4 and a.shape[1] == 1:
+            truth = resized(labels, tuple(a.shape[2:])).unsqueeze(1) > 0
+            for name, found in (("before", a > _YES), ("after", b > _YES)):
+                self.count(f"{name} both", float((truth & found).sum()))
+                self.count(f"{name} either", float((truth | found).sum()))
         self.count("low", float(torch.minimum(a, b).sum()))
         self.count("high", float(torch.maximum(a, b).sum()))
 
     def judged(self) -> Judged:
         """Return the overlap of the yeses; of the scores themselves, where there is hardly a yes."""
         soft = self.sums.get("low", 0.0) / max(TINY, self.sums.get("high", 0.0))
+        if self.sums.get("before either"):
+            was, now = (self.sums[f"{name} both"] / self.sums[f"{name} either"] for name in ("before", "after"))
+            return Judged("mIoU", "IoU with the masks", was, now, {"overlap of scores": soft}, self.distance)
         if self.sums.get("yes", 0.0) < _FEWEST:
             meaning = "overlap of the scores with the original's (sum of minima over sum of maxima)"
             return Judged("overlap", meaning, 1.0, soft, {}, self.distance)
