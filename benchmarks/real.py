@@ -21,6 +21,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import real_files
 import torch
 from kept_points import VERDICTS, measure_missing
 
@@ -162,7 +163,7 @@ def measure(point: Point, data: Path) -> dict[str, Any]:
     }
 
 
-def page(found: dict[str, dict[str, Any]], minutes: float) -> str:
+def page(found: dict[str, dict[str, Any]], files: dict[str, dict[str, Any]], minutes: float) -> str:
     """Return docs/real-models.md."""
     told = [(point, found[point.name]) for point in points(minutes) if point.name in found]
     judged = next(iter(found.values()))["judged"]
@@ -209,6 +210,17 @@ def page(found: dict[str, dict[str, Any]], minutes: float) -> str:
         if row["plans"]:
             tried = ", ".join(f"{each['name']} {each['loss']:.2g}" for each in row["plans"])
             lines.append(f"- {point.network.name}, {100 * point.keep:g} %, {point.photos} photos, {point.how}: {tried}")
+    lines += [
+        "",
+        "## Detectors, text, segmentation",
+        "",
+        "Files of packages on PyPI and of public repositories, each judged for what it says",
+        f"(see [outputs](outputs.md)), on {real_files.IMAGES} images; {real_files.IMAGES} others calibrated it.",
+        "Photographs of ImageNet stand in for the images that a detector was made for, so its boxes are mostly false",
+        "alarms, whose scores are less steady than those of true ones. Text is drawn.",
+        "",
+        *real_files.table(files, minutes),
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -227,8 +239,15 @@ def main() -> int:
     found = measure_missing(
         points(args.minutes), lambda point: measure(point, data), RESULTS, args.only, fresh=args.fresh
     )
+    files = measure_missing(
+        real_files.points(args.minutes),
+        lambda point: real_files.measure(point, args.data),
+        RESULTS / "files",
+        args.only,
+        fresh=args.fresh,
+    )
     if found:
-        PAGE.write_text(page(found, args.minutes), encoding="utf-8")
+        PAGE.write_text(page(found, files, args.minutes), encoding="utf-8")
     return 0
 
 
