@@ -64,19 +64,19 @@ def _others(found: Quality) -> list[Row]:
 
 
 def roles(page: Page, outputs: Sequence[OutputQuality | OutputSeen], everything: bool) -> None:
-    """Write what each output says, why pfp thinks so, and how to say otherwise."""
+    """Write what each output says, why pfp thinks so, and how to say otherwise; a sure one takes one line."""
     told = [each for each in outputs if " + " not in each.name]
-    if not told:
-        return
-    page.space()
     shown = told if everything else told[:_OUTPUTS]
+    if told:
+        page.space()
     for each in shown:
         text = f"{spell(each.name, page.unicode)}: {each.role} ({each.why})"
         measures = getattr(each, "measures", {}) if everything else {}
         found = ", ".join(f"{name} {value:.4g}" for name, value in measures.items())
-        page.paragraph("output ", text + (f"; {found}" if found else ""))
-    rest = f"{len(told) - len(shown)} more outputs; " if len(told) > len(shown) else ""
-    page.paragraph("", f"{rest}if this is wrong: --output {shown[0].name.partition('[')[0]}=ROLE, or --task")
+        (page.paragraph if everything else page.line)("output ", text + (f"; {found}" if found else ""))
+    if (told and (everything or len(told) > 1)) or any(each.role == "regression" for each in told):
+        rest = f"{len(told) - len(shown)} more outputs; " if len(told) > len(shown) else ""
+        page.paragraph("", f"{rest}if this is wrong: --output {told[0].name.partition('[')[0]}=ROLE, or --task")
 
 
 def plural(number: int, noun: str) -> str:
