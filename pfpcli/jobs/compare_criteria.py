@@ -18,6 +18,7 @@ from pfpcli.jobs.steps.plan import make_plan
 from pfpcli.jobs.steps.score import Scored, score_channels
 from pfpcli.outputs.quality import compare_all
 from pfpcli.planning.plan import Budget, Plan
+from pfpcli.planning.planner import check_reachable
 from pfpcli.progress import Console
 from pfpcli.records.comparison import Comparison, Point
 from pfpcli.records.folders import run_folder
@@ -35,6 +36,7 @@ def compare_criteria(settings: CompareCriteriaSettings, console: Console) -> Fin
     device = find_device(settings.device)
     with run_folder(settings.out, settings.name) as folder, resources(settings.threads):
         model, calibration, groups = open_prunable(settings, console)
+        check_reachable(groups, Budget(min(settings.keeps), settings.keep_of))
         points: list[Point] = []
         skipped: dict[str, str] = {}
         for criterion in settings.criteria:

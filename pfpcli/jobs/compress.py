@@ -29,6 +29,7 @@ from pfpcli.onnx_io.runtime import ONNX_TOLERANCE
 from pfpcli.outputs.kinds.kind import FARTHEST
 from pfpcli.planning.outlook import keep_for
 from pfpcli.planning.plan import Budget
+from pfpcli.planning.planner import check_reachable
 from pfpcli.progress import Console
 from pfpcli.records.folders import FILES, run_folder
 from pfpcli.records.parts import Certificate, Quality, Recovered, UserMetric, Verification
@@ -70,6 +71,7 @@ def compress(settings: CompressSettings, console: Console) -> Finished[Run]:
     measured = load_metric(settings.metric)
     with run_folder(settings.out, settings.name) as folder, resources(settings.threads) as scratch:
         model, calibration, groups = open_prunable(settings, console)
+        check_reachable(groups, budget_of(settings))
         scored = score_channels(groups, calibration, settings.criterion, settings, device, console)
         division, budget = scored.division, budget_of(settings)
         stepped = None

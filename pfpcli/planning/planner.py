@@ -131,15 +131,34 @@ class Planner:
         for _ in range(_ROUNDS if needs_prices else 1):
             priced = replace(self._evidence, prices=_prices(choices, counts, cost))
             counts, level = search(choices, allocate(choices, priced), cost, target)
-        smallest = cost([choice.rounded(0) for choice in choices])
-        if cost(counts) > target * (1 + TOLERANCE) and smallest > target * (1 + TOLERANCE):
-            raise unreachable(choices, self._groups, self._budget, smallest / whole)
+        if cost(counts) > target * (1 + TOLERANCE):
+            _check_smallest(self._groups, choices, self._predictor, self._budget)
         return counts, level
 
     def _made(self, counts: list[int], epsilon: float | None) -> Plan:
         return _select(
             self._groups, self._predictor, self._choices, counts, self._budget, self._select, self._seed, epsilon
         )
+
+
+def check_reachable(groups: Groups, budget: Budget) -> None:
+    """Refuse a budget that no scores can meet, before anything is scored.
+
+    Raises:
+        BudgetError: the smallest valid network costs more than the budget.
+    """
+    if budget.epsilon is None and budget.keep < 1:
+        predictor = Predictor(groups)
+        choices = find_choices(groups, Scores(np.zeros(len(groups.root))), predictor, budget)
+        _check_smallest(groups, choices, predictor, budget)
+
+
+def _check_smallest(groups: Groups, choices: Sequence[Choice], predictor: Predictor, budget: Budget) -> None:
+    least = predictor.predict(alive_labels(groups, choices, [choice.rounded(0) for choice in choices]))
+    whole = predictor.predict(groups.alive(np.zeros(0, np.int64)))
+    smallest: float = getattr(least, budget.of) / getattr(whole, budget.of)
+    if smallest > budget.keep * (1 + TOLERANCE):
+        raise unreachable(choices, groups, budget, smallest)
 
 
 def without(groups: Groups, idle: NDArray[np.bool_]) -> Plan:

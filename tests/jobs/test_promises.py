@@ -13,7 +13,7 @@ import torch
 
 import pfpcli
 from commands import ENV, compress, draw, hashes, pfp, plain
-from pfpcli.errors import CalibrationError
+from pfpcli.errors import BudgetError, CalibrationError
 from pfpcli.progress import Console, Step
 from pfpcli.records.folders import FILES
 
@@ -100,3 +100,13 @@ def _deletes(monkeypatch: pytest.MonkeyPatch, console: Console) -> None:
     """Give the next run a console of ours."""
     made: Any = lambda *_: console  # noqa: E731
     monkeypatch.setattr(pfpcli.api, "Console", made)
+
+
+def test_a_budget_that_cannot_be_met_is_refused_before_the_first_image_is_scored(
+    inputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    console = Deleting(inputs / "imgs", "", slice(0))
+    _deletes(monkeypatch, console)
+    with pytest.raises(BudgetError, match=r"--keep 0.0001: not reachable; the smallest valid network keeps 0\.0"):
+        compress(inputs / "model.pt", inputs / "imgs", inputs / "run", keep=0.0001)
+    assert set(console.timings) == {"load", "images", "trace"}
