@@ -67,6 +67,7 @@ attack: setup  ## stop a run at every step and write, and 10,000 mutated files o
 
 real: setup  ## trained networks through the whole command (about an hour; continues where it stopped)
 	$(BIN)/python -m pip install -c constraints.txt -e ".[real]"
+	$(BIN)/python -m pip install requests
 	$(BIN)/python -m pip install --no-deps facenet-pytorch
 	$(BIN)/python benchmarks/real.py $(ARGS)
 

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper
 from torch import Tensor
 
 from pfpcli.graph.role import Role
-from pfpcli.outputs.kinds.kind import Judged, Labels, Tally
+from pfpcli.outputs.kinds.kind import Counts, Judged
 
 #: The original is sure of a box from this score on, and boxes are the same from this overlap on.
 SURE, SAME = 0.5, 0.5
@@ -29,7 +29,7 @@ _FORM = 0.99
 _SPREAD = 3
 
 
-class BoxTally(Tally):
+class BoxTally(Counts):
     """Counts the boxes that are found again.
 
     Args:
@@ -37,15 +37,11 @@ class BoxTally(Tally):
     """
 
     def __init__(self, boxes: Role, scores: Role) -> None:
-        super().__init__(boxes)
+        super().__init__()
         self.members = (boxes, scores)
         self._background: int | None = None
 
-    def compare(self, before: Tensor, after: Tensor, labels: Labels) -> None:
-        """Boxes are compared with their scores: see `add_pair`."""
-        raise NotImplementedError
-
-    def add_pair(self, before: tuple[Tensor, Tensor], after: tuple[Tensor, Tensor]) -> None:
+    def add(self, before: tuple[Tensor, Tensor], after: tuple[Tensor, Tensor]) -> None:
         """Add a batch: boxes and scores of the original, and of the other network."""
         whole, now = (
             [_rows(x, of) for x, of in zip(each, (before[0], before[1]), strict=True)] for each in (before, after)
@@ -71,7 +67,7 @@ class BoxTally(Tally):
         keep = [i for i in range(x.shape[-1]) if i != self._background]
         return probabilities[..., keep]
 
-    def judged(self) -> Judged | None:  # type: ignore[override]
+    def judged(self) -> Judged | None:
         """Return the share of the original's boxes that is found again; None where there is too little to say."""
         seen = self.sums.get("seen", 0.0)
         if seen < _FEWEST or self.sums["decoded"] < _FORM * seen:

@@ -112,13 +112,13 @@ class _Tallies:
 
     def add(self, images: int, whole: list[Tensor], now: list[Tensor], labels: NDArray[np.int64] | None) -> None:
         if self._pairs is None:
-            found = pairs(self._roles, [tuple(each.shape) for each in whole])
-            self._pairs = [(i, j, BoxTally(self._roles[i], self._roles[j])) for i, j in found]
+            places = pairs(self._roles, [tuple(each.shape) for each in whole])
+            self._pairs = [(i, j, BoxTally(self._roles[i], self._roles[j])) for i, j in places]
         self.images += images
         for tally, a, b in zip(self._tallies, whole, now, strict=True):
             tally.add(a, b, labels)
-        for i, j, tally in self._pairs:
-            tally.add_pair((whole[i], whole[j]), (now[i], now[j]))
+        for i, j, boxes in self._pairs:
+            boxes.add((whole[i], whole[j]), (now[i], now[j]))
 
     def quality(self, source: str) -> Quality:
         """Return the quality, from the counts of all processes."""
@@ -129,9 +129,9 @@ class _Tallies:
         rows = [_row(role, each) for role, each in zip(self._roles, judged, strict=True)]
         counted = dict(enumerate(rows))
         together = []
-        for i, j, tally in self._pairs or []:
-            tally.gather()
-            found = tally.judged()
+        for i, j, boxes in self._pairs or []:
+            boxes.gather()
+            found = boxes.judged()
             if found is not None:
                 name = f"{self._roles[i].name} + {self._roles[j].name}"
                 together.append(OutputQuality(name, "boxes", None, "boxes with scores", *_values(found)))

@@ -205,7 +205,7 @@ class Recovered:
 
     Attributes:
         method: one of `pfpcli.recovery.methods.RECOVERIES`.
-        metric: "agreement" or "similarity" with the original.
+        metric: as in `Quality`, but without labels; "likeness" is the mean over several outputs.
         before, after: the metric, 0 to 1; None where no images were left to check it.
         undone: whether the recovery made the network worse and was therefore reverted.
         images: number of images that it was fitted to.

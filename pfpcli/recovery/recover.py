@@ -49,12 +49,13 @@ def _compared(task: RecoveryTask) -> Quality | None:
 def _is_worse(before: Quality, after: Quality) -> bool:
     """Whether a method has made a network worse.
 
-    The share of equal decisions tells, if it rises, or falls by more than its standard error on so few images.
-    Otherwise the distance of the outputs does: of a network that decides at random before and after, it still says
-    which is nearer.
+    The quality of the outputs tells. The share of equal decisions tells only if it rises, or falls by more than its
+    standard error on so few images. Otherwise the distance of the outputs does: of a network that decides at random
+    before and after, it still says which is nearer.
     """
     rise = likeness(after)[1] - likeness(before)[1]
-    if before.agreement is not None and (rise > 0 or -rise > standard_error(before.agreement, before.n)):
+    slack = 0.0 if before.agreement is None else standard_error(before.agreement, before.n)
+    if rise > 0 or -rise > slack:
         return rise < 0
     return after.distance > before.distance
 

@@ -241,7 +241,7 @@ def test_boxes_are_found_again_by_overlap_class_and_score(form: str) -> None:
     tally = BoxTally(role("boxes"), Role(1, "s", "probabilities", 2, ""))
     turned = FORMS["places last"] if form == "places last" else FORMS["corners"]
     pair = [(FORMS[form](each), turned(by)) for each, by in ((boxes, scores), (moved, weaker))]
-    tally.add_pair(*pair)
+    tally.add(*pair)
     found = tally.judged()
     assert found is not None
     assert found.after == pytest.approx(11 / 20)
@@ -253,7 +253,7 @@ def test_offsets_from_anchors_are_no_boxes() -> None:
     boxes[..., 2:] = boxes[..., 2:].abs() + 1
     scores = torch.full((1, 100, 1), 0.9)
     tally = BoxTally(role("boxes"), Role(1, "s", "sigmoid", None, ""))
-    tally.add_pair((boxes, scores), (boxes, scores))
+    tally.add((boxes, scores), (boxes, scores))
     assert tally.judged() is None
 
 

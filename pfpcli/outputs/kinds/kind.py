@@ -43,26 +43,17 @@ class Judged:
     distance: float
 
 
-class Tally(ABC):
-    """Counts and sums of one output of two networks; they grow batch by batch.
+class Counts:
+    """Sums over images, and largest values; they grow batch by batch.
 
     Attributes:
         sums: name -> a sum over the images; processes add them up.
         largest: name -> a largest value; processes take the largest.
     """
 
-    def __init__(self, role: Role) -> None:
-        self.role = role
-        self.sums: dict[str, float] = {"squares": 0.0, "error": 0.0}
+    def __init__(self) -> None:
+        self.sums: dict[str, float] = {}
         self.largest: dict[str, float] = {}
-
-    def add(self, before: Tensor, after: Tensor, labels: Labels) -> None:
-        """Add a batch: the output of the original and of the other network, in the same shape."""
-        finite = before.isfinite()  # a mask of -inf is no number to compare
-        whole, now = before[finite].double(), after[finite].double()
-        self.count("squares", float(whole.square().sum()))
-        self.count("error", float((now - whole).square().sum().nan_to_num(nan=math.inf)))
-        self.compare(before, after, labels)
 
     def count(self, name: str, value: float) -> None:
         """Add to a sum."""
@@ -75,10 +66,26 @@ class Tally(ABC):
         for name in sorted({name for each in processes.gathered(list(self.largest)) for name in each}):
             self.largest[name] = max(processes.gathered(self.largest.get(name, -math.inf)))
 
+
+class Tally(Counts, ABC):
+    """The counts of one output of two networks."""
+
+    def __init__(self, role: Role) -> None:
+        super().__init__()
+        self.role = role
+
+    def add(self, before: Tensor, after: Tensor, labels: Labels) -> None:
+        """Add a batch: the output of the original and of the other network, in the same shape."""
+        finite = before.isfinite()  # a mask of -inf is no number to compare
+        whole, now = before[finite].double(), after[finite].double()
+        self.count("squares", float(whole.square().sum()))
+        self.count("error", float((now - whole).square().sum().nan_to_num(nan=math.inf)))
+        self.compare(before, after, labels)
+
     @property
     def distance(self) -> float:
         """The L2 distance from the original's output, relative to its norm."""
-        squares, error = self.sums["squares"], self.sums["error"]
+        squares, error = (self.sums.get(name, 0.0) for name in ("squares", "error"))
         return min(FARTHEST, (error / squares) ** 0.5 if squares else float(error > 0))
 
     @abstractmethod
