@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 #: Rows sum to 1, and norms are 1, within this.
@@ -56,7 +55,7 @@ def are_class_scores(x: Tensor, axis: int) -> bool:
     return sure >= chance + _SURE * (1 - chance) and signed >= _SIGNED
 
 
-def is_picture(shape: torch.Size, image: torch.Size) -> bool:
+def is_picture(shape: tuple[int, ...], image: tuple[int, ...]) -> bool:
     """Whether an output has the channels of the input image, at its size or a multiple of it: N×C×H×W."""
     if len(shape) != 4 or len(image) != 4 or shape[1] not in (1, 3, 4) or shape[1] != image[1]:
         return False

@@ -22,7 +22,7 @@ from pfpcli.graph.role import Role
 from pfpcli.outputs import evidence
 from pfpcli.outputs.asked import TASKS, Asked
 from pfpcli.outputs.kinds import KINDS
-from pfpcli.outputs.structure import BOUNDED, LAYER, Said, said
+from pfpcli.outputs.structure import BOUNDED, LAYER, NOTHING, Said, said
 
 #: Kinds that an op in front of the output makes certain, and that a task of classes keeps.
 _CERTAIN = ("probabilities", "sigmoid")
@@ -77,8 +77,9 @@ def tell(graph: Graph, names: Sequence[str], asked: Asked | None = None, seen: S
         if given is not None:
             roles.append(_as_given(i, node, name, *given))
             continue
-        ops = [Said("regression", why="ops behind it choose by it")] if graph.is_undecided else said(node)
-        for one in ops:
+        for one in said(node):
+            if graph.is_undecided and one.kind == LAYER:
+                one = replace(one, kind=NOTHING, why="ops behind it choose by it")
             title = name if one.part is None else f"{name}[{one.part.start}:{one.part.stop}]"
             bare = Role(i, title, "regression", None, one.why, one.part)
             shape = node.meta["val"].shape if one.part is None else _shape(node, one)
@@ -139,7 +140,7 @@ def _told(bare: Role, one: Said, shape: Sequence[int], asked: Asked, seen: Seen 
             kind = "sigmoid" if asked.task == "segment" else "regression"
         if kind != "image" or len(shape) == 4:
             return replace(bare, kind=kind, axis=axis if KINDS[kind].has_classes else None, why=why)
-    told, place, reason = _by_ops(one, shape, seen)
+    told, place, reason = _by_ops(one, shape, seen, values)
     if told is None and seen is not None and values is not None:
         told, place, reason = _by_values(one, values, seen)
     elif told is None and one.kind == LAYER and len(shape) == 2 and shape[1] > 1:
@@ -149,12 +150,16 @@ def _told(bare: Role, one: Said, shape: Sequence[int], asked: Asked, seen: Seen 
     return replace(bare, kind=told, axis=place, why=reason)
 
 
-def _by_ops(one: Said, shape: Sequence[int], seen: Seen | None) -> tuple[str | None, int | None, str]:
-    picture = seen is not None and evidence.is_picture(tuple(shape), tuple(seen.images.shape))  # type: ignore[arg-type]
-    if picture and one.kind in (BOUNDED, LAYER, "sigmoid") and shape[1] > 1:
+def _by_ops(
+    one: Said, shape: Sequence[int], seen: Seen | None, values: Tensor | None
+) -> tuple[str | None, int | None, str]:
+    has_size = seen is not None and evidence.is_picture(tuple(shape), tuple(seen.images.shape))
+    # a mask of one channel is no picture, and three classes are none either
+    is_scores = one.kind == "sigmoid" and len(shape) > 1 and shape[1] == 1
+    if has_size and one.kind == LAYER:
+        is_scores = shape[1] == 1 or values is None or evidence.are_class_scores(values, 1)
+    if has_size and one.kind in (BOUNDED, LAYER, "sigmoid") and not is_scores:
         return "image", None, f"{one.why}, in the channels and the size of the input"
-    if picture and one.kind == BOUNDED:
-        return "image", None, f"{one.why}, in the size of the input"
     if one.kind in KINDS:
         if not KINDS[one.kind].has_classes:
             return one.kind, None, one.why

@@ -171,3 +171,15 @@ def test_an_output_that_there_is_not_is_refused_with_the_names_there_are() -> No
 def test_without_images_the_structure_tells() -> None:
     (role,) = roles_of(_graph(Ends(pooled), IMAGES))
     assert (role.kind, role.axis) == ("logits", 1)
+
+
+def test_a_map_of_three_classes_is_no_picture() -> None:
+    net = nn.Conv2d(3, 3, 1)
+    with torch.no_grad():  # each class answers to one colour
+        net.weight.copy_(20 * (3 * torch.eye(3) - 1)[..., None, None])
+        net.bias.zero_()  # type: ignore[union-attr]
+    graph = _graph(net, IMAGES)
+    with torch.no_grad():
+        seen = Seen(IMAGES, real(graph.module(IMAGES)), None)
+    (role,) = tell(graph, ["y"], None, seen)
+    assert (role.kind, role.axis) == ("logits", 1)
