@@ -215,9 +215,10 @@ def page(found: dict[str, dict[str, Any]], files: dict[str, dict[str, Any]], min
         "## Detectors, text, segmentation",
         "",
         "Files of packages on PyPI and of public repositories, each judged for what it says",
-        f"(see [outputs](outputs.md)), on {real_files.IMAGES} images; {real_files.IMAGES} others calibrated it.",
+        f"(see [outputs](outputs.md)), on {real_files.IMAGES} images; {real_files.IMAGES} others calibrate it.",
         "Photographs of ImageNet stand in for the images that a detector was made for, so its boxes are mostly false",
-        "alarms, whose scores are less steady than those of true ones. Text is drawn.",
+        "alarms, whose scores are less steady than those of true ones. Text is drawn. Seconds and latencies are of one",
+        "run each, and other work ran beside some of them.",
         "",
         *real_files.table(files, minutes),
     ]

@@ -43,6 +43,7 @@ def render(found: Inspection, *, width: int = 80, everything: bool = False, unic
         page.paragraph("", f"followed up to {', '.join(found.stops)}: {why}", indent=0)
     _groups(page, found.groups, everything)
     _ops(page, found, everything)
+    page.space()
     parts.roles(page, found.outputs, everything)
     page.space()
     free_groups = sum(not group.frozen_reason for group in found.groups)

@@ -67,7 +67,7 @@ def roles(page: Page, outputs: Sequence[OutputQuality | OutputSeen], everything:
     """Write what each output says, why pfp thinks so, and how to say otherwise; a sure one takes one line."""
     told = [each for each in outputs if " + " not in each.name]
     shown = told if everything else told[:_OUTPUTS]
-    if told:
+    if told and everything:
         page.space()
     for each in shown:
         text = f"{spell(each.name, page.unicode)}: {each.role} ({each.why})"
