@@ -15,6 +15,11 @@ from pfpcli.errors import PfpError
 VERDICTS = {"ok": "PASS", "worse": "WORSE", "failed": "FAILED"}
 
 
+def recovery(minutes: float) -> dict[str, Any]:
+    """Return the settings of a refit, and of distillation after it; minutes: 0 for no distillation."""
+    return {"recover": ("lsq", "distill"), "minutes": minutes} if minutes else {"recover": ("lsq",)}
+
+
 class Point(Protocol):
     """One run of the command."""
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import real_files
 import torch
-from kept_points import VERDICTS, measure_missing
+from kept_points import VERDICTS, measure_missing, recovery
 
 import pfpcli
 
@@ -144,8 +144,7 @@ def measure(point: Point, data: Path) -> dict[str, Any]:
             keep_of="macs",
             allocate=point.allocate,
             criterion=point.criterion,
-            recover=("lsq", "distill") if point.minutes else ("lsq",),
-            minutes=point.minutes or None,
+            **recovery(point.minutes),
             out=Path(folder) / "run",
         )
     run = found.record

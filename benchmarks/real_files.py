@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from kept_points import VERDICTS, recovery
 from PIL import Image, ImageDraw, ImageFont
 
 import pfpcli
@@ -170,8 +171,7 @@ def measure(point: FilePoint, data: Path) -> dict[str, Any]:
             eval=judging,
             keep=point.keep,
             keep_of="macs",
-            recover=("lsq", "distill") if point.minutes else ("lsq",),
-            minutes=point.minutes or None,
+            **recovery(point.minutes),
             out=Path(folder) / "run",
             **point.file.settings,
         )
@@ -211,7 +211,7 @@ def table(found: dict[str, dict[str, Any]], minutes: float) -> list[str]:
             f"{point.minutes:g} min" if point.minutes else "no",
             f"{row['metric']} {before}{100 * row['after']:.1f} %",
             f"{100 * apart:.1f} %",
-            {"ok": "PASS", "worse": "WORSE", "failed": "FAILED"}[row["status"]],
+            VERDICTS[row["status"]],
             f"{row['bytes'][1] / row['bytes'][0]:.2f} ×",
             f"{row['latency'][0]:.2f} → {row['latency'][1]:.2f} ms",
             f"{row['seconds']:.0f}",

@@ -1,8 +1,8 @@
-"""Activations: what the layers of a network read, and what a network puts out.
+"""Activations: what the layers of a network read.
 
 The package is given a network with its groups (`channels`) and batches of images. It runs the images through the
-network and returns what its layers read, statistics of it (Gram matrices, least squares), losses and qualities. It may
-import `channels`, `graph`, `records` and what is below them; it decides nothing.
+network and returns what its layers read, and statistics of it (Gram matrices, least squares). It may import `channels`,
+`graph`, `records` and what is below them; it decides nothing.
 
 task              Task: a network, its images and the layers that read channels
 walk              Walk: a run that shows each layer's inputs to a function
@@ -11,6 +11,4 @@ gated_network     GatedNetwork: the network with one factor for each label, to s
 unit_columns      the columns of a layer, gathered by unit
 gram_matrices     Gram: X'X of what a layer reads, and the refit of the layer to fewer channels
 least_squares     least squares by normal equations or in dual form
-losses            the loss of outputs, with or without class labels; the divergence of two networks
-quality           accuracy, agreement or similarity of networks on images
 """

@@ -1,5 +1,8 @@
 """Outputs: what a network says, how far two networks are from each other, and what people read as quality.
 
+The package is given a traced network and its outputs on images. It returns the role of each output, losses and
+qualities. It may import `graph`, `records` and what is below them.
+
 asked      what the user says about the outputs
 roles      tell the role of each output
 structure  what the last ops in front of an output say about it

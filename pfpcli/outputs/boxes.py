@@ -6,6 +6,7 @@ a centre with a size. Overlapping boxes are removed by onnxruntime's NonMaxSuppr
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -23,6 +24,8 @@ from pfpcli.outputs.kinds.kind import Counts, Judged
 SURE, SAME = 0.5, 0.5
 #: The most boxes of an image, and the fewest boxes of all images about which something is said.
 _MOST, _FEWEST = 300, 10
+#: Kinds of roles that may score boxes.
+_SCORES = ("logits", "probabilities", "sigmoid")
 #: The share of the boxes that must have the form of corners, or of a centre and a size.
 _FORM = 0.99
 #: Decoded boxes of all places span this many times the size of one.
@@ -43,9 +46,7 @@ class BoxTally(Counts):
 
     def add(self, before: tuple[Tensor, Tensor], after: tuple[Tensor, Tensor]) -> None:
         """Add a batch: boxes and scores of the original, and of the other network."""
-        whole, now = (
-            [_rows(x, of) for x, of in zip(each, (before[0], before[1]), strict=True)] for each in (before, after)
-        )
+        whole, now = ([_rows(x, of) for x, of in zip(each, before, strict=True)] for each in (before, after))
         scores = [self._scores(x[1]) for x in (whole, now)]
         for i in range(len(whole[0])):
             first = _kept(whole[0][i], scores[0][i])
@@ -148,16 +149,25 @@ def _iou(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
     return found
 
 
-def pairs(roles: list[Role], shapes: list[tuple[int, ...]]) -> list[tuple[int, int]]:
-    """Return (place of boxes, place of scores) among the roles, for outputs with the same places."""
+def are_scores(kind: str, shape: Sequence[int], boxes: Sequence[int]) -> bool:
+    """Whether an output has a score for each of the boxes: scores of the same places, in the same dimension.
+
+    Args:
+        kind: of its role.
+        shape: of the output, N×A×K or N×K×A.
+        boxes: the shape of the boxes, N×A×4 or N×4×A.
+    """
+    if kind not in _SCORES or not len(shape) == len(boxes) == 3:
+        return False
+    return any(boxes[3 - dim] == 4 and shape[dim] == boxes[dim] > 1 for dim in (1, 2))
+
+
+def pairs(roles: Sequence[Role], shapes: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
+    """Return (number of the boxes, number of their scores) among the roles, the first scores of each boxes."""
     found = []
     for i, role in enumerate(roles):
-        if role.kind != "boxes":
-            continue
-        places = max(shapes[i][1:])
-        for j, other in enumerate(roles):
-            is_scored = other.kind in ("logits", "probabilities", "sigmoid") and len(shapes[j]) == 3
-            if is_scored and max(shapes[j][1:]) == places:
-                found.append((i, j))
-                break
+        others = (j for j, other in enumerate(roles) if are_scores(other.kind, shapes[j], shapes[i]))
+        scores = next(others, None) if role.kind == "boxes" else None
+        if scores is not None:
+            found.append((i, scores))
     return found

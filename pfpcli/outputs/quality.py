@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pfpcli import processes
-from pfpcli.graph.graph import Graph
+from pfpcli.graph.graph import Graph, is_tensor
 from pfpcli.graph.role import Role
 from pfpcli.outputs.boxes import BoxTally, pairs
 from pfpcli.outputs.kinds import KINDS
 from pfpcli.outputs.kinds.classes import Decisions
 from pfpcli.outputs.kinds.kind import Judged
-from pfpcli.outputs.roles import real, roles_of, select
+from pfpcli.outputs.roles import real, roles_of, select, shape
 from pfpcli.records.parts import OutputQuality, Quality
 
 #: A run is worse if the quality of an output falls by this much or more.
@@ -57,7 +57,9 @@ def compare_all(
         device: where to compute.
     """
     roles = roles_of(before)
-    tallies = [_Tallies(roles) for _ in after]
+    outputs = [node for node in before.outputs if is_tensor(node) and node.meta["val"].is_floating_point()]
+    shapes = [shape(role, outputs[role.output]) for role in roles]
+    tallies = [_Tallies(roles, shapes) for _ in after]
     with ExitStack() as there, torch.no_grad():
         for graph in (before, *after):
             there.enter_context(graph.on(device))
@@ -104,16 +106,14 @@ _NOTHING = OutputQuality("", "regression", None, "", "similarity", "", 1.0, 1.0,
 class _Tallies:
     """The tallies of all outputs of one network."""
 
-    def __init__(self, roles: Sequence[Role]) -> None:
-        self._roles = list(roles)
+    def __init__(self, roles: Sequence[Role], shapes: Sequence[Sequence[int]]) -> None:
+        self._roles = roles
         self._tallies = [KINDS[role.kind].load().tally(role) for role in roles]
-        self._pairs: list[tuple[int, int, BoxTally]] | None = None
+        # known before the first image: a process without images takes part in gathering the same counts
+        self._pairs = [(i, j, BoxTally(roles[i], roles[j])) for i, j in pairs(roles, shapes)]
         self.images = 0
 
     def add(self, images: int, whole: list[Tensor], now: list[Tensor], labels: NDArray[np.int64] | None) -> None:
-        if self._pairs is None:
-            places = pairs(self._roles, [tuple(each.shape) for each in whole])
-            self._pairs = [(i, j, BoxTally(self._roles[i], self._roles[j])) for i, j in places]
         self.images += images
         for tally, a, b in zip(self._tallies, whole, now, strict=True):
             tally.add(a, b, labels)
@@ -129,7 +129,7 @@ class _Tallies:
         rows = [_row(role, each) for role, each in zip(self._roles, judged, strict=True)]
         counted = dict(enumerate(rows))
         together = []
-        for i, j, boxes in self._pairs or []:
+        for i, j, boxes in self._pairs:
             boxes.gather()
             found = boxes.judged()
             if found is not None:

@@ -21,6 +21,7 @@ from pfpcli.graph.graph import Graph
 from pfpcli.graph.role import Role
 from pfpcli.outputs import evidence
 from pfpcli.outputs.asked import TASKS, Asked
+from pfpcli.outputs.boxes import are_scores
 from pfpcli.outputs.kinds import KINDS
 from pfpcli.outputs.structure import BOUNDED, LAYER, NOTHING, Said, said
 
@@ -82,9 +83,9 @@ def tell(graph: Graph, names: Sequence[str], asked: Asked | None = None, seen: S
                 one = replace(one, kind=NOTHING, why="ops behind it choose by it")
             title = name if one.part is None else f"{name}[{one.part.start}:{one.part.stop}]"
             bare = Role(i, title, "regression", None, one.why, one.part)
-            shape = node.meta["val"].shape if one.part is None else _shape(node, one)
-            roles.append(_told(bare, one, shape, asked, seen, None if values is None else part(values, bare)))
-    return _with_boxes(roles, outputs, asked)
+            sizes = shape(bare, node)
+            roles.append(_told(bare, one, sizes, asked, seen, None if values is None else part(values, bare)))
+    return _with_boxes(roles, [shape(role, outputs[role.output][0]) for role in roles], asked)
 
 
 def roles_of(graph: Graph) -> tuple[Role, ...]:
@@ -108,12 +109,12 @@ def _check_names(asked: Asked, names: Sequence[str]) -> None:
 
 
 def _as_given(i: int, node: Node, name: str, kind: str, axis: int | None) -> Role:
-    shape = node.meta["val"].shape
+    sizes = node.meta["val"].shape
     if KINDS[kind].has_classes:
-        axis = axis if axis is not None else _default_axis(len(shape))
-        if not 0 < axis < len(shape) or shape[axis] < 2:
+        axis = axis if axis is not None else _default_axis(len(sizes))
+        if not 0 < axis < len(sizes) or sizes[axis] < 2:
             raise InputError(
-                f"--output {name}={kind}: the output has the shape {'×'.join(map(str, shape))}, expected two or more "
+                f"--output {name}={kind}: the output has the shape {'×'.join(map(str, sizes))}, expected two or more "
                 "classes along its axis",
                 f"name the axis of the classes, e.g. `--output {name}={kind}:1`",
             )
@@ -124,26 +125,27 @@ def _default_axis(rank: int) -> int:
     return 2 if rank == 3 else 1
 
 
-def _shape(node: Node, one: Said) -> tuple[int, ...]:
-    assert one.part is not None
-    sizes = list(node.meta["val"].shape)
-    sizes[one.part.dim] = one.part.stop - one.part.start
+def shape(role: Role, node: Node) -> tuple[int, ...]:
+    """The shape of what a role is about, on the example of the graph; node: of its output."""
+    sizes = [int(size) for size in node.meta["val"].shape]
+    if role.part is not None:
+        sizes[role.part.dim] = role.part.stop - role.part.start
     return tuple(sizes)
 
 
-def _told(bare: Role, one: Said, shape: Sequence[int], asked: Asked, seen: Seen | None, values: Tensor | None) -> Role:
+def _told(bare: Role, one: Said, sizes: Sequence[int], asked: Asked, seen: Seen | None, values: Tensor | None) -> Role:
     """The role by the task, the ops, the labels and the values, in this order."""
     if asked.task is not None and one.kind not in _CERTAIN:
         kind, why = TASKS[asked.task], f"--task {asked.task} says so"
-        axis = one.axis if one.axis is not None else _default_axis(len(shape))
-        if KINDS[kind].has_classes and (len(shape) <= axis or shape[axis] < 2):
+        axis = one.axis if one.axis is not None else _default_axis(len(sizes))
+        if KINDS[kind].has_classes and (len(sizes) <= axis or sizes[axis] < 2):
             kind = "sigmoid" if asked.task == "segment" else "regression"
-        if kind != "image" or len(shape) == 4:
+        if kind != "image" or len(sizes) == 4:
             return replace(bare, kind=kind, axis=axis if KINDS[kind].has_classes else None, why=why)
-    told, place, reason = _by_ops(one, shape, seen, values)
+    told, place, reason = _by_ops(one, sizes, seen, values)
     if told is None and seen is not None and values is not None:
         told, place, reason = _by_values(one, values, seen)
-    elif told is None and one.kind == LAYER and len(shape) == 2 and shape[1] > 1:
+    elif told is None and one.kind == LAYER and len(sizes) == 2 and sizes[1] > 1:
         told, place, reason = "logits", 1, f"{one.why}; images tell more"
     if told is None:
         return replace(bare, why=f"nothing tells classes ({one.why})" if one.why else "nothing tells more")
@@ -151,20 +153,20 @@ def _told(bare: Role, one: Said, shape: Sequence[int], asked: Asked, seen: Seen 
 
 
 def _by_ops(
-    one: Said, shape: Sequence[int], seen: Seen | None, values: Tensor | None
+    one: Said, sizes: Sequence[int], seen: Seen | None, values: Tensor | None
 ) -> tuple[str | None, int | None, str]:
-    has_size = seen is not None and evidence.is_picture(tuple(shape), tuple(seen.images.shape))
+    has_size = seen is not None and evidence.is_picture(tuple(sizes), tuple(seen.images.shape))
     # a mask of one channel is no picture, and three classes are none either
-    is_scores = one.kind == "sigmoid" and len(shape) > 1 and shape[1] == 1
+    is_scores = one.kind == "sigmoid" and len(sizes) > 1 and sizes[1] == 1
     if has_size and one.kind == LAYER:
-        is_scores = shape[1] == 1 or values is None or evidence.are_class_scores(values, 1)
+        is_scores = sizes[1] == 1 or values is None or evidence.are_class_scores(values, 1)
     if has_size and one.kind in (BOUNDED, LAYER, "sigmoid") and not is_scores:
         return "image", None, f"{one.why}, in the channels and the size of the input"
     if one.kind in KINDS:
         if not KINDS[one.kind].has_classes:
             return one.kind, None, one.why
-        if one.axis is not None and one.axis > 0 and shape[one.axis] > 1:
-            return one.kind, one.axis, f"{one.why} over {shape[one.axis]} classes"
+        if one.axis is not None and one.axis > 0 and sizes[one.axis] > 1:
+            return one.kind, one.axis, f"{one.why} over {sizes[one.axis]} classes"
     return None, None, ""
 
 
@@ -189,31 +191,15 @@ def _by_values(one: Said, values: Tensor, seen: Seen) -> tuple[str | None, int |
     return None, None, ""
 
 
-def _with_boxes(roles: list[Role], outputs: Sequence[tuple[Node, str]], asked: Asked) -> tuple[Role, ...]:
-    """Regressions of four numbers beside scores of the same anchors are boxes."""
-    shapes = [_part_shape(role, outputs[role.output][0]) for role in roles]
+def _with_boxes(roles: list[Role], shapes: Sequence[tuple[int, ...]], asked: Asked) -> tuple[Role, ...]:
+    """Regressions of four numbers beside scores of the same places are boxes."""
     named = {name for name, _, _ in asked.named}
     found = []
-    for role, shape in zip(roles, shapes, strict=True):
-        scored = any(
-            other.kind in ("logits", "probabilities", "sigmoid") and len(of) == len(shape) == 3 and _anchors(of, shape)
-            for other, of in zip(roles, shapes, strict=True)
-            if other is not role
-        )
-        is_free = role.kind == "regression" and role.name not in named
-        if is_free and len(shape) == 3 and 4 in shape[1:] and (scored or asked.task == "detect"):
+    for role, sizes in zip(roles, shapes, strict=True):
+        others = zip(roles, shapes, strict=True)
+        is_scored = any(are_scores(other.kind, of, sizes) for other, of in others if other is not role)
+        is_wanted = asked.task == "detect" and len(sizes) == 3 and 4 in sizes[1:]
+        if role.kind == "regression" and role.name not in named and (is_scored or is_wanted):
             role = replace(role, kind="boxes", why="four numbers for each place that has scores")
         found.append(role)
     return tuple(found)
-
-
-def _part_shape(role: Role, node: Node) -> tuple[int, ...]:
-    sizes = list(node.meta["val"].shape)
-    if role.part is not None:
-        sizes[role.part.dim] = role.part.stop - role.part.start
-    return tuple(int(size) for size in sizes)
-
-
-def _anchors(scores: tuple[int, ...], boxes: tuple[int, ...]) -> bool:
-    """Whether scores and boxes have the same anchors, in the same dimension: one with the size 4 the other lacks."""
-    return any(boxes[3 - dim] == 4 and scores[dim] == boxes[dim] > 1 for dim in (1, 2))

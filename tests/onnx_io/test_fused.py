@@ -55,8 +55,7 @@ FUSED = {
         )
         for name, given in {"Relu": [], "LeakyRelu": [0.3], "Clip": [0.1, 0.4], "HardSigmoid": [0.3, 0.4]}.items()
     },
-    # fewer than 16 channels fail in onnxruntime 1.23
-    "sum": ("FusedConv", [(16, 3, 1, 1), (16,), (2, 16, 5, 6)], {"activation": "Relu"}),
+    "sum": ("FusedConv", [(4, 3, 1, 1), (4,), (2, 4, 5, 6)], {"activation": "Relu"}),
     "FusedGemm": ("FusedGemm", [(6, 4), (4,)], {"activation": "LeakyRelu", "activation_alpha": 0.3}),
     "FusedMatMul": ("FusedMatMul", [(4, 6)], {"transB": 1, "alpha": 0.5}),
     "Gelu": ("Gelu", [], {}),
