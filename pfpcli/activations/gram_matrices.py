@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from pfpcli.activations.least_squares import Normal, draw_patches, summed_product
+from pfpcli.activations.least_squares import Normal, Sums, best_ridge, draw_patches
+from pfpcli.activations.nested_fits import NestedFits
 from pfpcli.activations.task import Task
 from pfpcli.channels.groups import Group
 from pfpcli.channels.reading_layers import Reader, seats
@@ -24,7 +26,7 @@ HELD = 1 << 29
 RIDGES = (1e-3, 1e-2, 1e-1, 1.0)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Gram:
     """The Gram matrices of what a layer reads: one of every second image, one of the others.
 
@@ -32,103 +34,95 @@ class Gram:
         reader: the layer; it has weights.
         tensor: its weights.
         matrix: float64[G, O, J, R], its weights as in `Columns.weight`.
-        halves: X'X of the images with an even and with an odd index; their X'Y is unused, because Y = X W with the
+        halves: X'X of the images with an even and with an odd index. They have no targets, because Y = X W with the
             weights W of the layer.
-        images: the number of images so far.
     """
 
     reader: Reader
     tensor: Tensor
     matrix: Tensor
     halves: tuple[Normal, Normal]
-    images: int = 0
-
-    @classmethod
-    def of(cls, reader: Reader, task: Task) -> Gram:
-        """Return the Gram matrices of no rows."""
-        tensor = task.groups.labelled.graph.tensor(reader.weight).detach()
-        matrix = reader.matrix(tensor.double())
-        groups, outputs, inputs, kernel = matrix.shape
-        first, second = (Normal.empty(groups, inputs * kernel, outputs, tensor.device) for _ in range(2))
-        return cls(reader, tensor, matrix, (first, second))
-
-    def add(self, x: Tensor, weight: Tensor) -> None:
-        """Add the inputs of the layer for some images; arguments as for `walk.Look`."""
-        # the same positions of every image, so that the order of the images does not matter
-        random, columns = torch.Generator().manual_seed(0), self.matrix.shape[2:].numel()
-        patches = draw_patches(self.reader.patches, -(-ROWS * columns // IMAGES), random)
-        for i, half in enumerate(self.halves):
-            some = x[(i + self.images) % 2 :: 2]
-            if len(some):
-                rows = self.reader.rows(some, patches)
-                half.gram += summed_product(rows, rows)
-        self.images += len(x)
 
     @property
     def normal(self) -> Normal:
         """X'X of all images."""
         return self.halves[0] + self.halves[1]
 
-    def ridge(self, alive: Tensor) -> float | None:
-        """Return the lambda with which a refit to one half predicts the other half best; None keeps the weights.
+    def refits(self, alive: Sequence[Tensor]) -> list[Refit]:
+        """Fit the layer's outputs in the original by least squares, with the kept channels alone, at several widths.
+
+        One lambda serves all widths, because it depends on the images far more than on the width: a fit to one half of
+        the images predicts the other half best with it, at the middle width. The error of a width is that of a fit to
+        one half, measured on the other half.
 
         Args:
-            alive: bool[labels], the labels that stay.
+            alive: bool[labels] each, the labels that stay; each holds all those of the next one.
         """
-        choices: list[float | None] = [None, *RIDGES]
-        first, second = self.halves
-        if first.is_empty or second.is_empty:
-            return None
-        errors = [self._error(second, self._solved(first, alive, ridge)) for ridge in choices]
-        return choices[errors.index(min(errors))]
+        groups, _, inputs, kernel = self.matrix.shape
+        weights, kept = self.matrix.permute(0, 2, 3, 1).flatten(1, 2), [self._kept(each) for each in alive]
+        fits = [NestedFits.of(self.halves, weights[i], torch.stack([k[i] for k in kept]), i) for i in range(groups)]
+        middle = slice(len(alive) // 2, len(alive) // 2 + 1)
 
-    def refit(self, alive: Tensor, ridge: float | None) -> Refit:
-        """Fit the layer's outputs in the original by least squares, with the kept channels alone.
+        def error(ridge: float | None) -> float:
+            return sum(fit.errors(ridge, middle)[0] for fit in fits)
 
-        The error is that of a fit to one half of the images, measured on the other half.
-
-        Args:
-            alive: bool[labels], the labels that stay.
-            ridge: lambda, relative to the mean square of the columns; None keeps the weights and fits the intercept.
-        """
-        _, _, inputs, kernel = self.matrix.shape
-        solved = self._solved(self.normal, alive, ridge)
-        values = solved[:, :-1].unflatten(1, (inputs, kernel)).permute(0, 3, 1, 2)
-        weight = self.reader.into_weight(values, self.tensor.double()).to(self.tensor)
-        first, second = self.halves
-        left, there = self._error(second, self._solved(first, alive, ridge)), self._spread(second)
-        return Refit(weight, solved[:, -1].flatten().to(self.tensor), left / there if there > 0 else 0.0)
-
-    def _rows(self) -> Tensor:
-        """Return the weights of the layer as float64[G, K, O], K = J * R columns."""
-        return self.matrix.permute(0, 2, 3, 1).flatten(1, 2)
-
-    def _error(self, normal: Normal, solved: Tensor) -> float:
-        """Return the squared error of the layer's outputs on some rows, with the weights of a solution."""
-        missing = solved - torch.cat([self._rows(), torch.zeros_like(solved[:, :1])], 1)
-        return float((missing * (normal.gram @ missing)).sum())
-
-    def _spread(self, normal: Normal) -> float:
-        """Return the squared distance of the layer's outputs on some rows from their mean."""
-        centred = normal.gram[:, :-1, :-1] - normal.count * normal.mean.mT @ normal.mean
-        return float((self._rows() * (centred @ self._rows())).sum())
-
-    def _solved(self, normal: Normal, alive: Tensor, ridge: float | None) -> Tensor:
-        """Return weights refitted to some rows, float64[G, K + 1, O]: 0 for dropped columns, the intercept last."""
-        whole = self._rows()
-        found = whole.new_zeros(whole.shape[0], whole.shape[1] + 1, whole.shape[2])
-        for i, stays in enumerate(self._kept(alive)):
-            gram = normal.gram[i]
-            left = torch.cat([stays, stays.new_ones(1)])
-            cross = gram[left][:, :-1] @ whole[i]
-            found[i][left] = Normal(gram[left][:, left][None], cross[None]).solve(whole[i][stays][None], ridge)[0]
+        ridge = best_ridge(RIDGES, error if self._has_halves else None)
+        solved = torch.stack([fit.solutions(ridge) for fit in fits], 1)
+        errors = np.sum([fit.errors(ridge) for fit in fits], axis=0) if self._has_halves else np.zeros(len(alive))
+        spread = sum(fit.second.energy for fit in fits)
+        found = []
+        for wrong, each in zip(errors, solved, strict=True):
+            values = each[:, :-1].unflatten(1, (inputs, kernel)).permute(0, 3, 1, 2)
+            weight = self.reader.into_weight(values, self.tensor.double()).to(self.tensor)
+            relative = float(wrong) / spread if spread > 0 else 0.0
+            found.append(Refit(weight, each[:, -1].flatten().to(self.tensor), relative))
         return found
+
+    @property
+    def _has_halves(self) -> bool:
+        return not any(half.is_empty for half in self.halves)
 
     def _kept(self, alive: Tensor) -> Tensor:
         """Return which columns belong to kept channels: bool[G, K]; alive: bool[labels]."""
         groups, _, inputs, kernel = self.matrix.shape
         there = alive[self.reader.contraction.labels].view(groups, inputs, 1)
         return there.expand(-1, -1, kernel).flatten(1).to(self.matrix.device)
+
+
+@dataclass
+class _Seen:
+    """What a layer reads for the images so far.
+
+    Attributes:
+        reader: the layer.
+        patches: int64[p], the positions of each image that give a row; the same for every image, so that the order of
+            the images does not matter.
+        halves: the rows of the images with an even and with an odd index.
+        images: the number of images so far.
+    """
+
+    reader: Reader
+    patches: Tensor
+    halves: tuple[Sums, Sums]
+    images: int = 0
+
+    @classmethod
+    def of(cls, matrix: Tensor, reader: Reader) -> _Seen:
+        """Return it for no images; matrix: float64[G, O, J, R], the weights of the layer."""
+        groups, _, inputs, kernel = matrix.shape
+        columns, random = inputs * kernel, torch.Generator().manual_seed(0)
+        patches = draw_patches(reader.patches, -(-ROWS * columns // IMAGES), random)
+        first, second = (Sums.empty(groups, columns, 0, matrix.device) for _ in range(2))
+        return cls(reader, patches, (first, second))
+
+    def add(self, x: Tensor) -> None:
+        """Add the inputs of the layer for some images."""
+        for i, half in enumerate(self.halves):
+            some = x[(i + self.images) % 2 :: 2]
+            if len(some):
+                rows = self.reader.rows(some, self.patches)
+                half.add(rows, rows[..., :0])
+        self.images += len(x)
 
 
 class Refit(NamedTuple):
@@ -185,9 +179,14 @@ def _width(reader: Reader) -> int:
 
 def _measured(task: Task, batch: list[tuple[Group, list[Reader]]]) -> list[tuple[Group, list[Gram]]]:
     """Measure the Gram matrices of the layers that read some groups, in one pass over the images."""
-    grams = {id(reader): Gram.of(reader, task) for _, found in batch for reader in found}
-    if grams:
-        task.walk(lambda reader, x, w: grams[id(reader)].add(x, w), [gram.reader for gram in grams.values()])
-        for gram in grams.values():
-            gram.halves = gram.halves[0].of_all(), gram.halves[1].of_all()
+    readers = {id(reader): reader for _, found in batch for reader in found}
+    tensors = {key: task.groups.labelled.graph.tensor(reader.weight).detach() for key, reader in readers.items()}
+    matrices = {key: reader.matrix(tensors[key].double()) for key, reader in readers.items()}
+    seen = {key: _Seen.of(matrices[key], reader) for key, reader in readers.items()}
+    if seen:
+        task.walk(lambda reader, x, _: seen[id(reader)].add(x), readers.values())
+    grams = {}
+    for key, reader in readers.items():
+        first, second = (sums.finished().of_all() for sums in seen.pop(key).halves)
+        grams[key] = Gram(reader, tensors[key], matrices[key], (first, second))
     return [(group, [grams[id(reader)] for reader in found]) for group, found in batch]

@@ -178,11 +178,10 @@ class _Narrowings:
         owned = [unit for head in group.units if head in task.groups.owned for unit in task.groups.owned[head]]
         kept = sorted({max(1, round(width * len(order))) for width in WIDTHS} - {len(order)}, reverse=True)
         alive = [torch.from_numpy(task.groups.alive(order[count:].reshape(-1))) for count in kept]
-        # lambda depends on the images far more than on the width
-        pairs = [(gram, gram.ridge(alive[len(alive) // 2])) for gram in grams if alive]
-        refits = [
-            {gram.reader.node: (gram.reader.weight, gram.refit(each, ridge)) for gram, ridge in pairs} for each in alive
-        ]
+        refits: list[dict[Node, tuple[Node, Refit]]] = [{} for _ in alive]
+        for gram in grams if alive else ():
+            for of_width, refit in zip(refits, gram.refits(alive), strict=True):
+                of_width[gram.reader.node] = gram.reader.weight, refit
         error = np.asarray([sum(refit.error for _, refit in each.values()) for each in refits])
         gates = [each.to(task.device, torch.float32) for each in alive]
         probe = _Probe(task.groups, task.device, {*group.units.tolist(), *owned})

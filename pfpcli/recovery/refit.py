@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.fx.node import Node
 
 from pfpcli import processes
-from pfpcli.activations.least_squares import Dual, Normal, draw_patches
+from pfpcli.activations.least_squares import draw_patches
 from pfpcli.channels.layers import Layer
 from pfpcli.recovery.call_by_call import recover_calls
 from pfpcli.recovery.epilogue import Epilogue
@@ -33,8 +33,6 @@ from pfpcli.recovery.paired_run import PairedRun
 from pfpcli.recovery.refit_layers import Intercept, fixed_bias, layer_of, output_dim, positions
 from pfpcli.recovery.refit_problem import FULL, Effort, Problem, open_problem
 from pfpcli.recovery.task import RecoveryTask
-
-_Problem = Problem[Normal] | Problem[Dual]
 
 
 def refit_weights(task: RecoveryTask) -> int:
@@ -54,15 +52,24 @@ class Refit:
         pair: both networks.
         weights: whether to refit the weights as well as the biases.
         effort: how carefully each layer is solved.
+        ridges: call -> the lambda that its layer was solved with. Those of the calls that are missing are chosen and
+            added.
     """
 
-    def __init__(self, pair: PairedRun, *, weights: bool = True, effort: Effort = FULL) -> None:
+    def __init__(
+        self,
+        pair: PairedRun,
+        *,
+        weights: bool = True,
+        effort: Effort = FULL,
+        ridges: dict[str, float | None] | None = None,
+    ) -> None:
         self._pair = pair
         self._weights = weights
         self._effort = effort
+        self._ridges = {} if ridges is None else ridges
         # layers that share a weight share a problem: each call refits the weight to the rows of all calls so far
-        self._problems: dict[tuple[int, object], _Problem] = {}
-        self._intercepts: dict[tuple[int, object], Intercept | None] = {}
+        self._shared: dict[tuple[int, object], tuple[Problem, Intercept | None]] = {}
 
     def __call__(self, node: Node) -> None:
         """Refit the layer of a call, if the call is a layer."""
@@ -71,33 +78,37 @@ class Refit:
             return
         weights = self._weights and _has_one_form(self._pair.users(layer.weight))
         problem, intercept = self._problem(layer)
+        rows, users = problem.rows, self._pair.users(layer.weight)
         epilogue, batches = self._batches(layer, problem)
         fixed = torch.zeros(()) if intercept is not None else self._as_row(fixed_bias(layer, self._pair), problem)
         for batch in batches:
             target = epilogue.target(batch.made, batch.before, batch.now) - fixed
             problem.add(batch.first, batch.images, batch.x, target)
-        ridge = problem.ridge(self._effort.ridges if weights else (), intercept=intercept is not None)
-        both = problem.both
-        found = both.solve(problem.start, ridge, intercept=intercept is not None)
-        if weights and epilogue.is_clipped and len(self._pair.users(layer.weight)) == 1:
+        if node.name not in self._ridges:
+            self._ridges[node.name] = problem.ridge(self._effort.ridges if weights else ())
+        ridge = self._ridges[node.name]
+        found = rows.solve(ridge)
+        if weights and epilogue.is_clipped and len(users) == 1:
             for _ in range(self._effort.clipped):
                 missed = ((batch.x, batch.missed(epilogue, found, fixed)) for batch in batches)
-                found = both.after(found, missed).solve(problem.start, ridge, intercept=intercept is not None)
+                found = rows.again(found, missed, ridge)
         if weights:
             self._set_weight(layer, found)
         if intercept is not None:
             intercept.set(found[:, -1].flatten())
 
-    def _problem(self, layer: Layer) -> tuple[_Problem, Intercept | None]:
+    def _problem(self, layer: Layer) -> tuple[Problem, Intercept | None]:
         """The problem and the intercept of a layer's weight; both are made at the first call that uses the weight."""
         weight = self._pair.tensor(layer.weight)
         key = (id(weight), layer.node.target)
-        if key not in self._problems:
-            images = processes.total(sum(map(len, self._pair.now(layer.x))))
-            matrix = layer.matrix(weight.detach().double())
-            self._problems[key] = open_problem(matrix, images, positions(layer), self._effort)
-            self._intercepts[key] = Intercept.of(layer, self._pair)
-        return self._problems[key], self._intercepts[key]
+        if key in self._shared:
+            return self._shared[key]
+        images = processes.total(sum(map(len, self._pair.now(layer.x))))
+        matrix, intercept = layer.matrix(weight.detach().double()), Intercept.of(layer, self._pair)
+        made = open_problem(matrix, images, positions(layer), self._effort, intercept=intercept is not None)
+        if len(self._pair.users(layer.weight)) > 1:  # others are needed no more after their call
+            self._shared[key] = made, intercept
+        return made, intercept
 
     def _set_weight(self, layer: Layer, found: Tensor) -> None:
         """Set the weight of a layer to a solution, float64[G, K + 1, O]."""
@@ -107,9 +118,9 @@ class Refit:
         ones = layer.into_weight(layer.matrix(torch.ones_like(weight).double()), weight.detach().double())
         weight.copy_(layer.into_weight(values, weight.detach().double()) / ones)
 
-    def _batches(self, layer: Layer, problem: _Problem) -> tuple[Epilogue, list[_Batch]]:
+    def _batches(self, layer: Layer, problem: Problem) -> tuple[Epilogue, list[_Batch]]:
         """What follows a layer, and what it reads and makes, at random positions of each batch, all as rows."""
-        groups = len(problem.start)
+        groups = len(problem.rows.start)
         epilogue = Epilogue.of(layer.node, self._pair).of_rows(groups)
         found = []
         made = self._pair.original(layer.node)
@@ -125,9 +136,9 @@ class Refit:
             found.append(_Batch(first, len(x), layer.rows(x, patches), *rows))
         return epilogue, found
 
-    def _as_row(self, bias: Tensor, problem: _Problem) -> Tensor:
+    def _as_row(self, bias: Tensor, problem: Problem) -> Tensor:
         """A bias as float[G, 1, O]."""
-        return bias.reshape(len(problem.start), 1, -1) if bias.dim() else bias
+        return bias.reshape(len(problem.rows.start), 1, -1) if bias.dim() else bias
 
 
 def _has_one_form(users: set[Node]) -> bool:

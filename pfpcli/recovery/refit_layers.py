@@ -31,9 +31,8 @@ def layer_of(node: Node) -> Layer | None:
     # a single vector has no rows, and a stack of weights is no layer
     if read.dim() < 2 or (str(node.target) in _PRODUCTS and held.dim() != 2):
         return None
-    with read.fake_mode:
-        columns = rule.columns(node, read, held)
-    return Layer(node, x, weight, columns.x.shape[3])
+    shown = (torch.empty(each.shape, device="meta") for each in (read[:1], held))
+    return Layer(node, x, weight, rule.columns(node, *shown).x.shape[3])
 
 
 def positions(layer: Layer) -> int:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
 
-from pfpcli.activations.least_squares import Dual, Normal
+from pfpcli.activations.least_squares import Normals, Rows, best_ridge
 
 #: One image in CHECKED only judges the choices of lambda.
 CHECKED = 4
@@ -26,6 +25,7 @@ class Effort:
             has.
         ridges: the choices of lambda, relative to the mean square of the layer's input.
         clipped: how often a layer with a clipped result is solved again.
+        type: the numbers to solve in.
     """
 
     rows: int
@@ -34,32 +34,29 @@ class Effort:
     widest: int
     ridges: tuple[float, ...]
     clipped: int
+    type: torch.dtype
 
 
 #: A refit that is to stay, and one that only tells plans apart.
-FULL = Effort(1 << 16, 1 << 26, 8, 8192, ridges=(1e-4, 1e-3, 1e-2, 1e-1, 1.0), clipped=2)
-COARSE = replace(FULL, rows=2048, numbers=1 << 22, least=2, widest=2048, clipped=1)
-_Sums = TypeVar("_Sums", Normal, Dual)
+_RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+FULL = Effort(1 << 16, 1 << 26, 8, 8192, ridges=_RIDGES, clipped=2, type=torch.float64)
+COARSE = replace(FULL, rows=2048, numbers=1 << 22, least=2, widest=2048, clipped=1, type=torch.float32)
 
 
-@dataclass
-class Problem(Generic[_Sums]):
-    """The least squares problem of one weight. Rows are added to it batch by batch.
+@dataclass(frozen=True)
+class Problem:
+    """The least squares problem of one weight.
 
     Attributes:
-        start: float64[G, K, O], the weights before the refit.
+        rows: the problem; rows are added to it batch by batch.
         positions: the largest number of positions of each image.
-        fitted: the rows that the weights are fitted to.
-        checked: the rows that judge the choices of lambda.
     """
 
-    start: Tensor
+    rows: Normals | Rows
     positions: int
-    fitted: _Sums
-    checked: _Sums
 
     def add(self, first: int, images: int, x: Tensor, y: Tensor) -> None:
-        """Add the rows of a batch.
+        """Add the rows of a batch; one image in `CHECKED` is held out to judge the choices of lambda.
 
         Args:
             first: the index of the first image among all images.
@@ -67,27 +64,15 @@ class Problem(Generic[_Sums]):
             x: float[G, n * p, K + 1].
             y: float[G, n * p, O].
         """
-        is_checked = torch.arange(first, first + images) % CHECKED == CHECKED - 1
-        for sums, wanted in ((self.fitted, ~is_checked), (self.checked, is_checked)):
-            if wanted.any():
-                sums.add(*(each.unflatten(1, (images, -1))[:, wanted].flatten(1, 2) for each in (x, y)))
+        held = torch.arange(first, first + images, device=x.device) % CHECKED == CHECKED - 1
+        self.rows.add(x, y, held.repeat_interleave(x.shape[1] // images))
 
-    @property
-    def both(self) -> _Sums:
-        """All rows of all processes."""
-        return self.fitted.of_all() + self.checked.of_all()
-
-    def ridge(self, ridges: tuple[float, ...], *, intercept: bool) -> float | None:
-        """The lambda that predicts the checked rows best; None keeps the weights. It is the same in all processes."""
-        fitted, checked = self.fitted.of_all(), self.checked.of_all()
-        if not ridges or checked.is_empty or fitted.is_empty:
-            return None
-        choices: list[float | None] = [None, *ridges]
-        errors = fitted.errors(checked, self.start, choices, intercept=intercept)
-        return choices[errors.index(min(errors))]
+    def ridge(self, ridges: tuple[float, ...]) -> float | None:
+        """The lambda that predicts the held-out rows best; None keeps the weights. It is the same in all processes."""
+        return best_ridge(ridges, self.rows.judge()) if ridges else None
 
 
-def open_problem(matrix: Tensor, images: int, positions: int, effort: Effort) -> Problem[Normal] | Problem[Dual]:
+def open_problem(matrix: Tensor, images: int, positions: int, effort: Effort, *, intercept: bool) -> Problem:
     """A problem without rows.
 
     Args:
@@ -95,13 +80,14 @@ def open_problem(matrix: Tensor, images: int, positions: int, effort: Effort) ->
         images: the number of images whose rows will be added.
         positions: the number of positions at which the layer reads each image.
         effort: how many rows.
+        intercept: whether to fit an intercept.
     """
-    start = matrix.permute(0, 2, 3, 1).flatten(1, 2)
-    groups, columns, outputs = start.shape
+    start = matrix.permute(0, 2, 3, 1).flatten(1, 2).to(effort.type)
+    groups, columns, _ = start.shape
     most = max(effort.least * columns, min(effort.rows, effort.numbers // (groups * columns)))
     if columns > effort.widest:
         most = effort.widest**2 // columns
     positions = max(1, min(positions, -(-most // max(1, images))))
     if columns > effort.widest or images * positions < columns:
-        return Problem(start, positions, Dual([]), Dual([]))
-    return Problem(start, positions, *(Normal.empty(groups, columns, outputs, matrix.device) for _ in range(2)))
+        return Problem(Rows(start, intercept), positions)
+    return Problem(Normals.of(start, intercept=intercept), positions)

@@ -28,22 +28,31 @@ from pfpcli.recovery.task import RecoveryTask, TrainingLimits
 FITTED, CHECKED = 32, 64
 
 
-def trial_loss(planned: Plan, readers: Iterable[Reader], division: Division, device: torch.device) -> float:
-    """Return the distance of the outputs of the network that a plan leads to, on checking images.
+class Trials:
+    """Tries plans for one network.
+
+    The first trial chooses the lambda of each layer. It depends on the images far more than on the width, so all other
+    trials take the same.
 
     Args:
-        planned: the plan.
         readers: the layers that read channels.
         division: the images; some have to be checking images.
         device: where to compute.
     """
-    made = cut(planned.groups.labelled, planned.alive)
-    if planned.is_sampled:
-        reweight(made, planned, readers)
-    task = RecoveryTask(made, division, device, TrainingLimits(None, None, 0))
-    recover_calls(task, lambda pair: Refit(pair, effort=COARSE), FITTED)
-    whole = planned.groups.labelled.graph
-    return output_distance(whole, made.graph, division.checking(whole.fixed_batch, CHECKED), device)
+
+    def __init__(self, readers: Iterable[Reader], division: Division, device: torch.device) -> None:
+        self._readers, self._division, self._device = readers, division, device
+        self._ridges: dict[str, float | None] = {}
+
+    def loss(self, planned: Plan) -> float:
+        """Return the distance of the outputs of the network that a plan leads to, on checking images."""
+        made = cut(planned.groups.labelled, planned.alive)
+        if planned.is_sampled:
+            reweight(made, planned, self._readers)
+        task = RecoveryTask(made, self._division, self._device, TrainingLimits(None, None, 0))
+        recover_calls(task, lambda pair: Refit(pair, effort=COARSE, ridges=self._ridges), FITTED)
+        whole = planned.groups.labelled.graph
+        return output_distance(whole, made.graph, self._division.checking(whole.fixed_batch, CHECKED), self._device)
 
 
 def output_distance(whole: Graph, smaller: Graph, batches: Batches, device: torch.device) -> float:

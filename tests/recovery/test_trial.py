@@ -12,7 +12,7 @@ from pfpcli.channels.groups import group
 from pfpcli.outputs.losses import distance, relative_distance
 from pfpcli.planning.plan import Budget
 from pfpcli.planning.planner import Planner
-from pfpcli.recovery.trial import output_distance, trial_loss
+from pfpcli.recovery.trial import Trials, output_distance
 from pfpcli.scoring.scores import Scores
 
 CPU = torch.device("cpu")
@@ -23,7 +23,8 @@ def test_a_smaller_network_loses_more(tmp_path: Path) -> None:
     groups = group(made.kept.labelled)
     found = Scores(np.random.default_rng(0).random(len(groups.root)))
     plans = [Planner(groups, found, Budget(keep)).by("uniform") for keep in (0.9, 0.5, 0.2)]
-    losses = [trial_loss(plan, [], made.division, CPU) for plan in plans]
+    trials = Trials([], made.division, CPU)
+    losses = [trials.loss(plan) for plan in plans]
     assert 0 < losses[0] < losses[1] < losses[2]
 
 

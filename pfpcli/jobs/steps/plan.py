@@ -28,7 +28,7 @@ from pfpcli.planning.plan import Budget, Plan
 from pfpcli.planning.planner import Planner
 from pfpcli.planning.portfolio import TOWARDS, Tried, try_plans
 from pfpcli.progress import Console
-from pfpcli.recovery.trial import trial_loss
+from pfpcli.recovery.trial import Trials
 from pfpcli.scoring.criteria import CRITERIA
 from pfpcli.settings import CompareCriteriaSettings, CompressSettings
 
@@ -73,10 +73,11 @@ def make_plan(
         tried: list[Tried] = []
         if len(names) > 1:
             most, measured_plans = len(names) + TOWARDS, count_from(0)
+            trials = Trials(scored.readers, scored.division, device)
 
             def measure(each: Plan) -> float:
                 step.progress(next(measured_plans), most, "plans")
-                return trial_loss(each, scored.readers, scored.division, device)
+                return trials.loss(each)
 
             tried = try_plans(planner, names, measure)
         plan = tried[0].plan if tried else planner.by(names[0])

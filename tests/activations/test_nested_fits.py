@@ -1,0 +1,61 @@
+"""Nested fits: the fits of all widths at once are those of each width alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from pfpcli.activations.least_squares import Sums
+from pfpcli.activations.nested_fits import NestedFits
+
+COLUMNS, OUTPUTS = 12, 5
+
+
+@pytest.mark.parametrize("ridge", [1e-3, 1e-1, None])
+@pytest.mark.parametrize("rows", [9, 60])
+def test_each_width_is_fitted_as_if_it_were_alone(rows: int, ridge: float | None) -> None:
+    random = torch.Generator().manual_seed(rows)
+    weight = torch.randn(COLUMNS, OUTPUTS, generator=random, dtype=torch.float64)
+    mixed = torch.randn(COLUMNS, COLUMNS, generator=random)
+    first, second = (torch.randn(rows, COLUMNS, generator=random) @ mixed + 2 for _ in range(2))
+    order = torch.randperm(COLUMNS, generator=random)
+    kept = torch.zeros(3, COLUMNS, dtype=torch.bool)
+    for width, count in zip(kept, (10, 6, 3), strict=True):
+        width[order[:count]] = True
+    fits = NestedFits.of((normal(first), normal(second)), weight, kept, 0)
+    solutions = fits.solutions(ridge)
+    for width, found, error in zip(kept, solutions, fits.errors(ridge), strict=True):
+        expected = alone(torch.cat([first, second]), weight, width, ridge)
+        torch.testing.assert_close(found.double(), expected, rtol=1e-3, atol=1e-3)
+        assert not found[:-1][~width].any()
+        missed = with_ones(second) @ alone(first, weight, width, ridge) - second.double() @ weight
+        torch.testing.assert_close(error, float(missed.square().sum()), rtol=1e-3, atol=1e-3)
+    assert fits.errors(ridge, slice(1, 2)) == pytest.approx(fits.errors(ridge)[1:2], rel=1e-3)
+
+
+def normal(x: Tensor) -> Sums:
+    """The equations of some rows."""
+    sums = Sums.empty(1, COLUMNS, 0, torch.device("cpu"))
+    rows = with_ones(x).float()[None]
+    sums.add(rows, rows[..., :0])
+    return sums.finished()
+
+
+def alone(x: Tensor, weight: Tensor, width: Tensor, ridge: float | None) -> Tensor:
+    """The ridge regression of X W on some columns of X, from the definition; lambda is relative to all columns."""
+    x = x.double()
+    centred = x - x.mean(0)
+    found = torch.zeros(COLUMNS + 1, OUTPUTS, dtype=torch.float64)
+    found[:-1][width] = weight[width]
+    if ridge is not None:
+        some, size = centred[:, width], ridge * centred.square().sum() / COLUMNS
+        gram = some.T @ some + size * torch.eye(int(width.sum()), dtype=torch.float64)
+        found[:-1][width] = torch.linalg.solve(gram, some.T @ (centred @ weight) + size * weight[width])
+    found[-1] = x.mean(0) @ (weight - found[:-1])
+    return found
+
+
+def with_ones(x: Tensor) -> Tensor:
+    """Rows whose last column is one."""
+    return torch.cat([x.double(), x.new_ones(len(x), 1).double()], 1)
