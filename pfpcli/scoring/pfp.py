@@ -44,7 +44,7 @@ _BLOCK = {"cpu": 1 << 20}
 _BLOCK_ELSEWHERE = 1 << 25
 
 
-def sensitivity(columns: Columns, reduce: str = "sum") -> Tensor:
+def sensitivity(columns: Columns, reduce: str = "sum", known: Tensor | None = None) -> Tensor:
     """Return the largest share of each channel in any output: float[G, J], between 0 and 1.
 
     Inputs and weights of mixed sign are split: the positive and the negative part of an input count as two inputs, and
@@ -55,14 +55,17 @@ def sensitivity(columns: Columns, reduce: str = "sum") -> Tensor:
         columns: the layer as a matrix product; x float[N, G, J, R, P], weight float[G, O, J, R].
         reduce: over kernel positions r. "sum" is the share of the whole channel, which the error bound needs; "max" is
             the largest share of a single weight, as torchprune computes it.
+        known: float[G, J], the largest shares for other inputs. Where a share is no larger, this is returned, and
+            most shares that cannot be larger are not computed.
     """
     x, weight = columns.x, columns.weight
     shape = x.shape[1:3]
+    largest = x.new_zeros(shape) if known is None else known
     if reduce == "max":
+        largest = largest.repeat_interleave(x.shape[3], 1)
         x, weight = x.flatten(2, 3).unsqueeze(3), weight.flatten(2, 3).unsqueeze(3)
-    largest = x.new_zeros(x.shape[1:3])
     for part in halves(x):
-        torch.maximum(largest, _largest_share(part, weight), out=largest)
+        largest = _largest_share(part, weight, largest)
     return largest.unflatten(1, (shape[1], -1)).amax(2) if reduce == "max" else largest
 
 
@@ -81,16 +84,18 @@ def block(device: torch.device) -> int:
     return _BLOCK.get(device.type, _BLOCK_ELSEWHERE)
 
 
-def _largest_share(x: Tensor, weight: Tensor) -> Tensor:
+def _largest_share(x: Tensor, weight: Tensor, known: Tensor) -> Tensor:
     """Return the same as `sensitivity` with reduce "sum", for non-negative inputs."""
     samples, groups, channels, kernel, patches = x.shape
     x = x.permute(1, 2, 3, 0, 4).reshape(groups, channels, kernel, samples * patches)
     signs = (weight.clamp(min=0), weight.neg().clamp(min=0))
-    inverses = [inverse(sign.flatten(2) @ x.flatten(1, 2)) for sign in signs]
+    positive, negative = (inverse(sign.flatten(2) @ x.flatten(1, 2)) for sign in signs)
     fused = largest_shares(x)
     if fused is not None:
-        return fused(x, weight, *inverses)
-    return torch.maximum(*(_largest_of_sign(x, sign, inv) for sign, inv in zip(signs, inverses, strict=True)))
+        return fused(x, weight, positive, negative, known)
+    for sign, inverted in zip(signs, (positive, negative), strict=True):
+        known = torch.maximum(known, _largest_of_sign(x, sign, inverted))
+    return known
 
 
 def _largest_of_sign(x: Tensor, weight: Tensor, inverted: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -114,6 +115,41 @@ def test_the_compiled_kernel_gives_what_torch_gives(sizes: tuple[int, ...], monk
     found = pfp.sensitivity(Columns(x, weight))
     monkeypatch.setattr(pfp, "largest_shares", lambda x: None)
     torch.testing.assert_close(found, pfp.sensitivity(Columns(x, weight)), rtol=2e-5, atol=0)
+
+
+@pytest.mark.skipif(kernel.about() != "compiled", reason="there is no C++ compiler here")
+@pytest.mark.parametrize("flags", [(), ("-march=native",)])
+@pytest.mark.parametrize(
+    "sizes", [(1, 5, 4, 1, 7), (3, 5, 4, 9, 64), (2, 33, 40, 9, 1300), (1, 3, 17, 25, 200), (4, 1, 6, 4, 1)]
+)
+def test_shares_that_are_skipped_do_not_change_a_bit(
+    sizes: tuple[int, ...], flags: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PFP_CACHE", str(tmp_path))
+    library = kernel._loaded(flags)
+    assert library is not None
+    monkeypatch.setattr(kernel, "_library", lambda: library)
+    groups, channels, outputs, positions, patches = sizes
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(groups, channels, positions, patches, generator=generator).relu()
+    weight = torch.randn(groups, outputs, channels, positions, generator=generator)
+    inverses = [pfp.inverse(sign.flatten(2) @ x.flatten(1, 2)) for sign in (weight.relu(), weight.neg().relu())]
+    none = torch.zeros(groups, channels)
+    every = kernel._largest_shares(x, weight, *inverses, none, bounded=False)
+    assert torch.equal(kernel._largest_shares(x, weight, *inverses, none), every)
+    # what is known may be the largest share itself, or just below or above it
+    for known in (every, torch.nextafter(every, none), torch.nextafter(every, none + 2)):
+        assert torch.equal(kernel._largest_shares(x, weight, *inverses, known), torch.maximum(known, every))
+
+
+@pytest.mark.parametrize("reduce", ["sum", "max"])
+def test_what_is_known_of_other_inputs_counts(reduce: str) -> None:
+    generator = torch.Generator().manual_seed(1)
+    weight = torch.randn(1, 6, 5, 4, generator=generator)
+    some, others = (Columns(torch.randn(3, 1, 5, 4, 7, generator=generator), weight) for _ in range(2))
+    one_by_one = pfp.sensitivity(others, reduce, pfp.sensitivity(some, reduce))
+    together = pfp.sensitivity(Columns(torch.cat([some.x, others.x]), weight), reduce)
+    torch.testing.assert_close(one_by_one, together, rtol=2e-6, atol=0)
 
 
 def test_without_a_compiler_torch_alone_computes_the_shares(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,9 +57,9 @@ class _LargestShares:
         """Add the inputs of the layer for some images; x and weight as for `walk.Look`."""
         for columns in self.reader.pieces(x, weight):
             groups, channels = columns.x.shape[1:3]
-            shares = pfp.sensitivity(columns, reduce)
-            by_channel = shares.view(-1, len(self.reader.units)).amax(0)
-            torch.maximum(self.channel, by_channel, out=self.channel)
+            known = self.channel.repeat(groups * channels // len(self.channel)).view(groups, channels)
+            shares = pfp.sensitivity(columns, reduce, known)
+            self.channel = shares.view(-1, len(self.channel)).amax(0)
             units = torch.from_numpy(self.reader.units).view(-1, channels)
             units = units.repeat(groups // len(units), 1)
             if are_distinct(units):
@@ -75,7 +75,8 @@ class _LargestShares:
         for group in range(len(units)):
             of_group = Columns(columns.x[:, group : group + 1], columns.weight[group : group + 1])
             members, merged = merge_by_unit(of_group, units[group])
-            self._add_shares(members, pfp.sensitivity(merged, reduce)[0])
+            known = self.unit[members.to(self.unit.device)]
+            self._add_shares(members, pfp.sensitivity(merged, reduce, known[None])[0])
 
     def _add_shares(self, units: Tensor, shares: Tensor) -> None:
         self.unit.scatter_reduce_(0, units.to(shares.device), shares, "amax")

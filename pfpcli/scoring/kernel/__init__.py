@@ -25,15 +25,15 @@ from torch import Tensor
 
 from pfpcli.cache_folder import cache_folder, is_private
 
-#: The number of patches is padded to a multiple of this; BLOCK in shares.cpp.
-_BLOCK = 64
+#: The numbers of patches and of outputs are padded to multiples of this; BLOCK in shares.cpp.
+_BLOCK = 16
 _SOURCE = Path(__file__).with_name("shares.cpp")
 _FLAGS = ("-O3", "-ffast-math", "-fPIC", "-shared")
 #: Seconds after which the compiler is stopped.
 _PATIENCE = 60
 
-#: `share(x, weight, positive, negative)`, see `largest_shares`.
-Share = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+#: `share(x, weight, positive, negative, known)`, see `_largest_shares`.
+Share = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 def about() -> str:
@@ -46,28 +46,34 @@ def largest_shares(x: Tensor) -> Share | None:
     return _largest_shares if x.device.type == "cpu" and x.dtype == torch.float32 and _library() else None
 
 
-def _largest_shares(x: Tensor, weight: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
-    """Return the largest share of each channel in any output: float32[G, J].
+def _largest_shares(
+    x: Tensor, weight: Tensor, positive: Tensor, negative: Tensor, known: Tensor, *, bounded: bool = True
+) -> Tensor:
+    """Return the largest share of each channel in any output, or what is known if that is more: float32[G, J].
 
     Args:
         x: float32[G, J, R, P], not negative.
         weight: float32[G, O, J, R].
         positive: float32[G, O, P], 1 over the sum of the positive terms of each output; 0 where a share counts as 0.
         negative: float32[G, O, P], the same for the negative terms.
+        known: float32[G, J], shares that were found before: what cannot be larger is skipped.
+        bounded: whether to skip anything.
     """
     library = _library()
     assert library is not None
-    groups, channels, kernel, _ = x.shape
-    filled = -x.shape[3] % _BLOCK
-    x, positive, negative = (F.pad(t, (0, filled)).contiguous() for t in (x, positive, negative))
-    weight = weight.contiguous()
-    largest = torch.zeros(groups, channels)
+    groups, channels, kernel, patches = x.shape
+    x, positive, negative = (F.pad(t, (0, -patches % _BLOCK)).contiguous() for t in (x, positive, negative))
+    more = -weight.shape[1] % _BLOCK
+    positive, negative = (F.pad(t, (0, 0, 0, more)) for t in (positive, negative))
+    by_channel = F.pad(weight.permute(0, 2, 3, 1), (0, more))
+    up, down = by_channel.clamp(min=0).contiguous(), by_channel.neg().clamp_(min=0).contiguous()
+    largest = known.clone()
     threads = torch.get_num_threads()
     step = max(1, -(-channels // threads)) if groups < threads else channels
 
     def part(group: int, first: int) -> None:
-        arrays = (x[group], weight[group], positive[group], negative[group], largest[group])
-        sizes = (channels, weight.shape[1], kernel, x.shape[3], first, min(channels, first + step))
+        arrays = (x[group], up[group], down[group], positive[group], negative[group], largest[group])
+        sizes = (channels, up.shape[3], kernel, x.shape[3], first, min(channels, first + step), int(bounded))
         library.largest_shares(*(t.data_ptr() for t in arrays), *sizes)
 
     parts = [(group, first) for group in range(groups) for first in range(0, channels, step)]
@@ -80,18 +86,21 @@ def _largest_shares(x: Tensor, weight: Tensor, positive: Tensor, negative: Tenso
 @cache
 def _library() -> ctypes.CDLL | None:
     """Return the library, for this CPU or else for any CPU of its kind; None if it cannot be built or loaded."""
+    return next(filter(None, map(_loaded, [("-march=native",), ()] if _cpu() else [()])), None)
+
+
+def _loaded(flags: tuple[str, ...]) -> ctypes.CDLL | None:
+    """Return the library, built with some flags besides the usual ones; None if it cannot be built or loaded."""
     compiler = next((path for name in ("c++", "g++", "clang++") if (path := shutil.which(name))), None)
     if compiler is None or os.name == "nt":
         return None
-    for native in (("-march=native",), ()) if _cpu() else ((),):
-        try:
-            library = ctypes.CDLL(str(_built(compiler, (*_FLAGS, *native))))
-        except (OSError, subprocess.SubprocessError):
-            continue
-        library.largest_shares.argtypes = [ctypes.c_void_p] * 5 + [ctypes.c_long] * 6
-        library.largest_shares.restype = None
-        return library
-    return None
+    try:
+        library = ctypes.CDLL(str(_built(compiler, (*_FLAGS, *flags))))
+    except (OSError, subprocess.SubprocessError):
+        return None
+    library.largest_shares.argtypes = [ctypes.c_void_p] * 6 + [ctypes.c_long] * 7
+    library.largest_shares.restype = None
+    return library
 
 
 def _cpu() -> str:

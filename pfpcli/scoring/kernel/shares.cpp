@@ -3,74 +3,108 @@
 //   largest[j] = max over outputs o, patches p of   max(sum_r w+ a * positive, sum_r w- a * negative)
 //
 // x         [channels, kernel, patches], patches a multiple of BLOCK, padded with zeros
-// weight    [outputs, channels, kernel]
+// up, down  [channels, kernel, outputs], w+ and w-: the positive and the negative part of the weights, none below 0;
+//           outputs a multiple of LANES, padded with zeros
 // positive  [outputs, patches], 1 over the sums of the positive terms, 0 where a share counts as 0; negative likewise
 // largest   [channels], updated for the channels from first up to, not including, last
+// bounded   0 computes every share; else those that cannot be the largest are skipped
 //
-// A tile of outputs stays in the L1 cache during the loop over all channels. Both signs are always multiplied: a branch
-// on the sign of each weight costs more than the multiplications it saves.
+// A block of patches holds no share above max(sum_r w+ max a * max positive, sum_r w- max a * max negative), with each
+// maximum over the block. Where that is no more than the largest share so far, the block is skipped. Rounding moves a
+// sum of `kernel` terms and a product by less than the slack, so the largest share is the same to the bit.
 
-typedef float lanes __attribute__((vector_size(64), aligned(4)));
-enum { LANES = 16, WIDTH = 4, BLOCK = LANES * WIDTH, TILE = 16 };
+#include <stdlib.h>
+
+#ifdef __AVX512F__
+enum { LANES = 16 };
+#else
+enum { LANES = 8 };
+#endif
+enum { BLOCK = 16, PARTS = BLOCK / LANES, TOGETHER = 8 };
+
+typedef float lanes __attribute__((vector_size(4 * LANES), aligned(4)));
 
 static inline lanes larger(lanes a, lanes b) { return a > b ? a : b; }
 
+static inline float largest_of(const float* some, long count) {
+    float found = 0;
+    for (long i = 0; i < count; i++) found = some[i] > found ? some[i] : found;
+    return found;
+}
+
+// The largest share of one channel in one output at the patches of a block.
 template <int KERNEL>
-static void rows(const float* x, const float* weight, const float* positive, const float* negative, float* largest,
-                 long channels, long outputs, long kernel, long patches, long first, long last) {
+static inline float share(const float* seen, const float* up, const float* down, const float* positive,
+                          const float* negative, long kernel, long patches, long outputs) {
+    lanes above[PARTS] = {}, below[PARTS] = {}, best = {};
+    for (long r = 0; r < (KERNEL ? KERNEL : kernel); r++)
+        for (int v = 0; v < PARTS; v++) {
+            const lanes a = *(const lanes*)(seen + r * patches + v * LANES);
+            above[v] += up[r * outputs] * a;
+            below[v] += down[r * outputs] * a;
+        }
+    for (int v = 0; v < PARTS; v++) {
+        best = larger(best, above[v] * *(const lanes*)(positive + v * LANES));
+        best = larger(best, below[v] * *(const lanes*)(negative + v * LANES));
+    }
+    return largest_of((const float*)&best, LANES);
+}
+
+template <int KERNEL>
+static void shares(const float* x, const float* up, const float* down, const float* positive, const float* negative,
+                   float* largest, long channels, long outputs, long kernel, long patches, long first, long last,
+                   long bounded) {
     const long size = KERNEL ? KERNEL : kernel;
-    for (long at = 0; at < patches; at += BLOCK)
-        for (long tile = 0; tile < outputs; tile += TILE) {
-            const long end = tile + TILE < outputs ? tile + TILE : outputs;
-            for (long j = first; j < last; j++) {
-                lanes best[WIDTH] = {};
-                const float* seen = x + j * size * patches + at;
-                for (long o = tile; o < end; o++) {
-                    const float* w = weight + (o * channels + j) * size;
-                    lanes up[WIDTH] = {}, down[WIDTH] = {};
+    const float slack = 1 + (size + 8) * 2.4e-7f;
+    float* const scratch = (float*)malloc(sizeof(float) * (3 * outputs + size) * TOGETHER);
+    float *const tops = scratch, *const bottoms = tops + TOGETHER * outputs, *const bounds = bottoms + TOGETHER * outputs;
+    float* const peaks = bounds + TOGETHER * outputs;
+    for (long start = 0; start < patches; start += TOGETHER * BLOCK) {
+        const long blocks = patches - start < TOGETHER * BLOCK ? (patches - start) / BLOCK : TOGETHER;
+        for (long t = 0; t < blocks; t++)
+            for (long o = 0; o < outputs; o++) {
+                tops[t * outputs + o] = slack * largest_of(positive + o * patches + start + t * BLOCK, BLOCK);
+                bottoms[t * outputs + o] = slack * largest_of(negative + o * patches + start + t * BLOCK, BLOCK);
+            }
+        for (long j = first; j < last; j++) {
+            const float *const seen = x + j * size * patches + start, *const w = up + j * size * outputs;
+            const float* const n = down + j * size * outputs;
+            for (long r = 0; r < size; r++)
+                for (long t = 0; t < blocks; t++) peaks[t * size + r] = largest_of(seen + r * patches + t * BLOCK, BLOCK);
+            lanes most[TOGETHER] = {};
+            for (long o = 0; o < outputs; o += LANES)
+                for (long t = 0; t < blocks; t++) {
+                    lanes above = {}, below = {};
                     for (long r = 0; r < size; r++) {
-                        const lanes* a = (const lanes*)(seen + r * patches);
-                        const float above = w[r] > 0 ? w[r] : 0, below = w[r] < 0 ? -w[r] : 0;
-                        for (int v = 0; v < WIDTH; v++) up[v] += above * a[v];
-                        for (int v = 0; v < WIDTH; v++) down[v] += below * a[v];
+                        above += *(const lanes*)(w + r * outputs + o) * peaks[t * size + r];
+                        below += *(const lanes*)(n + r * outputs + o) * peaks[t * size + r];
                     }
-                    const lanes* p = (const lanes*)(positive + o * patches + at);
-                    const lanes* n = (const lanes*)(negative + o * patches + at);
-                    for (int v = 0; v < WIDTH; v++) best[v] = larger(best[v], larger(up[v] * p[v], down[v] * n[v]));
+                    above *= *(const lanes*)(tops + t * outputs + o);
+                    below *= *(const lanes*)(bottoms + t * outputs + o);
+                    const lanes bound = larger(above, below);
+                    *(lanes*)(bounds + t * outputs + o) = bound;
+                    most[t] = larger(most[t], bound);
                 }
-                for (int v = 0; v < WIDTH; v++)
-                    for (int i = 0; i < LANES; i++)
-                        if (best[v][i] > largest[j]) largest[j] = best[v][i];
+            float best = largest[j];
+            for (long t = 0; t < blocks; t++) {
+                if (bounded && largest_of((const float*)&most[t], LANES) <= best) continue;
+                for (long o = 0; o < outputs; o++) {
+                    if (bounded && bounds[t * outputs + o] <= best) continue;
+                    const long at = o * patches + start + t * BLOCK;
+                    const float found = share<KERNEL>(seen + t * BLOCK, w + o, n + o, positive + at, negative + at, size,
+                                                      patches, outputs);
+                    if (found > best) best = found;
+                }
             }
+            largest[j] = best;
         }
+    }
+    free(scratch);
 }
 
-template <>
-void rows<1>(const float* x, const float* weight, const float* positive, const float* negative, float* largest,
-             long channels, long outputs, long, long patches, long first, long last) {
-    for (long at = 0; at < patches; at += BLOCK)
-        for (long tile = 0; tile < outputs; tile += TILE) {
-            const long end = tile + TILE < outputs ? tile + TILE : outputs;
-            for (long j = first; j < last; j++) {
-                lanes best[WIDTH] = {}, a[WIDTH];
-                for (int v = 0; v < WIDTH; v++) a[v] = ((const lanes*)(x + j * patches + at))[v];
-                for (long o = tile; o < end; o++) {
-                    const float w = weight[o * channels + j];
-                    const lanes* inverse = (const lanes*)((w > 0 ? positive : negative) + o * patches + at);
-                    const float size = w > 0 ? w : -w;
-                    for (int v = 0; v < WIDTH; v++) best[v] = larger(best[v], a[v] * inverse[v] * size);
-                }
-                for (int v = 0; v < WIDTH; v++)
-                    for (int i = 0; i < LANES; i++)
-                        if (best[v][i] > largest[j]) largest[j] = best[v][i];
-            }
-        }
-}
-
-extern "C" void largest_shares(const float* x, const float* weight, const float* positive, const float* negative,
-                               float* largest, long channels, long outputs, long kernel, long patches, long first,
-                               long last) {
-    if (kernel == 1) rows<1>(x, weight, positive, negative, largest, channels, outputs, kernel, patches, first, last);
-    else if (kernel == 9) rows<9>(x, weight, positive, negative, largest, channels, outputs, kernel, patches, first, last);
-    else rows<0>(x, weight, positive, negative, largest, channels, outputs, kernel, patches, first, last);
+extern "C" void largest_shares(const float* x, const float* up, const float* down, const float* positive,
+                               const float* negative, float* largest, long channels, long outputs, long kernel,
+                               long patches, long first, long last, long bounded) {
+    auto* const of_kernel = kernel == 1 ? shares<1> : kernel == 9 ? shares<9> : kernel == 25 ? shares<25> : shares<0>;
+    of_kernel(x, up, down, positive, negative, largest, channels, outputs, kernel, patches, first, last, bounded);
 }
