@@ -144,7 +144,9 @@ def main() -> None:
         cut_vs_masked(made, images[:2])
     with timed("lsq", seconds):
         pair = PairedRun(made)
-        pair.run(dict(enumerate(images.split(BATCH))), Refit(pair))
+        for i, some in enumerate(images.split(BATCH)):
+            pair.add(i, some)
+        pair.run(Refit(pair))
     with timed("obs (instead of pfp)", seconds):
         eliminated = score("obs", task)
     with timed("curves", seconds):

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pfpcli import memory
 from pfpcli.errors import Interrupted
 
 
@@ -36,17 +37,22 @@ class Console:
 
     Attributes:
         timings: name of a step -> its seconds; steps of one name are added up.
+        held: name of a step -> the bytes of memory held after it; empty where the system does not tell.
+        peaks: name of a step -> the most bytes held during it.
         warnings: the warnings in order, without duplicates.
     """
 
     def __init__(self) -> None:
         self.timings: dict[str, float] = {}
+        self.held: dict[str, int] = {}
+        self.peaks: dict[str, int] = {}
         self.warnings: list[str] = []
 
     @contextmanager
     def step(self, name: str) -> Iterator[Step]:
-        """Run a `with` block as a step and take its time."""
+        """Run a `with` block as a step; take its time and its memory."""
         step = self.begin(name)
+        memory.forget_peak()
         start = time.perf_counter()
         try:
             yield step
@@ -55,6 +61,11 @@ class Console:
             raise
         step.seconds = time.perf_counter() - start
         self.timings[name] = round(self.timings.get(name, 0.0) + step.seconds, 3)
+        peak = memory.peak()
+        memory.give_back()
+        held = memory.held()
+        if held is not None and peak is not None:
+            self.held[name], self.peaks[name] = held, max(peak, self.peaks.get(name, 0))
         self.end(step)
 
     @contextmanager

@@ -37,7 +37,9 @@ def recovered(
 ) -> None:
     for visitor in visitors:
         pair = PairedRun(Cut(kept, smaller))
-        pair.run(dict(enumerate(images.split(16))), visitor(pair))
+        for i, some in enumerate(images.split(16)):
+            pair.add(i, some)
+        pair.run(visitor(pair))
 
 
 def distance(kept: Slicing, smaller: Graph, images: Tensor) -> float:

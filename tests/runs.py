@@ -84,6 +84,7 @@ def run(**changes: Any) -> Run:
         ],
         artifacts={"onnx": "model.onnx", "pt2": "model.pt2", "pt": "model.pt", "plan": "plan.json"},
         timings={"load": 0.21, "trace": 0.4, "score": 6.132, "verify": 125.0},
+        memory={"traced": 310_000_000, "peak": 940_000_000, "steps": {"trace": 310_000_000, "score": 940_000_000}},
         warnings=[],
         machine={"python": "3.11.7", "torch": "2.13.0", "platform": "Linux x86_64", "device": "cpu"},
         created="2026-01-02T03:04:05.678+00:00",

@@ -139,22 +139,29 @@ class Refit(NamedTuple):
     error: float
 
 
-def gram_batches(task: Task, groups: list[Group]) -> Iterator[list[tuple[Group, list[Gram]]]]:
+def gram_batches(
+    task: Task, groups: list[Group], images: int | None = None
+) -> Iterator[list[tuple[Group, list[Gram]]]]:
     """Yield the groups with the Gram matrices of the layers that read them, as many groups at a time as fit in memory.
 
     Each batch of groups takes one pass over the images. Layers for which `has_gram` is False are left out.
+
+    Args:
+        task: the network and its images.
+        groups: the groups.
+        images: the largest number of images; None for all.
     """
     batch: list[tuple[Group, list[Reader]]] = []
     held: set[Reader] = set()
     for group in groups:
         found = [r for r in task.readers if has_gram(r) and _reads(r, group, task)]
         if batch and sum(map(_bytes, held.union(found))) > HELD:
-            yield _measured(task, batch)
+            yield _measured(task, batch, images)
             batch, held = [], set()
         batch.append((group, found))
         held.update(found)
     if batch:
-        yield _measured(task, batch)
+        yield _measured(task, batch, images)
 
 
 def has_gram(reader: Reader) -> bool:
@@ -177,14 +184,16 @@ def _width(reader: Reader) -> int:
     return len(reader.units) * reader.kernel * reader.outputs * reader.patches // max(1, reader.neurons)
 
 
-def _measured(task: Task, batch: list[tuple[Group, list[Reader]]]) -> list[tuple[Group, list[Gram]]]:
+def _measured(
+    task: Task, batch: list[tuple[Group, list[Reader]]], images: int | None
+) -> list[tuple[Group, list[Gram]]]:
     """Measure the Gram matrices of the layers that read some groups, in one pass over the images."""
     readers = {id(reader): reader for _, found in batch for reader in found}
     tensors = {key: task.groups.labelled.graph.tensor(reader.weight).detach() for key, reader in readers.items()}
     matrices = {key: reader.matrix(tensors[key].double()) for key, reader in readers.items()}
     seen = {key: _Seen.of(matrices[key], reader) for key, reader in readers.items()}
     if seen:
-        task.walk(lambda reader, x, _: seen[id(reader)].add(x), readers.values())
+        task.walk(lambda reader, x, _: seen[id(reader)].add(x), readers.values(), images)
     grams = {}
     for key, reader in readers.items():
         first, second = (sums.finished().of_all() for sums in seen.pop(key).halves)

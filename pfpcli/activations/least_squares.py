@@ -20,6 +20,10 @@ from pfpcli import processes
 
 #: Products of float32 numbers are summed in float64 after this many terms.
 _CHUNK = 4096
+#: The most numbers of rows that wait.
+_WAITING = 1 << 24
+#: Columns of a symmetric product that are computed together.
+_BLOCK = 512
 
 
 #: The squared error on held-out rows with a lambda, see `Normals.judge`.
@@ -57,10 +61,6 @@ class Normal:
     def loss(self, weight: Tensor) -> float:
         """Return the squared error up to a constant; weight: float64[G, K + 1, O]."""
         return float((weight * (self.gram @ weight - 2 * self.cross)).sum())
-
-    def centred(self) -> Tensor:
-        """Return X'X of the columns less their means: float[G, K, K]."""
-        return torch.baddbmm(self.gram[:, :-1, :-1], self.mean.mT * self.count, self.mean, alpha=-1)
 
     @property
     def count(self) -> Tensor:
@@ -101,7 +101,8 @@ class Sums:
     def add(self, x: Tensor, y: Tensor) -> None:
         """Add rows: x float[G, M, K + 1], y float[G, M, O]; O may be 0 if the targets are not needed."""
         self.waiting.append((x, y))
-        if sum(each.shape[1] for each, _ in self.waiting) >= _CHUNK:
+        rows, numbers = (sum(each.shape[1] for each, _ in self.waiting), sum(each.numel() for each, _ in self.waiting))
+        if rows >= _CHUNK or numbers >= _WAITING:
             self._add_waiting()
 
     def finished(self) -> Normal:
@@ -113,7 +114,7 @@ class Sums:
     def _add_waiting(self) -> None:
         x, y = (torch.cat(each, 1) for each in zip(*self.waiting, strict=True))
         self.waiting = []
-        self.normal.gram.add_(summed_product(x, x))
+        add_square(self.normal.gram, x)
         self.normal.cross.add_(summed_product(x, y))
 
 
@@ -129,21 +130,23 @@ class Normals:
         start: float[G, K, O], W_0; its type is that of the solutions.
         intercept: whether to fit an intercept; otherwise it is 0.
         fitted, held: of the rows of this process that the weights are fitted to, and of those that are held out.
-        whole: of all rows of all processes, with what solves them; None until they are solved.
+        is_final: whether no rows are added after a solution.
+        whole: what solves the equations of all rows of all processes, with their targets; None until they are solved.
     """
 
     start: Tensor
     intercept: bool
     fitted: Sums
     held: Sums
-    whole: tuple[Normal, _Factored] | None = field(default=None, repr=False)
+    is_final: bool = True
+    whole: tuple[_Factored, Tensor, Tensor] | None = field(default=None, repr=False)
 
     @classmethod
-    def of(cls, start: Tensor, *, intercept: bool) -> Normals:
+    def of(cls, start: Tensor, *, intercept: bool, is_final: bool = True) -> Normals:
         """Return the problem without rows."""
         groups, columns, outputs = start.shape
         fitted, held = (Sums.empty(groups, columns, outputs, start.device) for _ in range(2))
-        return cls(start, intercept, fitted, held)
+        return cls(start, intercept, fitted, held, is_final)
 
     def add(self, x: Tensor, y: Tensor, held: Tensor) -> None:
         """Add rows.
@@ -161,13 +164,14 @@ class Normals:
     def judge(self) -> Judge | None:
         """Return what tells the squared error on the held-out rows, up to a constant, of the solution with a lambda.
 
-        None if no rows are held out, or if all are.
+        It comes before `solve`. None if no rows are held out, or if all are.
         """
+        assert self.whole is None
         fitted, held = (sums.finished().of_all().to(self.start) for sums in (self.fitted, self.held))
         if fitted.is_empty or held.is_empty:
             return None
-        factored = _Factored.of(fitted, self.start, intercept=self.intercept)
-        return lambda ridge: held.loss(factored.solve(fitted, ridge))
+        factored, cross, target = _factored(fitted, self.start, intercept=self.intercept)
+        return lambda ridge: held.loss(factored.solve(cross, target, ridge))
 
     def solve(self, ridge: float | None) -> Tensor:
         """Return the solution for all rows: float[G, K + 1, O], the intercept last.
@@ -176,11 +180,9 @@ class Normals:
             ridge: lambda, relative to the mean square of the columns of X; None stands for infinity (W = W_0).
         """
         if self.whole is None:
-            fitted, held = self.fitted.finished().of_all(), self.held.finished().of_all()
-            normal = (fitted + held).to(self.start)
-            self.whole = normal, _Factored.of(normal, self.start, intercept=self.intercept)
-        normal, factored = self.whole
-        return factored.solve(normal, ridge)
+            self.whole = self._joined()
+        factored, cross, target = self.whole
+        return factored.solve(cross, target, ridge)
 
     def again(self, weight: Tensor, missed: Iterable[tuple[Tensor, Tensor]], ridge: float | None) -> Tensor:
         """Return the solution for the same rows with other targets, X W + missed. It comes after `solve`.
@@ -191,12 +193,27 @@ class Normals:
             ridge: as for `solve`.
         """
         assert self.whole is not None
-        normal, factored = self.whole
+        factored, _, _ = self.whole
         more = torch.zeros_like(weight, dtype=torch.float64)
         for x, y in missed:
             more += summed_product(x, y)
-        cross = normal.gram @ weight + processes.total(more).to(weight)
-        return factored.solve(Normal(normal.gram, cross), ridge)
+        more = processes.total(more).to(weight)
+        target = factored.mean @ weight[:, :-1] + weight[:, -1:] + more[:, -1:] / factored.count
+        cross = factored.gram @ weight[:, :-1] + more[:, :-1]
+        if self.intercept:
+            cross -= factored.mean.mT @ more[:, -1:]
+        else:
+            cross += (factored.count * factored.mean.mT) @ weight[:, -1:]
+        return factored.solve(cross, target, ridge)
+
+    def _joined(self) -> tuple[_Factored, Tensor, Tensor]:
+        fitted, held = self.fitted.finished().of_all(), self.held.finished().of_all()
+        if self.is_final:  # these are the largest tensors of a recovery
+            fitted.gram.add_(held.gram)
+            normal = Normal(fitted.gram, fitted.cross + held.cross)
+        else:
+            normal = fitted + held
+        return _factored(normal.to(self.start), self.start, intercept=self.intercept)
 
 
 @dataclass
@@ -206,6 +223,8 @@ class _Factored:
     Attributes:
         start: float[G, K, O], W_0.
         intercept: whether to fit an intercept.
+        count: float[G, 1, 1], the number of rows.
+        mean: float[G, 1, K], the mean row of X.
         gram: float[G, K, K], X'X, of the columns less their means if there is an intercept.
         started: float[G, K, O], X'X W_0.
         last: the last lambda, and its `factor`.
@@ -213,27 +232,37 @@ class _Factored:
 
     start: Tensor
     intercept: bool
+    count: Tensor
+    mean: Tensor
     gram: Tensor
     started: Tensor
     last: tuple[float | None, Tensor | None] = (None, None)
 
-    @classmethod
-    def of(cls, normal: Normal, start: Tensor, *, intercept: bool) -> _Factored:
-        """Return it for the rows of some equations."""
-        gram = normal.centred() if intercept else normal.gram[:, :-1, :-1]
-        return cls(start, intercept, gram, gram @ start)
+    def solve(self, cross: Tensor, target: Tensor, ridge: float | None) -> Tensor:
+        """Return the solution, see `Normals.solve`.
 
-    def solve(self, normal: Normal, ridge: float | None) -> Tensor:
-        """Return the solution of equations with the same X'X; see `Normals.solve`."""
+        Args:
+            cross: float[G, K, O], X'Y, of the columns less their means if there is an intercept.
+            target: float[G, 1, O], the mean row of Y.
+            ridge: as for `Normals.solve`.
+        """
         if ridge != self.last[0]:
+            self.last = (None, None)  # freed before the next one is made
             self.last = ridge, factor(self.gram, ridge)
-        cross, mean, target, weight = normal.cross[:, :-1], normal.mean, normal.target, self.start
-        if self.intercept:
-            cross = cross - (normal.count * mean.mT) @ target
+        weight = self.start
         if self.last[1] is not None:
             weight = weight + torch.cholesky_solve(cross - self.started, self.last[1])
-        free = target - mean @ weight if self.intercept else torch.zeros_like(target)
+        free = target - self.mean @ weight if self.intercept else torch.zeros_like(target)
         return torch.cat([weight, free], 1)
+
+
+def _factored(normal: Normal, start: Tensor, *, intercept: bool) -> tuple[_Factored, Tensor, Tensor]:
+    """Return what solves some equations, and their X'Y and mean row of Y as `_Factored.solve` takes them."""
+    count, mean, target, cross = normal.count, normal.mean, normal.target, normal.cross[:, :-1]
+    gram = torch.baddbmm(normal.gram[:, :-1, :-1], mean.mT * count, mean, alpha=-float(intercept))
+    if intercept:
+        cross = cross - (count * mean.mT) @ target
+    return _Factored(start, intercept, count, mean, gram, gram @ start), cross, target
 
 
 @dataclass
@@ -341,7 +370,8 @@ class _Kernel:
         missed = y.double() - read @ start.to(x)
         mean, offset = (each.double().mean(1, keepdim=True) * intercept for each in (read, missed))
         centred = (read - mean.to(x)).mT
-        kernel = summed_product(centred, centred)
+        kernel = torch.zeros(len(x), x.shape[1], x.shape[1], dtype=torch.float64, device=x.device)
+        add_square(kernel, centred)
         return cls(x, held, mean.to(start), kernel.to(start), (missed - offset).to(start), offset.to(start))
 
 
@@ -427,6 +457,22 @@ def summed_product(a: Tensor, b: Tensor) -> Tensor:
     for some, others in pairs:
         found += some.mT @ others
     return found
+
+
+def add_square(into: Tensor, a: Tensor) -> None:
+    """Add A'A as `summed_product` computes it, each product of two columns once.
+
+    Args:
+        into: float64[G, K, K].
+        a: float[G, M, K].
+    """
+    columns = a.shape[2]
+    for some in a.split(_CHUNK, 1):
+        for start in range(0, columns, _BLOCK):
+            stop = min(columns, start + _BLOCK)
+            product = some[..., start:stop].mT @ some[..., start:]
+            into[:, start:stop, start:] += product
+            into[:, stop:, start:stop] += product[..., stop - start :].mT
 
 
 def draw_patches(there: int, wanted: int, random: torch.Generator) -> Tensor:

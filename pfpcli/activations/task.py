@@ -72,14 +72,15 @@ class Task:
             unit[reader.units] = 0
         return unit
 
-    def walk(self, look: Look, readers: Iterable[Reader] | None = None) -> None:
+    def walk(self, look: Look, readers: Iterable[Reader] | None = None, most: int | None = None) -> None:
         """Run the images through the network and call `look` with what each layer reads.
 
         Args:
             look: see `walk.Look`.
             readers: the layers to look at; None stands for all of the task.
+            most: the largest number of images, see `images`.
         """
         walk = Walk(self.groups.labelled.graph.module, self.readers if readers is None else readers, look)
         with torch.no_grad():
-            for x, _ in self.images():
+            for x, _ in self.images(most):
                 walk.run(x)

@@ -11,7 +11,7 @@ from torch.fx.node import Node
 from pfpcli.graph.graph import Graph, is_tensor
 
 #: The most numbers that a run may record.
-HELD = 1 << 27
+HELD = 1 << 26
 
 
 class ValueRecorder(fx.Interpreter):

@@ -14,7 +14,7 @@ from pfpcli.channels import rules
 from pfpcli.channels.rules import Columns
 from pfpcli.graph.graph import is_constant, owner
 
-#: The most numbers of unfolded input in one piece of a layer's work (`Layer.pieces`).
+#: The most numbers of unfolded input, or of results, in one piece of a layer's work (`Layer.pieces`).
 _CHUNK = 1 << 22
 
 
@@ -80,7 +80,8 @@ class Layer:
             x: float[N, ...], the input.
             weight: the weights, or the other operand.
         """
-        step = max(1, _CHUNK // max(1, x[0].numel() * self.kernel))
+        made = self.node.meta["val"]
+        step = max(1, _CHUNK // max(1, x[0].numel() * self.kernel, made.numel() // made.shape[0]))
         per_sample = repeat(weight) if self.has_weights else weight.split(step)
         for part, weights in zip(x.split(step), per_sample, strict=False):
             yield self.columns(part.float(), weights.float())

@@ -33,8 +33,9 @@ from pfpcli.limits import check_input
 HELD_OUT = 1000
 #: The largest number of checking images. They are also at most a quarter of the images that are not held out.
 CHECKED = 256
-#: The largest number of values in one batch of inputs.
-_BATCH = 2_000_000
+#: The largest number of values in one batch of inputs: on a CPU the values of a layer should fit into the cache.
+_BATCH = 600_000
+_BATCH_ELSEWHERE = 8_000_000
 
 #: Pairs of images float32[B, *size] and labels int64[B], or None; of judging images masks or target images as well.
 Batches = Iterator[tuple[Tensor, NDArray[Any] | None]]
@@ -51,6 +52,7 @@ class Calibration:
         preprocess: the preprocessing of each image.
         convert: whether to convert images with another number of channels than the model's.
         seed: the seed of the division.
+        device: the type of the device that the batches are for.
     """
 
     images: ImageSet
@@ -59,6 +61,7 @@ class Calibration:
     preprocess: Preprocess
     convert: bool
     seed: int
+    device: str = "cpu"
 
     def divide(self, needed: int, given: int | None) -> Division:
         """Divide the images by purpose. No judging image has another purpose, if there are enough images.
@@ -100,7 +103,8 @@ class Calibration:
         targeted: bool = False,
     ) -> Batches:
         """Some images of a folder, preprocessed; shared and targeted: as in `decode.batches`."""
-        size = batch or max(1, min(64, _BATCH // int(np.prod(self.size))))
+        values = _BATCH if self.device == "cpu" else _BATCH_ELSEWHERE
+        size = batch or max(1, min(64, values // int(np.prod(self.size))))
         found = batches(
             images, indices, self.size, self.preprocess, size, self.convert, shared=shared, targeted=targeted
         )
@@ -216,12 +220,13 @@ class Network(Protocol):
         """Whether the network runs on an input of this shape."""
 
 
-def open_calibration(settings: CalibrationSettings, model: Network) -> Calibration:
+def open_calibration(settings: CalibrationSettings, model: Network, device: str = "cpu") -> Calibration:
     """Open the folders and check that their images fit the network. Only headers are read.
 
     Args:
         settings: the folders and the preprocessing.
         model: the network. The input size comes from the settings, else from the network, else from the images.
+        device: the type of the device that computes.
 
     Raises:
         CalibrationError: the images are missing, broken or do not fit, or a class folder has no known name.
@@ -246,7 +251,7 @@ def open_calibration(settings: CalibrationSettings, model: Network) -> Calibrati
             check_fits(each, size, preprocess, settings.convert)
     if judges is not None:
         _check_disjoint(images, judges)
-    return Calibration(images, judges, size, preprocess, settings.convert, settings.seed)
+    return Calibration(images, judges, size, preprocess, settings.convert, settings.seed, device)
 
 
 def _with_labels(

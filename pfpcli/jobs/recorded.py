@@ -65,9 +65,18 @@ def run_fields(
         },
         "artifacts": exported.files,
         "timings": console.timings,
+        "memory": _memory(console),
         "warnings": console.warnings,
         "machine": machine(device),
     }
+
+
+def _memory(console: Console) -> dict[str, Any]:
+    """The memory of the steps, see `Record`."""
+    later = [peak for name, peak in console.peaks.items() if name not in ("load", "images", "trace")]
+    if not later or "trace" not in console.held:
+        return {}
+    return {"traced": console.held["trace"], "peak": max(later), "steps": console.peaks}
 
 
 def machine(device: torch.device) -> dict[str, Any]:

@@ -33,8 +33,10 @@ from pfpcli.outputs.roles import real, roles_of, select
 MEASURED = ("distance", "divergence", "error")
 #: A group is cut to these fractions of its positions.
 WIDTHS = (0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125)
+#: The most images that layers are refitted to.
+FITTED = 256
 #: The most images that curves are measured on, and the most MACs of all their runs.
-IMAGES, MOST_MACS = 128, 4e12
+IMAGES, MOST_MACS = 64, 2e12
 #: The fewest images that curves are measured on.
 _FEWEST_IMAGES = 8
 #: Smaller losses count as this much, because the logarithms of losses are interpolated.
@@ -108,22 +110,29 @@ def curves(task: Task, measuring: Task, orders: Sequence[tuple[Group, NDArray[np
         orders: groups and int64[n, parts], their units from the first to keep to the first to drop.
         macs: multiply-adds of the network for one image; larger networks are measured on fewer images.
     """
+    order_of = {id(group): order for group, order in orders}
+    runs = sum(len(_widths(len(order))) for _, order in orders)
+    images = int(np.clip(MOST_MACS / max(1, macs * runs), _FEWEST_IMAGES, IMAGES))
+    found: dict[int, Curve] = {}
     with task.groups.labelled.graph.on(task.device):
-        order_of = {id(group): order for group, order in orders}
-        cuts: dict[int, _Narrowings] = {}
-        for batch in gram_batches(task, [group for group, _ in orders]):
-            for group, grams in batch:
-                cuts[id(group)] = _Narrowings.of(task, group, order_of[id(group)], grams)
-        ordered = [cuts[id(group)] for group, _ in orders]
-        runs = sum(len(cut.kept) for cut in ordered)
-        images = int(np.clip(MOST_MACS / max(1, macs * runs), _FEWEST_IMAGES, IMAGES))
-        _measure(measuring, ordered, images)
-    found = [cut.curve() for cut in ordered]
-    return processes.of_first(lambda: found)
+        for grams in gram_batches(task, [group for group, _ in orders], FITTED):
+            cuts = {}
+            while grams:  # a Gram matrix is freed as soon as its group is refitted
+                group, of_group = grams.pop(0)
+                cuts[id(group)] = _Narrowings.of(task, group, order_of[id(group)], of_group)
+            _measure(measuring, list(cuts.values()), images)
+            found.update((key, cut.curve()) for key, cut in cuts.items())
+    ordered = [found[id(group)] for group, _ in orders]
+    return processes.of_first(lambda: ordered)
 
 
-def _measure(task: Task, cuts: list[_Narrowings], images: int) -> None:
-    """Measure all widths of all groups on the images; the original runs once for each batch."""
+def _widths(positions: int) -> list[int]:
+    """Return the numbers of positions that a group is cut to, in descending order."""
+    return sorted({max(1, round(width * positions)) for width in WIDTHS} - {positions}, reverse=True)
+
+
+def _measure(task: Task, cuts: Sequence[_Narrowings], images: int) -> None:
+    """Measure all widths of some groups on the images; the original runs once for each batch."""
     graph = task.groups.labelled.graph
     roles = roles_of(graph)
     needed = {node for cut in cuts for node in cut.probe.needed}
@@ -176,7 +185,7 @@ class _Narrowings:
             grams: of the layers that read the group.
         """
         owned = [unit for head in group.units if head in task.groups.owned for unit in task.groups.owned[head]]
-        kept = sorted({max(1, round(width * len(order))) for width in WIDTHS} - {len(order)}, reverse=True)
+        kept = _widths(len(order))
         alive = [torch.from_numpy(task.groups.alive(order[count:].reshape(-1))) for count in kept]
         refits: list[dict[Node, tuple[Node, Refit]]] = [{} for _ in alive]
         for gram in grams if alive else ():

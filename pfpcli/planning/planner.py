@@ -67,6 +67,8 @@ class Planner:
         self._evidence = Evidence(scores, delta, curves)
         self._whole = everything(groups, self._predictor, budget)
         self._choices = find_choices(groups, scores, self._predictor, budget)
+        # searches ask for the same counts again and again
+        self._costs: dict[tuple[int, ...], int] = {}
         if not self._choices and not self._is_whole:
             raise nothing_to_prune(groups)
 
@@ -123,7 +125,10 @@ class Planner:
         choices, of = self._choices, self._budget.of
 
         def cost(counts: list[int]) -> int:
-            return int(getattr(self._predictor.predict(alive_labels(self._groups, choices, counts)), of))
+            key = tuple(counts)
+            if key not in self._costs:
+                self._costs[key] = getattr(self._predictor.predict(alive_labels(self._groups, choices, counts)), of)
+            return self._costs[key]
 
         counts, level = [len(choice.order) for choice in choices], 0.0
         whole = getattr(self._whole.before, of)

@@ -39,6 +39,8 @@ class Record(Document):
         trace: number of ops, ops without a rule, and which sizes of the input are free.
         artifacts: kind of a file -> its name in the run folder, or None.
         timings: step -> seconds.
+        memory: {traced, peak, steps}: the bytes that the process held once the network was traced, the most that it
+            held after that, and step -> the most during it; empty where the system does not tell.
         warnings: what a user should know.
         machine: versions of libraries, platform and device.
         created: time in UTC, in ISO 8601.
@@ -63,6 +65,7 @@ class Record(Document):
     schema_version: int = 1
     failure: str = ""
     advice: str = ""
+    memory: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(kw_only=True)

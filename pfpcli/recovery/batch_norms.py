@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 import torch
 from torch import Tensor
 from torch.fx.node import Node
@@ -36,30 +38,36 @@ class Recalibrate:
     def __init__(self, pair: PairedRun) -> None:
         self._pair = pair
 
+    def wants(self, node: Node) -> bool:
+        """Whether a call is a batch norm with running statistics."""
+        is_norm = str(node.target) in NORMS and isinstance(node.args[0], Node)
+        return is_norm and bind(node)["running_mean"] is not None
+
     def __call__(self, node: Node) -> None:
-        """Replace the running statistics of a call, if it is a batch norm with such statistics."""
-        if str(node.target) not in NORMS:
-            return
+        """Replace the running statistics of a batch norm."""
         given, x = bind(node), node.args[0]
-        if not isinstance(x, Node) or given["running_mean"] is None:
-            return
+        assert isinstance(x, Node)
         mean, var = (self._pair.tensor(given[name]) for name in ("running_mean", "running_var"))
-        (m, s), (m_hat, s_hat) = (_moments(batches, mean) for batches in (self._pair.original(x), self._pair.now(x)))
+        m, s = _moments(lambda: (batch.original(x) for batch in self._pair.batches), mean)
+        m_hat, s_hat = _moments(lambda: (batch.now(x) for batch in self._pair.batches), mean)
         ratio = torch.where(s > 0, s_hat / s, 1.0)
         mean.copy_(m_hat - ratio * (m - mean))
         var.copy_((ratio.square() * (var + given["eps"]) - given["eps"]).clamp(min=0))
 
 
-def _moments(batches: list[Tensor], like: Tensor) -> tuple[Tensor, Tensor]:
+def _moments(batches: Callable[[], Iterable[Tensor]], like: Tensor) -> tuple[Tensor, Tensor]:
     """The mean and the standard deviation of each channel, float64[C] each, over the batches of all processes.
 
     Args:
-        batches: float[N, C, ...] each, of this process; may be empty.
+        batches: returns float[N, C, ...] each, of this process; may be empty.
         like: float[C], a tensor on the device of the batches.
     """
-    rows = [x.movedim(1, 0).flatten(1) for x in batches]
-    none = torch.zeros_like(like, dtype=torch.float64)
-    count = max(1, processes.total(sum(x.shape[1] for x in rows)))
-    mean = processes.total(sum((x.sum(1, dtype=torch.float64) for x in rows), none)) / count
-    spread = processes.total(sum(((x.double() - mean[:, None]).square().sum(1) for x in rows), none)) / count
+    count, added = 0, torch.zeros_like(like, dtype=torch.float64)
+    for x in batches():
+        count, added = count + x.numel() // x.shape[1], added + x.movedim(1, 0).flatten(1).sum(1, dtype=torch.float64)
+    rows = max(1, processes.total(count))
+    mean, spread = processes.total(added) / rows, torch.zeros_like(added)
+    for x in batches():
+        spread += (x.movedim(1, 0).flatten(1).double() - mean[:, None]).square().sum(1)
+    spread = processes.total(spread) / rows
     return mean, spread.sqrt()

@@ -3,46 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import accumulate
 
 from torch.fx.node import Node
 
 from pfpcli import processes
-from pfpcli.recovery.paired_run import PairedRun, peak_numbers
-from pfpcli.recovery.task import RecoveryTask
+from pfpcli.channels.cost import count
+from pfpcli.recovery.paired_run import PairedRun, Visitor, peak_numbers
+from pfpcli.recovery.task import Progress, RecoveryTask
 
-#: The largest number of images, and of bytes for the activations of both networks on these images.
-MOST_IMAGES, MOST_BYTES = 1024, 1 << 32
+#: The largest number of images; and of multiply-adds of the original on all of them, if that leaves `FEWEST` images.
+MOST_IMAGES, MOST_MACS, FEWEST = 1024, 2e12, 64
+#: The most numbers that the original holds at one time for the images that run together.
+TOGETHER = 1 << 24
 
 
-def recover_calls(
-    task: RecoveryTask, make_visitor: Callable[[PairedRun], Callable[[Node], None]], images: int = MOST_IMAGES
-) -> int:
-    """Run both networks on the fitting images and visit every call of the cut network.
+def recover_calls(task: RecoveryTask, make_visitor: Callable[[PairedRun], Visitor], most: int = MOST_IMAGES) -> int:
+    """Run both networks on the fitting images and visit the calls of the cut network.
 
     Args:
         task: the cut network and the images.
         make_visitor: returns the visitor of the calls of a paired run.
-        images: the largest number of images.
+        most: the largest number of images.
 
     Returns:
         The number of images.
     """
     whole, smaller = task.cut.slicing.labelled.graph, task.cut.graph
-    most = MOST_BYTES // (4 * max(1, peak_numbers(whole) + peak_numbers(smaller)))
-    most = max(whole.batch, min(images, most))
+    affordable = max(FEWEST, int(MOST_MACS // max(1, count(whole).macs)))
+    most = max(whole.batch, min(most, affordable))
     with whole.on(task.device), smaller.on(task.device):
         pair = PairedRun(task.cut)
-        batches = [x for x, _ in task.division.fitting(whole.fixed_batch, most)]
-        firsts = [0, *accumulate(map(len, batches))]
-        mine = {i: x.to(task.device) for i, x in zip(firsts, batches, strict=False) if processes.is_mine(x)}
-        visitor, total, done = make_visitor(pair), sum(n.op == "call_function" for n in smaller.nodes), 0
+        images, together = 0, max(1, TOGETHER // max(1, peak_numbers(whole)))
+        for x, _ in task.division.fitting(whole.fixed_batch, most):
+            for some in x.split(whole.fixed_batch or together):
+                if processes.is_mine(x):
+                    pair.add(images, some.to(task.device))
+                images += len(some)
+        visitor = make_visitor(pair)
+        calls = sum(visitor.wants(node) for node in smaller.nodes if node.op == "call_function")
+        pair.run(_Shown(visitor, calls, task.progress))
+    return images
 
-        def visit(node: Node) -> None:
-            nonlocal done
-            visitor(node)
-            done += 1
-            task.progress(done, total, "ops")
 
-        pair.run(mine, visit)
-    return sum(map(len, batches))
+class _Shown:
+    """A visitor that reports its progress."""
+
+    def __init__(self, visitor: Visitor, total: int, progress: Progress) -> None:
+        self.wants = visitor.wants
+        self._visitor, self._total, self._progress = visitor, total, progress
+        self._done = 0
+
+    def __call__(self, node: Node) -> None:
+        """Visit a call."""
+        self._visitor(node)
+        self._done += 1
+        self._progress(self._done, self._total, "layers")

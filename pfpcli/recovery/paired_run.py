@@ -1,15 +1,17 @@
-"""Paired run: the original and its cut network run side by side, call by call, on all images at once.
+"""Paired run: the original and its cut network run side by side on all images, from one visit to the next.
 
-Before a call of the cut network runs, a visitor may change the tensors of that call. Every call before it has already
-run in both networks, so a later layer can compensate for the error that earlier layers left.
+Before some calls of the cut network run, a visitor may change their tensors. Every call before such a call has already
+run in both networks, so a later layer can compensate for the error that earlier layers left. Between two visits one
+batch runs after the other, and only the values that later calls read are kept (`shelf`).
 
 Each process runs its own batches and may have none. A visitor has to combine its sums over all processes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, fx
@@ -18,9 +20,43 @@ from torch.fx.node import Node
 from pfpcli.channels.labels import Axes
 from pfpcli.cutting.cut import Cut
 from pfpcli.graph.graph import Graph, fetch, is_tensor
+from pfpcli.recovery.shelf import Shelf, read
 
 #: Node -> its value for one batch.
 _Values = dict[Node, Any]
+
+
+class Visitor(Protocol):
+    """Changes the tensors of some calls of a cut network."""
+
+    def wants(self, node: Node) -> bool:
+        """Whether to visit a call of the cut network."""
+
+    def __call__(self, node: Node) -> None:
+        """Visit a call: the original has run it, and the cut network has not."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The values of both networks for one batch.
+
+    Attributes:
+        first: the index of the batch's first image among the images of all processes.
+        pair: the run.
+        values: of the original and of the cut network, as they lie on the shelf.
+    """
+
+    first: int
+    pair: PairedRun = field(repr=False)
+    values: tuple[_Values, _Values] = field(repr=False)
+
+    def original(self, node: Node) -> Any:
+        """The original's value at a node of the cut network, sliced to the kept channels."""
+        return self.pair.sliced(node, read(self.values[0][self.pair.source(node)]))
+
+    def now(self, node: Node) -> Any:
+        """The cut network's value at a node."""
+        return read(self.values[1][node])
 
 
 class PairedRun:
@@ -28,52 +64,64 @@ class PairedRun:
 
     Args:
         cut: the cut network and its slicing. A node of the cut network has the name of its node in the original.
-
-    Attributes:
-        firsts: for each batch of this process, the index of its first image among the images of all processes.
+        shelf: keeps the values of the batches.
     """
 
-    def __init__(self, cut: Cut) -> None:
+    def __init__(self, cut: Cut, shelf: Shelf | None = None) -> None:
         self._slicing, self._smaller = cut
         self._whole = cut.slicing.labelled.graph
         named = {node.name: node for node in self._smaller.nodes}
         self._partner = {node: named[node.name] for node in self._whole.nodes if node.name in named}
         self._original = {partner: node for node, partner in self._partner.items()}
         self._interpreters = fx.Interpreter(self._whole.module), fx.Interpreter(self._smaller.module)
-        self.firsts: list[int] = []
-        self._batches: list[tuple[_Values, _Values]] = []
-        self._computed: tuple[set[Node], set[Node]] = set(), set()
+        self._stored = [
+            {node: fetch(graph.module, str(node.target)) for node in graph.nodes if node.op == "get_attr"}
+            for graph in (self._whole, self._smaller)
+        ]
+        self._shelf = shelf or Shelf()
+        self._batches: list[Batch] = []
+        self._computed: set[tuple[int, Node]] = set()
 
-    def run(self, batches: Mapping[int, Tensor], visit: Callable[[Node], None]) -> None:
-        """Run both networks.
+    def add(self, first: int, images: Tensor) -> None:
+        """Add a batch to run on.
 
         Args:
-            batches: index of the first image -> float[N, ...], on the device of the graphs.
-            visit: receives each call of the cut network after the original has run the call and before the cut network
-                does.
+            first: the index of its first image among the images of all processes.
+            images: float[N, ...], on the device of the graphs.
+        """
+        node = self._whole.inputs[0]
+        self._batches.append(Batch(first, self, self._kept({node: images}, {self._partner[node]: images})))
+
+    def run(self, visitor: Visitor) -> None:
+        """Run both networks on the batches that were added, and forget them.
+
+        Args:
+            visitor: visits the calls that it wants, in the order of the graph.
         """
         first = self._whole.inputs[0]
-        self.firsts = list(batches)
-        self._batches = [({first: x}, {self._partner[first]: x}) for x in batches.values()]
-        self._computed = {first}, {self._partner[first]}
+        self._computed = {(0, first), (1, self._partner[first])}
         last_uses = _last_uses(self._whole), _last_uses(self._smaller)
+        steps: list[_Step] = []
         with torch.no_grad():
-            for node in self._smaller.nodes:
-                if node.op == "get_attr" and node not in self._original:  # an index tensor that the cut has replaced
-                    self._compute(1, node)
             for node in self._whole.nodes:
-                if node.op in ("placeholder", "output"):
+                if node.op in ("placeholder", "output", "get_attr"):
                     continue
-                self._compute(0, node)
+                steps.append(_Step(0, node))
                 partner = self._partner.get(node)
                 if partner is not None:
-                    if partner.op == "call_function":
-                        visit(partner)
-                    self._compute(1, partner)
-                self._free(0, last_uses[0].get(node, ()))
-                if partner is not None:
-                    self._free(1, last_uses[1].get(partner, ()))
+                    if partner.op == "call_function" and visitor.wants(partner):
+                        self._run_batches(steps)
+                        visitor(partner)
+                        steps = []
+                    steps.append(_Step(1, partner, last_uses[1].get(partner, [])))
+                # a visit still reads what the original's call has read
+                steps.append(_Step(0, None, last_uses[0].get(node, [])))
         self._batches = []
+
+    @property
+    def batches(self) -> Iterator[Batch]:
+        """The batches of this process, with the values that this visit and later calls read."""
+        return iter(self._batches)
 
     def tensor(self, node: Node) -> Tensor:
         """The tensor of the cut network that its `get_attr` node names."""
@@ -86,33 +134,58 @@ class PairedRun:
         aliases = [n for n in self._smaller.nodes if n.op == "get_attr" and is_tensor(n) and self.tensor(n) is tensor]
         return {user for alias in aliases for user in alias.users}
 
-    def original(self, node: Node) -> list[Any]:
-        """The original's values at a node of the cut network, sliced to the kept channels, one for each batch."""
-        source = self._original[node]
-        one = isinstance(self._slicing.labelled.axes.get(source), Axes)
-        values = (before[source] for before, _ in self._batches)
-        return [self._slicing.slice(source, value) if one and isinstance(value, Tensor) else value for value in values]
+    def source(self, node: Node) -> Node:
+        """The node of the original that a node of the cut network was made of."""
+        return self._original[node]
 
-    def now(self, node: Node) -> list[Any]:
-        """The cut network's values at a node, one for each batch."""
-        return [now[node] for _, now in self._batches]
+    def sliced(self, node: Node, value: Any) -> Any:
+        """The original's value at a node of the cut network, sliced to the kept channels."""
+        source = self._original[node]
+        has_channels = isinstance(self._slicing.labelled.axes.get(source), Axes) and isinstance(value, Tensor)
+        return self._slicing.slice(source, value) if has_channels else value
 
     def is_known(self, node: Node) -> bool:
         """Whether both networks have computed a node of the cut network."""
-        return self._original.get(node) in self._computed[0] and node in self._computed[1]
+        return (0, self._original.get(node)) in self._computed and (1, node) in self._computed
 
-    def _compute(self, which: int, node: Node) -> None:
-        """Compute a node of the original (0) or of the cut network (1) for every batch."""
-        self._computed[which].add(node)
-        for values in self._batches:
-            self._interpreters[which].env = values[which]
-            values[which][node] = self._interpreters[which].run_node(node)
+    def _run_batches(self, steps: list[_Step]) -> None:
+        """Run some steps for every batch."""
+        for i, batch in enumerate(self._batches):
+            values = [
+                {**stored, **self._shelf.take(each)} for stored, each in zip(self._stored, batch.values, strict=True)
+            ]
+            for step in steps:
+                interpreter, env = self._interpreters[step.which], values[step.which]
+                if step.node is not None:
+                    interpreter.env = env
+                    env[step.node] = interpreter.run_node(step.node)
+                for node in step.done:
+                    env.pop(node, None)
+            self._batches[i] = Batch(batch.first, self, self._kept(values[0], values[1]))
+        self._computed.update((step.which, step.node) for step in steps if step.node is not None)
 
-    def _free(self, which: int, nodes: Iterable[Node]) -> None:
-        """Drop the values of nodes that no later node reads."""
-        for values in self._batches:
-            for node in nodes:
-                values[which].pop(node, None)
+    def _kept(self, whole: _Values, smaller: _Values) -> tuple[_Values, _Values]:
+        """Put the values of a batch on the shelf; stored tensors need no place there."""
+        found = [
+            self._shelf.put({node: value for node, value in values.items() if node.op != "get_attr"})
+            for values in (whole, smaller)
+        ]
+        return found[0], found[1]
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One step of a run.
+
+    Attributes:
+        which: 0 for the original, 1 for the cut network.
+        node: the node to run, if any.
+        done: the nodes whose values no later step reads.
+    """
+
+    which: int
+    node: Node | None
+    done: Sequence[Node] = ()
 
 
 def peak_numbers(graph: Graph) -> int:

@@ -18,6 +18,7 @@ this problem for one layer without an intercept, with lambda = 0 and with channe
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -29,10 +30,13 @@ from pfpcli.activations.least_squares import draw_patches
 from pfpcli.channels.layers import Layer
 from pfpcli.recovery.call_by_call import recover_calls
 from pfpcli.recovery.epilogue import Epilogue
-from pfpcli.recovery.paired_run import PairedRun
+from pfpcli.recovery.paired_run import Batch, PairedRun
 from pfpcli.recovery.refit_layers import Intercept, fixed_bias, layer_of, output_dim, positions
 from pfpcli.recovery.refit_problem import FULL, Effort, Problem, open_problem
 from pfpcli.recovery.task import RecoveryTask
+
+#: The most numbers of rows of a layer that are in memory from one reading to the next.
+HELD = 1 << 25
 
 
 def refit_weights(task: RecoveryTask) -> int:
@@ -71,15 +75,19 @@ class Refit:
         # layers that share a weight share a problem: each call refits the weight to the rows of all calls so far
         self._shared: dict[tuple[int, object], tuple[Problem, Intercept | None]] = {}
 
+    def wants(self, node: Node) -> bool:
+        """Whether a call is a layer."""
+        return layer_of(node) is not None
+
     def __call__(self, node: Node) -> None:
-        """Refit the layer of a call, if the call is a layer."""
+        """Refit the layer of a call."""
         layer = layer_of(node)
-        if layer is None:
-            return
+        assert layer is not None
         weights = self._weights and _has_one_form(self._pair.users(layer.weight))
         problem, intercept = self._problem(layer)
         rows, users = problem.rows, self._pair.users(layer.weight)
-        epilogue, batches = self._batches(layer, problem)
+        epilogue = Epilogue.of(layer.node, self._pair).of_rows(len(rows.start))
+        batches = _Batches(self._pair, layer, problem, epilogue)
         fixed = torch.zeros(()) if intercept is not None else self._as_row(fixed_bias(layer, self._pair), problem)
         for batch in batches:
             target = epilogue.target(batch.made, batch.before, batch.now) - fixed
@@ -103,10 +111,13 @@ class Refit:
         key = (id(weight), layer.node.target)
         if key in self._shared:
             return self._shared[key]
-        images = processes.total(sum(map(len, self._pair.now(layer.x))))
+        images = processes.total(sum(len(batch.now(layer.x)) for batch in self._pair.batches))
         matrix, intercept = layer.matrix(weight.detach().double()), Intercept.of(layer, self._pair)
-        made = open_problem(matrix, images, positions(layer), self._effort, intercept=intercept is not None)
-        if len(self._pair.users(layer.weight)) > 1:  # others are needed no more after their call
+        is_final = len(self._pair.users(layer.weight)) == 1
+        made = open_problem(
+            matrix, images, positions(layer), self._effort, intercept=intercept is not None, is_final=is_final
+        )
+        if not is_final:
             self._shared[key] = made, intercept
         return made, intercept
 
@@ -117,24 +128,6 @@ class Refit:
         values = found[:, :-1].unflatten(1, kernel).permute(0, 3, 1, 2)
         ones = layer.into_weight(layer.matrix(torch.ones_like(weight).double()), weight.detach().double())
         weight.copy_(layer.into_weight(values, weight.detach().double()) / ones)
-
-    def _batches(self, layer: Layer, problem: Problem) -> tuple[Epilogue, list[_Batch]]:
-        """What follows a layer, and what it reads and makes, at random positions of each batch, all as rows."""
-        groups = len(problem.rows.start)
-        epilogue = Epilogue.of(layer.node, self._pair).of_rows(groups)
-        found = []
-        made = self._pair.original(layer.node)
-        none: list[Tensor | None] = [None] * len(made)
-        before, now = none, none
-        if epilogue.other is not None:
-            before, now = self._pair.original(epilogue.other), self._pair.now(epilogue.other)
-        for first, x, *others in zip(self._pair.firsts, self._pair.now(layer.x), made, before, now, strict=True):
-            # seeded by the batch: the positions do not depend on the process that runs it
-            random = torch.Generator().manual_seed(first)
-            patches = draw_patches(positions(layer), problem.positions, random).to(x.device)
-            rows = (_as_rows(each, output_dim(layer), groups, patches) for each in others)
-            found.append(_Batch(first, len(x), layer.rows(x, patches), *rows))
-        return epilogue, found
 
     def _as_row(self, bias: Tensor, problem: Problem) -> Tensor:
         """A bias as float[G, 1, O]."""
@@ -148,6 +141,42 @@ def _has_one_form(users: set[Node]) -> bool:
     gains, the other loses.
     """
     return all(layer_of(user) is not None for user in users) and len({user.target for user in users}) == 1
+
+
+class _Batches:
+    """What a layer reads and makes, and what is added to it, at random positions of each batch, as rows.
+
+    Rows that fit into memory are gathered once, others whenever they are read.
+    """
+
+    def __init__(self, pair: PairedRun, layer: Layer, problem: Problem, epilogue: Epilogue) -> None:
+        self._pair, self._layer, self._problem, self._other = pair, layer, problem, epilogue.other
+        self._held: list[_Batch] = []
+        self._left = HELD
+
+    def __iter__(self) -> Iterator[_Batch]:
+        for i, values in enumerate(self._pair.batches):
+            if i < len(self._held):
+                yield self._held[i]
+                continue
+            batch = self._gathered(values)
+            size = sum(rows.numel() for rows in (batch.x, batch.made, batch.before, batch.now))
+            if i == len(self._held) and size <= self._left:
+                self._held.append(batch)
+                self._left -= size
+            yield batch
+
+    def _gathered(self, values: Batch) -> _Batch:
+        layer, groups = self._layer, len(self._problem.rows.start)
+        # seeded by the batch: the positions do not depend on the process that runs it
+        random = torch.Generator().manual_seed(values.first)
+        x = values.now(layer.x)
+        patches = draw_patches(positions(layer), self._problem.positions, random).to(x.device)
+        others = [values.original(layer.node), None, None]
+        if self._other is not None:
+            others[1:] = values.original(self._other), values.now(self._other)
+        rows = (_as_rows(each, output_dim(layer), groups, patches) for each in others)
+        return _Batch(values.first, len(x), layer.rows(x, patches), *rows)
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ class Effort:
 
     Attributes:
         rows: the largest number of rows, unless `least` asks for more.
-        numbers: the largest number of numbers in these rows, unless `least` asks for more.
-        least: the rows for each column that there may always be.
+        least: the rows for each column that there may be.
+        numbers: the largest number of numbers that these rows hold, beyond `_LEAST` rows for each column.
         widest: a layer with more columns is solved by its rows, of which it holds as many numbers as X'X of this size
             has.
         ridges: the choices of lambda, relative to the mean square of the layer's input.
@@ -29,18 +29,20 @@ class Effort:
     """
 
     rows: int
-    numbers: int
     least: int
+    numbers: int
     widest: int
     ridges: tuple[float, ...]
     clipped: int
     type: torch.dtype
 
 
+#: The rows for each column that every effort may take.
+_LEAST = 2
 #: A refit that is to stay, and one that only tells plans apart.
 _RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-FULL = Effort(1 << 16, 1 << 26, 8, 8192, ridges=_RIDGES, clipped=2, type=torch.float64)
-COARSE = replace(FULL, rows=2048, numbers=1 << 22, least=2, widest=2048, clipped=1, type=torch.float32)
+FULL = Effort(1 << 16, 8, 1 << 25, 8192, ridges=_RIDGES, clipped=2, type=torch.float64)
+COARSE = replace(FULL, rows=2048, least=2, numbers=1 << 23, widest=2048, clipped=1, type=torch.float32)
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,9 @@ class Problem:
         return best_ridge(ridges, self.rows.judge()) if ridges else None
 
 
-def open_problem(matrix: Tensor, images: int, positions: int, effort: Effort, *, intercept: bool) -> Problem:
+def open_problem(
+    matrix: Tensor, images: int, positions: int, effort: Effort, *, intercept: bool, is_final: bool = True
+) -> Problem:
     """A problem without rows.
 
     Args:
@@ -81,13 +85,15 @@ def open_problem(matrix: Tensor, images: int, positions: int, effort: Effort, *,
         positions: the number of positions at which the layer reads each image.
         effort: how many rows.
         intercept: whether to fit an intercept.
+        is_final: whether no rows are added after a solution.
     """
     start = matrix.permute(0, 2, 3, 1).flatten(1, 2).to(effort.type)
-    groups, columns, _ = start.shape
-    most = max(effort.least * columns, min(effort.rows, effort.numbers // (groups * columns)))
+    groups, columns, outputs = start.shape
+    held = max(_LEAST * columns, effort.numbers // (groups * (columns + outputs)))
+    most = min(max(effort.least * columns, effort.rows), held)
     if columns > effort.widest:
         most = effort.widest**2 // columns
     positions = max(1, min(positions, -(-most // max(1, images))))
     if columns > effort.widest or images * positions < columns:
         return Problem(Rows(start, intercept), positions)
-    return Problem(Normals.of(start, intercept=intercept), positions)
+    return Problem(Normals.of(start, intercept=intercept, is_final=is_final), positions)

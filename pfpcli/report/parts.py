@@ -164,6 +164,7 @@ def facts(page: Page, run: Record) -> None:
         "settings": _pairs({name: value for name, value in run.settings.items() if value is not False and value != []}),
         "scoring": _pairs(run.scoring),
         "times": ", ".join(f"{step} {numbers.seconds(taken)}" for step, taken in run.timings.items()),
+        "memory": _memory(run),
         "machine": _pairs(run.machine),
         "made": f"{run.created} by pfp {run.pfp_version}",
         "sha256": str(run.model.get("sha256", "")),
@@ -171,6 +172,15 @@ def facts(page: Page, run: Record) -> None:
     for name, fact in found.items():
         if fact:
             page.paragraph(f"{name:<9} ", fact)
+
+
+def _memory(run: Record) -> str:
+    """Return how much memory a run needed; "" where that is not known."""
+    if not run.memory:
+        return ""
+    peak, above = run.memory["peak"], run.memory["peak"] - run.memory["traced"]
+    most = max(run.memory["steps"], key=run.memory["steps"].__getitem__)
+    return f"at most {numbers.size(peak)} (step {most}), {numbers.size(above)} above the traced network"
 
 
 def _pairs(values: dict[str, object]) -> str:

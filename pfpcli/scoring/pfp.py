@@ -49,7 +49,7 @@ def sensitivity(columns: Columns, reduce: str = "sum", known: Tensor | None = No
 
     Inputs and weights of mixed sign are split: the positive and the negative part of an input count as two inputs, and
     those of a layer as two layers. So every share is a quotient of non-negative numbers. A share whose denominator is
-    at most `EPSILON` counts as 0.
+    at most `EPSILON` counts as 0. A share that rounding puts above 1 counts as 1.
 
     Args:
         columns: the layer as a matrix product; x float[N, G, J, R, P], weight float[G, O, J, R].
@@ -86,6 +86,8 @@ def block(device: torch.device) -> int:
 
 def _largest_share(x: Tensor, weight: Tensor, known: Tensor) -> Tensor:
     """Return the same as `sensitivity` with reduce "sum", for non-negative inputs."""
+    if bool((known >= 1).all()):
+        return known
     samples, groups, channels, kernel, patches = x.shape
     x = x.permute(1, 2, 3, 0, 4).reshape(groups, channels, kernel, samples * patches)
     signs = (weight.clamp(min=0), weight.neg().clamp(min=0))
@@ -95,7 +97,7 @@ def _largest_share(x: Tensor, weight: Tensor, known: Tensor) -> Tensor:
         return fused(x, weight, positive, negative, known)
     for sign, inverted in zip(signs, (positive, negative), strict=True):
         known = torch.maximum(known, _largest_of_sign(x, sign, inverted))
-    return known
+    return known.clamp(max=1)  # rounding may say more
 
 
 def _largest_of_sign(x: Tensor, weight: Tensor, inverted: Tensor) -> Tensor:

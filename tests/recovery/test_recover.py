@@ -125,7 +125,7 @@ def spoil(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(RECOVERIES, "spoil", row)
 
 
-@pytest.mark.parametrize(("name", "unit"), [("lsq", "ops"), ("distill", "% of the training, agreement ")])
+@pytest.mark.parametrize(("name", "unit"), [("lsq", "layers"), ("distill", "% of the training, agreement ")])
 def test_methods_report_their_progress(name: str, unit: str, small: Case) -> None:
     told: list[tuple[int, int, str]] = []
     recover(name, replace(task(small), progress=lambda *progress: told.append(progress)))

@@ -19,6 +19,7 @@ from pfpcli.recovery import epilogue
 from pfpcli.recovery.paired_run import PairedRun
 from pfpcli.recovery.refit import Refit
 from pfpcli.recovery.refit_problem import FULL
+from pfpcli.recovery.shelf import Shelf
 from properties import random_drop
 from refits import COUNT, distance, dropped, grouped, recovered
 from zoo import Calls, conv
@@ -240,7 +241,9 @@ def test_a_refit_brings_every_network_nearer_to_the_original_on_the_fitting_imag
     before = distance(kept, smaller, images)
     step = 16 if groups.labelled.graph.dynamic else len(images)
     pair = PairedRun(Cut(kept, smaller))
-    pair.run(dict(enumerate(images.split(step))), Refit(pair))
+    for i, some in enumerate(images.split(step)):
+        pair.add(i, some)
+    pair.run(Refit(pair))
     after = distance(kept, smaller, images)
     # what a norm across channels does with fewer of them, no refit in front of it can foresee
     assert after <= max(before, 1e-3) or any(group.inexact for group in groups.prunable)
@@ -251,5 +254,23 @@ def test_a_refit_brings_every_network_nearer_to_the_original_on_the_fitting_imag
 def test_an_uncut_network_keeps_its_outputs(name: str) -> None:
     _, kept, smaller, images = of_net(name, lambda groups: np.zeros(0, np.int64))
     pair = PairedRun(Cut(kept, smaller))
-    pair.run({0: images}, Refit(pair))
+    pair.add(0, images)
+    pair.run(Refit(pair))
     assert distance(kept, smaller, images) < 1e-4
+
+
+def test_values_that_lie_in_a_file_change_nothing() -> None:
+    torch.manual_seed(0)
+    groups = traced.grouped("residual")
+    alive = groups.alive(random_drop(groups, 3))
+    images = torch.randn(COUNT, *NETS["residual"].inputs[0])
+    found = []
+    for most in (0, 20_000, 1 << 30):
+        kept, smaller = cut(groups.labelled, alive)
+        pair = PairedRun(Cut(kept, smaller), Shelf(most))
+        pair.add(0, images[:16])
+        pair.add(16, images[16:])
+        pair.run(Refit(pair))
+        found.append(smaller.module.state_dict())
+    for other in found[1:]:
+        assert all(torch.equal(tensor, found[0][name]) for name, tensor in other.items())

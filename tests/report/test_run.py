@@ -84,6 +84,7 @@ PASS  model.pt: 54.6 % of the parameters (asked 54.6 %), all checks hold
             1, min_channels 1
   scoring   criterion pfp, reduce sum, epsilon 1.834, delta 1e-16, samples 256
   times     load 0.2 s, trace 0.4 s, score 6.1 s, verify 2:05 min
+  memory    at most 940.0 MB (step score), 630.0 MB above the traced network
   machine   python 3.11.7, torch 2.13.0, platform Linux x86_64, device cpu
   made      2026-01-02T03:04:05.678+00:00 by pfp 0.1.0
   sha256    abababababababababababababababababababababababababababababababab

@@ -85,7 +85,7 @@ def load_model(settings: NetworkSettings, console: Console) -> LoadedModel:
 def open_images(settings: CalibrationSettings, model: LoadedModel, console: Console) -> Calibration:
     """Open the calibration folders and check that they fit the network."""
     with console.step("images") as step:
-        calibration = open_calibration(settings, model)
+        calibration = open_calibration(settings, model, find_device(settings.device).type)
         classes = f" in {len(calibration.images.classes)} classes" if calibration.images.classes else ", no labels"
         used = calibration.preprocess.describe(calibration.size)
         step.summary = f"{len(calibration.images)} images{classes} · {used}"

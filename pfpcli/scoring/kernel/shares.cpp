@@ -11,7 +11,8 @@
 //
 // A block of patches holds no share above max(sum_r w+ max a * max positive, sum_r w- max a * max negative), with each
 // maximum over the block. Where that is no more than the largest share so far, the block is skipped. Rounding moves a
-// sum of `kernel` terms and a product by less than the slack, so the largest share is the same to the bit.
+// sum of `kernel` terms and a product by less than the slack, so the largest share is the same to the bit. No share is
+// above 1 but by rounding, and such shares count as 1: a channel that has reached 1 is done.
 
 #include <stdlib.h>
 
@@ -67,6 +68,7 @@ static void shares(const float* x, const float* up, const float* down, const flo
                 bottoms[t * outputs + o] = slack * largest_of(negative + o * patches + start + t * BLOCK, BLOCK);
             }
         for (long j = first; j < last; j++) {
+            if (bounded && largest[j] >= 1) continue;
             const float *const seen = x + j * size * patches + start, *const w = up + j * size * outputs;
             const float* const n = down + j * size * outputs;
             for (long r = 0; r < size; r++)
@@ -89,14 +91,14 @@ static void shares(const float* x, const float* up, const float* down, const flo
             for (long t = 0; t < blocks; t++) {
                 if (bounded && largest_of((const float*)&most[t], LANES) <= best) continue;
                 for (long o = 0; o < outputs; o++) {
-                    if (bounded && bounds[t * outputs + o] <= best) continue;
+                    if (bounded && (bounds[t * outputs + o] <= best || best >= 1)) continue;
                     const long at = o * patches + start + t * BLOCK;
                     const float found = share<KERNEL>(seen + t * BLOCK, w + o, n + o, positive + at, negative + at, size,
                                                       patches, outputs);
                     if (found > best) best = found;
                 }
             }
-            largest[j] = best;
+            largest[j] = best < 1 ? best : 1;
         }
     }
     free(scratch);
