@@ -10,5 +10,9 @@ value_recorder    ValueRecorder: a run that records the values of some nodes
 gated_network     GatedNetwork: the network with one factor for each label, to switch channels off
 unit_columns      the columns of a layer, gathered by unit
 gram_matrices     Gram: X'X of what a layer reads, and the refit of the layer to fewer channels
-least_squares     least squares by normal equations or in dual form
+nested_fits       the least squares fits of a layer to fewer and fewer of its columns
+least_squares     least squares by normal equations or by rows
+normal_equations  X'X and X'Y of rows that come in batches
+ridge             the choice of lambda
+row_products      products of many rows
 """

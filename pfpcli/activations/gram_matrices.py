@@ -10,8 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pfpcli.activations.least_squares import Normal, Sums, best_ridge, draw_patches
 from pfpcli.activations.nested_fits import NestedFits
+from pfpcli.activations.normal_equations import Normal, Sums
+from pfpcli.activations.ridge import best_ridge
+from pfpcli.activations.row_products import draw_patches
 from pfpcli.activations.task import Task
 from pfpcli.channels.groups import Group
 from pfpcli.channels.reading_layers import Reader, seats

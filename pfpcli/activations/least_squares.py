@@ -2,120 +2,21 @@
 
 `Normals` keeps X'X and X'Y: its size does not depend on the number of rows. `Rows` keeps the rows themselves: it is the
 smaller of the two where there are more columns than rows. Both have the same methods. Some rows are held out: they
-judge weights that are fitted to the other rows alone.
-
-Products of float32 rows are taken in float32, a few thousand terms at a time, and summed in float64. A problem is then
-solved in the type of its first weights.
+judge weights that are fitted to the other rows alone. A problem is solved in the type of its first weights.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from pfpcli import processes
-
-#: Products of float32 numbers are summed in float64 after this many terms.
-_CHUNK = 4096
-#: The most numbers of rows that wait.
-_WAITING = 1 << 24
-#: Columns of a symmetric product that are computed together.
-_BLOCK = 512
-
-
-#: The squared error on held-out rows with a lambda, see `Normals.judge`.
-Judge = Callable[["float | None"], float]
-
-
-@dataclass(frozen=True)
-class Normal:
-    """The normal equations, X'X and X'Y, for each group of a grouped convolution; the last column of X is one.
-
-    Attributes:
-        gram: float[G, K + 1, K + 1], X'X.
-        cross: float[G, K + 1, O], X'Y.
-    """
-
-    gram: Tensor
-    cross: Tensor
-
-    def __add__(self, other: Normal) -> Normal:
-        return Normal(self.gram + other.gram, self.cross + other.cross)
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether it has no rows."""
-        return not self.gram[:, -1, -1].any()
-
-    def of_all(self) -> Normal:
-        """Return the equations of the rows of all processes."""
-        return Normal(processes.total(self.gram), processes.total(self.cross))
-
-    def to(self, like: Tensor) -> Normal:
-        """Return the equations in the type of a tensor."""
-        return Normal(self.gram.to(like), self.cross.to(like))
-
-    def loss(self, weight: Tensor) -> float:
-        """Return the squared error up to a constant; weight: float64[G, K + 1, O]."""
-        return float((weight * (self.gram @ weight - 2 * self.cross)).sum())
-
-    @property
-    def count(self) -> Tensor:
-        """The number of rows, at least one: float[G, 1, 1]."""
-        return self.gram[:, -1:, -1:].clamp(min=1)
-
-    @property
-    def mean(self) -> Tensor:
-        """The mean row of X: float[G, 1, K]."""
-        return self.gram[:, -1:, :-1] / self.count
-
-    @property
-    def target(self) -> Tensor:
-        """The mean row of Y: float[G, 1, O]."""
-        return self.cross[:, -1:] / self.count
-
-
-@dataclass
-class Sums:
-    """The normal equations of rows that come in batches.
-
-    Rows wait until there are many: to add X'X of a few rows takes longer than to compute it.
-
-    Attributes:
-        normal: of the rows that do not wait.
-        waiting: rows, x and y each.
-    """
-
-    normal: Normal
-    waiting: list[tuple[Tensor, Tensor]] = field(default_factory=list, repr=False)
-
-    @classmethod
-    def empty(cls, groups: int, columns: int, outputs: int, device: torch.device) -> Sums:
-        """Return the equations of no rows."""
-        gram = torch.zeros(groups, columns + 1, columns + 1, dtype=torch.float64, device=device)
-        return cls(Normal(gram, gram.new_zeros(groups, columns + 1, outputs)))
-
-    def add(self, x: Tensor, y: Tensor) -> None:
-        """Add rows: x float[G, M, K + 1], y float[G, M, O]; O may be 0 if the targets are not needed."""
-        self.waiting.append((x, y))
-        rows, numbers = (sum(each.shape[1] for each, _ in self.waiting), sum(each.numel() for each, _ in self.waiting))
-        if rows >= _CHUNK or numbers >= _WAITING:
-            self._add_waiting()
-
-    def finished(self) -> Normal:
-        """Return the equations of all rows so far."""
-        if self.waiting:
-            self._add_waiting()
-        return self.normal
-
-    def _add_waiting(self) -> None:
-        x, y = (torch.cat(each, 1) for each in zip(*self.waiting, strict=True))
-        self.waiting = []
-        add_square(self.normal.gram, x)
-        self.normal.cross.add_(summed_product(x, y))
+from pfpcli.activations.normal_equations import Normal, Sums
+from pfpcli.activations.ridge import Judge, factor
+from pfpcli.activations.row_products import add_square, summed_product
 
 
 @dataclass
@@ -387,94 +288,3 @@ def _coefficients(
         # lambda is relative to the mean of the diagonal of X'X; the diagonals of X'X and XX' have the same sum
         last = ridge, factor(kernel, None if ridge is None else ridge * kernel.shape[1] / columns)
     return torch.zeros_like(missed) if last[1] is None else torch.cholesky_solve(missed, last[1]), last
-
-
-def best_ridge(ridges: Sequence[float], judge: Judge | None) -> float | None:
-    """Return the lambda with the smallest error; None keeps the weights.
-
-    The error is taken to fall and then to rise as lambda grows, so only lambdas near the best one are tried.
-
-    Args:
-        ridges: the choices in ascending order.
-        judge: tells the error; None if nothing can be told.
-    """
-    choices: list[float | None] = [*ridges, None]
-    errors: dict[int, float] = {}
-    at = len(choices) // 2
-    while judge is not None:
-        near = [i for i in (at - 1, at, at + 1) if 0 <= i < len(choices)]
-        errors.update({i: judge(choices[i]) for i in near if i not in errors})
-        best = min(near, key=errors.__getitem__)
-        if best == at:
-            return choices[at]
-        at = best
-    return None
-
-
-def factor(gram: Tensor, ridge: float | None, size: Tensor | None = None) -> Tensor | None:
-    """Return the lower Cholesky factor of X'X + lambda 1; None for an infinite lambda, or where there is no factor.
-
-    Args:
-        gram: float[..., K, K], X'X.
-        ridge: lambda, relative to `size`; None stands for infinity.
-        size: see `damped`.
-    """
-    if ridge is None:
-        return None
-    found, failed = torch.linalg.cholesky_ex(damped(gram, ridge, size))
-    return None if failed.any() else found
-
-
-def damped(gram: Tensor, ridge: float, size: Tensor | None = None) -> Tensor:
-    """Return X'X + lambda 1: float[..., K, K].
-
-    Args:
-        gram: float[..., K, K], X'X.
-        ridge: lambda, relative to `size`.
-        size: float[..., 1]; the mean of the diagonal of X'X by default.
-    """
-    found = gram.clone()
-    size = mean_square(gram) if size is None else size
-    found.diagonal(dim1=-2, dim2=-1).add_(ridge * size)
-    return found
-
-
-def mean_square(gram: Tensor) -> Tensor:
-    """Return the mean of the diagonal of X'X, float[..., 1]; 1 where all columns are 0, so that lambda is absolute."""
-    size = gram.diagonal(dim1=-2, dim2=-1).mean(-1, keepdim=True)
-    return torch.where(size > 0, size, torch.ones_like(size))
-
-
-def summed_product(a: Tensor, b: Tensor) -> Tensor:
-    """Return A'B in float64: products of a few thousand rows each in the type of the rows, their sum in float64.
-
-    Args:
-        a: float[G, M, K].
-        b: float[G, M, L].
-    """
-    pairs = zip(a.split(_CHUNK, 1), b.split(_CHUNK, 1), strict=True)
-    found = a.new_zeros(a.shape[0], a.shape[2], b.shape[2], dtype=torch.float64)
-    for some, others in pairs:
-        found += some.mT @ others
-    return found
-
-
-def add_square(into: Tensor, a: Tensor) -> None:
-    """Add A'A as `summed_product` computes it, each product of two columns once.
-
-    Args:
-        into: float64[G, K, K].
-        a: float[G, M, K].
-    """
-    columns = a.shape[2]
-    for some in a.split(_CHUNK, 1):
-        for start in range(0, columns, _BLOCK):
-            stop = min(columns, start + _BLOCK)
-            product = some[..., start:stop].mT @ some[..., start:]
-            into[:, start:stop, start:] += product
-            into[:, stop:, start:stop] += product[..., stop - start :].mT
-
-
-def draw_patches(there: int, wanted: int, random: torch.Generator) -> Tensor:
-    """Return at most `wanted` of the patches of a layer, in ascending order: int64[p]; random: draws them."""
-    return torch.randperm(there, generator=random)[:wanted].sort().values if wanted < there else torch.arange(there)

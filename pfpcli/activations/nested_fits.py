@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pfpcli.activations.least_squares import Normal, factor, mean_square
+from pfpcli.activations.normal_equations import Normal
+from pfpcli.activations.ridge import factor, mean_square
 
 
 @dataclass(frozen=True)

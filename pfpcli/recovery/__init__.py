@@ -10,6 +10,7 @@ with the likeness to the original before and after. It imports `planning`, `cutt
     recover            one method, checked and undone if it made the network worse
     call_by_call       run a visitor on every call of a cut network
     paired_run         the original and the cut network, side by side
+    shelf              the values of many batches, in memory and in a file
     refit              methods `mean` and `lsq`: least squares for the biases or the weights of layers
     refit_layers       the layers that a refit can change, and the place of their intercepts
     refit_problem      the least squares problem of one weight

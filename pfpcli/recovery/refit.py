@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.fx.node import Node
 
 from pfpcli import processes
-from pfpcli.activations.least_squares import draw_patches
+from pfpcli.activations.row_products import draw_patches
 from pfpcli.channels.layers import Layer
 from pfpcli.recovery.call_by_call import recover_calls
 from pfpcli.recovery.epilogue import Epilogue

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from pfpcli.activations.least_squares import Normals, Rows, best_ridge
+from pfpcli.activations.least_squares import Normals, Rows
+from pfpcli.activations.ridge import best_ridge
 
 #: One image in CHECKED only judges the choices of lambda.
 CHECKED = 4

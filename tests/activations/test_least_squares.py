@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from pfpcli.activations.least_squares import Normals, Rows, Sums, best_ridge
+from pfpcli.activations.least_squares import Normals, Rows
+from pfpcli.activations.normal_equations import Sums
+from pfpcli.activations.ridge import best_ridge
 
 NONE_HELD = torch.zeros(1, dtype=torch.bool)
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pfpcli.activations.least_squares import Sums
 from pfpcli.activations.nested_fits import NestedFits
+from pfpcli.activations.normal_equations import Normal, Sums
 
 COLUMNS, OUTPUTS = 12, 5
 
@@ -34,7 +34,7 @@ def test_each_width_is_fitted_as_if_it_were_alone(rows: int, ridge: float | None
     assert fits.errors(ridge, slice(1, 2)) == pytest.approx(fits.errors(ridge)[1:2], rel=1e-3)
 
 
-def normal(x: Tensor) -> Sums:
+def normal(x: Tensor) -> Normal:
     """The equations of some rows."""
     sums = Sums.empty(1, COLUMNS, 0, torch.device("cpu"))
     rows = with_ones(x).float()[None]

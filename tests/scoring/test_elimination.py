@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from pfpcli.activations.least_squares import damped
+from pfpcli.activations.ridge import damped
 from pfpcli.channels.groups import Groups, group
 from pfpcli.channels.labelling import label
 from pfpcli.graph.trace import trace

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pfpcli.activations.gram_matrices import Gram, gram_batches, has_gram
-from pfpcli.activations.least_squares import damped
+from pfpcli.activations.ridge import damped
 from pfpcli.activations.task import Task
 from pfpcli.channels.groups import Group
 from pfpcli.channels.reading_layers import seats
