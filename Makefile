@@ -51,8 +51,9 @@ examples: setup  ## run the examples of the tutorial and README.md, and write wh
 samples: setup  ## draw the sample images and train the sample network again (about 4 minutes)
 	$(BIN)/python samples/make_samples.py
 
-bench: setup  ## time and memory of each step on ResNet-50 (about 3 minutes)
-	$(BIN)/python benchmarks/bench.py
+bench: setup  ## time and memory of each step of whole runs, beside other tools (about 10 minutes; continues)
+	$(BIN)/python -m pip install -c constraints.txt -e ".[bench]"
+	$(BIN)/python benchmarks/bench.py $(ARGS)
 
 bench-accuracy: setup  ## accuracy beside that of other tools (hours; continues where it stopped)
 	$(BIN)/python -m pip install -c constraints.txt -e ".[bench]"

@@ -1,174 +1,276 @@
-"""Where the time and the memory of a compression go: ResNet-50 at 224 x 224, 64 random images, random weights.
+"""What a whole run costs: seconds and memory of each step, beside a plain forward pass and beside other tools.
 
-    python benchmarks/bench.py [--images N] [--threads N]
+    python benchmarks/bench.py [--data DIR] [--only PATTERN] [--fresh]
 
-Prints the seconds of each step, scoring as a multiple of a plain forward pass over the same images (by the compiled
-kernel, by torch alone, and by a loop over the outputs of every layer), and the largest memory of the process. Nothing
-here passes or fails.
+Each network is compressed to half of its MACs with everything else by default, in a process of its own. The same
+process times a plain fp32 forward pass over the same images. Torch-Pruning and onnxsim then do their whole job on the
+same network, each in its own process as well: cut by the l1 norm and write an ONNX file; they look at no images and
+recover nothing. Results are kept in build/bench; docs/benchmarks.md is written from them. Nothing here passes or fails.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
+import json
+import platform
 import resource
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
-from unittest import mock
+from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from pfpcli.activations.task import Task
-from pfpcli.channels.cost import count
-from pfpcli.channels.groups import group
-from pfpcli.channels.labelling import label
-from pfpcli.channels.reading_layers import readers
-from pfpcli.channels.rules import Columns
-from pfpcli.cutting.cut import cut
-from pfpcli.cutting.verify import cut_vs_masked
-from pfpcli.exporting import export
-from pfpcli.graph.trace import trace
-from pfpcli.planning.choices import orders
-from pfpcli.planning.curves import curves
-from pfpcli.planning.plan import Budget
-from pfpcli.planning.planner import plan
-from pfpcli.recovery.paired_run import PairedRun
-from pfpcli.recovery.refit import Refit
-from pfpcli.scoring import kernel, pfp
-from pfpcli.scoring.score import score
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "benchmarks")]
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-import reference
-
-#: Images scored at a time.
-BATCH = 13
-#: Images that go through the loop over outputs: it takes minutes for each.
-LOOPED = 1
+#: Where each result is kept, and the page that is written.
+RESULTS, PAGE = ROOT / "build" / "bench", ROOT / "docs" / "benchmarks.md"
+#: The other tools -> what is imported of them.
+PEERS = {"torch-pruning": "torch_pruning", "onnxsim": "onnxsim"}
+#: Fraction of the channels that they cut from each layer: about half of the MACs are left.
+RATIO = 0.3
+#: Seconds of plain forward passes; the fastest counts.
+FORWARD = 3.0
 
 
-class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1, and a shortcut (He et al. 2016, stride in the 3x3)."""
+@dataclass(frozen=True)
+class Case:
+    """A network and its images.
 
-    def __init__(self, channels: int, width: int, stride: int) -> None:
-        super().__init__()
-        out = 4 * width
-        self.body = nn.Sequential(
-            nn.Conv2d(channels, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(),
-            nn.Conv2d(width, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(),
-            nn.Conv2d(width, out, 1, bias=False), nn.BatchNorm2d(out),
-        )  # fmt: skip
-        self.shortcut = nn.Identity()
-        if stride > 1 or channels != out:
-            self.shortcut = nn.Sequential(nn.Conv2d(channels, out, 1, stride, bias=False), nn.BatchNorm2d(out))
+    Attributes:
+        name: of the network.
+        images: how many of the folder's images, evenly spaced; 0 for all.
+        folder: of the images, below the data folder; "" for samples/.
+    """
 
-    def forward(self, x: Tensor) -> Tensor:
-        """float[N, channels, H, W] -> float[N, 4 width, H / stride, W / stride]."""
-        return torch.relu(self.body(x) + self.shortcut(x))
+    name: str
+    images: int
+    folder: str = "imagenet/calib"
 
-
-def resnet50() -> nn.Module:
-    """ResNet-50 with random weights."""
-    layers: list[nn.Module] = [nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU()]
-    layers.append(nn.MaxPool2d(3, 2, 1))
-    channels = 64
-    for width, depth, stride in ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2)):
-        for block in range(depth):
-            layers.append(Bottleneck(channels, width, stride if block == 0 else 1))
-            channels = 4 * width
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 1000)).eval()
+    @property
+    def key(self) -> str:
+        """A name for its file."""
+        return f"{self.name}-{self.images}"
 
 
-def memory() -> float:
-    """Largest resident memory of the process so far, in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+CASES = (
+    Case("sample network", 0, ""),
+    Case("resnet20", 1024, "cifar10/train"),
+    Case("resnet18", 96),
+    Case("resnet50", 96),
+    Case("mobilenet_v2", 96),
+    Case("efficientnet_b0", 96),
+)
 
 
-@contextmanager
-def timed(name: str, seconds: dict[str, float]) -> Iterator[None]:
-    """Print and keep what a step takes."""
-    start = time.perf_counter()
-    yield
-    seconds[name] = time.perf_counter() - start
-    print(f"  {name:<24}{seconds[name]:8.1f} s    {memory():8.0f} MB", flush=True)
+def network(case: Case, data: Path) -> nn.Module | Path:
+    """The network as the command takes it: a file, or a torchvision network with random weights."""
+    if not case.folder:
+        return ROOT / "samples" / "model.pt"
+    if case.name == "resnet20":
+        return data / "models" / "resnet20.pt2"
+    import torchvision_ops
 
+    lacking = torchvision_ops.define()  # the ops live as long as this
+    from torchvision import models
 
-def _nothing(x: Tensor) -> None:
-    """No kernel for such inputs."""
-
-
-def main() -> None:
-    """Run everything once."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=64)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    settings = parser.parse_args()
-    torch.set_num_threads(settings.threads)
     torch.manual_seed(0)
-    images = torch.randn(settings.images, 3, 224, 224)
-    print(f"ResNet-50, {settings.images} images of 3×224×224, torch {torch.__version__}, {settings.threads} threads")
-    print(f"  {'step':<24}{'time':>10}    {'peak so far':>11}")
-    seconds: dict[str, float] = {}
-    module = resnet50()
+    made: nn.Module = getattr(models, case.name)(weights=None).eval()
+    made.lacking = lacking
+    return made
+
+
+def chosen(case: Case, data: Path, into: Path) -> Path:
+    """A folder with the images of a case."""
+    folder = data / case.folder if case.folder else ROOT / "samples" / "images"
+    if not case.images:
+        return folder
+    found = sorted(path for path in folder.rglob("*") if path.suffix in (".jpg", ".png"))
+    for i in range(case.images):
+        photo = found[i * len(found) // case.images]
+        (into / f"{i:04}_{photo.name}").symlink_to(photo.resolve())
+    return into
+
+
+def measure(case: Case, data: Path) -> dict[str, Any]:
+    """Compress one network, and run it plainly over the same images."""
+    import pfpcli
+
+    with tempfile.TemporaryDirectory() as folder:
+        calib = Path(folder) / "calib"
+        calib.mkdir()
+        made = network(case, data)
+        found = pfpcli.compress(
+            made, chosen(case, data, calib), keep=0.5, keep_of="macs", cache=False, out=Path(folder) / "run"
+        )
+        run = found.record
+        seconds, images = forward(made, run.model["input_size"], run.calibration["images"])
+    return {
+        "images": images,
+        "timings": run.timings,
+        "memory": run.memory,
+        "forward": seconds,
+        "macs": run.after.macs / run.before.macs,
+        "kernel": run.machine["kernel"],
+    }
+
+
+def forward(made: nn.Module | Path, size: list[int], images: int) -> tuple[float, int]:
+    """Seconds of the fastest plain pass over as many images, a few at a time, and their number."""
+    from pfpcli.images.calibration import _BATCH
+    from pfpcli.models.load import load
+
+    module = made if isinstance(made, nn.Module) else load(made).module
+    batch = max(1, min(64, _BATCH // torch.Size(size).numel()))
+    x = torch.randn(images, *size)
+    fastest, start = float("inf"), time.perf_counter()
     with torch.no_grad():
-        module(images[:BATCH])  # the first pass also allocates
-        with timed("plain forward", seconds):
-            for batch in images.split(BATCH):
-                module(batch)
-    with timed("trace", seconds):
-        graph = trace(module, (images[:2],))
-    with timed("label and group", seconds):
-        groups = group(label(graph))
-    before = memory()
-    batches = [(part, None) for part in images.split(BATCH)]
-    task = Task(groups, readers(groups), lambda: batches, torch.device("cpu"))
-    pfp.sensitivity(Columns(images[:1, :1, :1, None], torch.ones(1, 1, 1, 1)))  # builds the kernel
-    with timed("score", seconds):
-        scores = score("pfp", task)
-    above = memory() - before
-    # a mock would hold on to every tensor it is called with
-    with timed("score, torch alone", seconds), mock.patch.object(pfp, "largest_shares", _nothing):
-        same = score("pfp", task)
-    with timed(f"loop over outputs, {LOOPED} image", seconds):
-        reference.sensitivities(groups, images[:LOOPED])
-    with timed("plan (keep 0.5)", seconds):
-        planned = plan(groups, scores, Budget(0.5))
-    with timed("cut", seconds):
-        made = cut(groups.labelled, planned.alive)
-        smaller = made.graph
-    with timed("verify (float64)", seconds):
-        cut_vs_masked(made, images[:2])
-    with timed("lsq", seconds):
-        pair = PairedRun(made)
-        for i, some in enumerate(images.split(BATCH)):
-            pair.add(i, some)
-        pair.run(Refit(pair))
-    with timed("obs (instead of pfp)", seconds):
-        eliminated = score("obs", task)
-    with timed("curves", seconds):
-        curves(task, orders(groups, eliminated, Budget(0.5)), count(graph).macs)
-    with tempfile.TemporaryDirectory() as folder, timed("export (.pt2 and ONNX)", seconds):
-        program = export.program(smaller)
-        export.save_pt2(program, Path(folder) / "model.pt2")
-        export.save_onnx(program, smaller, export.names(smaller), Path(folder) / "model.onnx", [images[:3]])
-    forward = seconds["plain forward"]
-    looped = seconds[f"loop over outputs, {LOOPED} image"] / LOOPED * settings.images
-    print(f"scoring ({kernel.about()}) is {seconds['score'] / forward:.1f} × a plain forward pass over the same images")
-    print(f"scoring with torch alone is {seconds['score, torch alone'] / forward:.1f} ×")
-    print(
-        f"a loop over the outputs of every layer (tests/reference.py) is {looped / forward:.0f} ×, {LOOPED} image timed"
+        while time.perf_counter() - start < FORWARD:
+            began = time.perf_counter()
+            for some in x.split(batch):
+                module(some)
+            fastest = min(fastest, time.perf_counter() - began)
+    return fastest, images
+
+
+def measure_peer(tool: str, case: Case, data: Path) -> dict[str, Any]:
+    """Let another tool cut the network and write an ONNX file."""
+    from pfpcli.models.load import load
+
+    made = network(case, data)
+    module = made if isinstance(made, nn.Module) else load(made).module
+    size = (3, 224, 224) if isinstance(made, nn.Module) else (3, 32, 32)
+    example = torch.zeros(1, *size)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "model.onnx"
+        start = time.perf_counter()
+        if tool == "torch-pruning":
+            from torch_pruning.pruner import BasePruner
+            from torch_pruning.pruner.importance import MagnitudeImportance
+
+            last = [layer for layer in module.modules() if isinstance(layer, nn.Linear)][-1:]
+            BasePruner(module, example, MagnitudeImportance(p=1), pruning_ratio=RATIO, ignored_layers=last).step()
+            torch.onnx.export(module, (example,), file, dynamo=True, verbose=False)
+        else:
+            import onnx
+            import onnxsim
+
+            torch.onnx.export(module, (example,), file, dynamo=True, verbose=False)
+            simple, _ = onnxsim.simplify(onnx.load(file))
+            onnx.save(onnxsim.apply_structured_pruning(simple, RATIO, "l1", global_sparsity=False), file)
+    taken = time.perf_counter() - start
+    return {"seconds": taken, "peak": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
+
+
+def in_a_process(*arguments: str) -> dict[str, Any] | None:
+    """What this file prints when it runs with some arguments; None if it fails."""
+    done = subprocess.run([sys.executable, __file__, *arguments], capture_output=True, text=True)
+    if done.returncode:
+        print(f"{' '.join(arguments)}: {done.stderr.strip().splitlines()[-1:]}", file=sys.stderr, flush=True)
+        return None
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def machine() -> str:
+    """The machine, with its instruction set."""
+    from torch.backends.cpu import get_cpu_capability
+
+    threads = torch.get_num_threads()
+    return f"{threads} threads, {platform.machine()} with {get_cpu_capability()}, torch {torch.__version__}"
+
+
+def table(case: Case, found: dict[str, Any]) -> list[str]:
+    """The steps of one run."""
+    forward, traced = found["forward"], found["memory"].get("traced", 0)
+    lines = [
+        f"## {case.name}, {found['images']} images",
+        "",
+        f"A plain pass over these images: {forward:.2f} s. MACs left: {100 * found['macs']:.1f} %.",
+        "",
+        "| step | seconds | in plain passes | memory, MB above the traced network |",
+        "|---|--:|--:|--:|",
+    ]
+    total = sum(found["timings"].values())
+    for step, seconds in found["timings"].items():
+        peak = found["memory"].get("steps", {}).get(step)
+        above = "" if peak is None or step in ("load", "images", "trace") else f"{max(0, peak - traced) / 1e6:.0f}"
+        lines.append(f"| {step} | {seconds:.1f} | {seconds / forward:.1f} | {above} |")
+    most = (found["memory"]["peak"] - traced) / 1e6 if found["memory"] else float("nan")
+    lines += [f"| **all** | **{total:.1f}** | **{total / forward:.0f}** | **{most:.0f}** |", ""]
+    for tool, there in found["peers"].items():
+        said = f"{there['seconds']:.1f} s, {there['peak'] / 1e6:.0f} MB in all" if there else "failed"
+        lines.append(f"{tool}, its whole job: {said}.")
+    return [*lines, ""]
+
+
+def page(found: dict[str, dict[str, Any]]) -> str:
+    """Return docs/benchmarks.md."""
+    told = [(case, found[case.key]) for case in CASES if case.key in found]
+    return "\n".join(
+        [
+            "# What it costs",
+            "",
+            "Made by `make bench`: whole runs of `pfp compress --keep 0.5 --keep-of macs` with everything else by",
+            "default and an empty cache, each in a process of its own. Seconds are of one run; the pass is the fastest",
+            "of several, in fp32, with as many images at a time as pfp takes. The networks of torchvision have random",
+            f"weights. {machine()}.",
+            "",
+            "The other tools do their whole job on the same network, in a process of their own: they cut three tenths",
+            "of the channels of each layer by the l1 norm and write an ONNX file. They look at no images, choose no",
+            "widths, recover nothing and check nothing. Where one failed, the page says so.",
+            "",
+            *(line for case, row in told for line in table(case, row)),
+            "Nothing here was run on a GPU.",
+            "",
+        ]
     )
-    there = ~np.isnan(scores.unit) & (same.unit > 0)
-    difference = np.abs(scores.unit[there] / same.unit[there] - 1).max()
-    print(f"largest relative difference between the scores of the two: {difference:.1e}")
-    print(f"scoring needs {above:.0f} MB above what was in use before")
-    costs = count(smaller)
-    print(f"{planned.before.params:,} → {costs.params:,} parameters, {planned.before.macs:,} → {costs.macs:,} MACs")
+
+
+def main() -> int:
+    """Measure what is missing, and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="folder with imagenet/")
+    parser.add_argument("--only", default="*", help="pattern of names, e.g. 'resnet*'")
+    parser.add_argument("--fresh", action="store_true", help="forget what was measured")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser.add_argument("--peer", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.one:
+        case = next(case for case in CASES if case.key == args.one)
+        print(json.dumps(measure_peer(args.peer, case, args.data) if args.peer else measure(case, args.data)))
+        return 0
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    for file in RESULTS.glob("*.json") if args.fresh else ():
+        file.unlink()
+    for case in CASES:
+        file = RESULTS / f"{case.key}.json"
+        if file.exists() or not fnmatch(case.name, args.only):
+            continue
+        if case.folder and not (args.data / case.folder).exists():
+            print(f"{case.name}: left out, {args.data / case.folder} is not there", file=sys.stderr)
+            continue
+        found = in_a_process("--one", case.key, "--data", str(args.data))
+        if found is None:
+            continue
+        there = [tool for tool, module in PEERS.items() if importlib.util.find_spec(module) is not None]
+        found["peers"] = {
+            tool: in_a_process("--one", case.key, "--data", str(args.data), "--peer", tool) for tool in there
+        }
+        file.write_text(json.dumps(found))
+        print(f"{case.name}: {sum(found['timings'].values()):.0f} s", flush=True)
+    kept = {file.stem: json.loads(file.read_text()) for file in RESULTS.glob("*.json")}
+    if kept:
+        PAGE.write_text(page(kept), encoding="utf-8")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
