@@ -27,8 +27,12 @@ from typing import Any
 import torch
 from torch import nn
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+import torchvision_ops
+
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "benchmarks")]
+#: The ops that torchvision lacks beside a CPU build; they live as long as this.
+LACKING = torchvision_ops.define()
 
 #: Where each result is kept, and the page that is written.
 RESULTS, PAGE = ROOT / "build" / "bench", ROOT / "docs" / "benchmarks.md"
@@ -76,14 +80,10 @@ def network(case: Case, data: Path) -> nn.Module | Path:
         return ROOT / "samples" / "model.pt"
     if case.name == "resnet20":
         return data / "models" / "resnet20.pt2"
-    import torchvision_ops
-
-    lacking = torchvision_ops.define()  # the ops live as long as this
     from torchvision import models
 
     torch.manual_seed(0)
     made: nn.Module = getattr(models, case.name)(weights=None).eval()
-    made.lacking = lacking
     return made
 
 
@@ -108,7 +108,13 @@ def measure(case: Case, data: Path) -> dict[str, Any]:
         calib.mkdir()
         made = network(case, data)
         found = pfpcli.compress(
-            made, chosen(case, data, calib), keep=0.5, keep_of="macs", cache=False, out=Path(folder) / "run"
+            made,
+            chosen(case, data, calib),
+            keep=0.5,
+            keep_of="macs",
+            input_size=(3, 224, 224) if isinstance(made, nn.Module) else None,
+            cache=False,
+            out=Path(folder) / "run",
         )
         run = found.record
         seconds, images = forward(made, run.model["input_size"], run.calibration["images"])

@@ -6,12 +6,15 @@ The classes here show nothing. `cli.terminal` shows one line per step on stderr.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
 from pfpcli import memory
 from pfpcli.errors import Interrupted
+
+_Batch = TypeVar("_Batch", bound=tuple[Any, ...])
 
 
 class Step:
@@ -30,6 +33,20 @@ class Step:
 
     def progress(self, done: int, total: int, unit: str) -> None:
         """Report that `done` of `total` units are done, e.g. images; called often."""
+
+    def counted(self, batches: Iterable[_Batch], total: int, unit: str = "images") -> Iterator[_Batch]:
+        """Yield batches, and report how many of their items are done; an item counts as done with the next batch.
+
+        Args:
+            batches: tuples whose first part has a length.
+            total: the number of items.
+            unit: what they are.
+        """
+        done = 0
+        for batch in batches:
+            yield batch
+            done += len(batch[0])
+            self.progress(min(done, total), total, unit)
 
 
 class Console:

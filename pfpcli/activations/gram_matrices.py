@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pfpcli.activations.nested_fits import NestedFits
@@ -23,7 +24,7 @@ ROWS, IMAGES = 16, 128
 #: A layer with more columns has no Gram matrix: it would not fit into memory.
 WIDEST = 8192
 #: The most bytes of the Gram matrices that are in memory at a time.
-HELD = 1 << 29
+HELD = 1 << 28
 #: The choices of lambda of a refit, relative to the mean square of the columns.
 RIDGES = (1e-3, 1e-2, 1e-1, 1.0)
 
@@ -60,25 +61,39 @@ class Gram:
         Args:
             alive: bool[labels] each, the labels that stay; each holds all those of the next one.
         """
-        groups, _, inputs, kernel = self.matrix.shape
+        _, _, inputs, kernel = self.matrix.shape
+        fits, ridge = self._fits(alive)
+        solved = torch.stack([fit.solutions(ridge) for fit in fits], 1)
+        found = []
+        for error, each in zip(self._errors(fits, ridge), solved, strict=True):
+            values = each[:, :-1].unflatten(1, (inputs, kernel)).permute(0, 3, 1, 2)
+            weight = self.reader.into_weight(values, self.tensor.double()).to(self.tensor)
+            found.append(Refit(weight, each[:, -1].flatten().to(self.tensor), float(error)))
+        return found
+
+    def errors(self, alive: Sequence[Tensor]) -> NDArray[np.float64]:
+        """Return the errors of `refits` alone: float64[w]."""
+        return self._errors(*self._fits(alive))
+
+    def _fits(self, alive: Sequence[Tensor]) -> tuple[list[NestedFits], float | None]:
+        """Return the fits of each group of the layer, and the lambda."""
         weights, kept = self.matrix.permute(0, 2, 3, 1).flatten(1, 2), [self._kept(each) for each in alive]
-        fits = [NestedFits.of(self.halves, weights[i], torch.stack([k[i] for k in kept]), i) for i in range(groups)]
+        fits = [
+            NestedFits.of(self.halves, weight, torch.stack([each[i] for each in kept]), i)
+            for i, weight in enumerate(weights)
+        ]
         middle = slice(len(alive) // 2, len(alive) // 2 + 1)
 
         def error(ridge: float | None) -> float:
             return sum(fit.errors(ridge, middle)[0] for fit in fits)
 
-        ridge = best_ridge(RIDGES, error if self._has_halves else None)
-        solved = torch.stack([fit.solutions(ridge) for fit in fits], 1)
-        errors = np.sum([fit.errors(ridge) for fit in fits], axis=0) if self._has_halves else np.zeros(len(alive))
+        return fits, best_ridge(RIDGES, error if self._has_halves else None)
+
+    def _errors(self, fits: list[NestedFits], ridge: float | None) -> NDArray[np.float64]:
+        """Return the squared errors on the second half, relative to the variance of the outputs: float64[w]."""
+        errors = np.sum([fit.errors(ridge) for fit in fits], axis=0)
         spread = sum(fit.second.energy for fit in fits)
-        found = []
-        for wrong, each in zip(errors, solved, strict=True):
-            values = each[:, :-1].unflatten(1, (inputs, kernel)).permute(0, 3, 1, 2)
-            weight = self.reader.into_weight(values, self.tensor.double()).to(self.tensor)
-            relative = float(wrong) / spread if spread > 0 else 0.0
-            found.append(Refit(weight, each[:, -1].flatten().to(self.tensor), relative))
-        return found
+        return errors / spread if self._has_halves and spread > 0 else np.zeros(len(errors))
 
     @property
     def _has_halves(self) -> bool:

@@ -207,7 +207,13 @@ def budget(
         int, flag(BUDGET, "Prune in N steps; recover and score the network again between them.", metavar="N")
     ] = CompressSettings.steps,
     multiple_of: Annotated[
-        int, flag(BUDGET, "Round the number of kept channels up to a multiple of N.", metavar="N")
+        int | None,
+        flag(
+            BUDGET,
+            "Round the number of kept channels up to a multiple of N. By default 8 for groups of 64 channels or more "
+            "and 4 from 32 on, as long as the budget is met; 1 leaves widths as they fall.",
+            metavar="N",
+        ),
     ] = CompressSettings.multiple_of,
     min_channels: Annotated[
         int, flag(BUDGET, "Keep at least N channels of every group.", metavar="N")

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from pfpcli.onnx_io.runtime import run_onnx, session
 
-#: Each file is run in BLOCKS blocks, in turn with the other files. A block has WARM_UP runs that are not timed, during
-#: which the threads of the other session fall asleep and the caches fill, then BLOCK timed runs.
-WARM_UP, BLOCK, BLOCKS = 5, 10, 5
+#: Each file is run in BLOCKS blocks, in turn with the other files. A block begins with a pause of PAUSE seconds, in
+#: which the threads of the other session stop waiting for work: while they wait, they take the cores from this one.
+#: Then come WARM_UP runs that are not timed, in which the caches fill, and BLOCK timed runs.
+PAUSE, WARM_UP, BLOCK, BLOCKS = 0.05, 5, 10, 5
 #: Seconds after which no new block starts.
 SECONDS = 20.0
 
@@ -61,6 +62,7 @@ def latency(files: Sequence[Path | onnx.ModelProto], inputs: Sequence[Tensor], t
 def _timed(each: InferenceSession, inputs: Sequence[Tensor]) -> list[float]:
     """Return the milliseconds of each timed run of one block."""
     milliseconds = []
+    time.sleep(PAUSE)
     for run in range(WARM_UP + BLOCK):
         start = time.perf_counter()
         run_onnx(each, inputs)

@@ -175,5 +175,5 @@ def no_faster(before: Latency, after: Latency) -> str:
         return ""
     return (
         f"not faster: {before.median_ms:.3g} → {after.median_ms:.3g} ms for one input; widths that fill the registers "
-        "may be (--multiple-of 8), and --keep-of macs spends the budget on time instead of size"
+        "may be (--multiple-of 16), and --keep-of macs spends the budget on time instead of size"
     )

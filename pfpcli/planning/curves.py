@@ -8,7 +8,7 @@ refitted to.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,6 +37,8 @@ WIDTHS = (0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125)
 FITTED = 256
 #: The most images that curves are measured on, and the most MACs of all their runs.
 IMAGES, MOST_MACS = 64, 2e12
+#: The part of the work on a group that its refits are, about, for the progress.
+_REFITTED = 0.5
 #: The fewest images that curves are measured on.
 _FEWEST_IMAGES = 8
 #: Smaller losses count as this much, because the logarithms of losses are interpolated.
@@ -101,7 +103,13 @@ def _rise(values: NDArray[np.float64], a: int, b: int) -> float:
     return float((values[b] - values[a]) / (b - a))
 
 
-def curves(task: Task, measuring: Task, orders: Sequence[tuple[Group, NDArray[np.int64]]], macs: int) -> list[Curve]:
+def curves(
+    task: Task,
+    measuring: Task,
+    orders: Sequence[tuple[Group, NDArray[np.int64]]],
+    macs: int,
+    progress: Callable[[float], None] = lambda share: None,
+) -> list[Curve]:
     """Measure the curve of each group.
 
     Args:
@@ -109,18 +117,26 @@ def curves(task: Task, measuring: Task, orders: Sequence[tuple[Group, NDArray[np
         measuring: the same network and the images that measure the losses: others, as far as there are any.
         orders: groups and int64[n, parts], their units from the first to keep to the first to drop.
         macs: multiply-adds of the network for one image; larger networks are measured on fewer images.
+        progress: receives the share of the work that is done, 0 to 1.
     """
     order_of = {id(group): order for group, order in orders}
     runs = sum(len(_widths(len(order))) for _, order in orders)
     images = int(np.clip(MOST_MACS / max(1, macs * runs), _FEWEST_IMAGES, IMAGES))
     found: dict[int, Curve] = {}
+
+    def tell(groups: int, part: float) -> None:
+        """Report the part of the work on some groups that is done, after those whose curve is there."""
+        progress((len(found) + groups * part) / len(orders))
+
     with task.groups.labelled.graph.on(task.device):
         for grams in gram_batches(task, [group for group, _ in orders], FITTED):
-            cuts = {}
+            cuts, count = {}, len(grams)
             while grams:  # a Gram matrix is freed as soon as its group is refitted
                 group, of_group = grams.pop(0)
                 cuts[id(group)] = _Narrowings.of(task, group, order_of[id(group)], of_group)
-            _measure(measuring, list(cuts.values()), images)
+                tell(count, _REFITTED * len(cuts) / count)
+            for done in _measure(measuring, list(cuts.values()), images):
+                tell(count, _REFITTED + (1 - _REFITTED) * done / images)
             found.update((key, cut.curve()) for key, cut in cuts.items())
     ordered = [found[id(group)] for group, _ in orders]
     return processes.of_first(lambda: ordered)
@@ -131,18 +147,23 @@ def _widths(positions: int) -> list[int]:
     return sorted({max(1, round(width * positions)) for width in WIDTHS} - {positions}, reverse=True)
 
 
-def _measure(task: Task, cuts: Sequence[_Narrowings], images: int) -> None:
-    """Measure all widths of some groups on the images; the original runs once for each batch."""
+def _measure(task: Task, cuts: Sequence[_Narrowings], images: int) -> Iterator[int]:
+    """Measure all widths of some groups on the images; the original runs once for each batch.
+
+    Yields the number of images that are done.
+    """
     graph = task.groups.labelled.graph
     roles = roles_of(graph)
     needed = {node for cut in cuts for node in cut.probe.needed}
-    run, together = ValueRecorder(graph, needed), at_a_time(graph, needed)
-    with torch.no_grad():
-        for x, _ in task.images(images):
-            for some in x.split(together):
+    run, together, done = ValueRecorder(graph, needed), at_a_time(graph, needed), 0
+    for x, _ in task.images(images):
+        for some in x.split(together):
+            with torch.no_grad():
                 whole = select(real(run.run(some)), roles)
                 for cut in cuts:
                     cut.measure(run.values, whole, roles, len(some))
+            done += len(some)
+            yield done
 
 
 @dataclass

@@ -26,7 +26,8 @@ class Budget:
         keep: keep ratio, 0 < keep <= 1.
         of: what the keep ratio measures, "params" or "macs".
         epsilon: if set, keep as little as leaves every layer within this relative error, and ignore `keep`.
-        multiple_of: kept channels of a group are a multiple of this (or all of them).
+        multiple_of: kept channels of a group are a multiple of this (or all of them); None stands for what runs well:
+            see `choices.natural_multiple`. It yields where the budget could not be met.
         min_channels: fewest channels a group keeps.
         min_part: fewest units each part of a group with several parts keeps.
     """
@@ -34,7 +35,7 @@ class Budget:
     keep: float = 0.5
     of: str = "params"
     epsilon: float | None = None
-    multiple_of: int = 1
+    multiple_of: int | None = 1
     min_channels: int = 1
     min_part: int = 1
 

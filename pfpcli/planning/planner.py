@@ -17,7 +17,7 @@ from pfpcli.channels.cost import Predictor
 from pfpcli.channels.groups import Groups
 from pfpcli.planning.allocations import ALLOCATIONS
 from pfpcli.planning.allocators import Allocator, Counts, Evidence, allocator, shared_error
-from pfpcli.planning.choices import Choice, alive_labels, find_choices
+from pfpcli.planning.choices import MULTIPLES, Choice, alive_labels, find_choices
 from pfpcli.planning.curves import Curve
 from pfpcli.planning.plan import TOLERANCE, Budget, Plan, everything
 from pfpcli.planning.refusals import nothing_to_prune, unreachable
@@ -66,7 +66,10 @@ class Planner:
         self._seed = seed
         self._evidence = Evidence(scores, delta, curves)
         self._whole = everything(groups, self._predictor, budget)
-        self._choices = find_choices(groups, scores, self._predictor, budget)
+        multiples = MULTIPLES if budget.multiple_of is None else MULTIPLES[:1]
+        # they differ in their steps alone
+        self._stepped = [find_choices(groups, scores, self._predictor, budget, most) for most in multiples]
+        self._choices = self._stepped[0]
         # searches ask for the same counts again and again
         self._costs: dict[tuple[int, ...], int] = {}
         if not self._choices and not self._is_whole:
@@ -122,22 +125,32 @@ class Planner:
 
     def _within_cost(self, allocate: Allocator, *, needs_prices: bool) -> tuple[list[int], float]:
         """Return the positions each choice keeps so that the network costs what the budget says, and their level."""
-        choices, of = self._choices, self._budget.of
+        of, whole = self._budget.of, getattr(self._whole.before, self._budget.of)
+        target = self._budget.keep * whole
 
         def cost(counts: list[int]) -> int:
             key = tuple(counts)
             if key not in self._costs:
-                self._costs[key] = getattr(self._predictor.predict(alive_labels(self._groups, choices, counts)), of)
+                alive = alive_labels(self._groups, self._choices, counts)
+                self._costs[key] = getattr(self._predictor.predict(alive), of)
             return self._costs[key]
 
+        for choices in self._stepped:
+            counts, level = self._searched(choices, allocate, cost, target, needs_prices=needs_prices)
+            if abs(cost(counts) - target) <= TOLERANCE * target:
+                return counts, level
+        if cost(counts) > target * (1 + TOLERANCE):
+            _check_smallest(self._groups, self._stepped[-1], self._predictor, self._budget)
+        return counts, level
+
+    def _searched(
+        self, choices: list[Choice], allocate: Allocator, cost: Cost, target: float, *, needs_prices: bool
+    ) -> tuple[list[int], float]:
+        """Return the positions that each of some choices keeps, and their level."""
         counts, level = [len(choice.order) for choice in choices], 0.0
-        whole = getattr(self._whole.before, of)
-        target = self._budget.keep * whole
         for _ in range(_ROUNDS if needs_prices else 1):
             priced = replace(self._evidence, prices=_prices(choices, counts, cost))
             counts, level = search(choices, allocate(choices, priced), cost, target)
-        if cost(counts) > target * (1 + TOLERANCE):
-            _check_smallest(self._groups, choices, self._predictor, self._budget)
         return counts, level
 
     def _made(self, counts: list[int], epsilon: float | None) -> Plan:
@@ -154,7 +167,7 @@ def check_reachable(groups: Groups, budget: Budget) -> None:
     """
     if budget.epsilon is None and budget.keep < 1:
         predictor = Predictor(groups)
-        choices = find_choices(groups, Scores(np.zeros(len(groups.root))), predictor, budget)
+        choices = find_choices(groups, Scores(np.zeros(len(groups.root))), predictor, budget, MULTIPLES[-1])
         _check_smallest(groups, choices, predictor, budget)
 
 

@@ -28,7 +28,8 @@ class CompressSettings(ScoreSettings):
         recover: recovery methods after the cut, some of `pfpcli.recovery.methods.RECOVERIES`, in order.
         epochs: largest number of epochs of "distill"; None means 30 where `minutes` is None too.
         minutes: longest time of "distill"; the steps share it.
-        multiple_of: kept channels are rounded up to a multiple of this.
+        multiple_of: kept channels are rounded up to a multiple of this; None takes 8 for groups of 64 channels or more,
+            4 from 32 channels on, and less where the budget could not be met.
         min_channels: smallest number of channels a group keeps.
         metric: "FILE.py:FUNCTION", a metric of the user: it gets the path of an ONNX file and of the folder of judging
             images, and returns a number, higher is better.
@@ -44,7 +45,7 @@ class CompressSettings(ScoreSettings):
     recover: tuple[str, ...] = ("lsq",)
     epochs: int | None = None
     minutes: float | None = None
-    multiple_of: int = 1
+    multiple_of: int | None = None
     min_channels: int = 1
     metric: str | None = None
     max_drop: float | None = None

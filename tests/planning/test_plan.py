@@ -18,6 +18,7 @@ from pfpcli.channels.reading_layers import readers
 from pfpcli.errors import BudgetError, UnsupportedError
 from pfpcli.graph.invariant import InvariantError
 from pfpcli.graph.trace import trace
+from pfpcli.planning.choices import natural_multiple
 from pfpcli.planning.plan import Budget, Plan, everything
 from pfpcli.planning.select import SELECTIONS
 from pfpcli.scoring.scores import Scores
@@ -105,6 +106,29 @@ def test_widths_are_multiples() -> None:
     made = make("wide", 0.4, multiple_of=8)
     assert all(count % 8 == 0 for count, g in zip(made.kept, made.groups.groups, strict=True) if not g.frozen)
     assert abs(made.achieved - 0.4) < 0.03
+
+
+def test_widths_that_run_well_are_the_default_as_long_as_the_budget_is_met() -> None:
+    made = make("wide", 0.8, multiple_of=None)
+    assert made.is_met
+    # multiples of 8, or of 4 if those of 8 miss the budget
+    wide = [count for count, g in zip(made.kept, made.groups.groups, strict=True) if not g.frozen and g.size >= 64]
+    assert wide
+    assert all(count % 4 == 0 for count in wide)
+
+
+def test_widths_that_run_well_yield_to_the_budget() -> None:
+    net = Net(lambda: torch.nn.Sequential(conv(3, 64), head(64)), ((3, 8, 8),))
+    groups = group(label(trace(net.module(), net.example())))
+    scores = Scores(np.linspace(0, 1, len(groups.root)))
+    with_steps, free = (plan(groups, scores, Budget(0.3, multiple_of=each)) for each in (8, None))
+    assert free.is_met
+    assert not with_steps.is_met
+
+
+@pytest.mark.parametrize(("channels", "multiple"), [(15, 1), (16, 4), (63, 4), (64, 8), (1000, 8)])
+def test_narrow_groups_keep_their_freedom(channels: int, multiple: int) -> None:
+    assert natural_multiple(channels) == multiple
 
 
 def test_groups_keep_the_fewest_channels_that_were_asked_for() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from pfpcli.scoring import kernel
 
@@ -36,6 +37,11 @@ def test_a_library_is_built_once_and_lies_beside_its_checksum(cache: Path) -> No
     kernel._library.cache_clear()
     assert kernel.about() == "compiled"
     assert library(cache).stat().st_mtime_ns == built
+
+
+def test_small_numbers_of_the_process_stay_what_they_are(cache: Path) -> None:
+    assert kernel.about() == "compiled"
+    assert torch.tensor([1e-40]).sqrt().item() > 0  # below the smallest normal float32
 
 
 @pytest.mark.parametrize("content", [b"", b"\x7fELF cut off", b"anything"])

@@ -74,6 +74,7 @@ def export_files(
         original, onnx_file = scratch / FILES["onnx"], folder / FILES["onnx"]
         program = export.program(smaller)
         export.save_pt2(program, folder / FILES["pt2"])
+        step.progress(1, 3, "files")
         difference, exported = None, ""
         timed: OnnxPair = (original, onnx_file)
         is_whole = True
@@ -90,6 +91,7 @@ def export_files(
                 timed = network.as_read(original), onnx_file
         else:
             export.save_onnx(export.program(whole), whole, named, original, samples)
+        step.progress(2, 3, "files")
         if difference is None:
             difference = export.save_onnx(program, smaller, named, onnx_file, samples)
         module, model_pt = _save_module(model, smaller, folder / FILES["pt"])

@@ -27,7 +27,8 @@ def certify_layers(
     """Bound the error of each layer, and measure it."""
     with console.step("certify") as step:
         division = scored.division
-        batches = (images for images, _ in division.judging(planned.groups.labelled.graph.fixed_batch, CERTIFIED))
+        judging = division.judging(planned.groups.labelled.graph.fixed_batch, CERTIFIED)
+        batches = (images for images, _ in step.counted(judging, min(CERTIFIED, len(division.judged))))
         measured, images = measure(planned, scored.readers, batches, device)
         layers = certificate(
             planned, scored.readers, scored.scores, reduce=settings.reduce, delta=settings.delta, measured=measured
@@ -43,7 +44,8 @@ def certify_layers(
 def evaluate(whole: Graph, smaller: Graph, division: Division, device: torch.device, console: Console) -> Quality:
     """Compare two networks."""
     with console.step("evaluate") as step:
-        quality = compare(whole, smaller, division.judging(whole.fixed_batch), division.source, device)
+        judging = step.counted(division.judging(whole.fixed_batch), len(division.judged))
+        quality = compare(whole, smaller, judging, division.source, device)
         shown = f"{100 * quality.before:.1f} → " if quality.metric == "accuracy" else ""
         step.summary = f"{quality.metric} {shown}{100 * quality.after:.1f} % · {quality.n} {quality.source}"
     return quality

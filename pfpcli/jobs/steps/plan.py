@@ -122,18 +122,17 @@ def measure_curves(
         found = cache.load_curves(key) if key else None
         before = "" if found is None else "cached: "
         if found is None:
-            total, batch = len(division.fitted), graph.fixed_batch
-            task = Task(
-                groups,
-                scored.readers,
-                lambda: division.fitting(batch),
-                device,
-                seed=settings.seed,
-                progress=lambda done: step.progress(done, total, "images"),
-            )
+            batch = graph.fixed_batch
+            task = Task(groups, scored.readers, lambda: division.fitting(batch), device, seed=settings.seed)
             # without images to spare, the curves are those of the fit
             measuring = replace(task, batches=lambda: division.checking(batch)) if len(division.checked) else task
-            found = curves(task, measuring, ordered, count(graph).macs)
+            found = curves(
+                task,
+                measuring,
+                ordered,
+                count(graph).macs,
+                lambda share: step.progress(int(100 * share), 100, "% of the groups"),
+            )
             if key:
                 cache.save_curves(key, found)
         widths = sum(len(curve.kept) for curve in found)

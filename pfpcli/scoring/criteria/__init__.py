@@ -9,6 +9,7 @@ activations    criteria that look at activations, and ThiNet
 gradients      criteria that look at gradients of the loss
 elimination    Optimal Brain Surgeon for whole channels
 ensembles      linear filter ensembles
+best_order     the best of several criteria for each group
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ CRITERIA = register(
         Criterion("sensitivity:sensitivity", "channels drawn by that share and re-weighted", True, "sampled"),
     ),
     ("pfp-mixed", Criterion("sensitivity:sensitivity", "the largest kept, the rest drawn", True, "mixed")),
+    ("auto", Criterion("best_order:auto", "for each group the best of pfp, l2 and weight-activation, measured")),
     ("random", Criterion("weights:uniform", "drawn at random")),
     ("l1", Criterion("weights:l1", "sum of absolute weights")),
     ("l2", Criterion("weights:l2", "Euclidean norm of the weights")),

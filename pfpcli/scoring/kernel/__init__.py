@@ -28,7 +28,9 @@ from pfpcli.cache_folder import cache_folder, is_private
 #: The numbers of patches and of outputs are padded to multiples of this; BLOCK in shares.cpp.
 _BLOCK = 16
 _SOURCE = Path(__file__).with_name("shares.cpp")
-_FLAGS = ("-O3", "-ffast-math", "-fPIC", "-shared")
+#: Maxima are computed in any order. No -ffast-math: a library that is linked with it makes the whole process flush
+#: small numbers to 0.
+_FLAGS = ("-O3", "-ffinite-math-only", "-fno-signed-zeros", "-fno-trapping-math", "-fPIC", "-shared")
 #: Seconds after which the compiler is stopped.
 _PATIENCE = 60
 

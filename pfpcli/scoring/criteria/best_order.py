@@ -1,0 +1,54 @@
+"""The best of several orders: each group is ordered by the criterion whose order its layers can compensate best."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pfpcli.activations.gram_matrices import Gram, gram_batches
+from pfpcli.activations.task import Task
+from pfpcli.channels.groups import Group
+from pfpcli.scoring.criteria.activations import weight_activation
+from pfpcli.scoring.criteria.sensitivity import sensitivity
+from pfpcli.scoring.criteria.weights import l2
+from pfpcli.scoring.scores import Scores
+
+#: The fractions of its channels to which a group is cut to compare orders.
+WIDTHS = (0.75, 0.5)
+#: The most images that the layers are refitted to.
+IMAGES = 128
+
+
+def auto(task: Task) -> Scores:
+    """Score each group by the best of the sensitivity, the norm of the weights, and weights times activations.
+
+    A group is cut to three quarters and to half of its channels in each order. The layers that read it are refitted to
+    one half of the images; the errors on the other half, relative to the variance of their outputs, are added up. The
+    score of a unit is its rank in the best order, between 0 and 1. A group whose layers cannot be refitted is ordered
+    by the sensitivity. The sensitivities of the layers are kept, so errors are bounded as for `sensitivity`.
+    """
+    shares = sensitivity(task)
+    candidates = [shares.unit, l2(task).unit, weight_activation(task).unit]
+    unit = shares.unit.copy()
+    for batch in gram_batches(task, task.groups.prunable, IMAGES):
+        for group, grams in batch:
+            scored = [each for each in candidates if not np.isnan(each[group.units]).any()]
+            if grams and len(scored) > 1:
+                errors = [_error(task, group, _order(group, each), grams) for each in scored]
+                best = scored[int(np.argmin(errors))]
+                unit[_order(group, best)] = np.linspace(1, 0, group.positions + 1)[:-1, None]
+    return Scores(unit, shares.layers)
+
+
+def _order(group: Group, scores: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the units of a group from the best to the worst, the k-th best of all parts together: int64[n, parts]."""
+    ranks = np.argsort(-scores[group.rows], axis=1, kind="stable")
+    return np.take_along_axis(group.rows, ranks, 1).T
+
+
+def _error(task: Task, group: Group, order: NDArray[np.int64], grams: list[Gram]) -> float:
+    """Return the error of the layers that read a group, which is cut in an order."""
+    counts = sorted({max(1, round(width * len(order))) for width in WIDTHS}, reverse=True)
+    alive = [torch.from_numpy(task.groups.alive(order[count:].reshape(-1))) for count in counts]
+    return float(sum(gram.errors(alive).sum() for gram in grams))
