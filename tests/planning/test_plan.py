@@ -118,7 +118,7 @@ def test_widths_that_run_well_are_the_default_as_long_as_the_budget_is_met() -> 
 
 
 def test_widths_that_run_well_yield_to_the_budget() -> None:
-    net = Net(lambda: torch.nn.Sequential(conv(3, 64), head(64)), ((3, 8, 8),))
+    net = Net(lambda: torch.nn.Sequential(conv(3, 512), head(512)), ((3, 8, 8),))
     groups = group(label(trace(net.module(), net.example())))
     scores = Scores(np.linspace(0, 1, len(groups.root)))
     with_steps, free = (plan(groups, scores, Budget(0.3, multiple_of=each)) for each in (8, None))

@@ -80,8 +80,8 @@ PASS  model.pt: 54.6 % of the parameters (asked 54.6 %), all checks hold
   unit: /255, short side 32, centre crop 32×32
   settings  model model.pt, where everywhere, calib imgs, device auto, seed 0,
             reduce sum, delta 1e-16, cache True, criterion pfp, keep 0.546,
-            keep_of params, allocate best, steps 1, recover ['lsq'], multiple_of
-            1, min_channels 1
+            keep_of params, allocate best, steps 1, recover ['lsq'],
+            min_channels 1
   scoring   criterion pfp, reduce sum, epsilon 1.834, delta 1e-16, samples 256
   times     load 0.2 s, trace 0.4 s, score 6.1 s, verify 2:05 min
   memory    at most 940.0 MB (step score), 630.0 MB above the traced network
