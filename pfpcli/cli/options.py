@@ -211,7 +211,8 @@ def budget(
         flag(
             BUDGET,
             "Round the number of kept channels up to a multiple of N. By default 8 for groups of 64 channels or more "
-            "and 4 from 32 on, as long as the budget is met; 1 leaves widths as they fall.",
+            "and 4 from 16 on, less in small networks and where the budget could not be met; 1 leaves widths as they "
+            "fall.",
             metavar="N",
         ),
     ] = CompressSettings.multiple_of,

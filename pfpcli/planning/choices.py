@@ -17,7 +17,9 @@ from pfpcli.scoring.scores import Scores
 
 #: The largest multiples of channels that are tried, the first one first, where the budget asks for none.
 MULTIPLES = (8, 4, 1)
-#: Groups with as many channels keep multiples of 8 by default, and those with as many as the second multiples of 4.
+#: Networks whose widest group has so many channels are not small.
+_LARGE = 128
+#: Their groups from so many channels on keep multiples of 8, and from so many on multiples of 4.
 _WIDE, _NARROW = 64, 16
 
 
@@ -65,13 +67,14 @@ def find_choices(
     """
     scored = [group for group in groups.prunable if not np.isnan(scores.of(group)).any()]
     protected, inner = _protected(scored, scores, predictor), inside(groups.labelled, groups.root)
+    widest = max((group.size for group in scored), default=0)
     choices = []
     for group in scored:
         must_stay = np.isin(group.rows, protected)
         # protected units first, then by score; units with equal scores by their index
         ranks = np.lexsort((-scores.unit[group.rows], ~must_stay), axis=1)
         order = np.take_along_axis(group.rows, ranks, 1).T
-        multiple = budget.multiple_of or min(most, natural_multiple(group.size))
+        multiple = budget.multiple_of or min(most, natural_multiple(group.size, widest))
         step = multiple // math.gcd(multiple, group.width)
         most_protected = int(must_stay.sum(1).max())
         least = max(1, most_protected, math.ceil(budget.min_channels / group.width))
@@ -82,16 +85,19 @@ def find_choices(
     return choices
 
 
-def natural_multiple(channels: int) -> int:
+def natural_multiple(channels: int, widest: int) -> int:
     """Return the multiple of channels that a runtime fills its registers with: 8, less for narrow groups.
 
     onnxruntime keeps tensors in blocks of 8 channels (16 with AVX-512), takes layers into that layout whose channels
-    are a multiple of 4, and pools and joins in it what is a multiple of the block. Narrow groups keep their freedom: a
-    step of 8 is an eighth of 64 channels.
+    are a multiple of 4, and pools and joins in it what is a multiple of the block. Small networks keep their freedom:
+    there a step of 4 costs more than it gains.
 
     Args:
         channels: of the group in the original.
+        widest: the channels of the widest group.
     """
+    if widest < _LARGE:
+        return 1
     return 8 if channels >= _WIDE else 4 if channels >= _NARROW else 1
 
 
