@@ -186,7 +186,7 @@ class Rows:
     start: Tensor
     intercept: bool
     parts: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list)
-    whole: _Kernel | None = field(default=None, repr=False)
+    whole: _AllRows | None = field(default=None, repr=False)
 
     def add(self, x: Tensor, y: Tensor, held: Tensor) -> None:
         """See `Normals.add`."""
@@ -199,12 +199,12 @@ class Rows:
         held, fitted = rows.held, ~rows.held
         if held.all() or not held.any():
             return None
-        kernel, missed = rows.kernel, rows.missed
+        products, missed = rows.products, rows.missed
         if self.intercept:
-            means = kernel[:, fitted].mean(1, keepdim=True)
-            kernel = kernel - means - means.mT + means[..., fitted].mean(2, keepdim=True)
+            means = products[:, fitted].mean(1, keepdim=True)
+            products = products - means - means.mT + means[..., fitted].mean(2, keepdim=True)
             missed = missed - missed[:, fitted].mean(1, keepdim=True)
-        own, across = kernel[:, fitted][:, :, fitted], kernel[:, held][:, :, fitted]
+        own, across = products[:, fitted][:, :, fitted], products[:, held][:, :, fitted]
 
         def error(ridge: float | None) -> float:
             solved = _coefficients(own, missed[:, fitted], ridge, self.start.shape[1])[0]
@@ -226,58 +226,58 @@ class Rows:
         offset = lacking.mean(1, keepdim=True) if self.intercept else torch.zeros_like(lacking[:, :1])
         return self._solution(rows, lacking - offset, offset, ridge)
 
-    def _solution(self, rows: _Kernel, missed: Tensor, offset: Tensor, ridge: float | None) -> Tensor:
+    def _solution(self, rows: _AllRows, missed: Tensor, offset: Tensor, ridge: float | None) -> Tensor:
         """Return the solution for targets X W_0 + missed + offset, the missed part centred."""
-        solved, rows.last = _coefficients(rows.kernel, missed, ridge, self.start.shape[1], rows.last)
+        solved, rows.last = _coefficients(rows.products, missed, ridge, self.start.shape[1], rows.last)
         change = summed_product(rows.x[..., :-1], solved.to(rows.x)).to(solved)
         change -= rows.mean.mT @ solved.sum(1, keepdim=True)
         free = offset - rows.mean @ change if self.intercept else torch.zeros_like(offset)
         return torch.cat([self.start + change, free], 1)
 
-    def _whole(self) -> _Kernel:
+    def _whole(self) -> _AllRows:
         if self.whole is None:
             parts = [part for some in processes.gathered(self.parts) for part in some]
             x, y = (torch.cat([part[i] for part in parts], 1) for i in range(2))
-            self.whole = _Kernel.of(x, y, torch.cat([held for *_, held in parts]), self.start, self.intercept)
+            self.whole = _AllRows.of(x, y, torch.cat([held for *_, held in parts]), self.start, self.intercept)
         return self.whole
 
 
 @dataclass
-class _Kernel:
+class _AllRows:
     """All rows of a problem, and the products of each with each.
 
     Attributes:
         x: float[G, M, K + 1].
         held: bool[M].
         mean: float[G, 1, K], the mean of x; 0 without an intercept.
-        kernel: float[G, M, M], XX' of the rows less their mean.
+        products: float[G, M, M], XX' of the rows less their mean.
         missed: float[G, M, O], Y - X W_0 less its mean.
         offset: float[G, 1, O], that mean; 0 without an intercept.
-        last: the last lambda, and the `factor` of the kernel.
+        last: the last lambda, and the `factor` of the products.
     """
 
     x: Tensor
     held: Tensor
     mean: Tensor
-    kernel: Tensor
+    products: Tensor
     missed: Tensor
     offset: Tensor
     last: tuple[float | None, Tensor | None] = (None, None)
 
     @classmethod
-    def of(cls, x: Tensor, y: Tensor, held: Tensor, start: Tensor, intercept: bool) -> _Kernel:
+    def of(cls, x: Tensor, y: Tensor, held: Tensor, start: Tensor, intercept: bool) -> _AllRows:
         """Return it for some rows."""
         read = x[..., :-1]
         missed = y.double() - read @ start.to(x)
         mean, offset = (each.double().mean(1, keepdim=True) * intercept for each in (read, missed))
         centred = (read - mean.to(x)).mT
-        kernel = torch.zeros(len(x), x.shape[1], x.shape[1], dtype=torch.float64, device=x.device)
-        add_square(kernel, centred)
-        return cls(x, held, mean.to(start), kernel.to(start), (missed - offset).to(start), offset.to(start))
+        products = torch.zeros(len(x), x.shape[1], x.shape[1], dtype=torch.float64, device=x.device)
+        add_square(products, centred)
+        return cls(x, held, mean.to(start), products.to(start), (missed - offset).to(start), offset.to(start))
 
 
 def _coefficients(
-    kernel: Tensor,
+    products: Tensor,
     missed: Tensor,
     ridge: float | None,
     columns: int,
@@ -286,5 +286,5 @@ def _coefficients(
     """Return A, float[G, M, O], which is 0 where the weights do not change, and the lambda with its factor."""
     if ridge != last[0]:
         # lambda is relative to the mean of the diagonal of X'X; the diagonals of X'X and XX' have the same sum
-        last = ridge, factor(kernel, None if ridge is None else ridge * kernel.shape[1] / columns)
+        last = ridge, factor(products, None if ridge is None else ridge * products.shape[1] / columns)
     return torch.zeros_like(missed) if last[1] is None else torch.cholesky_solve(missed, last[1]), last

@@ -37,7 +37,7 @@ class Visitor(Protocol):
 
 
 @dataclass(frozen=True)
-class Batch:
+class BatchValues:
     """The values of both networks for one batch.
 
     Attributes:
@@ -79,7 +79,7 @@ class PairedRun:
             for graph in (self._whole, self._smaller)
         ]
         self._shelf = shelf or Shelf()
-        self._batches: list[Batch] = []
+        self._batches: list[BatchValues] = []
         self._computed: set[tuple[int, Node]] = set()
 
     def add(self, first: int, images: Tensor) -> None:
@@ -90,7 +90,7 @@ class PairedRun:
             images: float[N, ...], on the device of the graphs.
         """
         node = self._whole.inputs[0]
-        self._batches.append(Batch(first, self, self._kept({node: images}, {self._partner[node]: images})))
+        self._batches.append(BatchValues(first, self, self._kept({node: images}, {self._partner[node]: images})))
 
     def run(self, visitor: Visitor) -> None:
         """Run both networks on the batches that were added, and forget them.
@@ -119,7 +119,7 @@ class PairedRun:
         self._batches = []
 
     @property
-    def batches(self) -> Iterator[Batch]:
+    def batches(self) -> Iterator[BatchValues]:
         """The batches of this process, with the values that this visit and later calls read."""
         return iter(self._batches)
 
@@ -161,7 +161,7 @@ class PairedRun:
                     env[step.node] = interpreter.run_node(step.node)
                 for node in step.done:
                     env.pop(node, None)
-            self._batches[i] = Batch(batch.first, self, self._kept(values[0], values[1]))
+            self._batches[i] = BatchValues(batch.first, self, self._kept(values[0], values[1]))
         self._computed.update((step.which, step.node) for step in steps if step.node is not None)
 
     def _kept(self, whole: _Values, smaller: _Values) -> tuple[_Values, _Values]:

@@ -30,7 +30,7 @@ from pfpcli.activations.row_products import draw_patches
 from pfpcli.channels.layers import Layer
 from pfpcli.recovery.call_by_call import recover_calls
 from pfpcli.recovery.epilogue import Epilogue
-from pfpcli.recovery.paired_run import Batch, PairedRun
+from pfpcli.recovery.paired_run import BatchValues, PairedRun
 from pfpcli.recovery.refit_layers import Intercept, fixed_bias, layer_of, output_dim, positions
 from pfpcli.recovery.refit_problem import FULL, Effort, Problem, open_problem
 from pfpcli.recovery.task import RecoveryTask
@@ -87,7 +87,7 @@ class Refit:
         problem, intercept = self._problem(layer)
         rows, users = problem.rows, self._pair.users(layer.weight)
         epilogue = Epilogue.of(layer.node, self._pair).of_rows(len(rows.start))
-        batches = _Batches(self._pair, layer, problem, epilogue)
+        batches = _LayerBatches(self._pair, layer, problem, epilogue)
         fixed = torch.zeros(()) if intercept is not None else self._as_row(fixed_bias(layer, self._pair), problem)
         for batch in batches:
             target = epilogue.target(batch.made, batch.before, batch.now) - fixed
@@ -143,7 +143,7 @@ def _has_one_form(users: set[Node]) -> bool:
     return all(layer_of(user) is not None for user in users) and len({user.target for user in users}) == 1
 
 
-class _Batches:
+class _LayerBatches:
     """What a layer reads and makes, and what is added to it, at random positions of each batch, as rows.
 
     Rows that fit into memory are gathered once, others whenever they are read.
@@ -151,10 +151,10 @@ class _Batches:
 
     def __init__(self, pair: PairedRun, layer: Layer, problem: Problem, epilogue: Epilogue) -> None:
         self._pair, self._layer, self._problem, self._other = pair, layer, problem, epilogue.other
-        self._held: list[_Batch] = []
+        self._held: list[_LayerRows] = []
         self._left = HELD
 
-    def __iter__(self) -> Iterator[_Batch]:
+    def __iter__(self) -> Iterator[_LayerRows]:
         for i, values in enumerate(self._pair.batches):
             if i < len(self._held):
                 yield self._held[i]
@@ -166,7 +166,7 @@ class _Batches:
                 self._left -= size
             yield batch
 
-    def _gathered(self, values: Batch) -> _Batch:
+    def _gathered(self, values: BatchValues) -> _LayerRows:
         layer, groups = self._layer, len(self._problem.rows.start)
         # seeded by the batch: the positions do not depend on the process that runs it
         random = torch.Generator().manual_seed(values.first)
@@ -176,11 +176,11 @@ class _Batches:
         if self._other is not None:
             others[1:] = values.original(self._other), values.now(self._other)
         rows = (_as_rows(each, output_dim(layer), groups, patches) for each in others)
-        return _Batch(values.first, len(x), layer.rows(x, patches), *rows)
+        return _LayerRows(values.first, len(x), layer.rows(x, patches), *rows)
 
 
 @dataclass(frozen=True)
-class _Batch:
+class _LayerRows:
     """What a layer reads and makes at some positions of a batch of images.
 
     Attributes:
