@@ -20,12 +20,15 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+import cifar
 import torch
+from kept_points import measure_missing
 from torch import nn
+
+from pfpcli.errors import InputError
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 import torchvision_ops
@@ -49,19 +52,19 @@ class Case:
     """A network and its images.
 
     Attributes:
-        name: of the network.
+        network: its name.
         images: how many of the folder's images, evenly spaced; 0 for all.
         folder: of the images, below the data folder; "" for samples/.
     """
 
-    name: str
+    network: str
     images: int
     folder: str = "imagenet/calib"
 
     @property
-    def key(self) -> str:
+    def name(self) -> str:
         """A name for its file."""
-        return f"{self.name}-{self.images}"
+        return f"{self.network}-{self.images}"
 
 
 CASES = (
@@ -78,12 +81,12 @@ def network(case: Case, data: Path) -> nn.Module | Path:
     """The network as the command takes it: a file, or a torchvision network with random weights."""
     if not case.folder:
         return ROOT / "samples" / "model.pt"
-    if case.name == "resnet20":
+    if case.network == "resnet20":
         return data / "models" / "resnet20.pt2"
     from torchvision import models
 
     torch.manual_seed(0)
-    made: nn.Module = getattr(models, case.name)(weights=None).eval()
+    made: nn.Module = getattr(models, case.network)(weights=None).eval()
     return made
 
 
@@ -151,9 +154,11 @@ def measure_peer(tool: str, case: Case, data: Path) -> dict[str, Any]:
     from pfpcli.models.load import load
 
     made = network(case, data)
-    module = made if isinstance(made, nn.Module) else load(made).module
-    size = (3, 224, 224) if isinstance(made, nn.Module) else (3, 32, 32)
-    example = torch.zeros(1, *size)
+    if case.network == "resnet20":  # Torch-Pruning takes no exported program
+        module: nn.Module = cifar.network(data, case.network)
+    else:
+        module = made if isinstance(made, nn.Module) else load(made).module
+    example = torch.zeros(1, 3, *((224, 224) if isinstance(made, nn.Module) else (32, 32)))
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.onnx"
         start = time.perf_counter()
@@ -175,13 +180,34 @@ def measure_peer(tool: str, case: Case, data: Path) -> dict[str, Any]:
     return {"seconds": taken, "peak": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
 
 
-def in_a_process(*arguments: str) -> dict[str, Any] | None:
-    """What this file prints when it runs with some arguments; None if it fails."""
-    done = subprocess.run([sys.executable, __file__, *arguments], capture_output=True, text=True)
+def in_a_process(case: Case, data: Path, *peer: str) -> dict[str, Any]:
+    """What this file prints about a case, by pfp or by another tool.
+
+    Raises:
+        InputError: the images are not there, or the process failed.
+    """
+    if case.folder and not (data / case.folder).exists():
+        raise InputError(f"{data / case.folder} is not there")
+    done = subprocess.run(
+        [sys.executable, __file__, "--one", case.name, "--data", str(data), *peer], capture_output=True, text=True
+    )
     if done.returncode:
-        print(f"{' '.join(arguments)}: {done.stderr.strip().splitlines()[-1:]}", file=sys.stderr, flush=True)
-        return None
+        raise InputError(" ".join(done.stderr.strip().splitlines()[-1:]))
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def with_peers(case: Case, data: Path) -> dict[str, Any]:
+    """Measure pfp and the other tools that are installed; None for one that failed."""
+    found = in_a_process(case, data)
+    found["peers"] = {}
+    for tool, module in PEERS.items():
+        if importlib.util.find_spec(module) is not None:
+            try:
+                found["peers"][tool] = in_a_process(case, data, "--peer", tool)
+            except InputError as error:
+                print(f"{case.name}, {tool}: {error.message}", file=sys.stderr, flush=True)
+                found["peers"][tool] = None
     return found
 
 
@@ -197,7 +223,7 @@ def table(case: Case, found: dict[str, Any]) -> list[str]:
     """The steps of one run."""
     forward, traced = found["forward"], found["memory"].get("traced", 0)
     lines = [
-        f"## {case.name}, {found['images']} images",
+        f"## {case.network}, {found['images']} images",
         "",
         f"A plain pass over these images: {forward:.2f} s. MACs left: {100 * found['macs']:.1f} %.",
         "",
@@ -219,7 +245,7 @@ def table(case: Case, found: dict[str, Any]) -> list[str]:
 
 def page(found: dict[str, dict[str, Any]]) -> str:
     """Return docs/benchmarks.md."""
-    told = [(case, found[case.key]) for case in CASES if case.key in found]
+    told = [(case, found[case.name]) for case in CASES if case.name in found]
     return "\n".join(
         [
             "# What it costs",
@@ -250,29 +276,17 @@ def main() -> int:
     parser.add_argument("--peer", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
-        case = next(case for case in CASES if case.key == args.one)
+        case = next(case for case in CASES if case.name == args.one)
         print(json.dumps(measure_peer(args.peer, case, args.data) if args.peer else measure(case, args.data)))
         return 0
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    for file in RESULTS.glob("*.json") if args.fresh else ():
-        file.unlink()
-    for case in CASES:
-        file = RESULTS / f"{case.key}.json"
-        if file.exists() or not fnmatch(case.name, args.only):
-            continue
-        if case.folder and not (args.data / case.folder).exists():
-            print(f"{case.name}: left out, {args.data / case.folder} is not there", file=sys.stderr)
-            continue
-        found = in_a_process("--one", case.key, "--data", str(args.data))
-        if found is None:
-            continue
-        there = [tool for tool, module in PEERS.items() if importlib.util.find_spec(module) is not None]
-        found["peers"] = {
-            tool: in_a_process("--one", case.key, "--data", str(args.data), "--peer", tool) for tool in there
-        }
-        file.write_text(json.dumps(found))
-        print(f"{case.name}: {sum(found['timings'].values()):.0f} s", flush=True)
-    kept = {file.stem: json.loads(file.read_text()) for file in RESULTS.glob("*.json")}
+    kept = measure_missing(
+        CASES,
+        lambda case: with_peers(case, args.data),
+        RESULTS,
+        args.only,
+        says=lambda row: f"{sum(row['timings'].values()):.0f} s",
+        fresh=args.fresh,
+    )
     if kept:
         PAGE.write_text(page(kept), encoding="utf-8")
     return 0

@@ -20,6 +20,11 @@ def recovery(minutes: float) -> dict[str, Any]:
     return {"recover": ("lsq", "distill"), "minutes": minutes} if minutes else {"recover": ("lsq",)}
 
 
+def accuracies(row: dict[str, Any]) -> str:
+    """Return the accuracy before and after, and the seconds, of a result."""
+    return f"{100 * row['before']:.1f} -> {100 * row['after']:.1f} %, {row['seconds']:.0f} s"
+
+
 class Point(Protocol):
     """One run of the command."""
 
@@ -37,6 +42,7 @@ def measure_missing(
     folder: Path,
     only: str = "*",
     *,
+    says: Callable[[dict[str, Any]], str] = accuracies,
     fresh: bool = False,
 ) -> dict[str, dict[str, Any]]:
     """Measure the points that are not there, and return all that are: name -> what was measured.
@@ -45,9 +51,10 @@ def measure_missing(
 
     Args:
         points: the points.
-        measure: measures one; its result has "before", "after" and "seconds".
+        measure: measures one.
         folder: where they are kept.
         only: pattern of the names to measure.
+        says: what is printed of a result.
         fresh: forget what was measured.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -63,6 +70,5 @@ def measure_missing(
             print(f"{point.name}: {error.message}", file=sys.stderr, flush=True)
             continue
         file.write_text(json.dumps(row))
-        accuracy = f"{100 * row['before']:.1f} -> {100 * row['after']:.1f} %"
-        print(f"{point.name}: {accuracy}, {row['seconds']:.0f} s", flush=True)
+        print(f"{point.name}: {says(row)}", flush=True)
     return {file.stem: json.loads(file.read_text()) for file in folder.glob("*.json")}

@@ -74,7 +74,7 @@ def _try_criterion(
 ) -> tuple[list[Point], Quality]:
     """Cut by one criterion at every budget; returns a point for each budget, and the quality at one of them."""
     plans = [
-        make_plan(groups, scored, Budget(keep, settings.keep_of), settings, device, console).plan
+        make_plan(groups, scored, Budget(keep, settings.keep_of, multiple_of=None), settings, device, console).plan
         for keep in settings.keeps
     ]
     with console.step("cut") as step:

@@ -94,9 +94,10 @@ class Planner:
         if epsilon is None:
             counts, level = self._within_cost(allocator(allocate), needs_prices=ALLOCATIONS[allocate].needs_curves)
         elif self._select == "largest":
-            counts, level = _within_error(self._choices, self._evidence.scores, epsilon), epsilon
+            # as little as stays within the error: widths are not rounded unless that was asked for
+            counts, level = _within_error(self._stepped[-1], self._evidence.scores, epsilon), epsilon
         else:
-            counts, level = shared_error(self._choices, self._evidence)(epsilon), epsilon
+            counts, level = shared_error(self._stepped[-1], self._evidence)(epsilon), epsilon
         return self._made(counts, level if epsilon is not None or ALLOCATIONS[allocate].shares_error else None)
 
     def between(self, a: Plan, b: Plan, share: float) -> Plan:

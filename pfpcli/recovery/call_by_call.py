@@ -9,12 +9,14 @@ from torch.fx.node import Node
 from pfpcli import processes
 from pfpcli.channels.cost import count
 from pfpcli.recovery.paired_run import PairedRun, Visitor, peak_numbers
+from pfpcli.recovery.shelf import MOST_BYTES, MOST_BYTES_ELSEWHERE, Shelf
 from pfpcli.recovery.task import Progress, RecoveryTask
 
 #: The largest number of images; and of multiply-adds of the original on all of them, if that leaves `FEWEST` images.
 MOST_IMAGES, MOST_MACS, FEWEST = 1024, 2e12, 64
-#: The most numbers that the original holds at one time for the images that run together.
+#: The most numbers that the original holds at one time for the images that run together: on a CPU, and elsewhere.
 TOGETHER = 1 << 24
+TOGETHER_ELSEWHERE = 1 << 28
 
 
 def recover_calls(task: RecoveryTask, make_visitor: Callable[[PairedRun], Visitor], most: int = MOST_IMAGES) -> int:
@@ -32,8 +34,10 @@ def recover_calls(task: RecoveryTask, make_visitor: Callable[[PairedRun], Visito
     affordable = max(FEWEST, int(MOST_MACS // max(1, count(whole).macs)))
     most = max(whole.batch, min(most, affordable))
     with whole.on(task.device), smaller.on(task.device):
-        pair = PairedRun(task.cut)
-        images, together = 0, max(1, TOGETHER // max(1, peak_numbers(whole)))
+        on_cpu = task.device.type == "cpu"
+        pair = PairedRun(task.cut, Shelf(MOST_BYTES if on_cpu else MOST_BYTES_ELSEWHERE))
+        numbers = TOGETHER if on_cpu else TOGETHER_ELSEWHERE
+        images, together = 0, max(1, numbers // max(1, peak_numbers(whole)))
         for x, _ in task.division.fitting(whole.fixed_batch, most):
             for some in x.split(whole.fixed_batch or together):
                 if processes.is_mine(x):

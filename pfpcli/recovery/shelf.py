@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.fx.node import Node
 
-#: The most bytes of values in memory.
+#: The most bytes of values in memory: on a CPU, and on other devices, which have their own memory.
 MOST_BYTES = 1 << 28
+MOST_BYTES_ELSEWHERE = 1 << 32
 
 
 class Shelf:
