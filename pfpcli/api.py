@@ -89,14 +89,15 @@ class Comparison:
 
 
 def compress(
-    model: Model, calib: PathLike, *, keep: float | str = CompressSettings.keep, **settings: Any
+    model: Model, calib: PathLike, *, keep: float | str | None = CompressSettings.keep, **settings: Any
 ) -> Result[Run]:
     """Do what `pfp compress` does.
 
     Args:
         model: path of the checkpoint, or a `torch.nn.Module`, which is copied and not changed.
         calib: folder of calibration images (or arrays).
-        keep: fraction of the parameters to keep, e.g. 0.4 or "40%".
+        keep: fraction of the parameters to keep, e.g. 0.4 or "40%"; None means 0.5, or the smallest network within
+            `max_drop` where that is given.
         settings: the other fields of `CompressSettings`, and `example`: an input of the network, float[N, C, H, W],
             whose size counts where `input_size` is not given.
 

@@ -224,7 +224,7 @@ def budget(
     if keep is not None and epsilon is not None:
         raise InputError(f"--keep {keep} --epsilon {epsilon:g}: two budgets", "give one of them")
     return {
-        "keep": CompressSettings.keep if keep is None else parse_keep(keep),
+        "keep": None if keep is None else parse_keep(keep),
         "keep_of": keep_of,
         "epsilon": epsilon,
         "allocate": allocate,
@@ -232,6 +232,16 @@ def budget(
         "multiple_of": multiple_of,
         "min_channels": min_channels,
     }
+
+
+def replaying(
+    plan: Annotated[
+        Path | None,
+        flag(BUDGET, "Cut as this plan.json says, of a run or of `pfp plan`, and score nothing.", metavar="FILE"),
+    ] = CompressSettings.plan,
+) -> dict[str, Any]:
+    """A plan that is made already."""
+    return {"plan": plan}
 
 
 def criterion(

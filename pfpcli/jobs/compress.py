@@ -4,27 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from pfpcli import processes
-from pfpcli.channels.groups import Groups
-from pfpcli.cutting.cut import Cut
-from pfpcli.cutting.reweight import reweight
+from pfpcli.cutting.plan_file import PlanFile
 from pfpcli.cutting.verify import TOLERANCE
 from pfpcli.exporting.latency import Latency
 from pfpcli.jobs import advice, warnings
 from pfpcli.jobs.finished import Finished
 from pfpcli.jobs.recorded import cost_row, group_rows, layer_rows, model_row, run_fields
-from pfpcli.jobs.steps.cut import cut_network, verify_cut, write_plan
+from pfpcli.jobs.steps.cut import write_plan
 from pfpcli.jobs.steps.export import ExportedFiles, export_files, mark_failed, measure_latency
-from pfpcli.jobs.steps.gate import gated, load_metric, measure_metric
+from pfpcli.jobs.steps.gate import Metric, gated, load_metric, measure_metric
 from pfpcli.jobs.steps.judge import certify_layers, evaluate, status
+from pfpcli.jobs.steps.network import Maker, Network, Prepared, made_as_planned
 from pfpcli.jobs.steps.open import find_device, open_prunable, resources
-from pfpcli.jobs.steps.plan import Planned, make_plan, plan_in_steps
-from pfpcli.jobs.steps.recover import recover_network
-from pfpcli.jobs.steps.score import Scored, score_channels
-from pfpcli.models.loaded_model import LoadedModel
+from pfpcli.jobs.steps.replay import replay, unscored
+from pfpcli.jobs.steps.score import score_channels
+from pfpcli.jobs.steps.search import by_metric, check_unit, search
 from pfpcli.onnx_io.runtime import ONNX_TOLERANCE
 from pfpcli.outputs.kinds.kind import FARTHEST
 from pfpcli.planning.outlook import keep_for
@@ -32,10 +31,10 @@ from pfpcli.planning.plan import Budget
 from pfpcli.planning.planner import check_reachable
 from pfpcli.progress import Console
 from pfpcli.records.folders import FILES, run_folder
-from pfpcli.records.parts import Certificate, Quality, Recovered, UserMetric, Verification
+from pfpcli.records.parts import Certificate, Quality, UserMetric, Verification
 from pfpcli.records.runs import Run
+from pfpcli.records.searched import Search
 from pfpcli.recovery.methods import RECOVERIES
-from pfpcli.recovery.recover import copy_tensors
 from pfpcli.settings import CompressSettings
 
 
@@ -43,14 +42,8 @@ from pfpcli.settings import CompressSettings
 class Outcome:
     """The results of all steps; timed: latency before and after, of `batch` inputs at a time; verdict: as `gated`."""
 
-    settings: CompressSettings
-    device: torch.device
-    model: LoadedModel
-    groups: Groups
-    scored: Scored
-    planned: Planned
-    made: Cut
-    recovered: list[Recovered]
+    ready: Prepared
+    network: Network
     certificate: Certificate
     quality: Quality
     verification: Verification
@@ -59,6 +52,7 @@ class Outcome:
     batch: int
     metric: UserMetric | None
     verdict: tuple[str, str]
+    search: Search | None = None
 
 
 def compress(settings: CompressSettings, console: Console) -> Finished[Run]:
@@ -69,88 +63,113 @@ def compress(settings: CompressSettings, console: Console) -> Finished[Run]:
     """
     device = find_device(settings.device)
     measured = load_metric(settings.metric)
+    replayed = None if settings.plan is None else PlanFile.read(settings.plan)
     with run_folder(settings.out, settings.name) as folder, resources(settings.threads) as scratch:
-        model, calibration, groups = open_prunable(settings, console)
-        check_reachable(groups, budget_of(settings))
-        scored = score_channels(groups, calibration, settings.criterion, settings, device, console)
-        division, budget = scored.division, budget_of(settings)
-        stepped = None
-        if settings.steps == 1:
-            planned = make_plan(groups, scored, budget, settings, device, console)
+        ready = prepare(settings, device, console, None if replayed is not None else budget_of(settings))
+        check_unit(ready, settings.max_drop, measured)
+        searched = None
+        if replayed is not None:
+            network = made_as_planned(ready, replay(replayed, ready.groups, ready.scored.readers), console)
+        elif settings.max_drop is not None and settings.is_searched:
+            judge = None if measured is None else by_metric(ready, measured, str(settings.metric), scratch)
+            searched = search(ready, Maker(ready), judge, settings.max_drop, budget_of(settings), console)
+            network, ready = searched.network, searched.ready
         else:
-            planned, stepped = plan_in_steps(
-                groups,
-                scored,
-                budget,
-                settings,
-                device,
-                console,
-                score=lambda now: score_channels(now, calibration, settings.criterion, settings, device, console),
-                recover=lambda cut: recover_network(cut, division, settings, device, console),
-            )
-        plan = planned.plan
-        made = cut_network(plan, console)
-        difference = verify_cut(plan, made, division, console)
-        if stepped is not None:
-            copy_tensors(stepped, made.graph)
-        elif plan.is_sampled:
-            reweight(made, plan, scored.readers)
-        recovered = recover_network(made, division, settings, device, console)
-        certificate = certify_layers(plan, scored, settings, device, console)
-        quality = evaluate(groups.labelled.graph, made.graph, division, device, console)
-        processes.finish()
-        write_plan(plan, made, scored.readers, folder.path)
-        exported = export_files(model, made, division, folder.path, scratch, console)
-        timed, batch = measure_latency(made.graph, division, exported, settings.threads, console)
-        metric = measure_metric(measured, settings.metric, exported, folder.path, division, console)
-        verdict = gated(status(quality), quality, metric, settings.max_drop)
-        if verdict[0] == "failed":
-            exported = mark_failed(exported, folder.path)
-        tolerances = {"cut_vs_masked": TOLERANCE, "onnx_vs_torch": ONNX_TOLERANCE}
-        verification = Verification(difference, exported.onnx_vs_torch, exported.model_pt, tolerances)
-        outcome = Outcome(
-            settings, device, model, groups, scored, planned, made, recovered, certificate, quality,
-            verification, exported, timed, batch, metric, verdict,
-        )  # fmt: skip
-        warnings.warn(console, _warnings(outcome))
-        run = _record(outcome, console)
-        (folder.path / FILES["run"]).write_text(run.json(), encoding="utf-8")
+            network = Maker(ready)(budget_of(settings), console)
+        found = None if searched is None else searched.search
+        run, exported = write_run(ready, network, measured, folder.path, scratch, console, found)
     return Finished(run, folder.name, exported.module)
+
+
+def prepare(settings: CompressSettings, device: torch.device, console: Console, budget: Budget | None) -> Prepared:
+    """Open the model and the images, and score; budget: the smallest one that is asked for, None for none."""
+    model, calibration, groups = open_prunable(settings, console)
+    if budget is None:
+        return Prepared(settings, device, model, calibration, groups, unscored(groups, calibration, settings))
+    if not settings.is_searched:
+        check_reachable(groups, budget)
+    scored = score_channels(groups, calibration, settings.criterion, settings, device, console)
+    return Prepared(settings, device, model, calibration, groups, scored)
+
+
+def write_run(
+    ready: Prepared,
+    network: Network,
+    measured: Metric | None,
+    folder: Path,
+    scratch: Path,
+    console: Console,
+    search: Search | None = None,
+) -> tuple[Run, ExportedFiles]:
+    """Judge a network and write all files of its run.
+
+    Args:
+        ready: what it was made of.
+        network: the network.
+        measured: the metric of the user, or None.
+        folder: the run folder.
+        scratch: a folder for the ONNX file of the original.
+        console: shows the steps.
+        search: how it was found; None where it was not searched.
+    """
+    settings, device, division, made = ready.settings, ready.device, ready.division, network.made
+    plan = network.planned.plan
+    certificate = certify_layers(plan, ready.scored, settings, device, console)
+    quality = evaluate(ready.groups.labelled.graph, made.graph, division, device, console)
+    processes.finish()
+    write_plan(plan, made, ready.scored.readers, folder)
+    exported = export_files(ready.model, made, division, folder, scratch, console)
+    timed, batch = measure_latency(made.graph, division, exported, settings.threads, console)
+    metric = measure_metric(measured, settings.metric, exported, folder, division, console)
+    told = None if search is None else search.told
+    verdict = gated(status(quality), quality, metric, settings.max_drop, told)
+    if verdict[0] == "failed":
+        exported = mark_failed(exported, folder)
+    tolerances = {"cut_vs_masked": TOLERANCE, "onnx_vs_torch": ONNX_TOLERANCE}
+    verification = Verification(network.difference, exported.onnx_vs_torch, exported.model_pt, tolerances)
+    outcome = Outcome(
+        ready, network, certificate, quality, verification, exported, timed, batch, metric, verdict, search
+    )
+    warnings.warn(console, _warnings(outcome))
+    run = _record(outcome, console)
+    (folder / FILES["run"]).write_text(run.json(), encoding="utf-8")
+    return run, exported
 
 
 def budget_of(settings: CompressSettings) -> Budget:
     """The budget that was asked for."""
-    return Budget(settings.keep, settings.keep_of, settings.epsilon, settings.multiple_of, settings.min_channels)
+    return Budget(settings.fraction, settings.keep_of, settings.epsilon, settings.multiple_of, settings.min_channels)
 
 
 def _record(outcome: Outcome, console: Console) -> Run:
     """The record of a compression."""
-    settings, plan, scored = outcome.settings, outcome.planned.plan, outcome.scored
+    ready, network = outcome.ready, outcome.network
+    settings, plan, scored = ready.settings, network.planned.plan, ready.scored
     sizes, timed = outcome.exported.file_bytes, outcome.timed
     return Run(
         **run_fields(
             settings,
-            outcome.groups,
+            ready.groups,
             scored.division,
             outcome.quality,
             outcome.verification,
             outcome.exported,
-            outcome.device,
+            ready.device,
             console,
             outcome.verdict,
         ),
-        model=model_row(outcome.model, scored.division.calibration.size),
+        model=model_row(ready.model, scored.division.calibration.size),
         requested={"keep": plan.budget.keep, "of": plan.budget.of, "epsilon": plan.budget.epsilon},
         achieved={"keep": round(plan.achieved, 6), "exact": plan.is_met},
         before=cost_row(plan.before, sizes[0], timed[0]),
         after=cost_row(plan.after, sizes[1], timed[1]),
         certificate=outcome.certificate,
-        recovery=outcome.recovered,
+        recovery=network.recovered,
         scoring={
-            "criterion": settings.criterion,
+            "criterion": scored.criterion,
             "allocate": settings.allocate,
             "plans": [
-                {"name": each.name, "loss": float(f"{min(each.loss, FARTHEST):.4g}")} for each in outcome.planned.tried
+                {"name": each.name, "loss": float(f"{min(each.loss, FARTHEST):.4g}")} for each in network.planned.tried
             ],
             "reduce": settings.reduce,
             "epsilon": plan.epsilon,
@@ -162,39 +181,43 @@ def _record(outcome: Outcome, console: Console) -> Run:
             "runs": timed[0].runs,
             "batch": outcome.batch,
         },
-        layers=layer_rows(outcome.made.slicing),
+        layers=layer_rows(network.made.slicing),
         groups=group_rows(plan),
         advice=_advice(outcome),
         metric=outcome.metric,
+        search=outcome.search,
     )
 
 
 def _advice(outcome: Outcome) -> str:
     """What helps a network whose quality fell; "" for all others."""
-    quality, planned, settings = outcome.quality, outcome.planned, outcome.settings
-    if status(quality)[0] == "ok":
+    ready, quality, planned = outcome.ready, outcome.quality, outcome.network.planned
+    settings = ready.settings
+    if status(quality)[0] == "ok" or (outcome.search is not None and outcome.verdict[0] == "ok"):
         return ""
-    scores, budget = outcome.scored.scores, planned.plan.budget
-    keep = keep_for(advice.share_to_keep(quality), outcome.groups, scores, budget, planned.curves)
+    scores, budget = ready.scored.scores, planned.plan.budget
+    keep = keep_for(advice.share_to_keep(quality), ready.groups, scores, budget, planned.curves)
     has_trained = any(RECOVERIES[name].trains for name in settings.recover)
-    division, criterion = outcome.scored.division, settings.criterion
+    division, criterion = ready.division, settings.criterion
     return advice.after_pruning(quality, keep, division, criterion=criterion, has_trained=has_trained)
 
 
 def _warnings(outcome: Outcome) -> Iterator[str]:
     """What a user should know about a compression; "" where there is nothing to say."""
-    scored, graph = outcome.scored, outcome.groups.labelled.graph
+    ready, plan = outcome.ready, outcome.network.planned.plan
+    scored, graph = ready.scored, ready.groups.labelled.graph
     yield warnings.wrong_preprocessing(scored.division, outcome.quality)
     yield warnings.unfit_labels(scored.division, outcome.quality)
     if scored.scores.layers:
-        yield warnings.few_samples(scored.division, scored.readers, outcome.settings.delta)
+        yield warnings.few_samples(scored.division, scored.readers, ready.settings.delta)
     yield from scored.scores.remarks
     yield warnings.optimistic(scored.division)
-    yield warnings.budget_missed(outcome.planned.plan)
-    yield warnings.unknown_ops(outcome.groups)
-    yield warnings.stops(outcome.model, outcome.exported, graph)
+    yield warnings.no_promise(outcome.search)
+    yield warnings.budget_missed(plan)
+    yield warnings.unknown_ops(ready.groups)
+    yield warnings.stops(ready.model, outcome.exported, graph)
     yield warnings.fixed_batch(graph)
-    yield warnings.unused_parameters(outcome.model, graph)
+    yield warnings.unused_parameters(ready.model, graph)
     yield warnings.exported_anew(outcome.exported)
     yield warnings.skipped_images(scored.division)
     yield warnings.no_faster(*outcome.timed)

@@ -16,9 +16,12 @@ from pfpcli.jobs.steps.export import ExportedFiles
 from pfpcli.models.loaded_model import LoadedModel
 from pfpcli.onnx_io.network import OnnxNetwork
 from pfpcli.onnx_io.untouched import Untouched
+from pfpcli.outputs.fall import images_needed
 from pfpcli.planning.plan import Plan
 from pfpcli.progress import Console
 from pfpcli.records.parts import Quality
+from pfpcli.records.searched import Search
+from pfpcli.report import falls
 from pfpcli.scoring.scores import set_size
 from pfpcli.sparsity.choose import Chosen
 from pfpcli.sparsity.weights import Weights
@@ -88,6 +91,24 @@ def optimistic(division: Division) -> str:
     if "optimistic" not in division.source:
         return ""
     return "no images were left to judge the result, so it is judged on the ones that chose it: name others with --eval"
+
+
+def no_promise(found: Search | None) -> str:
+    """The images are too few to promise that the quality falls by no more than was asked for."""
+    if found is None:
+        return ""
+    told, asked = found.told, falls.spelled(found.asked, found.told.unit)
+    if told.high is None:
+        return f"{told.metric} is one number for all images, so nothing says how far chance has moved it"
+    if told.high <= found.asked:
+        return ""
+    needed = images_needed(told, found.asked)
+    enough = f"about {needed:,} images like these would show it" if needed else "name more with --eval"
+    chosen = "" if found.confirmed else ", and the network was chosen on them"
+    return (
+        f"{told.images} images are too few to promise a fall of at most {asked}: {falls.moved(told)} on them, and with "
+        f"other images it may fall by {falls.spelled(told.high, told.unit)} (95 %){chosen}; {enough}"
+    )
 
 
 def budget_missed(planned: Plan) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from pfpcli.graph.role import Role
 from pfpcli.outputs.boxes import BoxTally, pairs
 from pfpcli.outputs.kinds import KINDS
 from pfpcli.outputs.kinds.classes import Decisions
-from pfpcli.outputs.kinds.kind import Judged
+from pfpcli.outputs.kinds.kind import Counts, Judged
 from pfpcli.outputs.roles import real, roles_of, select, shape
 from pfpcli.records.parts import OutputQuality, Quality
 
@@ -57,9 +58,7 @@ def compare_all(
         device: where to compute.
     """
     roles = roles_of(before)
-    outputs = [node for node in before.outputs if is_tensor(node) and node.meta["val"].is_floating_point()]
-    shapes = [shape(role, outputs[role.output]) for role in roles]
-    tallies = [_Tallies(roles, shapes) for _ in after]
+    tallies = [Tallies(before) for _ in after]
     with ExitStack() as there, torch.no_grad():
         for graph in (before, *after):
             there.enter_context(graph.on(device))
@@ -103,34 +102,58 @@ def standard_error(fraction: float, count: int) -> float:
 _NOTHING = OutputQuality("", "regression", None, "", "similarity", "", 1.0, 1.0, {})
 
 
-class _Tallies:
-    """The tallies of all outputs of one network."""
+class Tallies:
+    """The tallies of all outputs of one network.
 
-    def __init__(self, roles: Sequence[Role], shapes: Sequence[Sequence[int]]) -> None:
+    Args:
+        before: the original; its roles decide.
+    """
+
+    def __init__(self, before: Graph) -> None:
+        roles = roles_of(before)
+        outputs = [node for node in before.outputs if is_tensor(node) and node.meta["val"].is_floating_point()]
+        shapes = [shape(role, outputs[role.output]) for role in roles]
         self._roles = roles
         self._tallies = [KINDS[role.kind].load().tally(role) for role in roles]
         # known before the first image: a process without images takes part in gathering the same counts
         self._pairs = [(i, j, BoxTally(roles[i], roles[j])) for i, j in pairs(roles, shapes)]
         self.images = 0
 
-    def add(self, images: int, whole: list[Tensor], now: list[Tensor], labels: NDArray[np.int64] | None) -> None:
+    def add(self, images: int, whole: list[Tensor], now: list[Tensor], labels: NDArray[Any] | None) -> None:
+        """Add a batch: the outputs of the original and of the other network, one for each role."""
         self.images += images
         for tally, a, b in zip(self._tallies, whole, now, strict=True):
             tally.add(a, b, labels)
         for i, j, boxes in self._pairs:
             boxes.add((whole[i], whole[j]), (now[i], now[j]))
 
+    def counted(self) -> list[dict[str, Any]]:
+        """Return the sums of all outputs so far, see `Counts.counted`."""
+        return [each.counted() for each in self._all]
+
+    def recount(self, counted: Sequence[dict[str, Any]]) -> None:
+        """Take other sums for all outputs."""
+        for each, sums in zip(self._all, counted, strict=True):
+            each.recount(sums)
+
+    @property
+    def _all(self) -> list[Counts]:
+        return [*self._tallies, *(boxes for _, _, boxes in self._pairs)]
+
     def quality(self, source: str) -> Quality:
         """Return the quality, from the counts of all processes."""
         self.images = processes.total(self.images)
-        for tally in self._tallies:
-            tally.gather()
+        for each in self._all:
+            each.gather()
+        return self.judged(source)
+
+    def judged(self, source: str) -> Quality:
+        """Return the quality, from the counts of this process."""
         judged = [tally.judged() for tally in self._tallies]
         rows = [_row(role, each) for role, each in zip(self._roles, judged, strict=True)]
         counted = dict(enumerate(rows))
         together = []
         for i, j, boxes in self._pairs:
-            boxes.gather()
             found = boxes.judged()
             if found is not None:
                 name = f"{self._roles[i].name} + {self._roles[j].name}"

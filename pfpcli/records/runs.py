@@ -20,6 +20,7 @@ from pfpcli.records.parts import (
     UserMetric,
     Verification,
 )
+from pfpcli.records.searched import Search
 
 
 @dataclass(kw_only=True)
@@ -83,6 +84,7 @@ class Run(Record):
         layers: the layers, in the order in which they run.
         groups: the groups of channels.
         metric: the metric of the user; None where there is none.
+        search: how the network was found whose quality falls by at most so much; None where keep was asked for.
     """
 
     kind: str = "compress"
@@ -96,6 +98,7 @@ class Run(Record):
     layers: list[LayerRow]
     groups: list[GroupRow]
     metric: UserMetric | None = None
+    search: Search | None = None
 
 
 @dataclass(kw_only=True)

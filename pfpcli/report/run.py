@@ -9,7 +9,7 @@ from typing import Any
 
 from pfpcli.records.parts import Cost
 from pfpcli.records.runs import Run
-from pfpcli.report import numbers, parts, run_groups, run_layers
+from pfpcli.report import falls, numbers, parts, run_groups, run_layers
 from pfpcli.report.certificate import errors
 from pfpcli.report.page import Page
 
@@ -123,6 +123,12 @@ def _judgement(run: Run) -> tuple[str, str]:
     if run.status == "failed":
         return "FAILED", f": {parts.failures(run)} (asked {asked}, kept {kept})"
     measure = _MEASURES[run.requested["of"]]
+    if run.search is not None:
+        told = run.search.told
+        return (
+            "PASS",
+            f": {kept} of the {measure}, {falls.moved(told)} (asked {falls.spelled(run.search.asked, told.unit)})",
+        )
     if run.status == "worse":
         missed = "" if run.achieved["exact"] else f" (asked {asked})"
         return "WORSE", f": {parts.fall(run.quality)} at {kept} of the {measure}{missed}"
@@ -180,6 +186,8 @@ def _latency(before: Cost, after: Cost, run: Run, everything: bool) -> parts.Row
 
 def _work(page: Page, run: Run) -> None:
     """Write which plan was the best, and one line for each recovery: what it did, and whether it helped."""
+    if run.search is not None:
+        falls.lines(page, run.search)
     plans: list[dict[str, Any]] = run.scoring.get("plans", [])
     if run.recovery or plans:
         page.space()

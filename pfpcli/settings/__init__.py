@@ -12,6 +12,7 @@ compare_criteria   `pfp compare-criteria`
 certify            `pfp certify`
 sparsify           `pfp sparsify`
 finetune           `pfp finetune`
+max_drop           how far a quality may fall
 text               values as they are typed
 python             values as they are written in Python
 checks             limits that several commands share

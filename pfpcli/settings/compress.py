@@ -10,7 +10,8 @@ from pfpcli.errors import InputError
 from pfpcli.planning.allocations import BEST
 from pfpcli.recovery.methods import RECOVERIES
 from pfpcli.scoring.criteria import CRITERIA
-from pfpcli.settings.checks import check_allocate, check_keep, check_training_limits
+from pfpcli.settings.checks import KEEP, check_allocate, check_keep, check_training_limits
+from pfpcli.settings.max_drop import MaxDrop
 from pfpcli.settings.scoring import ScoreSettings
 
 
@@ -19,7 +20,7 @@ class CompressSettings(ScoreSettings):
     """What to compress, and how far.
 
     Attributes:
-        keep: fraction of `keep_of` to keep, 0 < keep <= 1.
+        keep: fraction of `keep_of` to keep, 0 < keep <= 1; None means 0.5 where nothing else says how much.
         keep_of: what `keep` measures, "params" or "macs".
         epsilon: relative error that no layer may exceed; the smallest network within it is made, and `keep` is unused.
         allocate: how many channels each group keeps, one of `pfpcli.planning.allocations.ALLOCATIONS`, or "best"
@@ -33,11 +34,13 @@ class CompressSettings(ScoreSettings):
         min_channels: smallest number of channels a group keeps.
         metric: "FILE.py:FUNCTION", a metric of the user: it gets the path of an ONNX file and of the folder of judging
             images, and returns a number, higher is better.
-        max_drop: how far the metric, or the quality where there is no metric, may fall; a run beyond it has failed.
+        max_drop: how far the metric, or the quality where there is no metric, may fall. Where nothing says how much to
+            keep, the smallest such network is searched; otherwise a run beyond it has failed.
+        plan: plan.json of another run, or of `pfp plan`, that is cut; None makes a plan.
         out: run folder; None means pfp-runs/<model>-keep<R> (or -epsilon<E>).
     """
 
-    keep: float = 0.5
+    keep: float | None = None
     keep_of: str = "params"
     epsilon: float | None = None
     allocate: str = BEST
@@ -48,18 +51,18 @@ class CompressSettings(ScoreSettings):
     multiple_of: int | None = None
     min_channels: int = 1
     metric: str | None = None
-    max_drop: float | None = None
+    max_drop: MaxDrop | None = None
+    plan: Path | None = None
     out: Path | None = None
 
     def __post_init__(self) -> None:
         """Check the values of this class, after those of scoring."""
         super().__post_init__()
-        check_keep("--keep", self.keep)
+        check_keep("--keep", self.fraction)
         bounds = CRITERIA[self.criterion].bounds_error
         self._check_epsilon(bounds)
         check_allocate(self.allocate, bounds, self.criterion)
-        if self.max_drop is not None and not 0 <= self.max_drop < float("inf"):
-            raise InputError(f"--max-drop {self.max_drop:g}: expected a number from 0 up", "e.g. `--max-drop 1%`")
+        self._check_plan()
         for method in self.recover:
             if method not in RECOVERIES:
                 raise InputError(f"--recover {method}: expected none or some of {', '.join(RECOVERIES)}")
@@ -85,8 +88,32 @@ class CompressSettings(ScoreSettings):
                 "use --criterion pfp with it, or --keep instead of it",
             )
 
+    def _check_plan(self) -> None:
+        """Refuse a plan beside a budget: a plan has one."""
+        given = [f"--{name} {value:g}" for name in ("keep", "epsilon") if (value := getattr(self, name)) is not None]
+        if self.plan is not None and (given or self.steps > 1):
+            raise InputError(
+                f"--plan {self.plan.name} {' '.join(given) or f'--steps {self.steps}'}: a plan says what to keep",
+                "give one of them",
+            )
+
+    @property
+    def fraction(self) -> float:
+        """The fraction to keep."""
+        return KEEP if self.keep is None else self.keep
+
+    @property
+    def is_searched(self) -> bool:
+        """Whether the smallest network within `max_drop` is searched."""
+        return self.max_drop is not None and self.keep is None and self.epsilon is None and self.plan is None
+
     @property
     def name(self) -> str:
         """The name of the run: the model and the budget."""
-        asked = f"keep{self.keep:.2f}" if self.epsilon is None else f"epsilon{self.epsilon:g}"
+        if self.plan is not None:
+            asked = "planned"
+        elif self.is_searched:
+            asked = f"drop{self.max_drop}"
+        else:
+            asked = f"keep{self.fraction:.2f}" if self.epsilon is None else f"epsilon{self.epsilon:g}"
         return f"{self.model.stem}-{asked}"

@@ -12,6 +12,7 @@ from pfpcli.errors import InputError
 from pfpcli.outputs.asked import TASKS, Asked, parse
 from pfpcli.planning.allocations import ALLOCATIONS, BEST
 from pfpcli.scoring.criteria import CRITERIA
+from pfpcli.settings.max_drop import MaxDrop
 
 #: Setting -> the values it may have, where they are fixed.
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -113,6 +114,8 @@ class NetworkSettings:
                 value = value.name
             elif isinstance(value, tuple):
                 value = list(value)
+            elif isinstance(value, MaxDrop):
+                value = value.recorded()
             elif field.name == "preprocess" and value is not None:
                 value = Path(value).name
             out[field.name] = value

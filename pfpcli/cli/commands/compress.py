@@ -16,6 +16,7 @@ from pfpcli.cli.options import (
     machine,
     network,
     recovery,
+    replaying,
     samples,
     scoring,
     session,
@@ -31,6 +32,7 @@ from pfpcli.settings import CompressSettings
     "pfp compress weights.pth --arch torchvision:resnet18 --calib ./imgs",
     "pfp compress model.pt --calib ./imgs --keep-of macs --freeze 'head*'",
     "pfp compress model.pt --calib ./imgs --out small --json > run.json",
+    "pfp compress model.pt --calib ./imgs --max-drop 1%",
     "pfp compress net.onnx --calib ./imgs --metric map.py:score --max-drop 1%",
 )
 @takes(
@@ -41,6 +43,7 @@ from pfpcli.settings import CompressSettings
     judging,
     gate,
     budget,
+    replaying,
     criterion,
     samples,
     scoring,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import count as count_from
 from typing import Any
@@ -52,12 +52,23 @@ class Planned:
 
 
 def make_plan(
-    groups: Groups, scored: Scored, budget: Budget, settings: Allocating, device: torch.device, console: Console
+    groups: Groups,
+    scored: Scored,
+    budget: Budget,
+    settings: Allocating,
+    device: torch.device,
+    console: Console,
+    known: Sequence[Curve] = (),
 ) -> Planned:
-    """Measure the curves, if an allocator needs them, and plan."""
+    """Measure the curves, if an allocator needs them and they are not known from another budget, and plan."""
     names = _allocations(scored, budget, settings)
-    measured: list[Curve] = []
-    if any(ALLOCATIONS[name].needs_curves for name in names) and budget.epsilon is None and budget.keep < 1:
+    measured = list(known)
+    if (
+        not known
+        and any(ALLOCATIONS[name].needs_curves for name in names)
+        and budget.epsilon is None
+        and budget.keep < 1
+    ):
         ordered = orders(groups, scored.scores, budget)
         measured = measure_curves(groups, scored, ordered, settings, device, console)
     with console.step("plan") as step:

@@ -1,0 +1,40 @@
+"""Replay: a plan from a file, for the network it was made for or for a fine-tuned checkpoint of that network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from pfpcli.channels.groups import Groups
+from pfpcli.channels.reading_layers import Reader, readers
+from pfpcli.cutting.plan_file import PlanFile
+from pfpcli.images.calibration import Calibration
+from pfpcli.jobs.steps.plan import Planned
+from pfpcli.jobs.steps.score import Scored, divided
+from pfpcli.scoring.scores import Scores
+from pfpcli.settings import CompressSettings
+
+#: What a record names in the place of the criterion.
+REPLAYED = "plan"
+
+
+def unscored(groups: Groups, calibration: Calibration, settings: CompressSettings) -> Scored:
+    """Return no scores; the images are divided as if channels were scored, so recovery fits to the same ones."""
+    found = readers(groups)
+    division = divided(calibration, found, settings.criterion, settings)
+    return Scored(REPLAYED, division, found, Scores(np.full(len(groups.root), np.nan)), 0.0)
+
+
+def replay(file: PlanFile, groups: Groups, found: Sequence[Reader]) -> Planned:
+    """Return the plan of a file.
+
+    Args:
+        file: what is kept of every tensor.
+        groups: the groups of the network.
+        found: the layers that read channels.
+
+    Raises:
+        InputError: the file is of another network; the message names the tensor.
+    """
+    return Planned(file.plan(groups, found), [], [])

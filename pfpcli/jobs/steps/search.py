@@ -1,0 +1,177 @@
+"""Search: the smallest network whose quality falls by at most so much after recovery, by bisection over the budget.
+
+A quality is no smooth function of the budget, so the search finds a network that is good enough beside one that is not;
+a smaller one that happens to be good enough may exist. Half of the judging images choose the network, if there are
+enough of them. The other half confirms it: a network that was chosen by some images looks better on them than it is.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pfpcli.errors import BudgetError, InputError
+from pfpcli.images.calibration import Division
+from pfpcli.jobs.steps.export import export_files
+from pfpcli.jobs.steps.gate import Metric, measure_metric
+from pfpcli.jobs.steps.network import Network, Prepared
+from pfpcli.outputs import fall
+from pfpcli.outputs.roles import roles_of
+from pfpcli.planning.plan import Budget
+from pfpcli.progress import Console
+from pfpcli.records.searched import Fall, Search, SearchedPoint
+from pfpcli.report import falls, numbers
+from pfpcli.settings.max_drop import DECIBELS, MaxDrop
+
+#: The search ends when a network that is good enough keeps at most this fraction more than one that is not.
+PRECISION = 0.02
+
+#: Makes the network for a budget.
+Make = Callable[[Budget, Console], Network]
+#: Measures how far the quality of a network falls.
+Judge = Callable[[Network, Console], Fall]
+
+
+@dataclass(frozen=True)
+class Searched:
+    """The result of a search.
+
+    Attributes:
+        network: the network.
+        search: the record of the search.
+        ready: what the network was made of; its judging images are those that confirm it, where there are some.
+    """
+
+    network: Network
+    search: Search
+    ready: Prepared
+
+
+def search(
+    ready: Prepared, make: Make, judge: Judge | None, asked: MaxDrop, budget: Budget, console: Console
+) -> Searched:
+    """Search the smallest network whose quality falls by at most so much.
+
+    Args:
+        ready: what the networks are made of.
+        make: makes the network for a budget.
+        judge: measures the fall; None measures that of the quality on a half of the judging images.
+        asked: the largest fall.
+        budget: what "smallest" means, and the limits of the widths; its keep ratio is not used.
+        console: shows a step for each network that is tried.
+
+    Raises:
+        BudgetError: every smaller network that was tried falls further.
+    """
+    choosing, confirming = ready.division.halves() if judge is None else (ready.division, None)
+    decibels = asked.unit == DECIBELS
+    measure = judge or (lambda network, inner: _on(choosing, ready, network, inner, decibels=decibels))
+    best: tuple[Network, Fall] | None = None
+    points: list[SearchedPoint] = []
+    low, high = 0.0, 1.0
+    while high - low > PRECISION * high:
+        keep = (low + high) / 2
+        made = _tried(make, measure, asked, replace(budget, keep=keep), points, console)
+        if made is None or not points[-1].within:
+            low = keep
+            continue
+        high = keep
+        if best is None or made[0].planned.plan.achieved <= best[0].planned.plan.achieved:
+            best = made
+    if best is None:
+        raise _nothing(points, asked, decibels=decibels)
+    network, achieved = best
+    confirmed = None
+    if confirming is not None:
+        confirmed = _on(confirming, ready, network, console, decibels=decibels)
+    return Searched(network, Search(asked.most, achieved, confirmed, points), ready.divided(confirming or choosing))
+
+
+def by_metric(ready: Prepared, metric: Metric, named: str, scratch: Path) -> Judge:
+    """Return what measures networks by a metric of the user, which wants an ONNX file of each.
+
+    Args:
+        ready: what the networks are made of.
+        metric: the function.
+        named: how the user named it.
+        scratch: a folder for the files.
+    """
+    before: list[float] = []
+
+    def judge(network: Network, console: Console) -> Fall:
+        folder = scratch / "searched"
+        folder.mkdir()
+        try:
+            exported = export_files(ready.model, network.made, ready.division, folder, scratch, console)
+            known = before[0] if before else None
+            found = measure_metric(metric, named, exported, folder, ready.division, console, known)
+        finally:
+            shutil.rmtree(folder)
+        assert found is not None
+        before[:] = [found.before]
+        return Fall(found.name, "", found.before, found.after, None, None, None, "--metric")
+
+    return judge
+
+
+def check_unit(ready: Prepared, asked: MaxDrop | None, metric: Metric | None) -> None:
+    """Refuse decibels for a network that is not judged in decibels.
+
+    Raises:
+        InputError: the network puts out no pictures, or they have no targets.
+    """
+    if asked is None or asked.unit != DECIBELS or metric is not None:
+        return
+    kinds = {role.kind for role in roles_of(ready.groups.labelled.graph)}
+    if "image" not in kinds:
+        raise InputError(f"--max-drop {asked}: the network puts out {', '.join(sorted(kinds))}, no pictures", _LIKE)
+    if ready.division.judges.targets is None:
+        raise InputError(f"--max-drop {asked}: {ready.division.judges.name} has no target pictures", _LABELS)
+
+
+_LIKE = "say it as a part of the quality, e.g. `--max-drop 1%`, or name a metric in decibels with --metric"
+_LABELS = "name their folder with --labels, or say it as a part of the quality, e.g. `--max-drop 1%`"
+
+
+def _tried(
+    make: Make, measure: Judge, asked: MaxDrop, budget: Budget, points: list[SearchedPoint], console: Console
+) -> tuple[Network, Fall] | None:
+    """Make and measure a network, and add a point; None where there is no such network."""
+    share = numbers.percent(budget.keep)
+    with console.step("search") as step, console.part(step) as inner:
+        try:
+            network = make(budget, inner)
+        except BudgetError:
+            points.append(SearchedPoint(budget.keep, None, None, within=False))
+            step.summary = f"keep {share}: not reachable"
+            return None
+        found = measure(network, inner)
+        within = found.fall <= asked.most
+        points.append(SearchedPoint(budget.keep, network.planned.plan.achieved, found.fall, within))
+        step.summary = f"keep {share}: {falls.moved(found)}{'' if within else ', too much'}"
+    return network, found
+
+
+def _on(division: Division, ready: Prepared, network: Network, console: Console, *, decibels: bool) -> Fall:
+    """Measure the fall of the quality on judging images."""
+    whole = ready.groups.labelled.graph
+    with console.step("evaluate") as step:
+        batches = step.counted(division.judging(whole.fixed_batch), len(division.judged))
+        found = fall.fall(whole, network.made.graph, batches, division.source, ready.device, decibels=decibels)[1]
+        step.summary = f"{falls.moved(found)} · {found.images} {found.source}"
+    return found
+
+
+def _nothing(points: list[SearchedPoint], asked: MaxDrop, *, decibels: bool) -> BudgetError:
+    """The error where no smaller network is good enough."""
+    tried = [each for each in points if each.fall is not None]
+    largest = max(tried, key=lambda each: each.keep, default=None)
+    if largest is None or largest.fall is None:
+        return BudgetError(f"--max-drop {asked}: no smaller network can be made", "see `pfp inspect MODEL`")
+    return BudgetError(
+        f"--max-drop {asked}: every smaller network that was tried falls further (by {largest.fall:.3g} at "
+        f"{numbers.percent(largest.keep)})",
+        "allow more, or recover better: `--recover lsq,distill --minutes 5`",
+    )
