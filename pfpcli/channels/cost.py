@@ -19,9 +19,9 @@ from torch.fx.node import Node
 
 from pfpcli.channels import rules
 from pfpcli.channels.groups import Groups
-from pfpcli.channels.measures import MEASURES
 from pfpcli.channels.labels import Axes
 from pfpcli.graph.graph import Graph, is_tensor
+from pfpcli.measures import MEASURES
 
 
 @dataclass(frozen=True)

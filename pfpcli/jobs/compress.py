@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from pfpcli import processes
+from pfpcli.channels.cost import Predictor
 from pfpcli.cutting.plan_file import PlanFile
 from pfpcli.cutting.verify import TOLERANCE
-from pfpcli.exporting.latency import Latency
 from pfpcli.jobs import advice, warnings
 from pfpcli.jobs.finished import Finished
-from pfpcli.jobs.recorded import cost_row, group_rows, layer_rows, model_row, run_fields
+from pfpcli.jobs.recorded import cost_row, group_rows, layer_rows, model_row, run_fields, speed_up_row
+from pfpcli.jobs.steps.budget import MEASURED_WITHIN, Meter, budget_of, predictor_for
 from pfpcli.jobs.steps.cut import write_plan
-from pfpcli.jobs.steps.export import ExportedFiles, export_files, mark_failed, measure_latency
+from pfpcli.jobs.steps.export import ExportedFiles, OnnxWriter, export_files, mark_failed, measure_latency
 from pfpcli.jobs.steps.gate import Metric, gated, load_metric, measure_metric
 from pfpcli.jobs.steps.judge import certify_layers, evaluate, status
 from pfpcli.jobs.steps.network import Maker, Network, Prepared, made_as_planned
@@ -24,6 +26,7 @@ from pfpcli.jobs.steps.open import find_device, open_prunable, resources
 from pfpcli.jobs.steps.replay import replay, unscored
 from pfpcli.jobs.steps.score import score_channels
 from pfpcli.jobs.steps.search import by_metric, check_unit, search
+from pfpcli.latency.files import Latency, speed_up
 from pfpcli.onnx_io.runtime import ONNX_TOLERANCE
 from pfpcli.outputs.kinds.kind import FARTHEST
 from pfpcli.planning.outlook import keep_for
@@ -65,31 +68,48 @@ def compress(settings: CompressSettings, console: Console) -> Finished[Run]:
     measured = load_metric(settings.metric)
     replayed = None if settings.plan is None else PlanFile.read(settings.plan)
     with run_folder(settings.out, settings.name) as folder, resources(settings.threads) as scratch:
-        ready = prepare(settings, device, console, None if replayed is not None else budget_of(settings))
+        ready = prepare(settings, device, scratch, console)
         check_unit(ready, settings.max_drop, measured)
         searched = None
         if replayed is not None:
             network = made_as_planned(ready, replay(replayed, ready.groups, ready.scored.readers), console)
         elif settings.max_drop is not None and settings.is_searched:
             judge = None if measured is None else by_metric(ready, measured, str(settings.metric), scratch)
-            searched = search(ready, Maker(ready), judge, settings.max_drop, budget_of(settings), console)
+            searched = search(ready, Maker(ready), judge, settings.max_drop, ready.budget, console)
             network, ready = searched.network, searched.ready
         else:
-            network = Maker(ready)(budget_of(settings), console)
+            network = Maker(ready)(ready.budget, console)
         found = None if searched is None else searched.search
-        run, exported = write_run(ready, network, measured, folder.path, scratch, console, found)
+        run, exported = write_run(ready, network, measured, folder.path, console, found)
     return Finished(run, folder.name, exported.module)
 
 
-def prepare(settings: CompressSettings, device: torch.device, console: Console, budget: Budget | None) -> Prepared:
-    """Open the model and the images, and score; budget: the smallest one that is asked for, None for none."""
+def prepare(settings: CompressSettings, device: torch.device, scratch: Path, console: Console) -> Prepared:
+    """Open the model and the images, find the budget and refuse one that cannot be met, and score.
+
+    Args:
+        settings: of the job; where they name a plan, there is nothing to plan for, and nothing is scored.
+        device: where to compute.
+        scratch: a folder for files.
+        console: shows the steps.
+
+    Raises:
+        BudgetError: the smallest valid network costs more than the budget.
+    """
     model, calibration, groups = open_prunable(settings, console)
-    if budget is None:
-        return Prepared(settings, device, model, calibration, groups, unscored(groups, calibration, settings))
+    replayed = unscored(groups, calibration, settings)
+    writer = OnnxWriter(model, groups.labelled.graph, replayed.division, scratch)
+    if settings.plan is not None:
+        return Prepared(
+            settings, device, model, calibration, groups, replayed, Predictor(groups), writer, Budget(settings.fraction)
+        )
+    predictor = predictor_for(groups, settings, console)
+    meter = Meter(settings.measure, writer, groups, replayed.division, settings.threads, scratch)
+    budget, target = budget_of(settings, predictor, meter)
     if not settings.is_searched:
-        check_reachable(groups, budget)
+        check_reachable(groups, budget, predictor)
     scored = score_channels(groups, calibration, settings.criterion, settings, device, console)
-    return Prepared(settings, device, model, calibration, groups, scored)
+    return Prepared(settings, device, model, calibration, groups, scored, predictor, writer, budget, target)
 
 
 def write_run(
@@ -97,7 +117,6 @@ def write_run(
     network: Network,
     measured: Metric | None,
     folder: Path,
-    scratch: Path,
     console: Console,
     search: Search | None = None,
 ) -> tuple[Run, ExportedFiles]:
@@ -108,7 +127,6 @@ def write_run(
         network: the network.
         measured: the metric of the user, or None.
         folder: the run folder.
-        scratch: a folder for the ONNX file of the original.
         console: shows the steps.
         search: how it was found; None where it was not searched.
     """
@@ -118,7 +136,7 @@ def write_run(
     quality = evaluate(ready.groups.labelled.graph, made.graph, division, device, console)
     processes.finish()
     write_plan(plan, made, ready.scored.readers, folder)
-    exported = export_files(ready.model, made, division, folder, scratch, console)
+    exported = export_files(ready.model, made, ready.writer, folder, console)
     timed, batch = measure_latency(made.graph, division, exported, settings.threads, console)
     metric = measure_metric(measured, settings.metric, exported, folder, division, console)
     told = None if search is None else search.told
@@ -134,11 +152,6 @@ def write_run(
     run = _record(outcome, console)
     (folder / FILES["run"]).write_text(run.json(), encoding="utf-8")
     return run, exported
-
-
-def budget_of(settings: CompressSettings) -> Budget:
-    """The budget that was asked for."""
-    return Budget(settings.fraction, settings.keep_of, settings.epsilon, settings.multiple_of, settings.min_channels)
 
 
 def _record(outcome: Outcome, console: Console) -> Run:
@@ -159,8 +172,8 @@ def _record(outcome: Outcome, console: Console) -> Run:
             outcome.verdict,
         ),
         model=model_row(ready.model, scored.division.calibration.size),
-        requested={"keep": plan.budget.keep, "of": plan.budget.of, "epsilon": plan.budget.epsilon},
-        achieved={"keep": round(plan.achieved, 6), "exact": plan.is_met},
+        requested=_requested(ready),
+        achieved=_achieved(outcome),
         before=cost_row(plan.before, sizes[0], timed[0]),
         after=cost_row(plan.after, sizes[1], timed[1]),
         certificate=outcome.certificate,
@@ -180,6 +193,7 @@ def _record(outcome: Outcome, console: Console) -> Run:
             "threads": settings.threads or torch.get_num_threads(),
             "runs": timed[0].runs,
             "batch": outcome.batch,
+            "speed_up": speed_up_row(speed_up(*timed)),
         },
         layers=layer_rows(network.made.slicing),
         groups=group_rows(plan),
@@ -187,6 +201,24 @@ def _record(outcome: Outcome, console: Console) -> Run:
         metric=outcome.metric,
         search=outcome.search,
     )
+
+
+def _requested(ready: Prepared) -> dict[str, Any]:
+    """What was asked for; a size and a latency are those of the file."""
+    settings, amount = ready.settings, ready.settings.amount
+    asked = {"keep": ready.budget.keep if ready.target is None else ready.target[1], "of": ready.budget.of}
+    return {**asked, "epsilon": settings.epsilon, "amount": None if amount is None else amount.text}
+
+
+def _achieved(outcome: Outcome) -> dict[str, Any]:
+    """What came out: of the plan, or of the file where that was measured."""
+    plan, target = outcome.network.planned.plan, outcome.ready.target
+    if target is None:
+        return {"keep": round(plan.achieved, 6), "exact": plan.is_met}
+    meter, share = target
+    sizes = outcome.exported.file_bytes
+    kept = sizes[1] / sizes[0] if meter.of == "size" else 1 / speed_up(*outcome.timed).times
+    return {"keep": round(kept, 6), "exact": abs(kept - share) <= MEASURED_WITHIN * share}
 
 
 def _advice(outcome: Outcome) -> str:
@@ -204,7 +236,7 @@ def _advice(outcome: Outcome) -> str:
 
 def _warnings(outcome: Outcome) -> Iterator[str]:
     """What a user should know about a compression; "" where there is nothing to say."""
-    ready, plan = outcome.ready, outcome.network.planned.plan
+    ready = outcome.ready
     scored, graph = ready.scored, ready.groups.labelled.graph
     yield warnings.wrong_preprocessing(scored.division, outcome.quality)
     yield warnings.unfit_labels(scored.division, outcome.quality)
@@ -213,11 +245,11 @@ def _warnings(outcome: Outcome) -> Iterator[str]:
     yield from scored.scores.remarks
     yield warnings.optimistic(scored.division)
     yield warnings.no_promise(outcome.search)
-    yield warnings.budget_missed(plan)
+    yield warnings.budget_missed(_requested(ready), _achieved(outcome))
     yield warnings.unknown_ops(ready.groups)
     yield warnings.stops(ready.model, outcome.exported, graph)
     yield warnings.fixed_batch(graph)
     yield warnings.unused_parameters(ready.model, graph)
     yield warnings.exported_anew(outcome.exported)
     yield warnings.skipped_images(scored.division)
-    yield warnings.no_faster(*outcome.timed)
+    yield warnings.no_faster(speed_up(*outcome.timed))

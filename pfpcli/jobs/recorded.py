@@ -17,11 +17,11 @@ from pfpcli._version import __version__
 from pfpcli.channels.cost import Costs, node_macs
 from pfpcli.channels.groups import Groups
 from pfpcli.channels.slicing import Slicing
-from pfpcli.exporting.latency import Latency
 from pfpcli.graph.graph import Graph, is_constant, is_tensor, owner
 from pfpcli.images.calibration import Division
 from pfpcli.jobs.steps.export import ExportedFiles
 from pfpcli.jobs.steps.open import unknown_ops
+from pfpcli.latency.files import Latency, SpeedUp
 from pfpcli.models.loaded_model import LoadedModel
 from pfpcli.planning.plan import Plan
 from pfpcli.progress import Console
@@ -95,6 +95,11 @@ def machine(device: torch.device) -> dict[str, Any]:
 def cost_row(costs: Costs, file_bytes: int, timed: Latency) -> Cost:
     """What a network costs, with the size of its file and its latency."""
     return Cost(costs.params, costs.macs, costs.bytes, file_bytes, round(timed.median_ms, 4), round(timed.iqr_ms, 4))
+
+
+def speed_up_row(found: SpeedUp) -> dict[str, float]:
+    """A speed-up and its confidence interval."""
+    return {"times": round(found.times, 4), "low": round(found.low, 4), "high": round(found.high, 4)}
 
 
 def group_rows(plan: Plan) -> list[GroupRow]:

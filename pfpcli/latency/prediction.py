@@ -94,7 +94,7 @@ class TimedPredictor(Predictor):
 def _interpolated(values: NDArray[np.float64], axis: NDArray[np.int64], width: float) -> NDArray[np.float64]:
     """Interpolate along the first axis; values: float64[w, ...]; axis: int64[w]."""
     if len(axis) == 1:
-        return values[0]
+        return np.asarray(values[0])
     i = int(np.clip(np.searchsorted(axis, width) - 1, 0, len(axis) - 2))
     share = min(1.0, max(0.0, (width - axis[i]) / (axis[i + 1] - axis[i])))
     return (1 - share) * values[i] + share * values[i + 1]  # type: ignore[no-any-return]
@@ -124,9 +124,7 @@ def grids_of(groups: Groups, predictor: Predictor) -> tuple[list[_Grid], list[st
     return grids, [str(node.target) for node in unknown]
 
 
-def _counts_at(
-    point: tuple[int, ...], vectors: Sequence[int], full: Sequence[int], least: Sequence[int]
-) -> list[int]:
+def _counts_at(point: tuple[int, ...], vectors: Sequence[int], full: Sequence[int], least: Sequence[int]) -> list[int]:
     """Return the units of every vector at a point of a grid; what the layer makes is narrowed like what it reads."""
     share = float(np.mean([width / full[vector] for width, vector in zip(point, vectors, strict=False)] or [1.0]))
     counts = [max(few, round(share * many)) if few < many else many for few, many in zip(least, full, strict=True)]

@@ -80,7 +80,7 @@ class _Nodes:
         self.constants: list[onnx.TensorProto] = []
         self._prefix = ""
         self._known: dict[tuple[int, ...], str] = {}
-        self._sums = 0
+        self._inputs: dict[tuple[int, ...], str] = {}
 
     def operator(self, prefix: str, operator: Operator) -> str:
         """Add an operator and what is behind it; returns the name of its result."""
@@ -125,10 +125,10 @@ class _Nodes:
     def _fed(self, shape: tuple[int, ...]) -> str:
         if len(shape) != 4:
             return self._input(shape)
-        source = self._known.setdefault((-1, shape[0], *shape[2:]), "")
-        if not source:
-            source = self._input((shape[0], _CHANNELS, *shape[2:]))
-            self._known[-1, shape[0], *shape[2:]] = source
+        narrow = (shape[0], _CHANNELS, *shape[2:])
+        if narrow not in self._inputs:
+            self._inputs[narrow] = self._input(narrow)
+        source = self._inputs[narrow]
         name, weight = f"fed{len(self.nodes)}", self._stored((shape[1], _CHANNELS, 1, 1))
         self.nodes.append(helper.make_node("Conv", [source, weight], [name], name=name))
         return name
@@ -243,7 +243,8 @@ def _each(value: Any, count: int) -> list[int]:
     return values * count if len(values) == 1 else values
 
 
-#: Kind of an operator -> what adds its nodes, for ops that read one tensor and change each number by itself: a runtime may fuse them with the layer before.
+#: Kind of an operator -> what adds its nodes, for ops that read one tensor and change each number by itself: a runtime
+#: may fuse them with the layer before.
 _ELEMENTWISE: dict[str, _Emit] = {
     **dict.fromkeys(("hardtanh", "relu6", "clamp"), _clip),
     "silu": _silu,

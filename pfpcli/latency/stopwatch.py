@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-#: Runs that are not counted, in which the caches fill; the most and the fewest counted runs; seconds after which a model
-#: is run no more.
+#: Runs that are not counted, in which the caches fill; the most and the fewest counted runs; seconds after which a
+#: model is run no more.
 WARM_UP, MOST_RUNS, FEWEST_RUNS, SECONDS = 3, 20, 4, 0.6
 #: The time of a node is this quantile of its times: other work on the machine only makes a node slower.
 QUANTILE = 0.25

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 
 from pfpcli.channels.groups import Groups
-from pfpcli.channels.measures import MEASURES
 from pfpcli.errors import BudgetError, UnsupportedError
+from pfpcli.measures import MEASURES
 from pfpcli.planning.choices import Choice
 from pfpcli.planning.plan import Budget
 

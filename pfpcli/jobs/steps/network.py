@@ -6,12 +6,15 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from pfpcli.channels.cost import Predictor
 from pfpcli.channels.groups import Groups
 from pfpcli.cutting.cut import Cut
 from pfpcli.cutting.reweight import reweight
 from pfpcli.graph.graph import Graph
 from pfpcli.images.calibration import Calibration, Division
+from pfpcli.jobs.steps.budget import Meter, met
 from pfpcli.jobs.steps.cut import cut_network, verify_cut
+from pfpcli.jobs.steps.export import OnnxWriter
 from pfpcli.jobs.steps.plan import Planned, make_plan, plan_in_steps
 from pfpcli.jobs.steps.recover import recover_network
 from pfpcli.jobs.steps.score import Scored, score_channels
@@ -36,6 +39,10 @@ class Prepared:
         calibration: the images.
         groups: the groups of its channels.
         scored: their scores, and which images have which purpose.
+        predictor: predicts the costs of plans.
+        writer: writes ONNX files.
+        budget: how much to keep, as far as it is known before a file is measured.
+        target: what to measure on the written file of a plan, and its share of the original's; None measures nothing.
     """
 
     settings: CompressSettings
@@ -44,6 +51,10 @@ class Prepared:
     calibration: Calibration
     groups: Groups
     scored: Scored
+    predictor: Predictor
+    writer: OnnxWriter
+    budget: Budget
+    target: tuple[Meter, float] | None = None
 
     @property
     def division(self) -> Division:
@@ -92,10 +103,8 @@ class Maker:
         ready = self._prepared
         settings, device, groups, scored = ready.settings, ready.device, ready.groups, ready.scored
         if settings.steps == 1:
-            check_reachable(groups, budget)
-            planned = make_plan(groups, scored, budget, settings, device, console, self._curves)
-            self._curves = planned.curves
-            return made_as_planned(ready, planned, console)
+            check_reachable(groups, budget, ready.predictor)
+            return made_as_planned(ready, self._planned(budget, console), console)
         planned, stepped = plan_in_steps(
             groups,
             scored,
@@ -107,6 +116,27 @@ class Maker:
             recover=lambda cut: recover_network(cut, ready.division, settings, device, console),
         )
         return made_as_planned(ready, planned, console, stepped)
+
+    def _planned(self, budget: Budget, console: Console) -> Planned:
+        """Make the plan for a budget; its written file is measured where there is a target."""
+        ready = self._prepared
+
+        def make(now: Budget, allocation: str | None) -> Planned:
+            planned = make_plan(
+                ready.groups,
+                ready.scored,
+                now,
+                ready.settings,
+                ready.device,
+                console,
+                self._curves,
+                predictor=ready.predictor,
+                allocation=allocation,
+            )
+            self._curves = planned.curves
+            return planned
+
+        return make(budget, None) if ready.target is None else met(make, *ready.target, budget, console)
 
 
 def made_as_planned(ready: Prepared, planned: Planned, console: Console, stepped: Graph | None = None) -> Network:

@@ -104,7 +104,7 @@ def by_metric(ready: Prepared, metric: Metric, named: str, scratch: Path) -> Jud
         folder = scratch / "searched"
         folder.mkdir()
         try:
-            exported = export_files(ready.model, network.made, ready.division, folder, scratch, console)
+            exported = export_files(ready.model, network.made, ready.writer, folder, console)
             known = before[0] if before else None
             found = measure_metric(metric, named, exported, folder, ready.division, console, known)
         finally:

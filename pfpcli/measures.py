@@ -6,7 +6,6 @@ import re
 from dataclasses import dataclass
 
 from pfpcli.errors import InputError
-from pfpcli.registry import register
 
 _COUNTS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
 _BYTES = {"B": 1.0, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2.0**10, "MiB": 2.0**20}
@@ -32,12 +31,12 @@ class Measure:
     is_measured: bool = False
 
 
-MEASURES = register(
-    ("params", Measure("params", "parameters", _COUNTS, "1M")),
-    ("macs", Measure("macs", "MACs", _COUNTS, "200M")),
-    ("size", Measure("bytes", "file size", _BYTES, "2MB", is_measured=True)),
-    ("latency", Measure("ms", "latency", _TIMES, "4ms", is_measured=True)),
-)
+MEASURES: dict[str, Measure] = {
+    "params": Measure("params", "parameters", _COUNTS, "1M"),
+    "macs": Measure("macs", "MACs", _COUNTS, "200M"),
+    "size": Measure("bytes", "file size", _BYTES, "2MB", is_measured=True),
+    "latency": Measure("ms", "latency", _TIMES, "4ms", is_measured=True),
+}
 
 
 @dataclass(frozen=True)
