@@ -98,7 +98,7 @@ def prepare(settings: CompressSettings, device: torch.device, scratch: Path, con
     """
     model, calibration, groups = open_prunable(settings, console)
     replayed = unscored(groups, calibration, settings)
-    writer = OnnxWriter(model, groups.labelled.graph, replayed.division, scratch)
+    writer = OnnxWriter(model, groups.labelled.graph, replayed.division.samples, scratch)
     if settings.plan is not None:
         return Prepared(
             settings, device, model, calibration, groups, replayed, Predictor(groups), writer, Budget(settings.fraction)
@@ -216,8 +216,8 @@ def _achieved(outcome: Outcome) -> dict[str, Any]:
     if target is None:
         return {"keep": round(plan.achieved, 6), "exact": plan.is_met}
     meter, share = target
-    sizes = outcome.exported.file_bytes
-    kept = sizes[1] / sizes[0] if meter.of == "size" else 1 / speed_up(*outcome.timed).times
+    sizes, (before, after) = outcome.exported.file_bytes, outcome.timed
+    kept = sizes[1] / sizes[0] if meter.of == "size" else after.part_of(before)
     return {"keep": round(kept, 6), "exact": abs(kept - share) <= MEASURED_WITHIN * share}
 
 

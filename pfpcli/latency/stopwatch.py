@@ -18,6 +18,7 @@ import tempfile
 import time
 import zipfile
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +34,8 @@ PROVIDER = "CPUExecutionProvider"
 _OWNED = re.compile(r"^(\d+)/")
 #: Nodes that change the layout of a tensor.
 _REORDERS = ("ReorderInput", "ReorderOutput")
+#: Nodes with weights.
+_WEIGHTED = ("Conv", "FusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul")
 
 
 def machine(threads: int | None, provider: str) -> dict[str, Any]:
@@ -79,29 +82,58 @@ def time_operators(model: bytes, threads: int | None, provider: str) -> Timed:
     """Time the operators of a model.
 
     Args:
-        model: an ONNX file with float inputs of fixed shapes.
+        model: an ONNX file with float inputs.
         threads: of onnxruntime; None for all cores.
         provider: of onnxruntime.
     """
+    return _of_operators(_events(model, threads, provider))
+
+
+def time_nodes(
+    model: bytes, shape: Sequence[int], threads: int | None, provider: str
+) -> list[tuple[tuple[int, ...], float]]:
+    """Return the shape of its result, without the batch, and the milliseconds of each node with weights, in order.
+
+    Args:
+        model: an ONNX file with one float input.
+        shape: of its input.
+        threads: of onnxruntime; None for all cores.
+        provider: of onnxruntime.
+    """
+    times: dict[str, list[float]] = defaultdict(list)
+    shapes: dict[str, tuple[int, ...]] = {}
+    for event in _events(model, threads, provider, shape):
+        given = event.get("args", {})
+        if event.get("cat") == "Node" and given.get("op_name") in _WEIGHTED:
+            made = given.get("output_type_shape") or [{}]
+            shapes[event["name"]] = tuple(next(iter(made[0].values()), [0]))[1:]
+            times[event["name"]].append(event["dur"] / 1000)
+    return [(shape, float(np.quantile(times[name][WARM_UP:], QUANTILE))) for name, shape in shapes.items()]
+
+
+def _events(
+    model: bytes, threads: int | None, provider: str, shape: Sequence[int] | None = None
+) -> list[dict[str, Any]]:
+    """Run a model under the profiler; returns its events."""
     with tempfile.TemporaryDirectory() as folder:
         options = _options(threads)
         options.enable_profiling = True
         options.profile_file_prefix = os.path.join(folder, "profile")
         session = onnxruntime.InferenceSession(model, options, providers=[provider])
-        feeds, stop = _random_inputs(session), time.perf_counter() + SECONDS
+        feeds, stop = _random_inputs(session, shape), time.perf_counter() + SECONDS
         for run in range(WARM_UP + MOST_RUNS):
             if run >= WARM_UP + FEWEST_RUNS and time.perf_counter() > stop:
                 break
             session.run([], feeds)
         with open(session.end_profiling(), encoding="utf-8") as file:
-            events = json.load(file)
-    return _of_operators(events)
+            events: list[dict[str, Any]] = json.load(file)
+    return events
 
 
-def time_network(model: bytes, threads: int | None, provider: str) -> float:
-    """Return the milliseconds that one run of a whole network takes."""
+def time_network(model: bytes, shape: Sequence[int], threads: int | None, provider: str) -> float:
+    """Return the milliseconds that one run of a whole network takes; shape: of its input."""
     session = onnxruntime.InferenceSession(model, _options(threads), providers=[provider])
-    feeds, times = _random_inputs(session), []
+    feeds, times = _random_inputs(session, shape), []
     stop = time.perf_counter() + 10 * SECONDS
     for run in range(WARM_UP + 10 * MOST_RUNS):
         if run >= WARM_UP + FEWEST_RUNS and time.perf_counter() > stop:
@@ -119,11 +151,10 @@ def _options(threads: int | None) -> onnxruntime.SessionOptions:
     return options
 
 
-def _random_inputs(session: onnxruntime.InferenceSession) -> dict[str, Any]:
-    """Return random inputs; a size that the file leaves open is 1."""
+def _random_inputs(session: onnxruntime.InferenceSession, shape: Sequence[int] | None = None) -> dict[str, Any]:
+    """Return random inputs; shape: of the only input, where the file leaves sizes open."""
     rng = np.random.default_rng(0)
-    shapes = {each.name: [n if isinstance(n, int) else 1 for n in each.shape] for each in session.get_inputs()}
-    return {name: rng.random(shape, dtype=np.float32) for name, shape in shapes.items()}
+    return {each.name: rng.random(shape or each.shape, dtype=np.float32) for each in session.get_inputs()}
 
 
 def _of_operators(events: list[dict[str, Any]]) -> Timed:
@@ -158,12 +189,13 @@ def main() -> None:
     times: dict[str, tuple[float, bool]] = {}
     reorders: list[float] = []
     with zipfile.ZipFile(sys.argv[0]) as pack:
-        for part in json.loads(pack.read("operators.json")):
+        listed = json.loads(pack.read("operators.json"))
+        for part in listed["parts"]:
             found = time_operators(pack.read(part["file"]), given.threads, given.provider)
             times.update((part["operators"][number], each) for number, each in found.operators.items())
             reorders += found.reorder_ns
             print(f"{len(times)} operators timed", file=sys.stderr)
-        network = time_network(pack.read("network.onnx"), given.threads, given.provider)
+        network = time_network(pack.read("network.onnx"), listed["input"], given.threads, given.provider)
     table = {
         "machine": machine(given.threads, given.provider),
         "operators": times,

@@ -93,7 +93,7 @@ class Meter:
         if self.of == "size":
             return path.stat().st_size / self.writer.original.stat().st_size
         before, after = self._timed(written.timed)
-        return after.median_ms / before.median_ms
+        return after.part_of(before)
 
     def _timed(self, files: list[Path] | tuple[object, ...]) -> list[Latency]:
         graph = self.groups.labelled.graph
