@@ -24,6 +24,9 @@ from pfpcli.progress import Console
 from pfpcli.records.latencies import Latencies, LayerTimed
 from pfpcli.settings.latency import LatencySettings
 
+#: The most channels that a block of a runtime holds.
+_BLOCK = 16
+
 
 def latency(settings: LatencySettings, console: Console) -> Latencies:
     """Time the layers of a model.
@@ -114,7 +117,7 @@ def _matched(layers: list[Layer], nodes: list[tuple[tuple[int, ...], float]]) ->
     """Return the measured time of each layer with weights.
 
     Names of nodes change when a file is written and again when a runtime fuses them. So the layers that make tensors of
-    the same shape are matched in the order in which they run.
+    the same shape are matched in the order in which they run. The runtime fills up channels to a multiple of its block.
 
     Args:
         layers: in the order of the graph.
@@ -123,7 +126,8 @@ def _matched(layers: list[Layer], nodes: list[tuple[tuple[int, ...], float]]) ->
     left = list(nodes)
     found: list[float | None] = []
     for layer in layers:
-        shape = tuple(layer.last.meta["val"].shape[1:])
-        index = next((i for i, (made, _) in enumerate(left) if layer.stored and made == shape), None)
+        channels, *rest = layer.last.meta["val"].shape[1:]
+        fits = (i for i, (made, _) in enumerate(left) if list(made[1:]) == rest and 0 <= made[0] - channels < _BLOCK)
+        index = next(fits, None) if layer.stored else None
         found.append(None if index is None else round(left.pop(index)[1], 4))
     return found

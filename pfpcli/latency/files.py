@@ -17,8 +17,9 @@ from pfpcli.onnx_io.runtime import run_onnx, session
 
 #: Each file is run in BLOCKS blocks, in turn with the other files. A block begins with a pause of PAUSE seconds, in
 #: which the threads of the other session stop waiting for work: while they wait, they take the cores from this one.
-#: Then come WARM_UP runs that are not timed, in which the caches fill, and BLOCK timed runs.
-PAUSE, WARM_UP, BLOCK, BLOCKS = 0.05, 3, 8, 9
+#: Then come WARM_UP runs that are not timed, in which the caches fill, and at least BLOCK timed runs, more of a network
+#: that takes so little time that they would last less than LEAST seconds.
+PAUSE, WARM_UP, BLOCK, BLOCKS, LEAST = 0.05, 3, 8, 9, 0.03
 #: Seconds after which no new block starts.
 SECONDS = 20.0
 #: A speed-up lies in its interval with at least this probability.
@@ -130,13 +131,15 @@ def time_in_turn(runs: Sequence[Callable[[], object]]) -> list[Latency]:
 
 def _block(run: Callable[[], object]) -> list[float]:
     """Return the milliseconds of each timed run of one block."""
-    milliseconds = []
+    milliseconds: list[float] = []
     time.sleep(PAUSE)
-    for count in range(WARM_UP + BLOCK):
+    for _ in range(WARM_UP):
+        run()
+    begin = time.perf_counter()
+    while len(milliseconds) < BLOCK or time.perf_counter() - begin < LEAST:
         start = time.perf_counter()
         run()
-        if count >= WARM_UP:
-            milliseconds.append(1000 * (time.perf_counter() - start))
+        milliseconds.append(1000 * (time.perf_counter() - start))
     return milliseconds
 
 

@@ -62,7 +62,7 @@ class TimedPredictor(Predictor):
         self.table = table
         self.timed = table.complete(self.operators, progress)
         self._times = [
-            np.asarray([table.operators[each.key][0] for each in grid.operators]).reshape(
+            np.asarray([table.operators[each.key] for each in grid.operators]).reshape(
                 [len(axis) for axis in grid.widths]
             )
             for grid in self._grids

@@ -19,7 +19,6 @@ import time
 import zipfile
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -31,9 +30,7 @@ WARM_UP, MOST_RUNS, FEWEST_RUNS, SECONDS = 3, 20, 4, 0.6
 #: The time of a node is this quantile of its times: other work on the machine only makes a node slower.
 QUANTILE = 0.25
 PROVIDER = "CPUExecutionProvider"
-_OWNED = re.compile(r"^(\d+)/")
-#: Nodes that change the layout of a tensor.
-_REORDERS = ("ReorderInput", "ReorderOutput")
+_OWNED = re.compile(r"\d+/")
 #: Nodes with weights.
 _WEIGHTED = ("Conv", "FusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul")
 
@@ -65,21 +62,8 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-@dataclass(frozen=True)
-class Timed:
-    """The times of the operators of one model.
-
-    Attributes:
-        operators: number of an operator -> (milliseconds, whether it computes in a blocked layout).
-        reorder_ns: for each change of a tensor's layout, the nanoseconds that one number took.
-    """
-
-    operators: dict[int, tuple[float, bool]]
-    reorder_ns: list[float]
-
-
-def time_operators(model: bytes, threads: int | None, provider: str) -> Timed:
-    """Time the operators of a model.
+def time_operators(model: bytes, threads: int | None, provider: str) -> dict[int, float]:
+    """Time the operators of a model: number of an operator -> milliseconds.
 
     Args:
         model: an ONNX file with float inputs.
@@ -157,26 +141,17 @@ def _random_inputs(session: onnxruntime.InferenceSession, shape: Sequence[int] |
     return {each.name: rng.random(shape or each.shape, dtype=np.float32) for each in session.get_inputs()}
 
 
-def _of_operators(events: list[dict[str, Any]]) -> Timed:
+def _of_operators(events: list[dict[str, Any]]) -> dict[int, float]:
     """Return the times of the operators, from the events of the profiler."""
     durations: dict[str, list[float]] = defaultdict(list)
-    moved: dict[str, int] = {}
     for event in events:
         name = str(event.get("name", ""))
-        if event.get("cat") != "Node" or not name.endswith("_kernel_time"):
-            continue
-        durations[name].append(event["dur"] / 1000)
-        if event["args"].get("op_name") in _REORDERS:
-            shapes = event["args"].get("output_type_shape") or [{}]
-            moved[name] = int(np.prod(next(iter(shapes[0].values()), [0])))
-    usual = {name: float(np.quantile(times[WARM_UP:], QUANTILE)) for name, times in durations.items()}
-    operators: dict[int, tuple[float, bool]] = {}
-    for name, milliseconds in usual.items():
-        owned = _OWNED.match(name)
-        if owned:
-            before, blocked = operators.get(int(owned[1]), (0.0, False))
-            operators[int(owned[1])] = before + milliseconds, blocked or "_nchwc" in name
-    return Timed(operators, [1e6 * usual[name] / numbers for name, numbers in moved.items() if numbers])
+        if event.get("cat") == "Node" and name.endswith("_kernel_time") and _OWNED.match(name):
+            durations[name].append(event["dur"] / 1000)
+    found: dict[int, float] = defaultdict(float)
+    for name, times in durations.items():
+        found[int(name.partition("/")[0])] += float(np.quantile(times[WARM_UP:], QUANTILE))
+    return found
 
 
 def main() -> None:
@@ -186,20 +161,17 @@ def main() -> None:
     parser.add_argument("--threads", type=int, help="threads of onnxruntime; all cores by default")
     parser.add_argument("--provider", default=PROVIDER, help="of onnxruntime; %(default)s by default")
     given = parser.parse_args()
-    times: dict[str, tuple[float, bool]] = {}
-    reorders: list[float] = []
+    times: dict[str, float] = {}
     with zipfile.ZipFile(sys.argv[0]) as pack:
         listed = json.loads(pack.read("operators.json"))
         for part in listed["parts"]:
             found = time_operators(pack.read(part["file"]), given.threads, given.provider)
-            times.update((part["operators"][number], each) for number, each in found.operators.items())
-            reorders += found.reorder_ns
+            times.update((key, found.get(number, 0.0)) for number, key in enumerate(part["operators"]))
             print(f"{len(times)} operators timed", file=sys.stderr)
         network = time_network(pack.read("network.onnx"), listed["input"], given.threads, given.provider)
     table = {
         "machine": machine(given.threads, given.provider),
         "operators": times,
-        "reorder_ns": float(np.median(reorders)) if reorders else 0.0,
         "network_ms": network,
     }
     with open(given.table, "w", encoding="utf-8") as file:

@@ -103,8 +103,8 @@ class Maker:
         ready = self._prepared
         settings, device, groups, scored = ready.settings, ready.device, ready.groups, ready.scored
         if settings.steps == 1:
-            check_reachable(groups, budget, ready.predictor)
-            return made_as_planned(ready, self._planned(budget, console), console)
+            smallest = check_reachable(groups, budget, ready.predictor)
+            return made_as_planned(ready, self._planned(budget, smallest, console), console)
         planned, stepped = plan_in_steps(
             groups,
             scored,
@@ -117,7 +117,7 @@ class Maker:
         )
         return made_as_planned(ready, planned, console, stepped)
 
-    def _planned(self, budget: Budget, console: Console) -> Planned:
+    def _planned(self, budget: Budget, smallest: float, console: Console) -> Planned:
         """Make the plan for a budget; its written file is measured where there is a target."""
         ready = self._prepared
 
@@ -136,7 +136,7 @@ class Maker:
             self._curves = planned.curves
             return planned
 
-        return make(budget, None) if ready.target is None else met(make, *ready.target, budget, console)
+        return make(budget, None) if ready.target is None else met(make, *ready.target, budget, smallest, console)
 
 
 def made_as_planned(ready: Prepared, planned: Planned, console: Console, stepped: Graph | None = None) -> Network:
