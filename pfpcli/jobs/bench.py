@@ -19,7 +19,6 @@ from pfpcli.jobs.steps.export import OnnxWriter
 from pfpcli.jobs.steps.open import load_model, resources, trace_groups
 from pfpcli.latency.files import Latency, speed_up, time_in_turn
 from pfpcli.latency.stopwatch import machine
-from pfpcli.onnx_io.network import OnnxNetwork
 from pfpcli.onnx_io.runtime import run_onnx, session
 from pfpcli.progress import Console
 from pfpcli.records.benched import Bench, Benched
@@ -125,13 +124,13 @@ def _opened(path: Path, settings: BenchSettings, scratch: Path, console: Console
         size = size or tuple(run.model["input_size"])
     if file.suffix == ".onnx" and settings.runtime == "onnxruntime" and file.is_file():
         return _of_file(path.name, file, size, settings)
+    if file.suffix == ".onnx" and settings.runtime == "torch":
+        raise InputError(f"{path.name}: --runtime torch runs no ONNX file", "name the checkpoint, or a run folder")
     given = NetworkSettings(model=file, input_size=size, trust=settings.trust)
     model = load_model(given, console)
     size = size or model.input_size
     if size is None:
         raise _sizeless(path.name)
-    if settings.runtime == "torch" and isinstance(model.module, OnnxNetwork):
-        raise InputError(f"{path.name}: --runtime torch runs no ONNX file", "name the checkpoint, or a run folder")
     graph = trace_groups(model, size, given, console).labelled.graph
     if settings.runtime == "torch":
         return _Network(path.name, size, graph.fixed_batch, partial(_run_torch, graph.module))
