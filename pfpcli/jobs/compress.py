@@ -14,21 +14,17 @@ from pfpcli.cutting.verify import TOLERANCE
 from pfpcli.exporting.latency import Latency
 from pfpcli.jobs import advice, warnings
 from pfpcli.jobs.finished import Finished
-from pfpcli.jobs.recorded import cost_row, group_rows, layer_rows, model_row, run_fields
+from pfpcli.jobs.recorded import cost_row, group_rows, layer_rows, model_row, run_fields, scoring_fields
 from pfpcli.jobs.steps.cut import write_plan
 from pfpcli.jobs.steps.export import ExportedFiles, export_files, mark_failed, measure_latency
 from pfpcli.jobs.steps.gate import Metric, gated, load_metric, measure_metric
 from pfpcli.jobs.steps.judge import certify_layers, evaluate, status
-from pfpcli.jobs.steps.network import Maker, Network, Prepared, made_as_planned
-from pfpcli.jobs.steps.open import find_device, open_prunable, resources
-from pfpcli.jobs.steps.replay import replay, unscored
-from pfpcli.jobs.steps.score import score_channels
+from pfpcli.jobs.steps.network import Maker, Network, Prepared, budget_of, made_as_planned, prepare, prepare_unscored
+from pfpcli.jobs.steps.open import find_device, resources
+from pfpcli.jobs.steps.replay import replay
 from pfpcli.jobs.steps.search import by_metric, check_unit, search
 from pfpcli.onnx_io.runtime import ONNX_TOLERANCE
-from pfpcli.outputs.kinds.kind import FARTHEST
 from pfpcli.planning.outlook import keep_for
-from pfpcli.planning.plan import Budget
-from pfpcli.planning.planner import check_reachable
 from pfpcli.progress import Console
 from pfpcli.records.folders import FILES, run_folder
 from pfpcli.records.parts import Certificate, Quality, UserMetric, Verification
@@ -65,11 +61,12 @@ def compress(settings: CompressSettings, console: Console) -> Finished[Run]:
     measured = load_metric(settings.metric)
     replayed = None if settings.plan is None else PlanFile.read(settings.plan)
     with run_folder(settings.out, settings.name) as folder, resources(settings.threads) as scratch:
-        ready = prepare(settings, device, console, None if replayed is not None else budget_of(settings))
+        ready = (prepare if replayed is None else prepare_unscored)(settings, device, console)
         check_unit(ready, settings.max_drop, measured)
         searched = None
-        if replayed is not None:
-            network = made_as_planned(ready, replay(replayed, ready.groups, ready.scored.readers), console)
+        if replayed is not None and settings.plan is not None:
+            planned = replay(replayed, ready.groups, ready.scored.readers, settings.plan.name, console)
+            network = made_as_planned(ready, planned, console)
         elif settings.max_drop is not None and settings.is_searched:
             judge = None if measured is None else by_metric(ready, measured, str(settings.metric), scratch)
             searched = search(ready, Maker(ready), judge, settings.max_drop, budget_of(settings), console)
@@ -79,17 +76,6 @@ def compress(settings: CompressSettings, console: Console) -> Finished[Run]:
         found = None if searched is None else searched.search
         run, exported = write_run(ready, network, measured, folder.path, scratch, console, found)
     return Finished(run, folder.name, exported.module)
-
-
-def prepare(settings: CompressSettings, device: torch.device, console: Console, budget: Budget | None) -> Prepared:
-    """Open the model and the images, and score; budget: the smallest one that is asked for, None for none."""
-    model, calibration, groups = open_prunable(settings, console)
-    if budget is None:
-        return Prepared(settings, device, model, calibration, groups, unscored(groups, calibration, settings))
-    if not settings.is_searched:
-        check_reachable(groups, budget)
-    scored = score_channels(groups, calibration, settings.criterion, settings, device, console)
-    return Prepared(settings, device, model, calibration, groups, scored)
 
 
 def write_run(
@@ -136,11 +122,6 @@ def write_run(
     return run, exported
 
 
-def budget_of(settings: CompressSettings) -> Budget:
-    """The budget that was asked for."""
-    return Budget(settings.fraction, settings.keep_of, settings.epsilon, settings.multiple_of, settings.min_channels)
-
-
 def _record(outcome: Outcome, console: Console) -> Run:
     """The record of a compression."""
     ready, network = outcome.ready, outcome.network
@@ -165,17 +146,7 @@ def _record(outcome: Outcome, console: Console) -> Run:
         after=cost_row(plan.after, sizes[1], timed[1]),
         certificate=outcome.certificate,
         recovery=network.recovered,
-        scoring={
-            "criterion": scored.criterion,
-            "allocate": settings.allocate,
-            "plans": [
-                {"name": each.name, "loss": float(f"{min(each.loss, FARTHEST):.4g}")} for each in network.planned.tried
-            ],
-            "reduce": settings.reduce,
-            "epsilon": plan.epsilon,
-            "delta": settings.delta,
-            "samples": scored.scores.samples,
-        },
+        scoring=scoring_fields(settings, scored, network.planned),
         latency={
             "threads": settings.threads or torch.get_num_threads(),
             "runs": timed[0].runs,
@@ -208,13 +179,9 @@ def _warnings(outcome: Outcome) -> Iterator[str]:
     scored, graph = ready.scored, ready.groups.labelled.graph
     yield warnings.wrong_preprocessing(scored.division, outcome.quality)
     yield warnings.unfit_labels(scored.division, outcome.quality)
-    if scored.scores.layers:
-        yield warnings.few_samples(scored.division, scored.readers, ready.settings.delta)
-    yield from scored.scores.remarks
+    yield from warnings.of_plan(ready.groups, scored, plan, ready.settings.delta)
     yield warnings.optimistic(scored.division)
     yield warnings.no_promise(outcome.search)
-    yield warnings.budget_missed(plan)
-    yield warnings.unknown_ops(ready.groups)
     yield warnings.stops(ready.model, outcome.exported, graph)
     yield warnings.fixed_batch(graph)
     yield warnings.unused_parameters(ready.model, graph)

@@ -5,7 +5,7 @@ Each function returns a message, or "" where there is nothing to say.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from pfpcli.channels.groups import Groups
 from pfpcli.channels.reading_layers import Reader
@@ -13,6 +13,7 @@ from pfpcli.exporting.latency import Latency
 from pfpcli.graph.graph import Graph
 from pfpcli.images.calibration import Division
 from pfpcli.jobs.steps.export import ExportedFiles
+from pfpcli.jobs.steps.score import Scored
 from pfpcli.models.loaded_model import LoadedModel
 from pfpcli.onnx_io.network import OnnxNetwork
 from pfpcli.onnx_io.untouched import Untouched
@@ -116,6 +117,15 @@ def budget_missed(planned: Plan) -> str:
     if planned.is_met:
         return ""
     return f"--keep {planned.budget.keep:g}: the closest plan there is keeps {planned.achieved:.4f}"
+
+
+def of_plan(groups: Groups, scored: Scored, planned: Plan, delta: float) -> Iterator[str]:
+    """What a user should know about a plan and about the scores it was made from."""
+    if scored.scores.layers:
+        yield few_samples(scored.division, scored.readers, delta)
+    yield from scored.scores.remarks
+    yield budget_missed(planned)
+    yield unknown_ops(groups)
 
 
 def unknown_ops(groups: Groups) -> str:

@@ -9,7 +9,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,6 +92,25 @@ def run_folder(wanted: Path | None, name: str) -> Iterator[Draft]:
         raise
 
 
+def write_new(target: Path, text: str) -> Path:
+    """Write a file that never overwrites another: a number is added to its name if something has it.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            path = _unused(target, is_file=True)
+            with suppress(FileExistsError), path.open("x", encoding="utf-8") as file:
+                file.write(text)
+                return path
+    except OSError as error:
+        raise InputError(
+            f"--out {target.name}: cannot write there ({error.strerror})", "name a file you may write to with --out"
+        ) from error
+
+
 def _make(draft: Path, name: str) -> None:
     try:
         draft.mkdir(parents=True)
@@ -125,11 +144,11 @@ def _remove_abandoned(parent: Path) -> None:
             continue  # a process of somebody else
 
 
-def _unused(target: Path) -> Path:
-    """Return the path, with a number added if something exists there."""
+def _unused(target: Path, *, is_file: bool = False) -> Path:
+    """Return the path, with a number added if something exists there; of a file, before its suffix."""
     number, path = 2, target
     while path.exists():
-        path = target.with_name(f"{target.name}-{number}")
+        path = target.with_name(f"{target.stem}-{number}{target.suffix}" if is_file else f"{target.name}-{number}")
         number += 1
     return path
 

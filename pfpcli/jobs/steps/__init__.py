@@ -3,8 +3,12 @@
 open      load the file, open the images, trace the network
 score     score every channel on the scoring images
 plan      measure curves, and choose what each group keeps
+replay    take a plan from a file
 cut       cut the network as planned, and prove that it equals the masked one
 recover   recover what the cut network lost
+network   all of plan, cut, verify and recover, for several budgets
+search    the smallest network whose quality falls by at most so much
+gate      a metric of the user, and how far the quality may fall
 judge     measure the errors of layers and the quality of the network
 export    write the models, and time them
 """

@@ -12,8 +12,10 @@ from pfpcli.cutting.reweight import reweight
 from pfpcli.graph.graph import Graph
 from pfpcli.images.calibration import Calibration, Division
 from pfpcli.jobs.steps.cut import cut_network, verify_cut
+from pfpcli.jobs.steps.open import open_prunable
 from pfpcli.jobs.steps.plan import Planned, make_plan, plan_in_steps
 from pfpcli.jobs.steps.recover import recover_network
+from pfpcli.jobs.steps.replay import unscored
 from pfpcli.jobs.steps.score import Scored, score_channels
 from pfpcli.models.loaded_model import LoadedModel
 from pfpcli.planning.curves import Curve
@@ -72,6 +74,30 @@ class Network:
     recovered: list[Recovered]
 
 
+def prepare(settings: CompressSettings, device: torch.device, console: Console) -> Prepared:
+    """Open the model and the images, and score the channels.
+
+    Raises:
+        BudgetError: no scores can meet the budget.
+    """
+    model, calibration, groups = open_prunable(settings, console)
+    if not settings.is_searched:
+        check_reachable(groups, budget_of(settings))
+    scored = score_channels(groups, calibration, settings.criterion, settings, device, console)
+    return Prepared(settings, device, model, calibration, groups, scored)
+
+
+def prepare_unscored(settings: CompressSettings, device: torch.device, console: Console) -> Prepared:
+    """Open the model and the images for a plan that is made already."""
+    model, calibration, groups = open_prunable(settings, console)
+    return Prepared(settings, device, model, calibration, groups, unscored(groups, calibration, settings))
+
+
+def budget_of(settings: CompressSettings) -> Budget:
+    """The budget that was asked for."""
+    return Budget(settings.fraction, settings.keep_of, settings.epsilon, settings.multiple_of, settings.min_channels)
+
+
 class Maker:
     """Makes networks for several budgets from the same scores and curves.
 
@@ -89,14 +115,23 @@ class Maker:
         Raises:
             BudgetError: the smallest valid network costs more than the budget.
         """
+        planned, stepped = self.plan(budget, console)
+        return made_as_planned(self._prepared, planned, console, stepped)
+
+    def plan(self, budget: Budget, console: Console) -> tuple[Planned, Graph | None]:
+        """Plan a network for a budget; returns the network that cuts in several steps have made as well, if it was.
+
+        Raises:
+            BudgetError: the smallest valid network costs more than the budget.
+        """
         ready = self._prepared
         settings, device, groups, scored = ready.settings, ready.device, ready.groups, ready.scored
         if settings.steps == 1:
             check_reachable(groups, budget)
             planned = make_plan(groups, scored, budget, settings, device, console, self._curves)
             self._curves = planned.curves
-            return made_as_planned(ready, planned, console)
-        planned, stepped = plan_in_steps(
+            return planned, None
+        return plan_in_steps(
             groups,
             scored,
             budget,
@@ -106,7 +141,6 @@ class Maker:
             score=lambda now: score_channels(now, ready.calibration, settings.criterion, settings, device, console),
             recover=lambda cut: recover_network(cut, ready.division, settings, device, console),
         )
-        return made_as_planned(ready, planned, console, stepped)
 
 
 def made_as_planned(ready: Prepared, planned: Planned, console: Console, stepped: Graph | None = None) -> Network:
