@@ -388,7 +388,7 @@ def test_the_library_call_takes_the_same_settings(pipeline: Callable[[Any], list
         (InputError("a.pt: no such file", "check the path"), 2, "error: a.pt: no such file\n\nhint: check the path\n"),
         (BudgetError("--keep 0.01: not reachable"), 2, "error: --keep 0.01: not reachable\n"),
         (CheckFailed("model.onnx: gives other outputs"), 1, "error: model.onnx: gives other outputs\n"),
-        (KeyboardInterrupt(), 130, "interrupted; no run was written\n"),
+        (KeyboardInterrupt(), 130, "interrupted; no unfinished run was written\n"),
         (
             RuntimeError("shape mismatch\n  in line two"),
             2,
@@ -505,7 +505,7 @@ def test_a_signal_takes_the_run_folder_back(sent: signal.Signals, code: int, tmp
     process.send_signal(sent)
     _, text = process.communicate(timeout=30)
     assert process.returncode == code
-    assert text.endswith("interrupted; no run was written\n")
+    assert text.endswith("interrupted; no unfinished run was written\n")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -7,13 +7,20 @@ enough of them. The other half confirms it: a network that was chosen by some im
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import msgspec
+
+from pfpcli import processes
+from pfpcli.cache_folder import cache_folder
 from pfpcli.errors import BudgetError, InputError
 from pfpcli.images.calibration import Division
+from pfpcli.jobs import cache
 from pfpcli.jobs.steps.export import export_files
 from pfpcli.jobs.steps.gate import Metric, measure_metric
 from pfpcli.jobs.steps.network import Network, Prepared
@@ -28,6 +35,8 @@ from pfpcli.settings.max_drop import DECIBELS, MaxDrop
 #: The search ends when a network that is good enough keeps at most this fraction more than one that is not.
 PRECISION = 0.02
 
+#: Settings that change no network.
+_NO_MATTER = ("out", "cache")
 #: Makes the network for a budget.
 Make = Callable[[Budget, Console], Network]
 #: Measures how far the quality of a network falls.
@@ -54,6 +63,8 @@ def search(
 ) -> Searched:
     """Search the smallest network whose quality falls by at most so much.
 
+    An interrupted search goes on where it stopped: what was measured is kept in the cache until the search ends.
+
     Args:
         ready: what the networks are made of.
         make: makes the network for a budget.
@@ -68,25 +79,91 @@ def search(
     choosing, confirming = ready.division.halves() if judge is None else (ready.division, None)
     decibels = asked.unit == DECIBELS
     measure = judge or (lambda network, inner: _on(choosing, ready, network, inner, decibels=decibels))
-    best: tuple[Network, Fall] | None = None
-    points: list[SearchedPoint] = []
-    low, high = 0.0, 1.0
-    while high - low > PRECISION * high:
-        keep = (low + high) / 2
-        made = _tried(make, measure, asked, replace(budget, keep=keep), points, console)
-        if made is None or not points[-1].within:
-            low = keep
-            continue
-        high = keep
-        if best is None or made[0].planned.plan.achieved <= best[0].planned.plan.achieved:
-            best = made
-    if best is None:
-        raise _nothing(points, asked, decibels=decibels)
-    network, achieved = best
+    state = State(ready)
+    with console.resumable(state.path, "the search"):
+        tried = _bisected(make, measure, asked, budget, state, console)
+    good = [each for each in tried if each.point.within and each.point.achieved is not None]
+    if not good:
+        raise _nothing([each.point for each in tried], asked)
+    best = min(reversed(good), key=lambda each: each.point.achieved or 0.0)
+    network = best.network or make(replace(budget, keep=best.point.keep), console)
     confirmed = None
     if confirming is not None:
         confirmed = _on(confirming, ready, network, console, decibels=decibels)
-    return Searched(network, Search(asked.most, achieved, confirmed, points), ready.divided(confirming or choosing))
+    state.forget()
+    assert best.fall is not None
+    record = Search(asked.most, best.fall, confirmed, [each.point for each in tried])
+    return Searched(network, record, ready.divided(confirming or choosing))
+
+
+@dataclass
+class Try:
+    """A network that was tried; `network` is None where it was tried before an interrupt, or there is none."""
+
+    point: SearchedPoint
+    fall: Fall | None
+    network: Network | None = None
+
+
+class State:
+    """What an interrupted search has measured, in a file.
+
+    Args:
+        ready: what the networks are made of.
+    """
+
+    def __init__(self, ready: Prepared) -> None:
+        settings = ready.settings
+        told = {name: value for name, value in settings.recorded().items() if name not in _NO_MATTER}
+        metric = (
+            "" if settings.metric is None else Path(settings.metric.rpartition(":")[0]).read_text("utf-8", "replace")
+        )
+        key = cache.key_of_job(ready.groups.labelled.graph, ready.division, told, metric)
+        self.path = cache_folder() / f"{key}.search"
+        self._is_used = settings.cache
+
+    def load(self) -> dict[float, Try]:
+        """Return keep ratio -> what was measured; a file that cannot be read counts as missing."""
+        if not self._is_used:
+            return {}
+        try:
+            found = msgspec.json.decode(self.path.read_bytes(), type=list[tuple[SearchedPoint, Fall | None]])
+        except (OSError, msgspec.MsgspecError):
+            return {}
+        return {point.keep: Try(point, fall) for point, fall in found}
+
+    def save(self, tried: Sequence[Try]) -> None:
+        """Write what was measured, if the cache folder can be written."""
+        if self._is_used and not processes.rank():
+            with suppress(OSError):
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                draft = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+                draft.write_bytes(msgspec.json.encode([(each.point, each.fall) for each in tried]))
+                draft.replace(self.path)
+
+    def forget(self) -> None:
+        """Remove the file of a search that has ended."""
+        with suppress(OSError):
+            self.path.unlink()
+
+
+def _bisected(make: Make, measure: Judge, asked: MaxDrop, budget: Budget, state: State, console: Console) -> list[Try]:
+    """Try networks until one that is good enough and one that is not are close together."""
+    known = processes.of_first(state.load)
+    tried: list[Try] = []
+    low, high = 0.0, 1.0
+    while high - low > PRECISION * high:
+        keep = (low + high) / 2
+        now = known.get(keep) or _tried(make, measure, asked, replace(budget, keep=keep), console)
+        tried.append(now)
+        state.save(tried)
+        if not now.point.within:
+            low = keep
+            continue
+        high = keep
+        for each in tried[:-1]:  # one cut network is enough in memory
+            each.network = None
+    return tried
 
 
 def by_metric(ready: Prepared, metric: Metric, named: str, scratch: Path) -> Judge:
@@ -135,23 +212,20 @@ _LIKE = "say it as a part of the quality, e.g. `--max-drop 1%`, or name a metric
 _LABELS = "name their folder with --labels, or say it as a part of the quality, e.g. `--max-drop 1%`"
 
 
-def _tried(
-    make: Make, measure: Judge, asked: MaxDrop, budget: Budget, points: list[SearchedPoint], console: Console
-) -> tuple[Network, Fall] | None:
-    """Make and measure a network, and add a point; None where there is no such network."""
+def _tried(make: Make, measure: Judge, asked: MaxDrop, budget: Budget, console: Console) -> Try:
+    """Make and measure a network."""
     share = numbers.percent(budget.keep)
     with console.step("search") as step, console.part(step) as inner:
         try:
             network = make(budget, inner)
         except BudgetError:
-            points.append(SearchedPoint(budget.keep, None, None, within=False))
             step.summary = f"keep {share}: not reachable"
-            return None
+            return Try(SearchedPoint(budget.keep, None, None, within=False), None)
         found = measure(network, inner)
         within = found.fall <= asked.most
-        points.append(SearchedPoint(budget.keep, network.planned.plan.achieved, found.fall, within))
         step.summary = f"keep {share}: {falls.moved(found)}{'' if within else ', too much'}"
-    return network, found
+    point = SearchedPoint(budget.keep, network.planned.plan.achieved, found.fall, within)
+    return Try(point, found, network if within else None)
 
 
 def _on(division: Division, ready: Prepared, network: Network, console: Console, *, decibels: bool) -> Fall:
@@ -164,7 +238,7 @@ def _on(division: Division, ready: Prepared, network: Network, console: Console,
     return found
 
 
-def _nothing(points: list[SearchedPoint], asked: MaxDrop, *, decibels: bool) -> BudgetError:
+def _nothing(points: Sequence[SearchedPoint], asked: MaxDrop) -> BudgetError:
     """The error where no smaller network is good enough."""
     tried = [each for each in points if each.fall is not None]
     largest = max(tried, key=lambda each: each.keep, default=None)
