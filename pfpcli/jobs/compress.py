@@ -75,6 +75,8 @@ def compress(settings: CompressSettings, console: Console) -> Finished[Run]:
             network = Maker(ready)(budget_of(settings), console)
         found = None if searched is None else searched.search
         run, exported = write_run(ready, network, measured, folder.path, scratch, console, found)
+        if searched is not None:
+            searched.state.forget()
     return Finished(run, folder.name, exported.module)
 
 

@@ -54,13 +54,13 @@ def unfinished(target: Path, key: str) -> Iterator[Path]:
 
 
 def _left(target: Path, key: str) -> Path | None:
-    """Return a folder that was left unfinished with this key, and on which no process works."""
+    """Return a folder that was left unfinished with this key, and on which no process of this machine works."""
     for folder in sorted(target.parent.glob(f"{glob.escape(target.name)}*")):
         try:
             found, host, process = (folder / MARK).read_text(encoding="utf-8").split()
         except (OSError, ValueError):
             continue
-        if found == key and not (host == HOST and _runs(int(process))):
+        if (found, host) == (key, HOST) and process.isdigit() and not _runs(int(process)):
             return folder
     return None
 

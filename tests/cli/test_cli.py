@@ -21,6 +21,7 @@ from pfpcli.errors import BudgetError, CheckFailed, InputError
 from pfpcli.progress import Console
 from pfpcli.records.runs import Run
 from pfpcli.settings import CompressSettings
+from pfpcli.settings.max_drop import MaxDrop
 from runs import failed, run
 
 ENV = {
@@ -335,7 +336,7 @@ def test_every_setting_has_a_flag(pipeline: Callable[[Any], list[CompressSetting
         output=("scores=probabilities:2",),
         task="detect",
         metric="map.py:score",
-        max_drop=0.02,
+        max_drop=MaxDrop(0.02),
         labels=Path("labels.csv"),
         eval=Path("test"),
         classes=Path("names.txt"),
@@ -345,7 +346,7 @@ def test_every_setting_has_a_flag(pipeline: Callable[[Any], list[CompressSetting
         threads=1,
         seed=3,
     )
-    others = {"model", "calib", "epsilon", "trust", "convert", "exact_only", "strict", "cache"}
+    others = {"model", "calib", "epsilon", "plan", "trust", "convert", "exact_only", "strict", "cache"}
     assert set(given) | others == set(CompressSettings.__dataclass_fields__)
     seen = pipeline(run())
     assert (

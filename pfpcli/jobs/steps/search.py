@@ -51,11 +51,13 @@ class Searched:
         network: the network.
         search: the record of the search.
         ready: what the network was made of; its judging images are those that confirm it, where there are some.
+        state: what an interrupt leaves; to be forgotten when the run is written.
     """
 
     network: Network
     search: Search
     ready: Prepared
+    state: State
 
 
 def search(
@@ -63,7 +65,8 @@ def search(
 ) -> Searched:
     """Search the smallest network whose quality falls by at most so much.
 
-    An interrupted search goes on where it stopped: what was measured is kept in the cache until the search ends.
+    An interrupted search goes on where it stopped: what was measured is kept in the cache until the run is
+    written.
 
     Args:
         ready: what the networks are made of.
@@ -84,16 +87,16 @@ def search(
         tried = _bisected(make, measure, asked, budget, state, console)
     good = [each for each in tried if each.point.within and each.point.achieved is not None]
     if not good:
+        state.forget()
         raise _nothing([each.point for each in tried], asked)
     best = min(reversed(good), key=lambda each: each.point.achieved or 0.0)
     network = best.network or make(replace(budget, keep=best.point.keep), console)
     confirmed = None
     if confirming is not None:
         confirmed = _on(confirming, ready, network, console, decibels=decibels)
-    state.forget()
     assert best.fall is not None
     record = Search(asked.most, best.fall, confirmed, [each.point for each in tried])
-    return Searched(network, record, ready.divided(confirming or choosing))
+    return Searched(network, record, ready.divided(confirming or choosing), state)
 
 
 @dataclass
@@ -147,22 +150,32 @@ class State:
             self.path.unlink()
 
 
-def _bisected(make: Make, measure: Judge, asked: MaxDrop, budget: Budget, state: State, console: Console) -> list[Try]:
-    """Try networks until one that is good enough and one that is not are close together."""
-    known = processes.of_first(state.load)
-    tried: list[Try] = []
+def bisect(is_good: Callable[[float], bool]) -> None:
+    """Ask about keep ratios between 0 and 1 until a good one and a smaller one that is not are close together."""
     low, high = 0.0, 1.0
     while high - low > PRECISION * high:
         keep = (low + high) / 2
+        if is_good(keep):
+            high = keep
+        else:
+            low = keep
+
+
+def _bisected(make: Make, measure: Judge, asked: MaxDrop, budget: Budget, state: State, console: Console) -> list[Try]:
+    """Try networks for budgets that bisection chooses."""
+    known = processes.of_first(state.load)
+    tried: list[Try] = []
+
+    def is_good(keep: float) -> bool:
         now = known.get(keep) or _tried(make, measure, asked, replace(budget, keep=keep), console)
+        if now.point.within:
+            for each in tried:  # one cut network is enough in memory
+                each.network = None
         tried.append(now)
         state.save(tried)
-        if not now.point.within:
-            low = keep
-            continue
-        high = keep
-        for each in tried[:-1]:  # one cut network is enough in memory
-            each.network = None
+        return now.point.within
+
+    bisect(is_good)
     return tried
 
 
