@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 
 from pfpcli import processes
@@ -11,9 +11,10 @@ from pfpcli.jobs import cache
 from pfpcli.jobs.compress import write_run
 from pfpcli.jobs.finished import Finished
 from pfpcli.jobs.steps.gate import Metric, load_metric
-from pfpcli.jobs.steps.network import Maker, Prepared, budget_of, prepare
+from pfpcli.jobs.steps.network import Maker, prepare
 from pfpcli.jobs.steps.open import find_device, resources
 from pfpcli.jobs.steps.search import check_unit
+from pfpcli.planning.curves import Curve
 from pfpcli.progress import Console
 from pfpcli.records.folders import FILES, RUNS, run_folder
 from pfpcli.records.reading import read
@@ -43,17 +44,18 @@ def sweep(settings: SweepSettings, console: Console) -> Finished[Sweep]:
     device = find_device(settings.device)
     measured = load_metric(settings.metric)
     with resources(settings.threads) as scratch:
-        ready = prepare(settings.at(min(settings.keeps)), device, console)
+        ready = prepare(settings.at(min(settings.keeps)), device, scratch, console)
         check_unit(ready, settings.max_drop, measured)
         told = {name: value for name, value in settings.recorded().items() if name not in ("out", "keeps", "cache")}
         key = cache.key_of_job(ready.groups.labelled.graph, ready.division, told)
         with unfinished(settings.out or RUNS / settings.name, key) as folder:
-            make = Maker(ready)
+            curves: Sequence[Curve] = ()
             runs: list[tuple[str, Run]] = []
             with console.resumable(folder / _name(settings.keeps[0]), "the sweep"):
                 for keep in settings.keeps:
-                    one = replace(ready, settings=settings.at(keep))
-                    runs.append((_name(keep), _point(one, make, measured, folder, scratch, console)))
+                    make = Maker(ready.asked(settings.at(keep), scratch), curves)
+                    runs.append((_name(keep), _point(make, measured, folder, console)))
+                    curves = make.curves
             for warning in _warnings([run for _, run in runs]):
                 console.warn(warning)
             found = swept(runs, settings.recorded(), console.warnings)
@@ -66,8 +68,9 @@ def _name(keep: float) -> str:
     return f"keep{keep:g}"
 
 
-def _point(ready: Prepared, make: Maker, measured: Metric | None, folder: Path, scratch: Path, console: Console) -> Run:
+def _point(make: Maker, measured: Metric | None, folder: Path, console: Console) -> Run:
     """Make one run, unless it was finished before an interrupt."""
+    ready = make.prepared
     keep = ready.settings.fraction
     name = _name(keep)
     with console.step("sweep") as step, console.part(step) as inner:
@@ -77,8 +80,7 @@ def _point(ready: Prepared, make: Maker, measured: Metric | None, folder: Path, 
         else:
             before = ""
             with run_folder(folder / name, name) as draft:
-                network = make(budget_of(ready.settings), inner)
-                run, _ = write_run(ready, network, measured, draft.path, scratch, inner)
+                run, _ = write_run(ready, make(ready.budget, inner), measured, draft.path, inner)
         metric, _, after = (run.metric or run.quality).name_before_after()
         quality = f"{after:.4g}" if run.metric else numbers.share(after)
         latency = f" · {numbers.milliseconds(run.after.latency_ms)} ms" if run.after.latency_ms else ""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+from pfpcli.measures import MEASURES
 from pfpcli.records.parts import Cost
 from pfpcli.records.sweep import Sweep
 from pfpcli.report import numbers, parts
 from pfpcli.report.page import Page
-
-_MEASURES = {"params": "parameters", "macs": "MACs"}
 
 
 def render(found: Sweep, *, width: int = 80, unicode: bool = True) -> str:
@@ -29,7 +28,9 @@ def render(found: Sweep, *, width: int = 80, unicode: bool = True) -> str:
         mark = "FAILED" if point.status == "failed" else "front" if point.front else ""
         rows.append(_row(point.run, point.achieved, point.after, point.quality, mark, found))
     page.table([head, *rows], "<>>>>>><", shrink=0, drop=(4, 3))
-    page.paragraph("front: ", f"no other run keeps as few {_MEASURES[found.of]} with as much {found.metric}")
+    page.paragraph(
+        "front: ", f"no other run keeps as little of the {MEASURES[found.of].noun} with as much {found.metric}"
+    )
     return page.text()
 
 

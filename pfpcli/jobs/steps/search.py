@@ -96,7 +96,8 @@ def search(
         confirmed = _on(confirming, ready, network, console, decibels=decibels)
     assert best.fall is not None
     record = Search(asked.most, best.fall, confirmed, [each.point for each in tried])
-    return Searched(network, record, ready.divided(confirming or choosing), state)
+    ready = replace(ready.divided(confirming or choosing), budget=network.planned.plan.budget)
+    return Searched(network, record, ready, state)
 
 
 @dataclass
@@ -194,7 +195,7 @@ def by_metric(ready: Prepared, metric: Metric, named: str, scratch: Path) -> Jud
         folder = scratch / "searched"
         folder.mkdir()
         try:
-            exported = export_files(ready.model, network.made, ready.division, folder, scratch, console)
+            exported = export_files(ready.model, network.made, ready.writer, folder, console)
             known = before[0] if before else None
             found = measure_metric(metric, named, exported, folder, ready.division, console, known)
         finally:
