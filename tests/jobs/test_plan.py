@@ -51,7 +51,14 @@ def test_a_plan_is_all_that_is_written(planned: pfpcli.Plan, inside: Path) -> No
     assert planned.record.after.latency_ms is None
 
 
-@pytest.mark.parametrize("how", [{}, {"criterion": "pfp-rand", "samples": 8}, {"steps": 2, "recover": ()}])
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"criterion": "pfp-rand", "samples": 8},
+        pytest.param({"allocate": "best"}, marks=pytest.mark.slow),
+        pytest.param({"steps": 2, "recover": ()}, marks=pytest.mark.slow),
+    ],
+)
 def test_a_plan_makes_the_network_that_its_budget_makes(how: dict[str, Any], inside: Path) -> None:
     file = pfpcli.plan("model.pt", "imgs", keep=0.4, out=inside / "again.json", **{**FAST, **how}).file
     at_once = compress(keep=0.4, out="at-once", **how)

@@ -17,10 +17,12 @@ from commands import draw
 from pfpcli.cli import main as cli
 from pfpcli.errors import BudgetError, InputError
 from pfpcli.jobs.steps import search
-from pfpcli.jobs.steps.search import PRECISION, bisect
+from pfpcli.jobs.steps.search import bisect
 from pfpcli.records.reading import read
 from zoo import conv
 
+#: Whole commands search with this precision.
+COARSE = 0.1
 FAST = {"criterion": "l2", "allocate": "uniform", "task": "classify", "threads": 1}
 
 
@@ -39,6 +41,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def inside(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(here)
+    monkeypatch.setattr(search, "PRECISION", COARSE)
     return here
 
 
@@ -56,7 +59,7 @@ def test_bisection_ends_with_a_good_budget_just_above_the_limit(least: float) ->
 
     bisect(is_good)
     best = min(keep for keep in asked if keep >= least)
-    assert least <= best <= least * (1 + 2 * PRECISION)
+    assert least <= best <= least * (1 + 2 * search.PRECISION)
     assert len(asked) <= 12
 
 
@@ -64,6 +67,7 @@ def test_bisection_ends_with_a_good_budget_just_above_the_limit(least: float) ->
 def searched(here: Path) -> pfpcli.Result:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(here)
+        patch.setattr(search, "PRECISION", COARSE)
         return found(max_drop="20%", out=here / "searched")
 
 

@@ -191,7 +191,7 @@ def by_metric(ready: Prepared, metric: Metric, named: str, scratch: Path) -> Jud
     """
     before: list[float] = []
 
-    def judge(network: Network, console: Console) -> Fall:
+    def measured(network: Network, console: Console) -> Fall:
         folder = scratch / "searched"
         folder.mkdir()
         try:
@@ -204,7 +204,8 @@ def by_metric(ready: Prepared, metric: Metric, named: str, scratch: Path) -> Jud
         before[:] = [found.before]
         return Fall(found.name, "", found.before, found.after, None, None, None, "--metric")
 
-    return judge
+    # one process writes the file, and all decide by its number
+    return lambda network, console: processes.of_first(lambda: measured(network, console))
 
 
 def check_unit(ready: Prepared, asked: MaxDrop | None, metric: Metric | None) -> None:
@@ -245,7 +246,7 @@ def _tried(make: Make, measure: Judge, asked: MaxDrop, budget: Budget, console: 
 def _on(division: Division, ready: Prepared, network: Network, console: Console, *, decibels: bool) -> Fall:
     """Measure the fall of the quality on judging images."""
     whole = ready.groups.labelled.graph
-    with console.step("evaluate") as step:
+    with console.step("confirm") as step:
         batches = step.counted(division.judging(whole.fixed_batch), len(division.judged))
         found = fall.fall(whole, network.made.graph, batches, division.source, ready.device, decibels=decibels)[1]
         step.summary = f"{falls.moved(found)} · {found.images} {found.source}"
