@@ -7,23 +7,18 @@ enough of them. The other half confirms it: a network that was chosen by some im
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import msgspec
-
 from pfpcli import processes
-from pfpcli.cache_folder import cache_folder
 from pfpcli.errors import BudgetError, InputError
 from pfpcli.images.calibration import Division
-from pfpcli.jobs import cache
 from pfpcli.jobs.steps.export import export_files
 from pfpcli.jobs.steps.gate import Metric, measure_metric
 from pfpcli.jobs.steps.network import Network, Prepared
+from pfpcli.jobs.steps.search_state import State, Try
 from pfpcli.outputs import fall
 from pfpcli.outputs.roles import roles_of
 from pfpcli.planning.plan import Budget
@@ -35,8 +30,6 @@ from pfpcli.settings.max_drop import DECIBELS, MaxDrop
 #: The search ends when a network that is good enough keeps at most this fraction more than one that is not.
 PRECISION = 0.02
 
-#: Settings that change no network.
-_NO_MATTER = ("out", "cache")
 #: Makes the network for a budget.
 Make = Callable[[Budget, Console], Network]
 #: Measures how far the quality of a network falls.
@@ -65,8 +58,7 @@ def search(
 ) -> Searched:
     """Search the smallest network whose quality falls by at most so much.
 
-    An interrupted search goes on where it stopped: what was measured is kept in the cache until the run is
-    written.
+    An interrupted search goes on where it stopped: the cache keeps what was measured until the run is written.
 
     Args:
         ready: what the networks are made of.
@@ -98,57 +90,6 @@ def search(
     record = Search(asked.most, best.fall, confirmed, [each.point for each in tried])
     ready = replace(ready.divided(confirming or choosing), budget=network.planned.plan.budget)
     return Searched(network, record, ready, state)
-
-
-@dataclass
-class Try:
-    """A network that was tried; `network` is None where it was tried before an interrupt, or there is none."""
-
-    point: SearchedPoint
-    fall: Fall | None
-    network: Network | None = None
-
-
-class State:
-    """What an interrupted search has measured, in a file.
-
-    Args:
-        ready: what the networks are made of.
-    """
-
-    def __init__(self, ready: Prepared) -> None:
-        settings = ready.settings
-        told = {name: value for name, value in settings.recorded().items() if name not in _NO_MATTER}
-        metric = (
-            "" if settings.metric is None else Path(settings.metric.rpartition(":")[0]).read_text("utf-8", "replace")
-        )
-        key = cache.key_of_job(ready.groups.labelled.graph, ready.division, told, metric)
-        self.path = cache_folder() / f"{key}.search"
-        self._is_used = settings.cache
-
-    def load(self) -> dict[float, Try]:
-        """Return keep ratio -> what was measured; a file that cannot be read counts as missing."""
-        if not self._is_used:
-            return {}
-        try:
-            found = msgspec.json.decode(self.path.read_bytes(), type=list[tuple[SearchedPoint, Fall | None]])
-        except (OSError, msgspec.MsgspecError):
-            return {}
-        return {point.keep: Try(point, fall) for point, fall in found}
-
-    def save(self, tried: Sequence[Try]) -> None:
-        """Write what was measured, if the cache folder can be written."""
-        if self._is_used and not processes.rank():
-            with suppress(OSError):
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                draft = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-                draft.write_bytes(msgspec.json.encode([(each.point, each.fall) for each in tried]))
-                draft.replace(self.path)
-
-    def forget(self) -> None:
-        """Remove the file of a search that has ended."""
-        with suppress(OSError):
-            self.path.unlink()
 
 
 def bisect(is_good: Callable[[float], bool]) -> None:
