@@ -105,7 +105,9 @@ def no_promise(found: Search | None) -> str:
     if told.high <= found.asked:
         return ""
     needed = images_needed(told, found.asked)
-    enough = f"about {needed:,} images like these would show it" if needed else "name more with --eval"
+    enough = (
+        f"about {float(f'{needed:.1g}'):,.0f} images like these would show it" if needed else "name more with --eval"
+    )
     chosen = "" if found.confirmed else ", and the network was chosen on them"
     return (
         f"{told.images} images are too few to promise a fall of at most {asked}: {falls.moved(told)} on them, and with "

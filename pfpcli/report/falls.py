@@ -20,6 +20,11 @@ def moved(found: Fall) -> str:
     return f"{found.metric} {how} by {spelled(abs(found.fall), found.unit)}"
 
 
+def signed(fall: float, unit: str) -> str:
+    """Spell a fall as the change that it is: `−0.8 pp`, `+0.3 pp`."""
+    return f"{'−' if fall > 0 else '+' if fall < 0 else ''}{spelled(abs(fall), unit)}"
+
+
 def lines(page: Page, found: Search) -> None:
     """Write what was asked for, what was achieved on the images of the search, and what other images confirm.
 

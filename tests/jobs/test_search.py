@@ -126,6 +126,7 @@ def test_too_few_images_confirm_nothing_and_promise_nothing(inside: Path) -> Non
     assert "the network was chosen on them" in said
 
 
+@pytest.mark.slow
 def test_an_explicit_budget_makes_the_fall_a_gate(inside: Path) -> None:
     record = found(keep=0.2, max_drop=0.0).record
     assert record.search is None
@@ -153,7 +154,10 @@ def smallness(onnx_file, folder):
 """
 
 
-def test_a_metric_of_the_user_is_searched_with_a_file_for_each_network(inside: Path) -> None:
+def test_a_metric_of_the_user_is_searched_with_a_file_for_each_network(
+    inside: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "PRECISION", 0.4)
     (inside / "metric.py").write_text(METRIC, encoding="utf-8")
     record = found(metric="metric.py:smallness", max_drop=200).record
     assert record.search is not None

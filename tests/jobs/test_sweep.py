@@ -14,6 +14,7 @@ from commands import draw, plain
 from pfpcli.cli import main as cli
 from pfpcli.errors import BudgetError, InputError
 from pfpcli.jobs import sweep as job
+from pfpcli.jobs.steps import network, plan
 from pfpcli.records.reading import read
 from pfpcli.report import sweep as table
 
@@ -67,17 +68,19 @@ def test_a_run_of_a_sweep_is_the_run_of_its_budget(swept: pfpcli.Sweep, inside: 
 
 
 def test_the_channels_are_scored_and_the_curves_are_measured_once(
-    inside: Path, monkeypatch: pytest.MonkeyPatch
+    inside: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from pfpcli.jobs.steps import network, plan
-
     calls: list[str] = []
     for module, name in ((network, "score_channels"), (plan, "measure_curves")):
         whole = getattr(module, name)
         counted = lambda *args, whole=whole, name=name: calls.append(name) or whole(*args)  # noqa: E731
         monkeypatch.setattr(module, name, counted)
-    sweep("counted", (0.7, 0.5), cache=False)
+    line = ["sweep", "model.pt", "--calib", "imgs", "--keep", "70%,0.5", "--criterion", "l2", "--task", "classify"]
+    assert cli.run([*line, "--threads", "1", "--no-cache", "--out", "counted", "--json"]) == 0
     assert sorted(calls) == ["measure_curves", "score_channels"]
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["folder"] == "counted"
+    assert [point["run"] for point in printed["points"]] == ["keep0.7", "keep0.5"]
 
 
 def test_the_front_has_the_runs_that_no_other_run_beats(swept: pfpcli.Sweep) -> None:
@@ -99,15 +102,6 @@ def test_the_table_has_a_row_for_each_run_with_what_was_asked_and_what_was_kept(
     assert rows[1][1] == "100.0"
     assert "front" in rows[-1]
     assert max(map(len, page.splitlines())) <= 80
-
-
-def test_the_command_prints_the_table(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    line = ["sweep", "model.pt", "--calib", "imgs", "--keep", "70%", "--criterion", "l2", "--task", "classify"]
-    line += ["--threads", "1", "--allocate", "uniform", "--out", "typed"]
-    assert cli.run(line) == 0
-    out, err = capsys.readouterr()
-    assert out.startswith("model.pt: agreement on")
-    assert "wrote typed/    next: pfp report typed/keep0.7" in err
 
 
 @pytest.mark.parametrize(
@@ -154,12 +148,11 @@ def test_an_interrupted_sweep_keeps_its_finished_runs_and_goes_on(
     assert "the sweep was interrupted; the same command goes on where it stopped" in capsys.readouterr().err
     first = (inside / "interrupted" / "keep0.7" / "run.json").read_bytes()
     assert not (inside / "interrupted" / "keep0.5").exists()
-    assert cli.run([*line, "--json"]) == 0
+    assert cli.run(line) == 0
     out, err = capsys.readouterr()
     assert "finished before: keep 70.0 %" in err
-    printed = json.loads(out)
-    assert printed["folder"] == "interrupted"
-    assert [point["run"] for point in printed["points"]] == ["keep0.7", "keep0.5"]
+    assert out.startswith("model.pt: agreement on")
+    assert "wrote interrupted/    next: pfp report interrupted/keep0.5" in err
     assert (inside / "interrupted" / "keep0.7" / "run.json").read_bytes() == first
     assert {path.name for path in (inside / "interrupted").iterdir()} == {"keep0.7", "keep0.5", "sweep.json"}
     assert not (inside / "interrupted-2").exists()
