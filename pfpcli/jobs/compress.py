@@ -3,35 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from pfpcli import processes
-from pfpcli.channels.cost import Predictor
 from pfpcli.cutting.plan_file import PlanFile
 from pfpcli.cutting.verify import TOLERANCE
 from pfpcli.jobs import advice, warnings
 from pfpcli.jobs.finished import Finished
-from pfpcli.jobs.recorded import cost_row, group_rows, layer_rows, model_row, run_fields, speed_up_row
-from pfpcli.jobs.steps.budget import MEASURED_WITHIN, Meter, budget_of, predictor_for
+from pfpcli.jobs.recorded import (
+    cost_row,
+    group_rows,
+    layer_rows,
+    model_row,
+    requested_row,
+    run_fields,
+    scoring_fields,
+    speed_up_row,
+)
+from pfpcli.jobs.steps.budget import MEASURED_WITHIN
 from pfpcli.jobs.steps.cut import write_plan
-from pfpcli.jobs.steps.export import ExportedFiles, OnnxWriter, export_files, mark_failed, measure_latency
+from pfpcli.jobs.steps.export import ExportedFiles, export_files, mark_failed, measure_latency
 from pfpcli.jobs.steps.gate import Metric, gated, load_metric, measure_metric
 from pfpcli.jobs.steps.judge import certify_layers, evaluate, status
-from pfpcli.jobs.steps.network import Maker, Network, Prepared, made_as_planned
-from pfpcli.jobs.steps.open import find_device, open_prunable, resources
-from pfpcli.jobs.steps.replay import replay, unscored
-from pfpcli.jobs.steps.score import score_channels
+from pfpcli.jobs.steps.network import Maker, Network, Prepared, made_as_planned, prepare
+from pfpcli.jobs.steps.open import find_device, resources
+from pfpcli.jobs.steps.replay import replay
 from pfpcli.jobs.steps.search import by_metric, check_unit, search
 from pfpcli.latency.files import Latency, speed_up
+from pfpcli.measures import MEASURES
 from pfpcli.onnx_io.runtime import ONNX_TOLERANCE
-from pfpcli.outputs.kinds.kind import FARTHEST
 from pfpcli.planning.outlook import keep_for
-from pfpcli.planning.plan import Budget
-from pfpcli.planning.planner import check_reachable
 from pfpcli.progress import Console
 from pfpcli.records.folders import FILES, run_folder
 from pfpcli.records.parts import Certificate, Quality, UserMetric, Verification
@@ -71,8 +76,10 @@ def compress(settings: CompressSettings, console: Console) -> Finished[Run]:
         ready = prepare(settings, device, scratch, console)
         check_unit(ready, settings.max_drop, measured)
         searched = None
-        if replayed is not None:
-            network = made_as_planned(ready, replay(replayed, ready.groups, ready.scored.readers), console)
+        if replayed is not None and settings.plan is not None:
+            planned = replay(replayed, ready.groups, ready.scored.readers, settings.plan.name, console)
+            network = made_as_planned(ready, planned, console)
+            ready = replace(ready, budget=planned.plan.budget)
         elif settings.max_drop is not None and settings.is_searched:
             judge = None if measured is None else by_metric(ready, measured, str(settings.metric), scratch)
             searched = search(ready, Maker(ready), judge, settings.max_drop, ready.budget, console)
@@ -81,35 +88,9 @@ def compress(settings: CompressSettings, console: Console) -> Finished[Run]:
             network = Maker(ready)(ready.budget, console)
         found = None if searched is None else searched.search
         run, exported = write_run(ready, network, measured, folder.path, console, found)
+        if searched is not None:
+            searched.state.forget()
     return Finished(run, folder.name, exported.module)
-
-
-def prepare(settings: CompressSettings, device: torch.device, scratch: Path, console: Console) -> Prepared:
-    """Open the model and the images, find the budget and refuse one that cannot be met, and score.
-
-    Args:
-        settings: of the job; where they name a plan, there is nothing to plan for, and nothing is scored.
-        device: where to compute.
-        scratch: a folder for files.
-        console: shows the steps.
-
-    Raises:
-        BudgetError: the smallest valid network costs more than the budget.
-    """
-    model, calibration, groups = open_prunable(settings, console)
-    replayed = unscored(groups, calibration, settings)
-    writer = OnnxWriter(model, groups.labelled.graph, replayed.division.samples, scratch)
-    if settings.plan is not None:
-        return Prepared(
-            settings, device, model, calibration, groups, replayed, Predictor(groups), writer, Budget(settings.fraction)
-        )
-    predictor = predictor_for(groups, settings, console)
-    meter = Meter(settings.measure, writer, groups, replayed.division, settings.threads, scratch)
-    budget, target = budget_of(settings, predictor, meter)
-    if not settings.is_searched:
-        check_reachable(groups, budget, predictor)
-    scored = score_channels(groups, calibration, settings.criterion, settings, device, console)
-    return Prepared(settings, device, model, calibration, groups, scored, predictor, writer, budget, target)
 
 
 def write_run(
@@ -172,23 +153,13 @@ def _record(outcome: Outcome, console: Console) -> Run:
             outcome.verdict,
         ),
         model=model_row(ready.model, scored.division.calibration.size),
-        requested=_requested(ready),
+        requested=requested_row(ready),
         achieved=_achieved(outcome),
         before=cost_row(plan.before, sizes[0], timed[0]),
         after=cost_row(plan.after, sizes[1], timed[1]),
         certificate=outcome.certificate,
         recovery=network.recovered,
-        scoring={
-            "criterion": scored.criterion,
-            "allocate": settings.allocate,
-            "plans": [
-                {"name": each.name, "loss": float(f"{min(each.loss, FARTHEST):.4g}")} for each in network.planned.tried
-            ],
-            "reduce": settings.reduce,
-            "epsilon": plan.epsilon,
-            "delta": settings.delta,
-            "samples": scored.scores.samples,
-        },
+        scoring=scoring_fields(settings, scored, network.planned),
         latency={
             "threads": settings.threads or torch.get_num_threads(),
             "runs": timed[0].runs,
@@ -203,22 +174,17 @@ def _record(outcome: Outcome, console: Console) -> Run:
     )
 
 
-def _requested(ready: Prepared) -> dict[str, Any]:
-    """What was asked for; a size and a latency are those of the file."""
-    settings, amount = ready.settings, ready.settings.amount
-    asked = {"keep": ready.budget.keep if ready.target is None else ready.target[1], "of": ready.budget.of}
-    return {**asked, "epsilon": settings.epsilon, "amount": None if amount is None else amount.text}
-
-
 def _achieved(outcome: Outcome) -> dict[str, Any]:
-    """What came out: of the plan, or of the file where that was measured."""
-    plan, target = outcome.network.planned.plan, outcome.ready.target
-    if target is None:
+    """What came out: of the plan, or of the file where that is what counts."""
+    ready, plan = outcome.ready, outcome.network.planned.plan
+    of, share = plan.budget.of, ready.budget.keep if ready.target is None else ready.target[1]
+    if not MEASURES[of].is_measured or ready.settings.latency_table is not None:
         return {"keep": round(plan.achieved, 6), "exact": plan.is_met}
-    meter, share = target
     sizes, (before, after) = outcome.exported.file_bytes, outcome.timed
-    kept = sizes[1] / sizes[0] if meter.of == "size" else after.part_of(before)
-    return {"keep": round(kept, 6), "exact": abs(kept - share) <= MEASURED_WITHIN * share}
+    kept = sizes[1] / sizes[0] if of == "size" else after.part_of(before)
+    # a search has no share that it could miss
+    is_exact = outcome.search is not None or abs(kept - share) <= MEASURED_WITHIN * share
+    return {"keep": round(kept, 6), "exact": is_exact}
 
 
 def _advice(outcome: Outcome) -> str:
@@ -240,13 +206,10 @@ def _warnings(outcome: Outcome) -> Iterator[str]:
     scored, graph = ready.scored, ready.groups.labelled.graph
     yield warnings.wrong_preprocessing(scored.division, outcome.quality)
     yield warnings.unfit_labels(scored.division, outcome.quality)
-    if scored.scores.layers:
-        yield warnings.few_samples(scored.division, scored.readers, ready.settings.delta)
-    yield from scored.scores.remarks
+    yield from warnings.of_plan(ready.groups, scored, ready.settings.delta)
+    yield warnings.budget_missed(requested_row(ready), _achieved(outcome))
     yield warnings.optimistic(scored.division)
     yield warnings.no_promise(outcome.search)
-    yield warnings.budget_missed(_requested(ready), _achieved(outcome))
-    yield warnings.unknown_ops(ready.groups)
     yield warnings.stops(ready.model, outcome.exported, graph)
     yield warnings.fixed_batch(graph)
     yield warnings.unused_parameters(ready.model, graph)

@@ -20,14 +20,18 @@ from pfpcli.channels.slicing import Slicing
 from pfpcli.graph.graph import Graph, is_constant, is_tensor, owner
 from pfpcli.images.calibration import Division
 from pfpcli.jobs.steps.export import ExportedFiles
+from pfpcli.jobs.steps.network import Prepared
 from pfpcli.jobs.steps.open import unknown_ops
+from pfpcli.jobs.steps.plan import Planned
+from pfpcli.jobs.steps.score import Scored
 from pfpcli.latency.files import Latency, SpeedUp
 from pfpcli.models.loaded_model import LoadedModel
+from pfpcli.outputs.kinds.kind import FARTHEST
 from pfpcli.planning.plan import Plan
 from pfpcli.progress import Console
 from pfpcli.records.parts import Cost, GroupRow, LayerRow, Quality, Verification
 from pfpcli.scoring import kernel
-from pfpcli.settings import NetworkSettings
+from pfpcli.settings import CompressSettings, NetworkSettings
 
 
 def model_row(model: LoadedModel, size: tuple[int, ...]) -> dict[str, Any]:
@@ -89,6 +93,26 @@ def machine(device: torch.device) -> dict[str, Any]:
         "platform": f"{platform.system()} {platform.machine()}",
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "kernel": kernel.about() if device.type == "cpu" else "torch",
+    }
+
+
+def requested_row(ready: Prepared) -> dict[str, Any]:
+    """What was asked for; a size and a latency are those of the file."""
+    settings, amount = ready.settings, ready.settings.amount
+    asked = {"keep": ready.budget.keep if ready.target is None else ready.target[1], "of": ready.budget.of}
+    return {**asked, "epsilon": settings.epsilon, "amount": None if amount is None else amount.text}
+
+
+def scoring_fields(settings: CompressSettings, scored: Scored, planned: Planned) -> dict[str, Any]:
+    """How channels were scored, and the plans that were tried."""
+    return {
+        "criterion": scored.criterion,
+        "allocate": settings.allocate,
+        "plans": [{"name": each.name, "loss": float(f"{min(each.loss, FARTHEST):.4g}")} for each in planned.tried],
+        "reduce": settings.reduce,
+        "epsilon": planned.plan.epsilon,
+        "delta": settings.delta,
+        "samples": scored.scores.samples,
     }
 
 

@@ -5,7 +5,7 @@ Each function returns a message, or "" where there is nothing to say.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from pfpcli.channels.groups import Groups
@@ -13,6 +13,7 @@ from pfpcli.channels.reading_layers import Reader
 from pfpcli.graph.graph import Graph
 from pfpcli.images.calibration import Division
 from pfpcli.jobs.steps.export import ExportedFiles
+from pfpcli.jobs.steps.score import Scored
 from pfpcli.latency.files import SpeedUp
 from pfpcli.measures import MEASURES
 from pfpcli.models.loaded_model import LoadedModel
@@ -104,7 +105,9 @@ def no_promise(found: Search | None) -> str:
     if told.high <= found.asked:
         return ""
     needed = images_needed(told, found.asked)
-    enough = f"about {needed:,} images like these would show it" if needed else "name more with --eval"
+    enough = (
+        f"about {float(f'{needed:.1g}'):,.0f} images like these would show it" if needed else "name more with --eval"
+    )
     chosen = "" if found.confirmed else ", and the network was chosen on them"
     return (
         f"{told.images} images are too few to promise a fall of at most {asked}: {falls.moved(told)} on them, and with "
@@ -121,6 +124,14 @@ def budget_missed(requested: dict[str, Any], achieved: dict[str, Any]) -> str:
         noun = MEASURES[of].noun
         return f"--{of}: the written file has {found:.3f} of the original's {noun}, {asked:.3f} was asked for"
     return f"--keep {asked:g}: the closest plan there is keeps {found:.4f}"
+
+
+def of_plan(groups: Groups, scored: Scored, delta: float) -> Iterator[str]:
+    """What a user should know about the scores that a plan was made from, and about what it leaves alone."""
+    if scored.scores.layers:
+        yield few_samples(scored.division, scored.readers, delta)
+    yield from scored.scores.remarks
+    yield unknown_ops(groups)
 
 
 def unknown_ops(groups: Groups) -> str:

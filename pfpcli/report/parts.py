@@ -149,7 +149,8 @@ def made(page: Page, run: Record) -> None:
     page.space()
     on = f"scored on {images['scored']} of {images['images']} images in {images['folder']}"
     how = on if scoring.get("samples", 1) else "scored without images"
-    page.paragraph("", f"{how}, criterion {scoring['criterion']}")
+    planned = scoring["criterion"] == "plan"
+    page.paragraph("", "not scored: cut as a plan says" if planned else f"{how}, criterion {scoring['criterion']}")
     preprocessing(page, run)
 
 

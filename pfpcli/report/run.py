@@ -120,15 +120,14 @@ def _judgement(run: Run) -> tuple[str, str]:
     if run.requested.get("epsilon") is not None:
         asked = f"ε = {run.requested['epsilon']:g}"
     asked = run.requested.get("amount") or asked
+    if run.search is not None:
+        asked = falls.signed(run.search.asked, run.search.told.unit)
     if run.status == "failed":
         return "FAILED", f": {parts.failures(run)} (asked {asked}, kept {kept})"
     measure = MEASURES[run.requested["of"]].noun
     if run.search is not None:
         told = run.search.told
-        return (
-            "PASS",
-            f": {kept} of the {measure}, {falls.moved(told)} (asked {falls.spelled(run.search.asked, told.unit)})",
-        )
+        return "PASS", f": {kept} of the {measure}, {told.metric} {falls.signed(told.fall, told.unit)} (asked {asked})"
     if run.status == "worse":
         missed = "" if run.achieved["exact"] else f" (asked {asked})"
         return "WORSE", f": {parts.fall(run.quality)} at {kept} of the {measure}{missed}"

@@ -1,10 +1,11 @@
-"""The table of layers in the report on a run of `pfp compress`."""
+"""The table of layers in the reports on a run of `pfp compress` and on a plan."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from pfpcli.records.parts import LayerRow
+from pfpcli.records.planned import PlannedNetwork
 from pfpcli.records.runs import Run
 from pfpcli.report import numbers
 from pfpcli.report.page import Page
@@ -18,7 +19,7 @@ _HEADINGS = {"params": "params", "macs": "MACs"}
 _FIELDS = {"params": "params", "macs": "macs", "size": "params", "latency": "macs"}
 
 
-def largest(page: Page, run: Run) -> int:
+def largest(page: Page, run: Run | PlannedNetwork) -> int:
     """Write the layers that saved most of what the budget measures.
 
     Returns:
@@ -30,13 +31,13 @@ def largest(page: Page, run: Run) -> int:
     return max(len(smaller) - LARGEST, 0)
 
 
-def all_layers(page: Page, run: Run) -> None:
+def all_layers(page: Page, run: Run | PlannedNetwork) -> None:
     """Write all layers with their parameters, after their MACs where the budget measures MACs."""
     for measure in dict.fromkeys([_FIELDS[run.requested["of"]], "params"]):
         _table(page, run, _ranked(run, measure), measure)
 
 
-def _table(page: Page, run: Run, shown: Sequence[LayerRow], measure: str) -> None:
+def _table(page: Page, run: Run | PlannedNetwork, shown: Sequence[LayerRow], measure: str) -> None:
     """Write one row for each layer.
 
     layer           op           in      out            params   saved
@@ -59,7 +60,7 @@ def _table(page: Page, run: Run, shown: Sequence[LayerRow], measure: str) -> Non
     page.table(rows, "<<>>>>", shrink=0, drop=(1, 2))
 
 
-def _ranked(run: Run, measure: str) -> list[LayerRow]:
+def _ranked(run: Run | PlannedNetwork, measure: str) -> list[LayerRow]:
     """Return the layers, those first that saved most."""
     return sorted(run.layers, key=lambda layer: -_saved(layer, measure))
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
@@ -12,11 +14,13 @@ from pfpcli.cutting.cut import Cut
 from pfpcli.cutting.reweight import reweight
 from pfpcli.graph.graph import Graph
 from pfpcli.images.calibration import Calibration, Division
-from pfpcli.jobs.steps.budget import Meter, met
+from pfpcli.jobs.steps.budget import Meter, budget_of, met, predictor_for
 from pfpcli.jobs.steps.cut import cut_network, verify_cut
 from pfpcli.jobs.steps.export import OnnxWriter
+from pfpcli.jobs.steps.open import open_prunable
 from pfpcli.jobs.steps.plan import Planned, make_plan, plan_in_steps
 from pfpcli.jobs.steps.recover import recover_network
+from pfpcli.jobs.steps.replay import unscored
 from pfpcli.jobs.steps.score import Scored, score_channels
 from pfpcli.models.loaded_model import LoadedModel
 from pfpcli.planning.curves import Curve
@@ -61,6 +65,12 @@ class Prepared:
         """Which images score, recover and judge."""
         return self.scored.division
 
+    def asked(self, settings: CompressSettings, scratch: Path) -> Prepared:
+        """Return the same for the budget of other settings, which differ in nothing else."""
+        meter = Meter(settings.measure, self.writer, self.groups, self.division, settings.threads, scratch)
+        budget, target = budget_of(settings, self.predictor, meter)
+        return replace(self, settings=settings, budget=budget, target=target)
+
     def divided(self, division: Division) -> Prepared:
         """Return the same with other judging images."""
         return replace(self, scored=replace(self.scored, division=division))
@@ -83,16 +93,45 @@ class Network:
     recovered: list[Recovered]
 
 
+def prepare(settings: CompressSettings, device: torch.device, scratch: Path, console: Console) -> Prepared:
+    """Open the model and the images, find the budget and refuse one that cannot be met, and score.
+
+    Args:
+        settings: of the job; where they name a plan, there is nothing to plan for, and nothing is scored.
+        device: where to compute.
+        scratch: a folder for files.
+        console: shows the steps.
+
+    Raises:
+        BudgetError: the smallest valid network costs more than the budget.
+    """
+    model, calibration, groups = open_prunable(settings, console)
+    replayed = unscored(groups, calibration, settings)
+    writer = OnnxWriter(model, groups.labelled.graph, replayed.division.samples, scratch)
+    if settings.plan is not None:
+        return Prepared(
+            settings, device, model, calibration, groups, replayed, Predictor(groups), writer, Budget(settings.fraction)
+        )
+    predictor = predictor_for(groups, settings, console)
+    meter = Meter(settings.measure, writer, groups, replayed.division, settings.threads, scratch)
+    budget, target = budget_of(settings, predictor, meter)
+    if not settings.is_searched:
+        check_reachable(groups, budget, predictor)
+    scored = score_channels(groups, calibration, settings.criterion, settings, device, console)
+    return Prepared(settings, device, model, calibration, groups, scored, predictor, writer, budget, target)
+
+
 class Maker:
     """Makes networks for several budgets from the same scores and curves.
 
-    Args:
+    Attributes:
         prepared: what they are made of.
+        curves: those that were measured so far.
     """
 
-    def __init__(self, prepared: Prepared) -> None:
-        self._prepared = prepared
-        self._curves: list[Curve] = []
+    def __init__(self, prepared: Prepared, curves: Sequence[Curve] = ()) -> None:
+        self.prepared = prepared
+        self.curves: Sequence[Curve] = curves
 
     def __call__(self, budget: Budget, console: Console) -> Network:
         """Make the network for a budget.
@@ -100,12 +139,21 @@ class Maker:
         Raises:
             BudgetError: the smallest valid network costs more than the budget.
         """
-        ready = self._prepared
+        planned, stepped = self.plan(budget, console)
+        return made_as_planned(self.prepared, planned, console, stepped)
+
+    def plan(self, budget: Budget, console: Console) -> tuple[Planned, Graph | None]:
+        """Plan a network for a budget; returns the network that cuts in several steps have made as well, if it was.
+
+        Raises:
+            BudgetError: the smallest valid network costs more than the budget.
+        """
+        ready = self.prepared
         settings, device, groups, scored = ready.settings, ready.device, ready.groups, ready.scored
         if settings.steps == 1:
             smallest = check_reachable(groups, budget, ready.predictor)
-            return made_as_planned(ready, self._planned(budget, smallest, console), console)
-        planned, stepped = plan_in_steps(
+            return self._planned(budget, smallest, console), None
+        return plan_in_steps(
             groups,
             scored,
             budget,
@@ -115,11 +163,10 @@ class Maker:
             score=lambda now: score_channels(now, ready.calibration, settings.criterion, settings, device, console),
             recover=lambda cut: recover_network(cut, ready.division, settings, device, console),
         )
-        return made_as_planned(ready, planned, console, stepped)
 
     def _planned(self, budget: Budget, smallest: float, console: Console) -> Planned:
         """Make the plan for a budget; its written file is measured where there is a target."""
-        ready = self._prepared
+        ready = self.prepared
 
         def make(now: Budget, allocation: str | None) -> Planned:
             planned = make_plan(
@@ -129,11 +176,11 @@ class Maker:
                 ready.settings,
                 ready.device,
                 console,
-                self._curves,
+                self.curves,
                 predictor=ready.predictor,
                 allocation=allocation,
             )
-            self._curves = planned.curves
+            self.curves = planned.curves
             return planned
 
         return make(budget, None) if ready.target is None else met(make, *ready.target, budget, smallest, console)

@@ -12,6 +12,8 @@ from pfpcli.cutting.plan_file import PlanFile
 from pfpcli.images.calibration import Calibration
 from pfpcli.jobs.steps.plan import Planned
 from pfpcli.jobs.steps.score import Scored, divided
+from pfpcli.measures import MEASURES
+from pfpcli.progress import Console
 from pfpcli.scoring.scores import Scores
 from pfpcli.settings import CompressSettings
 
@@ -26,15 +28,20 @@ def unscored(groups: Groups, calibration: Calibration, settings: CompressSetting
     return Scored(REPLAYED, division, found, Scores(np.full(len(groups.root), np.nan)), 0.0)
 
 
-def replay(file: PlanFile, groups: Groups, found: Sequence[Reader]) -> Planned:
+def replay(file: PlanFile, groups: Groups, found: Sequence[Reader], name: str, console: Console) -> Planned:
     """Return the plan of a file.
 
     Args:
         file: what is kept of every tensor.
         groups: the groups of the network.
         found: the layers that read channels.
+        name: of the file.
+        console: shows the step.
 
     Raises:
         InputError: the file is of another network; the message names the tensor.
     """
-    return Planned(file.plan(groups, found), [], [])
+    with console.step("plan") as step:
+        plan = file.plan(groups, found, name)
+        step.summary = f"keep {100 * plan.achieved:.1f} % of the {MEASURES[file.of].noun}, as {name} says"
+    return Planned(plan, [], [])
