@@ -14,7 +14,18 @@ from __future__ import annotations
 import os
 
 from pfpcli._version import __version__
-from pfpcli.api import Comparison, Result, certify, compare_criteria, compress, finetune, inspect, score, sparsify
+from pfpcli.api import (
+    Comparison,
+    Result,
+    certify,
+    compare_criteria,
+    compress,
+    finetune,
+    inspect,
+    score,
+    sparsify,
+    verify,
+)
 from pfpcli.errors import PfpError
 
 __all__ = [
@@ -29,6 +40,7 @@ __all__ = [
     "inspect",
     "score",
     "sparsify",
+    "verify",
 ]
 
 # onnxruntime (1.31, for one) reports to its makers and writes files of its own, unless this is set before its import.

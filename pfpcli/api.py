@@ -22,6 +22,7 @@ from pfpcli.records.inspection import Inspection
 from pfpcli.records.ranking import Ranking
 from pfpcli.records.reused_settings import network_of, reused_settings
 from pfpcli.records.runs import Run, SparseRun, TunedRun
+from pfpcli.records.verified import Verified
 from pfpcli.settings import (
     CertifySettings,
     CompareCriteriaSettings,
@@ -31,6 +32,7 @@ from pfpcli.settings import (
     NetworkSettings,
     ScoreSettings,
     SparsifySettings,
+    VerifySettings,
 )
 from pfpcli.settings.python import from_python
 
@@ -170,6 +172,24 @@ def certify(run: PathLike | Result[Any], model: Model, calib: PathLike, **settin
     """
     given = {"run": _folder(run), "model": model, "calib": calib, **settings}
     found: Certified = _job("certify", CertifySettings, {**given, **reused_settings(given)})
+    return found
+
+
+def verify(a: PathLike | Result[Any], b: PathLike | Result[Any] | None = None, **settings: Any) -> Verified:
+    """Do what `pfp verify` does.
+
+    Args:
+        a: path of a file or of a run folder, or what `compress` returned.
+        b: the same for the second network; None compares the files of the run folder `a`.
+        settings: the other fields of `VerifySettings`.
+
+    Raises:
+        PfpError: it could not be done; `error.hint` says what to do instead.
+    """
+    first = _folder(a)
+    given = {"model": first, "other": None if b is None else _folder(b), **settings}
+    reused = reused_settings({**given, "run": first}) if first.is_dir() else {}
+    found: Verified = _job("verify", VerifySettings, {**given, **reused})
     return found
 
 

@@ -11,4 +11,5 @@ kinds/     for each kind of role: its losses and its quality. A new kind touches
 losses     the losses of all outputs together
 boxes      boxes found again: outputs that are read together
 quality    compare networks on images
+differences  how far the numbers of two networks are apart
 """

@@ -59,7 +59,7 @@ def compare_all(
     roles = roles_of(before)
     outputs = [node for node in before.outputs if is_tensor(node) and node.meta["val"].is_floating_point()]
     shapes = [shape(role, outputs[role.output]) for role in roles]
-    tallies = [_Tallies(roles, shapes) for _ in after]
+    tallies = [Tallies(roles, shapes) for _ in after]
     with ExitStack() as there, torch.no_grad():
         for graph in (before, *after):
             there.enter_context(graph.on(device))
@@ -103,8 +103,13 @@ def standard_error(fraction: float, count: int) -> float:
 _NOTHING = OutputQuality("", "regression", None, "", "similarity", "", 1.0, 1.0, {})
 
 
-class _Tallies:
-    """The tallies of all outputs of one network."""
+class Tallies:
+    """The tallies of all outputs of one network.
+
+    Args:
+        roles: what the outputs of the original say.
+        shapes: shape of what each role is about, with any batch size.
+    """
 
     def __init__(self, roles: Sequence[Role], shapes: Sequence[Sequence[int]]) -> None:
         self._roles = roles
@@ -114,6 +119,7 @@ class _Tallies:
         self.images = 0
 
     def add(self, images: int, whole: list[Tensor], now: list[Tensor], labels: NDArray[np.int64] | None) -> None:
+        """Add a batch: the number of images, and what the roles are about, of the original and of the network."""
         self.images += images
         for tally, a, b in zip(self._tallies, whole, now, strict=True):
             tally.add(a, b, labels)

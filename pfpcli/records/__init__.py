@@ -11,6 +11,7 @@ inspection       the document of `pfp inspect`
 ranking          the document of `pfp score`
 comparison       the document of `pfp compare-criteria`
 certified        the document of `pfp certify`
+verified         the document of `pfp verify`
 folders          run folders: their files, the newest one, and how a new one is written
 reused_settings  settings that a later command takes from the run it works on
 """

@@ -13,6 +13,7 @@ inspection   the page of `pfp inspect`
 ranking      the page of `pfp score`
 comparison   the table, Markdown and chart of `pfp compare-criteria`
 certificate  the errors of layers, for `pfp report --all` and `pfp certify`
+verified     the page of `pfp verify`
 parts        parts that the reports on all runs share
 page         lines of text that fit a width and a character set
 numbers      numbers as text

@@ -12,6 +12,7 @@ compare_criteria   `pfp compare-criteria`
 certify            `pfp certify`
 sparsify           `pfp sparsify`
 finetune           `pfp finetune`
+verify             `pfp verify`
 text               values as they are typed
 python             values as they are written in Python
 checks             limits that several commands share
@@ -25,6 +26,7 @@ from pfpcli.settings.finetune import FinetuneSettings
 from pfpcli.settings.network import InMemoryModel, NetworkSettings
 from pfpcli.settings.scoring import ScoreSettings, ScoringSettings
 from pfpcli.settings.sparsify import SparsifySettings
+from pfpcli.settings.verify import VerifySettings
 
 __all__ = [
     "CalibrationSettings",
@@ -37,4 +39,5 @@ __all__ = [
     "ScoreSettings",
     "ScoringSettings",
     "SparsifySettings",
+    "VerifySettings",
 ]

@@ -6,5 +6,6 @@ plan      measure curves, and choose what each group keeps
 cut       cut the network as planned, and prove that it equals the masked one
 recover   recover what the cut network lost
 judge     measure the errors of layers and the quality of the network
+networks  the pairs of networks that `pfp verify` compares
 export    write the models, and time them
 """
