@@ -16,10 +16,13 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from pfpcli.errors import InputError
 from pfpcli.progress import Console
 from pfpcli.records.certified import Certified
+from pfpcli.records.compared_runs import RunsCompared
+from pfpcli.records.compared_runs import compare as compare_runs
 from pfpcli.records.comparison import Comparison as ComparisonRecord
 from pfpcli.records.folders import FILES
 from pfpcli.records.inspection import Inspection
 from pfpcli.records.ranking import Ranking
+from pfpcli.records.reading import read
 from pfpcli.records.reused_settings import network_of, reused_settings
 from pfpcli.records.runs import Run, SparseRun, TunedRun
 from pfpcli.records.verified import Verified
@@ -191,6 +194,19 @@ def verify(a: PathLike | Result[Any], b: PathLike | Result[Any] | None = None, *
     reused = reused_settings({**given, "run": first}) if first.is_dir() else {}
     found: Verified = _job("verify", VerifySettings, {**given, **reused})
     return found
+
+
+def compare(*runs: PathLike | Result[Any]) -> RunsCompared:
+    """Do what `pfp compare` does.
+
+    Args:
+        runs: folders of runs, or what `compress` returned.
+
+    Raises:
+        PfpError: a folder is no run.
+    """
+    folders = [_folder(run) for run in runs]
+    return compare_runs([(folder, read(folder)) for folder in folders])
 
 
 def _run(name: str, kind: type[NetworkSettings], values: dict[str, Any]) -> Result[Any]:

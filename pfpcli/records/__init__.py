@@ -12,6 +12,8 @@ ranking          the document of `pfp score`
 comparison       the document of `pfp compare-criteria`
 certified        the document of `pfp certify`
 verified         the document of `pfp verify`
+compared_runs    the document of `pfp compare`
+measures         the numbers of a run by name, and limits for them
 folders          run folders: their files, the newest one, and how a new one is written
 reused_settings  settings that a later command takes from the run it works on
 """

@@ -8,15 +8,28 @@ from typing import Annotated
 import typer
 
 from pfpcli.cli.app import command
-from pfpcli.cli.flags import COLORS, OUTPUT, Color, Json, Verbose, switch
+from pfpcli.cli.flags import COLORS, OUTPUT, Color, Json, Verbose, switch, takes
+from pfpcli.cli.limit_options import limits
 from pfpcli.cli.session import Session, width
+from pfpcli.errors import CheckFailed
 from pfpcli.records.folders import newest
+from pfpcli.records.measures import Limit
 from pfpcli.records.reading import incomplete, read
-from pfpcli.report import REPORTS
+from pfpcli.records.runs import AnyRun
+from pfpcli.report import REPORTS, measures
 
 
-@command("[RUN] [OPTIONS]", "pfp report", "pfp report pfp-runs/model-keep0.40 --all", "pfp report --json > run.json")
+@command(
+    "[RUN] [OPTIONS]",
+    "pfp report",
+    "pfp report pfp-runs/model-keep0.40 --all",
+    "pfp report --json > run.json",
+    "pfp report --fail-over drop=1%",
+)
+@takes(limits=limits)
 def report(
+    given: dict[str, str],
+    *,
     run: Annotated[
         Path | None,
         typer.Argument(metavar="RUN", help="Run folder or its run.json. Default: the newest in pfp-runs."),
@@ -24,6 +37,7 @@ def report(
     everything: Annotated[
         bool, switch(OUTPUT, "Show all layers, names and reasons, and how the run was made.", "--all")
     ] = False,
+    limits: list[Limit],
     as_json: Json = False,
     verbose: Verbose = False,
     color: Color = COLORS[0],
@@ -32,9 +46,17 @@ def report(
     session = Session(as_json, False, verbose, color)
     path = run or newest()
     found = read(path)
+    broken = measures.broken(limits, [(path.name, found)])
     if as_json:
         session.json(found)
-        return
+    else:
+        _show(session, found, path, everything)
+    if broken:
+        raise CheckFailed("; ".join(broken))
+
+
+def _show(session: Session, found: AnyRun, path: Path, everything: bool) -> None:
+    """Print the report."""
     page = session.stdout()
     folder = str(path if path.is_dir() else path.parent)
     try:
