@@ -280,8 +280,13 @@ def machine(
 def session(
     as_json: Json = False,
     quiet: Annotated[bool, switch(OUTPUT, "Do not print the steps or the summary of a run.", "-q", "--quiet")] = False,
+    show_settings: Annotated[
+        bool, switch(OUTPUT, "Print every setting with its origin and stop.", "--show-settings")
+    ] = False,
     verbose: Verbose = False,
     color: Color = COLORS[0],
 ) -> Session:
     """How the command shows what it does."""
-    return Session(as_json, quiet, verbose, color)
+    if as_json and show_settings:
+        raise InputError("--json --show-settings: two outputs", "give one of them")
+    return Session(as_json, quiet, verbose, color, show_settings)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pfpcli.records.document import Document
+from pfpcli.records.folders import FILES
 from pfpcli.records.measures import COSTS, headline, values
 from pfpcli.records.runs import AnyRun
 
@@ -80,10 +82,12 @@ def compare(runs: Sequence[tuple[Path, AnyRun]]) -> RunsCompared:
     """Compare runs.
 
     Args:
-        runs: the path of each run folder as the user typed it, and its record.
+        runs: the path of each run folder, or of its run.json, as the user typed it, and its record.
     """
     records = [run for _, run in runs]
-    names = [path.name if sum(other.name == path.name for other, _ in runs) == 1 else str(path) for path, _ in runs]
+    folders = [path.parent if path.name == FILES["run"] else path for path, _ in runs]
+    known = Counter(folder.name for folder in folders)
+    names = [folder.name if folder.name and known[folder.name] == 1 else str(folder) for folder in folders]
     measured = [values(run) for run in records]
     quality = _common_quality(records)
     costs = [name for name in COSTS if any(name in each for each in measured)]

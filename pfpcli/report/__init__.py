@@ -16,6 +16,7 @@ certificate    the errors of layers, for `pfp report --all` and `pfp certify`
 verified       the page of `pfp verify`
 compared_runs  the page of `pfp compare`, as Markdown and as CSV
 measures       measures of runs as text, and which runs break a limit
+settings       the page of `--show-settings`
 parts          parts that the reports on all runs share
 page           lines of text that fit a width and a character set
 numbers        numbers as text

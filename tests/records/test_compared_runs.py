@@ -134,8 +134,8 @@ def test_latencies_under_other_conditions_are_remarked() -> None:
 
 
 def test_folders_of_one_name_are_told_apart_by_their_paths() -> None:
-    paths = [Path("a/run"), Path("b/run"), Path("b/other")]
-    assert [each.name for each in compare([(path, run()) for path in paths]).runs] == ["a/run", "b/run", "other"]
+    paths = [Path("a/run"), Path("b/run/run.json"), Path("b/other/run.json"), Path("run.json")]
+    assert [each.name for each in compare([(path, run()) for path in paths]).runs] == ["a/run", "b/run", "other", "."]
 
 
 def test_every_kind_of_run_has_measures() -> None:
