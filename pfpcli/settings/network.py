@@ -76,7 +76,7 @@ class NetworkSettings:
     strict: bool = False
     output: tuple[str, ...] = ()
     task: str | None = None
-    origins: dict[str, Any] = dataclasses.field(default_factory=dict)
+    origins: dict[str, Any] = dataclasses.field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         """Refuse values that no step could use, before anything is loaded."""
