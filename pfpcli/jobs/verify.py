@@ -45,10 +45,10 @@ def verify(settings: VerifySettings, console: Console) -> Verified:
         inputs, said, n = _inputs(found, settings, console)
         told = _told(found.pairs[0], inputs, settings, console)
         with console.step("compare") as step:
-            pairs = []
-            for number, pair in enumerate(found.pairs):
-                step.progress(number, len(found.pairs), "pairs")
-                pairs.append(_compared(pair, inputs, told, settings))
+            pairs = [
+                _compared(pair, step.counted(((x,) for x in inputs()), n, "inputs"), told, settings)
+                for pair in found.pairs
+            ]
             step.summary = said
     same = all(each.same for each in pairs if not each.remark)
     return Verified(
@@ -156,13 +156,13 @@ def _traced(network: Runnable, x: Tensor, outputs: list[Tensor]) -> tuple[Graph 
     return (graph, output_names(model, graph)) if is_whole else (None, ())
 
 
-def _compared(pair: Pair, inputs: Inputs, told: _Told, settings: VerifySettings) -> NetworksCompared:
+def _compared(pair: Pair, inputs: Iterator[tuple[Tensor]], told: _Told, settings: VerifySettings) -> NetworksCompared:
     """Compare two networks on all inputs."""
     first, second = pair.first, pair.second
     differences = [Differences() for _ in told.names]
     shapes: list[tuple[int, ...]] = []
     tallies: Tallies | None = None
-    for x in inputs():
+    for (x,) in inputs:
         found, other = first.run(x), second.run(x)
         values = _matched(pair, found, other)
         whole, now = (_floats(each, told.roles) for each in (found.values, values))

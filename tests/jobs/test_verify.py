@@ -95,6 +95,24 @@ def test_a_module_and_its_onnx_file_are_the_same_network_on_images(
     assert 0 <= output["mean"] <= output["largest"] <= output["allowed"]
 
 
+def test_an_architecture_is_for_the_state_dict_among_the_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("verify_nets.py").write_text(
+        "from torch import nn\n\n\ndef net():\n    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())\n",
+        encoding="utf-8",
+    )
+    torch.manual_seed(0)
+    made = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).eval()
+    torch.save(made.state_dict(), "state.pt")
+    torch.jit.save(torch.jit.trace(made, torch.randn(2, 3, 8, 8)), "script.pt")
+    flags = ("--arch", "verify_nets:net", "--input-size", "3,8,8")
+    code, found = verify(capsys, "script.pt", "state.pt", *flags)
+    assert (code, found["n"]) == (0, 16)
+    assert found["pairs"][0]["runtimes"] == ["torch", "torch"]
+
+
 def test_answers_are_compared_by_the_role_of_the_output(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, found = verify(capsys, home / "net.pt", home / "run", "--task", "classify")
     (answer,) = found["pairs"][0]["answers"]
