@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
+from typing import Any
 
 import numpy as np
 import torch
@@ -107,8 +108,8 @@ class Tallies:
     """The tallies of all outputs of one network.
 
     Args:
-        roles: what the outputs of the original say.
-        shapes: shape of what each role is about, with any batch size.
+        roles: what the outputs say.
+        shapes: the shape of each output.
     """
 
     def __init__(self, roles: Sequence[Role], shapes: Sequence[Sequence[int]]) -> None:
@@ -118,8 +119,8 @@ class Tallies:
         self._pairs = [(i, j, BoxTally(roles[i], roles[j])) for i, j in pairs(roles, shapes)]
         self.images = 0
 
-    def add(self, images: int, whole: list[Tensor], now: list[Tensor], labels: NDArray[np.int64] | None) -> None:
-        """Add a batch: the number of images, and what the roles are about, of the original and of the network."""
+    def add(self, images: int, whole: list[Tensor], now: list[Tensor], labels: NDArray[Any] | None) -> None:
+        """Add a batch: the outputs of the original and of the other network, one for each role."""
         self.images += images
         for tally, a, b in zip(self._tallies, whole, now, strict=True):
             tally.add(a, b, labels)

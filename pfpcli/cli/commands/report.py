@@ -15,7 +15,6 @@ from pfpcli.errors import CheckFailed
 from pfpcli.records.folders import newest
 from pfpcli.records.measures import Limit
 from pfpcli.records.reading import incomplete, read
-from pfpcli.records.runs import AnyRun
 from pfpcli.report import REPORTS, measures
 
 
@@ -47,20 +46,15 @@ def report(
     path = run or newest()
     found = read(path)
     broken = measures.broken(limits, [(path.name, found)])
-    if as_json:
-        session.json(found)
-    else:
-        _show(session, found, path, everything)
-    if broken:
-        raise CheckFailed("; ".join(broken))
-
-
-def _show(session: Session, found: AnyRun, path: Path, everything: bool) -> None:
-    """Print the report."""
     page = session.stdout()
     folder = str(path if path.is_dir() else path.parent)
     try:
-        text = REPORTS["terminal"](found, folder=folder, width=width(), everything=everything, unicode=page.unicode)
+        if as_json:
+            session.json(found)
+        else:
+            text = REPORTS["terminal"](found, folder=folder, width=width(), everything=everything, unicode=page.unicode)
+            page.write(text.removesuffix("\n"))
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise incomplete(path, error) from error
-    page.write(text.removesuffix("\n"))
+    if broken:
+        raise CheckFailed("; ".join(broken))
