@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
 from pfpcli.cli import main as cli
+from pfpcli.cli.app import app
 from pfpcli.progress import Console
 from pfpcli.settings import CompressSettings, FinetuneSettings
 from runs import run
@@ -184,6 +186,24 @@ def test_what_a_file_may_not_say_is_refused_with_the_name_of_the_file(
     err = refused(capsys)
     assert err.startswith(f"error: {message}")
     assert hint in err
+
+
+PROGRAM: Any = typer.main.get_command(app)
+
+
+@pytest.mark.parametrize("command", list(PROGRAM.commands))
+def test_every_flag_of_every_command_is_a_key_or_has_to_be_typed(
+    command: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for param in PROGRAM.commands[command].params:
+        key = next((name[2:] for name in param.opts if name.startswith("--")), None)
+        if key is None:
+            continue
+        # a date fits no flag, so the refusal says what the flag takes
+        write(f"[{command}]\n{key} = 2026-01-01\n")
+        err = refused(capsys, "report", "gone")
+        assert "unknown key" not in err
+        assert ": expected " in err or "for the command line alone" in err or "would run a module" in err
 
 
 def test_an_unknown_key_in_the_table_of_another_command_is_refused_too(capsys: pytest.CaptureFixture[str]) -> None:
