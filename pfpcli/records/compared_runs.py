@@ -28,7 +28,7 @@ class RunCompared:
         metric: name of the quality of the run.
         own_metric: whether this is a metric of the user, which is a number of any size.
         measures: name of a measure -> value, see `pfpcli.records.measures`.
-        front: the costs at which no other run has the same quality for less, or more for the same.
+        front: the costs at which no other run has as much quality for as little, some of `RunsCompared.common`.
     """
 
     name: str
@@ -62,6 +62,7 @@ class RunsCompared(Document):
     Attributes:
         quality: the measure by which the runs are compared; "" where they have none in common.
         costs: the costs that at least one run has.
+        common: the costs that all runs have; each of them has a front.
         original: the measures of the original network; empty where the runs have different originals.
         runs: the runs, in the order in which they were named.
         differences: everything in which they differ.
@@ -71,6 +72,7 @@ class RunsCompared(Document):
 
     quality: str
     costs: list[str]
+    common: list[str]
     original: dict[str, float]
     runs: list[RunCompared]
     differences: list[DifferenceFound]
@@ -91,10 +93,12 @@ def compare(runs: Sequence[tuple[Path, AnyRun]]) -> RunsCompared:
     measured = [values(run) for run in records]
     quality = _common_quality(records)
     costs = [name for name in COSTS if any(name in each for each in measured)]
-    fronts = {cost: _front(records, measured, quality, cost) for cost in costs}
+    common = [name for name in costs if all(name in each for each in measured)]
+    fronts = {cost: _front(records, measured, quality, cost) for cost in common}
     return RunsCompared(
         quality=quality,
         costs=costs,
+        common=common,
         original=_original(records, quality),
         runs=[
             RunCompared(
@@ -104,7 +108,7 @@ def compare(runs: Sequence[tuple[Path, AnyRun]]) -> RunsCompared:
                 metric=headline(run)[0],
                 own_metric=getattr(run, "metric", None) is not None,
                 measures=found,
-                front=[cost for cost in costs if i in fronts[cost]],
+                front=[cost for cost in common if i in fronts[cost]],
             )
             for i, (name, run, found) in enumerate(zip(names, records, measured, strict=True))
         ],
@@ -218,7 +222,7 @@ def _remarks(runs: Sequence[AnyRun], quality: str) -> list[str]:
         found.append(f"the runs have several metrics ({', '.join(metrics)}); they are compared by {quality}")
     if len({_judged_on(run) for run in runs}) > 1:
         found.append("the runs were judged on different images, so their qualities compare only roughly")
-    if len({_timed_on(run) for run in runs}) > 1:
+    if len({_timed_on(run) for run in runs if getattr(run, "latency", None)}) > 1:
         found.append("the latencies were measured under different conditions")
     return found
 

@@ -40,7 +40,7 @@ def render(found: RunsCompared, *, width: int = 80, everything: bool = False, un
     )
     if len(found.runs) > 1 and found.quality:
         page.space()
-        page.paragraph("front: ", f"no other run has as much {found.quality} for as little of these costs")
+        page.paragraph("front: ", f"no other run has as much {found.quality} for as little {', '.join(found.common)}")
     for remark in found.remarks:
         page.paragraph("warning: ", remark)
     for part, most in _PARTS.items():
@@ -117,7 +117,7 @@ def _front(found: RunsCompared, run: RunCompared) -> str:
         return "FAILED"
     if len(found.runs) < 2 or not run.front:
         return ""
-    return "all" if len(run.front) == len(found.costs) else " ".join(_HEADINGS[cost] for cost in run.front)
+    return "all" if run.front == found.common else " ".join(run.front)
 
 
 def _droppable(head: Sequence[str]) -> list[int]:

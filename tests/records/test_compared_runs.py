@@ -48,6 +48,15 @@ def test_a_failed_run_is_on_no_front_and_keeps_no_other_from_it() -> None:
     assert [bool(each.front) for each in found.runs] == [False, True]
 
 
+def test_a_cost_that_a_run_does_not_have_has_no_front() -> None:
+    found = compared(run(), sparse_run())
+    assert found.costs == ["params", "nonzeros", "macs", "size", "latency"]
+    assert found.common == ["params", "macs", "size"]
+    assert not any({"nonzeros", "latency"} & set(each.front) for each in found.runs)
+    # nothing was timed in one of them, so no conditions differ
+    assert not any("latencies" in remark for remark in found.remarks)
+
+
 def test_only_settings_that_differ_are_found() -> None:
     other = run(settings=run().settings | {"criterion": "l1", "seed": 3, "out": "there"})
     found = [each for each in compared(run(), other, run()).differences if each.part == "settings"]
