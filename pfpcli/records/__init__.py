@@ -14,6 +14,9 @@ sweep            the document of `pfp sweep`
 comparison       the document of `pfp compare-criteria`
 planned          the document of `pfp plan`
 certified        the document of `pfp certify`
+verified         the document of `pfp verify`
+compared_runs    the document of `pfp compare`
+measures         the numbers of a run by name, and limits for them
 folders          run folders: their files, the newest one, and how a new one is written
 unfinished       folders of several runs, which go on after an interrupt
 reused_settings  settings that a later command takes from the run it works on
