@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -21,13 +21,15 @@ from pfpcli.jobs.steps.gate import Metric, gated, load_metric, measure_metric
 from pfpcli.jobs.steps.judge import certify_layers, evaluate, status
 from pfpcli.jobs.steps.network import Maker, Network, Prepared, budget_of, made_as_planned, prepare, prepare_unscored
 from pfpcli.jobs.steps.open import find_device, resources
-from pfpcli.jobs.steps.replay import replay
+from pfpcli.jobs.steps.precision import write_precisions
+from pfpcli.jobs.steps.replay import everything, replay
 from pfpcli.jobs.steps.search import by_metric, check_unit, search
 from pfpcli.onnx_io.runtime import ONNX_TOLERANCE
 from pfpcli.planning.outlook import keep_for
 from pfpcli.progress import Console
 from pfpcli.records.folders import FILES, run_folder
 from pfpcli.records.parts import Certificate, Quality, UserMetric, Verification
+from pfpcli.records.precision import Precision
 from pfpcli.records.runs import Run
 from pfpcli.records.searched import Search
 from pfpcli.recovery.methods import RECOVERIES
@@ -49,6 +51,7 @@ class Outcome:
     metric: UserMetric | None
     verdict: tuple[str, str]
     search: Search | None = None
+    precisions: list[Precision] = field(default_factory=list)
 
 
 def compress(settings: CompressSettings, console: Console) -> Finished[Run]:
@@ -61,7 +64,8 @@ def compress(settings: CompressSettings, console: Console) -> Finished[Run]:
     measured = load_metric(settings.metric)
     replayed = None if settings.plan is None else PlanFile.read(settings.plan)
     with run_folder(settings.out, settings.name) as folder, resources(settings.threads) as scratch:
-        ready = (prepare if replayed is None else prepare_unscored)(settings, device, console)
+        is_scored = replayed is None and not settings.is_whole
+        ready = (prepare if is_scored else prepare_unscored)(settings, device, console)
         check_unit(ready, settings.max_drop, measured)
         searched = None
         if replayed is not None and settings.plan is not None:
@@ -71,6 +75,8 @@ def compress(settings: CompressSettings, console: Console) -> Finished[Run]:
             judge = None if measured is None else by_metric(ready, measured, str(settings.metric), scratch)
             searched = search(ready, Maker(ready), judge, settings.max_drop, budget_of(settings), console)
             network, ready = searched.network, searched.ready
+        elif settings.is_whole:
+            network = made_as_planned(ready, everything(ready.groups), console)
         else:
             network = Maker(ready)(budget_of(settings), console)
         found = None if searched is None else searched.search
@@ -109,12 +115,26 @@ def write_run(
     metric = measure_metric(measured, settings.metric, exported, folder, division, console)
     told = None if search is None else search.told
     verdict = gated(status(quality), quality, metric, settings.max_drop, told)
+    precisions: list[Precision] = []
     if verdict[0] == "failed":
         exported = mark_failed(exported, folder)
+    else:
+        exported, precisions = write_precisions(ready, network, exported, quality, measured, folder, scratch, console)
     tolerances = {"cut_vs_masked": TOLERANCE, "onnx_vs_torch": ONNX_TOLERANCE}
     verification = Verification(network.difference, exported.onnx_vs_torch, exported.model_pt, tolerances)
     outcome = Outcome(
-        ready, network, certificate, quality, verification, exported, timed, batch, metric, verdict, search
+        ready,
+        network,
+        certificate,
+        quality,
+        verification,
+        exported,
+        timed,
+        batch,
+        metric,
+        verdict,
+        search,
+        precisions,
     )
     warnings.warn(console, _warnings(outcome))
     run = _record(outcome, console)
@@ -157,6 +177,7 @@ def _record(outcome: Outcome, console: Console) -> Run:
         advice=_advice(outcome),
         metric=outcome.metric,
         search=outcome.search,
+        precisions=outcome.precisions,
     )
 
 
@@ -187,4 +208,8 @@ def _warnings(outcome: Outcome) -> Iterator[str]:
     yield warnings.unused_parameters(ready.model, graph)
     yield warnings.exported_anew(outcome.exported)
     yield warnings.skipped_images(scored.division)
-    yield warnings.no_faster(*outcome.timed)
+    if not ready.settings.is_whole:
+        yield warnings.no_faster(*outcome.timed)
+    for each in outcome.precisions:
+        yield warnings.not_converted(each)
+        yield warnings.precision_loses(each, outcome.quality)

@@ -18,9 +18,12 @@ from pfpcli.models.loaded_model import LoadedModel
 from pfpcli.onnx_io.network import OnnxNetwork
 from pfpcli.onnx_io.untouched import Untouched
 from pfpcli.outputs.fall import images_needed
+from pfpcli.outputs.quality import LOSS
 from pfpcli.planning.plan import Plan
 from pfpcli.progress import Console
+from pfpcli.records.folders import PRECISIONS
 from pfpcli.records.parts import Quality
+from pfpcli.records.precision import Precision
 from pfpcli.records.searched import Search
 from pfpcli.report import falls
 from pfpcli.scoring.scores import set_size
@@ -198,6 +201,25 @@ def skipped_images(division: Division) -> str:
     if recorded["converted"]:
         parts.append(f"{recorded['converted']} images had other channels than the model takes and were converted")
     return "; ".join(parts)
+
+
+def not_converted(precision: Precision) -> str:
+    """There is no file of a precision."""
+    return f"{PRECISIONS[precision.name]}: not written: {precision.why}" if precision.why else ""
+
+
+def precision_loses(precision: Precision, quality: Quality) -> str:
+    """A file of a lower precision is clearly worse than the float file."""
+    if precision.quality is None:
+        return ""
+    name, _, before = quality.name_before_after()
+    after = precision.quality.at(quality)[1]
+    if before - after < LOSS:
+        return ""
+    return (
+        f"{precision.file}: {name} {100 * before:.1f} → {100 * after:.1f} % by the precision alone: "
+        "more calibration images may help, or --fp16"
+    )
 
 
 def no_faster(before: Latency, after: Latency) -> str:

@@ -20,6 +20,7 @@ from pfpcli.records.parts import (
     UserMetric,
     Verification,
 )
+from pfpcli.records.precision import Precision
 from pfpcli.records.searched import Search
 
 
@@ -84,6 +85,7 @@ class Run(Record):
         layers: the layers, in the order in which they run.
         groups: the groups of channels.
         metric: the metric of the user; None where there is none.
+        precisions: the float file and the files of lower precisions; empty where none was asked for.
         search: how the network was found whose quality falls by at most so much; None where keep was asked for.
     """
 
@@ -98,6 +100,7 @@ class Run(Record):
     layers: list[LayerRow]
     groups: list[GroupRow]
     metric: UserMetric | None = None
+    precisions: list[Precision] = field(default_factory=list)
     search: Search | None = None
 
 

@@ -12,6 +12,7 @@ from pfpcli.records.runs import Run
 from pfpcli.report import falls, numbers, parts, run_groups, run_layers
 from pfpcli.report.certificate import errors
 from pfpcli.report.page import Page
+from pfpcli.report.precision import precisions
 
 _MEASURES = {"params": "parameters", "macs": "MACs"}
 
@@ -58,6 +59,7 @@ def _main_points(page: Page, run: Run, folder: str) -> None:
     """Write what most readers need."""
     _figures(page, run, everything=False)
     _work(page, run)
+    precisions(page, run, everything=False)
     if run.status == "failed":
         parts.checks(page, run)
     hidden_layers = run_layers.largest(page, run)
@@ -78,6 +80,7 @@ def _everything(page: Page, run: Run, folder: str) -> None:
     _figures(page, run, everything=True)
     parts.roles(page, run.quality.outputs, everything=True)
     _work(page, run)
+    precisions(page, run, everything=True)
     parts.checks(page, run)
     run_layers.all_layers(page, run)
     errors(page, run)
@@ -99,6 +102,7 @@ def summary(run: Run, *, folder: str = "", width: int = 80, unicode: bool = True
     page = Page(max(width, parts.NARROWEST), unicode)
     _figures(page, run, everything=False)
     _work(page, run)
+    precisions(page, run, everything=False)
     if run.status == "failed":
         parts.checks(page, run)
     parts.closing(page, verdict(run, page.width), run, folder)

@@ -22,6 +22,7 @@ from pfpcli.cli.options import (
     session,
 )
 from pfpcli.cli.output_options import gate, outputs
+from pfpcli.cli.result_options import precisions
 from pfpcli.cli.session import Session
 from pfpcli.settings import CompressSettings
 
@@ -33,6 +34,7 @@ from pfpcli.settings import CompressSettings
     "pfp compress model.pt --calib ./imgs --keep-of macs --freeze 'head*'",
     "pfp compress model.pt --calib ./imgs --out small --json > run.json",
     "pfp compress model.pt --calib ./imgs --max-drop 1%",
+    "pfp compress model.pt --calib ./imgs --keep 0.4 --int8",
     "pfp compress net.onnx --calib ./imgs --metric map.py:score --max-drop 1%",
 )
 @takes(
@@ -48,6 +50,7 @@ from pfpcli.settings import CompressSettings
     samples,
     scoring,
     recovery,
+    precisions,
     machine,
     session=session,
 )

@@ -12,7 +12,7 @@ from pfpcli.cutting.reweight import reweight
 from pfpcli.graph.graph import Graph
 from pfpcli.images.calibration import Calibration, Division
 from pfpcli.jobs.steps.cut import cut_network, verify_cut
-from pfpcli.jobs.steps.open import open_prunable
+from pfpcli.jobs.steps.open import open_network, open_prunable
 from pfpcli.jobs.steps.plan import Planned, make_plan, plan_in_steps
 from pfpcli.jobs.steps.recover import recover_network
 from pfpcli.jobs.steps.replay import unscored
@@ -88,8 +88,8 @@ def prepare(settings: CompressSettings, device: torch.device, console: Console) 
 
 
 def prepare_unscored(settings: CompressSettings, device: torch.device, console: Console) -> Prepared:
-    """Open the model and the images for a plan that is made already."""
-    model, calibration, groups = open_prunable(settings, console)
+    """Open the model and the images for a plan that is made already, or that keeps everything."""
+    model, calibration, groups = (open_network if settings.is_whole else open_prunable)(settings, console)
     return Prepared(settings, device, model, calibration, groups, unscored(groups, calibration, settings))
 
 
