@@ -21,6 +21,8 @@ from pfpcli.onnx_io.file import graph_inputs, opset_of, values_read
 
 #: The first opset whose DequantizeLinear has a scale per channel.
 OPSET = 13
+#: The opset in which Resize got its modes.
+_RESIZE = 11
 #: Ops that hold weights: each begins a group of nodes.
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 #: What onnxruntime's optimiser writes in front of the name of weights into which it folds a batch norm.
@@ -70,10 +72,19 @@ def _in_opset(model: onnx.ModelProto) -> onnx.ModelProto:
     if version >= OPSET:
         return model
     try:
-        return version_converter.convert_version(model, OPSET)
+        found = version_converter.convert_version(model, OPSET)
     except Exception as error:
         said = str(error).strip().rpartition(": ")[2].partition("\n")[0]
         raise CannotConvert(f"it is of opset {version}, and onnx cannot convert it to {OPSET} ({said})") from error
+    for node in found.graph.node:
+        if version < _RESIZE and node.op_type == "Resize":
+            # the converter leaves these out, though their defaults have changed with opset 11
+            modes = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+            set_already = {each.name for each in node.attribute}
+            node.attribute.extend(
+                onnx.helper.make_attribute(name, mode) for name, mode in modes.items() if name not in set_already
+            )
+    return found
 
 
 def _typed(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -212,4 +212,5 @@ def _warnings(outcome: Outcome) -> Iterator[str]:
         yield warnings.no_faster(*outcome.timed)
     for each in outcome.precisions:
         yield warnings.not_converted(each)
+        yield warnings.precision_gains_nothing(each, outcome.precisions[0])
         yield warnings.precision_loses(each, outcome.quality)

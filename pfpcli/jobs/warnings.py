@@ -208,6 +208,17 @@ def not_converted(precision: Precision) -> str:
     return f"{PRECISIONS[precision.name]}: not written: {precision.why}" if precision.why else ""
 
 
+def precision_gains_nothing(precision: Precision, float32: Precision) -> str:
+    """A file of 8-bit integers is neither smaller nor faster than the float file."""
+    sizes, times = (precision.file_bytes, float32.file_bytes), (precision.latency_ms, float32.latency_ms)
+    if precision.name != "int8" or None in (*sizes, *times) or sizes[0] < sizes[1] or times[0] < times[1]:  # type: ignore
+        return ""
+    return (
+        f"{precision.file}: neither smaller nor faster than {float32.file}: {len(precision.in_float)} of "
+        f"{precision.layers} layers had to stay in float32; use {float32.file}, or --fp16"
+    )
+
+
 def precision_loses(precision: Precision, quality: Quality) -> str:
     """A file of a lower precision is clearly worse than the float file."""
     if precision.quality is None:

@@ -30,6 +30,8 @@ from pfpcli.records.precision import Precision
 #: Layers stay in float32 until no output moves by more than this: the squared distance from the float network's output,
 #: relative to the spread of that output. It is the square of a tenth.
 LIMIT = 0.01
+#: The same for the float network itself once it is prepared, which only rounds.
+SAME = 1e-6
 #: The most images on which the distance is measured.
 CHECKED = 64
 
@@ -111,6 +113,8 @@ def write_precisions(
             division = ready.division
             batches = (images for images, _ in division.fitting(ready.groups.labelled.graph.fixed_batch))
             source = source_of(files.float32, files.as_read, batches, scratch)
+            if (moved := files.loss(source.model)) > SAME:
+                raise CannotConvert(f"preparing it for onnxruntime's tools moves its outputs by {100 * moved**0.5:.2g} %")
             step.summary = f"{source.images} of {len(division.fitted)} images · {len(source.ranges.keys())} tensors"
     except Exception as error:  # the tools of onnxruntime raise any kind of error
         source = _said(error)
