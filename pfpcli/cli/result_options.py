@@ -1,10 +1,14 @@
-"""Options about further results: files of a lower precision. As `options`, each option is written once."""
+"""Options about further results: files of a lower precision, quality on damaged images.
+
+As in `options`, each option is written once.
+"""
 
 from __future__ import annotations
 
 from typing import Annotated, Any
 
 from pfpcli.cli.flags import OUTPUT, switch
+from pfpcli.cli.options import IMAGES
 from pfpcli.settings import CompressSettings
 
 
@@ -29,3 +33,18 @@ def precisions(
 ) -> dict[str, Any]:
     """The precisions that are written beside float32."""
     return {"int8": int8, "fp16": fp16}
+
+
+def damage(
+    robustness: Annotated[
+        bool,
+        switch(
+            IMAGES,
+            "Also measure the quality on images with noise, blur, more brightness, less contrast and JPEG, at five "
+            "strengths (ImageNet-C; CIFAR-10-C for small inputs).",
+            "--robustness",
+        ),
+    ] = CompressSettings.robustness,
+) -> dict[str, Any]:
+    """What quality is measured on, besides undamaged images."""
+    return {"robustness": robustness}

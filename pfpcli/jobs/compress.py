@@ -23,6 +23,7 @@ from pfpcli.jobs.steps.network import Maker, Network, Prepared, budget_of, made_
 from pfpcli.jobs.steps.open import find_device, resources
 from pfpcli.jobs.steps.precision import write_precisions
 from pfpcli.jobs.steps.replay import everything, replay
+from pfpcli.jobs.steps.robustness import measure_robustness
 from pfpcli.jobs.steps.search import by_metric, check_unit, search
 from pfpcli.onnx_io.runtime import ONNX_TOLERANCE
 from pfpcli.planning.outlook import keep_for
@@ -30,6 +31,7 @@ from pfpcli.progress import Console
 from pfpcli.records.folders import FILES, run_folder
 from pfpcli.records.parts import Certificate, Quality, UserMetric, Verification
 from pfpcli.records.precision import Precision
+from pfpcli.records.robustness import Robustness
 from pfpcli.records.runs import Run
 from pfpcli.records.searched import Search
 from pfpcli.recovery.methods import RECOVERIES
@@ -52,6 +54,7 @@ class Outcome:
     verdict: tuple[str, str]
     search: Search | None = None
     precisions: list[Precision] = field(default_factory=list)
+    robust: Robustness | None = None
 
 
 def compress(settings: CompressSettings, console: Console) -> Finished[Run]:
@@ -108,6 +111,7 @@ def write_run(
     plan = network.planned.plan
     certificate = certify_layers(plan, ready.scored, settings, device, console)
     quality = evaluate(ready.groups.labelled.graph, made.graph, division, device, console)
+    robust = measure_robustness(ready, network, quality, console) if settings.robustness else None
     processes.finish()
     write_plan(plan, made, ready.scored.readers, folder)
     exported = export_files(ready.model, made, division, folder, scratch, console)
@@ -123,19 +127,9 @@ def write_run(
     tolerances = {"cut_vs_masked": TOLERANCE, "onnx_vs_torch": ONNX_TOLERANCE}
     verification = Verification(network.difference, exported.onnx_vs_torch, exported.model_pt, tolerances)
     outcome = Outcome(
-        ready,
-        network,
-        certificate,
-        quality,
-        verification,
-        exported,
-        timed,
-        batch,
-        metric,
-        verdict,
-        search,
-        precisions,
-    )
+        ready, network, certificate, quality, verification, exported, timed, batch, metric, verdict, search,
+        precisions, robust,
+    )  # fmt: skip
     warnings.warn(console, _warnings(outcome))
     run = _record(outcome, console)
     (folder / FILES["run"]).write_text(run.json(), encoding="utf-8")
@@ -178,6 +172,7 @@ def _record(outcome: Outcome, console: Console) -> Run:
         metric=outcome.metric,
         search=outcome.search,
         precisions=outcome.precisions,
+        robustness=outcome.robust,
     )
 
 

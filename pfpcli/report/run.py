@@ -13,6 +13,7 @@ from pfpcli.report import falls, numbers, parts, run_groups, run_layers
 from pfpcli.report.certificate import errors
 from pfpcli.report.page import Page
 from pfpcli.report.precision import precisions
+from pfpcli.report.robustness import robustness
 
 _MEASURES = {"params": "parameters", "macs": "MACs"}
 
@@ -60,6 +61,7 @@ def _main_points(page: Page, run: Run, folder: str) -> None:
     _figures(page, run, everything=False)
     _work(page, run)
     precisions(page, run, everything=False)
+    robustness(page, run, everything=False)
     if run.status == "failed":
         parts.checks(page, run)
     hidden_layers = run_layers.largest(page, run)
@@ -81,6 +83,7 @@ def _everything(page: Page, run: Run, folder: str) -> None:
     parts.roles(page, run.quality.outputs, everything=True)
     _work(page, run)
     precisions(page, run, everything=True)
+    robustness(page, run, everything=True)
     parts.checks(page, run)
     run_layers.all_layers(page, run)
     errors(page, run)
@@ -103,6 +106,7 @@ def summary(run: Run, *, folder: str = "", width: int = 80, unicode: bool = True
     _figures(page, run, everything=False)
     _work(page, run)
     precisions(page, run, everything=False)
+    robustness(page, run, everything=False)
     if run.status == "failed":
         parts.checks(page, run)
     parts.closing(page, verdict(run, page.width), run, folder)

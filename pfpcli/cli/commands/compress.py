@@ -22,7 +22,7 @@ from pfpcli.cli.options import (
     session,
 )
 from pfpcli.cli.output_options import gate, outputs
-from pfpcli.cli.result_options import precisions
+from pfpcli.cli.result_options import damage, precisions
 from pfpcli.cli.session import Session
 from pfpcli.settings import CompressSettings
 
@@ -43,6 +43,7 @@ from pfpcli.settings import CompressSettings
     outputs,
     images,
     judging,
+    damage,
     gate,
     budget,
     replaying,

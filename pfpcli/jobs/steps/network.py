@@ -10,7 +10,7 @@ from pfpcli.channels.groups import Groups
 from pfpcli.cutting.cut import Cut
 from pfpcli.cutting.reweight import reweight
 from pfpcli.graph.graph import Graph
-from pfpcli.images.calibration import Calibration, Division
+from pfpcli.images.calibration import Calibration, Division, check_damageable
 from pfpcli.jobs.steps.cut import cut_network, verify_cut
 from pfpcli.jobs.steps.open import open_network, open_prunable
 from pfpcli.jobs.steps.plan import Planned, make_plan, plan_in_steps
@@ -80,7 +80,7 @@ def prepare(settings: CompressSettings, device: torch.device, console: Console) 
     Raises:
         BudgetError: no scores can meet the budget.
     """
-    model, calibration, groups = open_prunable(settings, console)
+    model, calibration, groups = _opened(settings, console)
     if not settings.is_searched:
         check_reachable(groups, budget_of(settings))
     scored = score_channels(groups, calibration, settings.criterion, settings, device, console)
@@ -89,8 +89,16 @@ def prepare(settings: CompressSettings, device: torch.device, console: Console) 
 
 def prepare_unscored(settings: CompressSettings, device: torch.device, console: Console) -> Prepared:
     """Open the model and the images for a plan that is made already, or that keeps everything."""
-    model, calibration, groups = (open_network if settings.is_whole else open_prunable)(settings, console)
+    model, calibration, groups = _opened(settings, console)
     return Prepared(settings, device, model, calibration, groups, unscored(groups, calibration, settings))
+
+
+def _opened(settings: CompressSettings, console: Console) -> tuple[LoadedModel, Calibration, Groups]:
+    """Open the model and the images, and refuse what a later step could not use."""
+    opened = (open_network if settings.is_whole else open_prunable)(settings, console)
+    if settings.robustness:
+        check_damageable(opened[1])
+    return opened
 
 
 def budget_of(settings: CompressSettings) -> Budget:

@@ -114,7 +114,9 @@ def write_precisions(
             batches = (images for images, _ in division.fitting(ready.groups.labelled.graph.fixed_batch))
             source = source_of(files.float32, files.as_read, batches, scratch)
             if (moved := files.loss(source.model)) > SAME:
-                raise CannotConvert(f"preparing it for onnxruntime's tools moves its outputs by {100 * moved**0.5:.2g} %")
+                raise CannotConvert(
+                    f"preparing it for onnxruntime's tools moves its outputs by {100 * moved**0.5:.2g} %"
+                )
             step.summary = f"{source.images} of {len(division.fitted)} images · {len(source.ranges.keys())} tensors"
     except Exception as error:  # the tools of onnxruntime raise any kind of error
         source = _said(error)
