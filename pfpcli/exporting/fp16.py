@@ -17,7 +17,7 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from pfpcli.exporting.ranges import largest
 from pfpcli.exporting.silence import silent
-from pfpcli.onnx_io.file import values_read
+from pfpcli.onnx_io.file import drop_unused, values_read
 
 #: Half of the largest number of float16, since other images have larger numbers than those that were measured.
 LARGEST = float(np.finfo(np.float16).max) / 2
@@ -55,7 +55,9 @@ def halved(model: onnx.ModelProto, in_float: Container[str]) -> onnx.ModelProto:
             found, keep_io_types=True, node_block_list=[node.name for node in found.graph.node if node.name in in_float]
         )
         _drop_repeated(made.graph)
+        _read_outputs(made.graph)
         ONNXModel(made).topological_sort()  # the converter appends its casts
+        _join_floats(made.graph, {node.name for node in model.graph.node})
     return made
 
 
@@ -66,6 +68,32 @@ def _drop_repeated(graph: onnx.GraphProto) -> None:
         if made.issuperset(node.output):
             del graph.node[index]
         made.update(node.output)
+
+
+def _read_outputs(graph: onnx.GraphProto) -> None:
+    """Let float32 nodes behind an output read that output, and not another cast of the same value; in place."""
+    outputs = {each.name for each in graph.output}
+    casts = [node for node in graph.node if node.op_type == "Cast" and node.attribute[0].i == onnx.TensorProto.FLOAT]
+    shown = {node.input[0]: node.output[0] for node in casts if node.output[0] in outputs}
+    renamed = {node.output[0]: shown[node.input[0]] for node in casts if node.input[0] in shown}
+    for node in graph.node:
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+
+
+def _join_floats(graph: onnx.GraphProto, own: Container[str]) -> None:
+    """Let float32 nodes read float32: the converter casts what one gives to another to float16 and back.
+
+    Args:
+        graph: the converted graph; it is changed.
+        own: the nodes that the graph had before.
+    """
+    added = {node.output[0]: node for node in graph.node if node.op_type == "Cast" and node.name not in own}
+    for node in list(added.values()):
+        before = added.get(node.input[0])
+        if before is not None:
+            node.op_type, node.input[0] = "Identity", before.input[0]
+            del node.attribute[:]
+    drop_unused(graph)
 
 
 def not_needed(model: onnx.ModelProto, outputs: Container[str]) -> list[str]:

@@ -79,7 +79,8 @@ class Corruption:
 
 def _bytes(values: NDArray[np.float64]) -> _Pixels:
     """Numbers of a range of 1 as bytes."""
-    return np.rint(255 * values.clip(0, 1)).astype(np.uint8)
+    found: _Pixels = np.rint(255 * values.clip(0, 1)).astype(np.uint8)
+    return found
 
 
 def _noise(pixels: _Pixels, deviation: float, rng: np.random.Generator) -> _Pixels:

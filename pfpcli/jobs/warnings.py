@@ -229,7 +229,7 @@ def precision_loses(precision: Precision, quality: Quality) -> str:
         return ""
     return (
         f"{precision.file}: {name} {100 * before:.1f} → {100 * after:.1f} % by the precision alone: "
-        "more calibration images may help, or --fp16"
+        "give more calibration images, or use another precision"
     )
 
 

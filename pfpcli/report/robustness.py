@@ -15,14 +15,14 @@ def robustness(page: Page, run: Run, everything: bool) -> None:
         return
     page.space()
     strengths = [str(strength + 1) for strength in range(max(len(damage.constants) for damage in found.damages))]
-    clean = _cell(found.before, found.after, everything)
-    rows = [("", "clean", *strengths)]
+    rows = [(f"{found.metric}, %", *strengths)]
+    rows += [("undamaged", _cell(found.before, found.after, everything), *("" for _ in strengths[1:]))]
     rows += [
-        (damage.corruption, clean, *(_cell(a, b, everything) for a, b in zip(damage.before, damage.after, strict=True)))
+        (damage.corruption, *(_cell(a, b, everything) for a, b in zip(damage.before, damage.after, strict=True)))
         for damage in found.damages
     ]
-    what = f"{found.metric} on damaged images, %" + (", before → after" if found.before < 1 else "")
-    page.paragraph("", f"{what}; {found.n} {found.source}; strengths 1 to 5 of {found.constants_of}")
+    told = ", before → after" if found.before < 1 else ""
+    page.paragraph("", f"{found.n} {found.source} damaged at the strengths of {found.constants_of}{told}")
     page.table(rows, "<" + ">" * (len(rows[0]) - 1), drop=(2, 4))
     page.paragraph("", sentence(found))
 

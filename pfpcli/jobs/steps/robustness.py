@@ -28,7 +28,7 @@ def measure_robustness(ready: Prepared, network: Network, quality: Quality, cons
         console: shows the step.
     """
     source = source_of(ready.calibration.size)
-    with console.step("robustness") as step:
+    with console.step("damage") as step:
         clean = _compared(ready, network, None)
         found = Robustness(quality.metric, source, clean.n, clean.source, *clean.at(quality), [])
         rows = CONSTANTS[source]
