@@ -14,6 +14,8 @@ ranking      the page of `pfp score`
 planned      the page of `pfp plan`
 comparison   the table, Markdown and chart of `pfp compare-criteria`
 certificate  the errors of layers, for `pfp report --all` and `pfp certify`
+precision    the table of files of lower precisions
+robustness   the table of damaged images
 falls        falls of a metric, and the search for the smallest network within one
 parts        parts that the reports on all runs share
 page         lines of text that fit a width and a character set

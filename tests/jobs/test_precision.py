@@ -1,4 +1,4 @@
-"""`--int8` and `--fp16`: files beside model.onnx that are measured as the float file is, of modules and of ONNX files."""
+"""`--int8` and `--fp16`: files beside model.onnx, measured as the float file is; of modules and of ONNX files."""
 
 from __future__ import annotations
 
