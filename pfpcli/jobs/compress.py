@@ -209,3 +209,4 @@ def _warnings(outcome: Outcome) -> Iterator[str]:
         yield warnings.not_converted(each)
         yield warnings.precision_gains_nothing(each, outcome.precisions[0])
         yield warnings.precision_loses(each, outcome.quality)
+        yield warnings.precision_beyond_gate(each, outcome.quality, outcome.metric, ready.settings.max_drop)

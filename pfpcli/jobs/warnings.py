@@ -22,11 +22,12 @@ from pfpcli.outputs.quality import LOSS
 from pfpcli.planning.plan import Plan
 from pfpcli.progress import Console
 from pfpcli.records.folders import PRECISIONS
-from pfpcli.records.parts import Quality
+from pfpcli.records.parts import Quality, UserMetric
 from pfpcli.records.precision import Precision
 from pfpcli.records.searched import Search
 from pfpcli.report import falls
 from pfpcli.scoring.scores import set_size
+from pfpcli.settings.max_drop import DECIBELS, MaxDrop
 from pfpcli.sparsity.choose import Chosen
 from pfpcli.sparsity.weights import Weights
 
@@ -231,6 +232,20 @@ def precision_loses(precision: Precision, quality: Quality) -> str:
         f"{precision.file}: {name} {100 * before:.1f} → {100 * after:.1f} % by the precision alone: "
         "give more calibration images, or use another precision"
     )
+
+
+def precision_beyond_gate(
+    precision: Precision, quality: Quality, metric: UserMetric | None, max_drop: MaxDrop | None
+) -> str:
+    """A file of a lower precision is beyond --max-drop, which is a gate on the float file."""
+    if max_drop is None or max_drop.unit == DECIBELS or precision.quality is None:
+        return ""
+    name, before, after = quality.metric, *precision.quality.at(quality)
+    if metric is not None and precision.metric is not None:
+        name, before, after = metric.name, metric.before, precision.metric
+    if before - after <= max_drop.most:
+        return ""
+    return f"{precision.file}: {name} fell by {before - after:.4g}; --max-drop {max_drop} holds for model.onnx alone"
 
 
 def no_faster(before: Latency, after: Latency) -> str:

@@ -188,3 +188,15 @@ def test_a_converted_file_holds_nothing_of_the_tools(small: Path) -> None:
         onnx.checker.check_model(model)
         assert (model.producer_name, list(model.metadata_props)) == ("pfp", [])
         assert {each.domain for each in model.opset_import} == {""}
+
+
+def test_a_gate_that_only_the_float_file_holds_is_said_to_hold_for_it_alone(small: Path, tmp_path: Path) -> None:
+    (tmp_path / "size.py").write_text("import os\n\n\ndef size(file, images):\n    return os.path.getsize(file)\n")
+    run = compress(
+        small / "model.pt", small / "imgs", tmp_path / "run", keep=1, fp16=True, metric=f"{tmp_path / 'size.py'}:size",
+        max_drop=5000,
+    )  # fmt: skip
+    assert run.status == "ok"
+    (line,) = [warning for warning in run.warnings if "--max-drop" in warning]
+    assert line.startswith("model-fp16.onnx: size fell by ")
+    assert line.endswith("--max-drop 5000 holds for model.onnx alone")
