@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import onnxruntime
 import torch
@@ -56,6 +58,26 @@ def session(
     if isinstance(given, Path) and os.fsencode(given).decode("utf-8", "ignore") != str(given):
         given = given.read_bytes()  # onnxruntime takes no path that is not UTF-8
     return onnxruntime.InferenceSession(given, options, providers=[provider])
+
+
+class OnnxRunner:
+    """An ONNX file that is called as a network in torch is, on the CPU.
+
+    Args:
+        file: an ONNX file or its content, with one input.
+    """
+
+    def __init__(self, file: Path | onnx.ModelProto) -> None:
+        self._session = session(file)
+
+    def module(self, images: Tensor) -> list[Tensor]:
+        """Return the outputs for a batch, float[N, ...], on the CPU."""
+        return [torch.from_numpy(np.asarray(output)) for output in run_onnx(self._session, [images.cpu()])]
+
+    @contextmanager
+    def on(self, device: torch.device | str) -> Iterator[None]:
+        """Do nothing: onnxruntime stays on the CPU, whatever device other networks are on within the block."""
+        yield
 
 
 def onnx_vs_torch_in_sizes(

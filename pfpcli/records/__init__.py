@@ -7,6 +7,8 @@ document         the base of all documents: `json()`
 runs             the record of a run: run.json of compress, sparsify and finetune
 parts            the parts of such a record
 searched         the part about the search of a network whose quality falls by at most so much
+precision        the part about files of lower precisions
+robustness       the part about damaged images
 reading          run.json -> record, with all types checked
 inspection       the document of `pfp inspect`
 ranking          the document of `pfp score`

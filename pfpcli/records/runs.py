@@ -20,6 +20,8 @@ from pfpcli.records.parts import (
     UserMetric,
     Verification,
 )
+from pfpcli.records.precision import Precision
+from pfpcli.records.robustness import Robustness
 from pfpcli.records.searched import Search
 
 
@@ -87,6 +89,8 @@ class Run(Record):
         layers: the layers, in the order in which they run.
         groups: the groups of channels.
         metric: the metric of the user; None where there is none.
+        robustness: the quality on damaged images; None where it was not asked for.
+        precisions: the float file and the files of lower precisions; empty where none was asked for.
         search: how the network was found whose quality falls by at most so much; None where keep was asked for.
     """
 
@@ -101,6 +105,8 @@ class Run(Record):
     layers: list[LayerRow]
     groups: list[GroupRow]
     metric: UserMetric | None = None
+    precisions: list[Precision] = field(default_factory=list)
+    robustness: Robustness | None = None
     search: Search | None = None
 
 

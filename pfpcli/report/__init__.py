@@ -13,6 +13,8 @@ inspection     the page of `pfp inspect`
 ranking        the page of `pfp score`
 comparison     the table, Markdown and chart of `pfp compare-criteria`
 certificate    the errors of layers, for `pfp report --all` and `pfp certify`
+precision      the table of files of lower precisions
+robustness     the table of damaged images
 verified       the page of `pfp verify`
 compared_runs  the page of `pfp compare`, as Markdown and as CSV
 measures       measures of runs as text, and which runs break a limit

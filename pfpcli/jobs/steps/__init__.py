@@ -14,4 +14,6 @@ gate          a metric of the user, and how far the quality may fall
 judge         measure the errors of layers and the quality of the network
 networks      the pairs of networks that `pfp verify` compares
 export        write the models, and time them
+precision     write the network as int8 and float16 files, and measure them beside the float file
+robustness    measure the quality on damaged images
 """

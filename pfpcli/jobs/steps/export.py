@@ -81,11 +81,15 @@ class OnnxWriter:
         whole: its graph.
         samples: returns so many samples, float[N, ...], to run the files on.
         scratch: a folder for the ONNX file of the original.
+
+    Attributes:
+        scratch: this folder.
     """
 
     def __init__(self, model: LoadedModel, whole: Graph, samples: Callable[[int], Tensor], scratch: Path) -> None:
         self._model, self._whole, self._draw = model, whole, samples
         self._named = model.names or export.names(whole)
+        self.scratch = scratch
         self._original = scratch / FILES["onnx"]
 
     @cached_property
