@@ -6,4 +6,13 @@ again and compared with the graph before it counts as written. May import `model
 
     export      writes .pt2 and, with torch's exporters, ONNX files
     rebuild     gives the user's module the smaller tensors
+
+Files of a lower precision are made from model.onnx by onnxruntime's tools.
+
+    lower_precision  a float network as int8 and float16, with any of its nodes in float32
+    int8             8-bit weights and activations
+    fp16             16-bit floats
+    ranges           the smallest and the largest number of each tensor, measured on images
+    float_blocks     the search for the blocks that stay in float32
+    silence          nothing of what the tools say reaches the terminal
 """

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from pfpcli.errors import CalibrationError, InputError
 from pfpcli.images.class_names import number_by_names, read_class_names
+from pfpcli.images.corruptions import Corruption
 from pfpcli.images.decode import batches
 from pfpcli.images.folder import ImageSet, open_folder
 from pfpcli.images.input_fit import TAKEN_CHANNELS, check_fits, common_size
@@ -152,6 +153,11 @@ class Division:
         """The judging images, at most `most`, with their masks or target images; batch as in `scoring`."""
         return self.calibration.of(self.judges, self.judged[:most], batch, targeted=True)
 
+    def damaged(self, corruption: Corruption | None) -> Division:
+        """The same images with damaged pixels; None for whole ones."""
+        preprocess = replace(self.calibration.preprocess, corruption=corruption)
+        return replace(self, calibration=replace(self.calibration, preprocess=preprocess))
+
     def samples(self, count: int) -> Tensor:
         """The first judging images that can be read, float[count, ...]; repeated if there are fewer."""
         one_by_one = self.calibration.of(self.judges, self.judged, 1, shared=False)
@@ -267,6 +273,21 @@ def open_calibration(settings: CalibrationSettings, model: Network, device: str 
     if judges is not None:
         _check_disjoint(images, judges)
     return Calibration(images, judges, size, preprocess, settings.convert, settings.seed, device)
+
+
+def check_damageable(calibration: Calibration) -> None:
+    """Refuse judging images that cannot be damaged (`corruptions`).
+
+    Raises:
+        InputError: they are arrays, which have no 8-bit pixels.
+    """
+    images = calibration.judges or calibration.images
+    if images.arrays:
+        raise InputError(
+            f"--robustness: {images.name} holds arrays; expected images, since 8-bit pixels are damaged before the "
+            "preprocessing",
+            "give images with --calib and --eval, or leave --robustness out",
+        )
 
 
 def _with_labels(

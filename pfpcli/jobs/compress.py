@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,9 @@ from pfpcli.jobs.steps.gate import Metric, gated, load_metric, measure_metric
 from pfpcli.jobs.steps.judge import certify_layers, evaluate, status
 from pfpcli.jobs.steps.network import Maker, Network, Prepared, made_as_planned, prepare
 from pfpcli.jobs.steps.open import find_device, resources
-from pfpcli.jobs.steps.replay import replay
+from pfpcli.jobs.steps.precision import write_precisions
+from pfpcli.jobs.steps.replay import everything, replay
+from pfpcli.jobs.steps.robustness import measure_robustness
 from pfpcli.jobs.steps.search import by_metric, check_unit, search
 from pfpcli.latency.files import Latency, speed_up
 from pfpcli.measures import MEASURES
@@ -40,6 +42,8 @@ from pfpcli.planning.outlook import keep_for
 from pfpcli.progress import Console
 from pfpcli.records.folders import FILES, run_folder
 from pfpcli.records.parts import Certificate, Quality, UserMetric, Verification
+from pfpcli.records.precision import Precision
+from pfpcli.records.robustness import Robustness
 from pfpcli.records.runs import Run
 from pfpcli.records.searched import Search
 from pfpcli.recovery.methods import RECOVERIES
@@ -61,6 +65,8 @@ class Outcome:
     metric: UserMetric | None
     verdict: tuple[str, str]
     search: Search | None = None
+    precisions: list[Precision] = field(default_factory=list)
+    robust: Robustness | None = None
 
 
 def compress(settings: CompressSettings, console: Console) -> Finished[Run]:
@@ -84,6 +90,8 @@ def compress(settings: CompressSettings, console: Console) -> Finished[Run]:
             judge = None if measured is None else by_metric(ready, measured, str(settings.metric), scratch)
             searched = search(ready, Maker(ready), judge, settings.max_drop, ready.budget, console)
             network, ready = searched.network, searched.ready
+        elif settings.is_whole:
+            network = made_as_planned(ready, everything(ready.groups), console)
         else:
             network = Maker(ready)(ready.budget, console)
         found = None if searched is None else searched.search
@@ -115,6 +123,7 @@ def write_run(
     plan = network.planned.plan
     certificate = certify_layers(plan, ready.scored, settings, device, console)
     quality = evaluate(ready.groups.labelled.graph, made.graph, division, device, console)
+    robust = measure_robustness(ready, network, quality, console) if settings.robustness else None
     processes.finish()
     write_plan(plan, made, ready.scored.readers, folder)
     exported = export_files(ready.model, made, ready.writer, folder, console)
@@ -122,13 +131,19 @@ def write_run(
     metric = measure_metric(measured, settings.metric, exported, folder, division, console)
     told = None if search is None else search.told
     verdict = gated(status(quality), quality, metric, settings.max_drop, told)
+    precisions: list[Precision] = []
     if verdict[0] == "failed":
         exported = mark_failed(exported, folder)
+    else:
+        exported, precisions = write_precisions(
+            ready, network, exported, quality, measured, folder, ready.writer.scratch, console
+        )
     tolerances = {"cut_vs_masked": TOLERANCE, "onnx_vs_torch": ONNX_TOLERANCE}
     verification = Verification(network.difference, exported.onnx_vs_torch, exported.model_pt, tolerances)
     outcome = Outcome(
-        ready, network, certificate, quality, verification, exported, timed, batch, metric, verdict, search
-    )
+        ready, network, certificate, quality, verification, exported, timed, batch, metric, verdict, search,
+        precisions, robust,
+    )  # fmt: skip
     warnings.warn(console, _warnings(outcome))
     run = _record(outcome, console)
     (folder / FILES["run"]).write_text(run.json(), encoding="utf-8")
@@ -171,6 +186,8 @@ def _record(outcome: Outcome, console: Console) -> Run:
         advice=_advice(outcome),
         metric=outcome.metric,
         search=outcome.search,
+        precisions=outcome.precisions,
+        robustness=outcome.robust,
     )
 
 
@@ -180,8 +197,8 @@ def _achieved(outcome: Outcome) -> dict[str, Any]:
     of, share = plan.budget.of, ready.budget.keep if ready.target is None else ready.target[1]
     if not MEASURES[of].is_measured or ready.settings.latency_table is not None:
         return {"keep": round(plan.achieved, 6), "exact": plan.is_met}
-    sizes = outcome.exported.file_bytes
-    kept = sizes[1] / sizes[0] if of == "size" else 1 / speed_up(*outcome.timed).times
+    sizes, (before, after) = outcome.exported.file_bytes, outcome.timed
+    kept = sizes[1] / sizes[0] if of == "size" else after.part_of(before)
     # a search has no share that it could miss
     is_exact = outcome.search is not None or abs(kept - share) <= MEASURED_WITHIN * share
     return {"keep": round(kept, 6), "exact": is_exact}
@@ -215,4 +232,10 @@ def _warnings(outcome: Outcome) -> Iterator[str]:
     yield warnings.unused_parameters(ready.model, graph)
     yield warnings.exported_anew(outcome.exported)
     yield warnings.skipped_images(scored.division)
-    yield warnings.no_faster(speed_up(*outcome.timed))
+    if not ready.settings.is_whole:
+        yield warnings.no_faster(speed_up(*outcome.timed))
+    for each in outcome.precisions:
+        yield warnings.not_converted(each)
+        yield warnings.precision_gains_nothing(each, outcome.precisions[0])
+        yield warnings.precision_loses(each, outcome.quality)
+        yield warnings.precision_beyond_gate(each, outcome.quality, outcome.metric, ready.settings.max_drop)

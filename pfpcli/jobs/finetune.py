@@ -61,7 +61,7 @@ def finetune(settings: FinetuneSettings, console: Console) -> Finished[TunedRun]
         quality = evaluate(groups.labelled.graph, made.graph, division, device, console)
         shutil.copyfile(settings.run / FILES["plan"], folder.path / FILES["plan"])
         model, reason = _module(settings)
-        writer = OnnxWriter(model, groups.labelled.graph, division, scratch)
+        writer = OnnxWriter(model, groups.labelled.graph, division.samples, scratch)
         exported = export_files(model, made, writer, folder.path, console)
         exported = replace(exported, model_pt=reason) if reason else exported
         tolerances = {"onnx_vs_torch": ONNX_TOLERANCE}

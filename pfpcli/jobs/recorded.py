@@ -51,12 +51,13 @@ def run_fields(
     verdict: tuple[str, str] = ("ok", ""),
 ) -> dict[str, Any]:
     """The fields that the records of all runs have, but for the model; verdict: as `judge.status` returns it."""
-    graph = groups.labelled.graph
+    graph, recorded = groups.labelled.graph, settings.recorded()
     return {
         "pfp_version": __version__,
         "status": verdict[0],
         "failure": verdict[1],
-        "settings": settings.recorded(),
+        "settings": recorded,
+        "origins": {name: origin for name, origin in settings.origins.items() if name in recorded},
         "quality": quality,
         "verification": verification,
         "calibration": division.recorded(),

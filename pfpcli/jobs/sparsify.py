@@ -107,7 +107,7 @@ def sparsify(settings: SparsifySettings, console: Console) -> Finished[SparseRun
         errors = _measure_errors(groups, scored, chosen, device, console)
         quality = evaluate(groups.labelled.graph, made.graph, division, device, console)
         processes.finish()
-        writer = OnnxWriter(model, groups.labelled.graph, division, scratch)
+        writer = OnnxWriter(model, groups.labelled.graph, division.samples, scratch)
         exported = export_files(model, made, writer, folder.path, console)
         deflated = _deflated(scratch / FILES["onnx"]), _deflated(folder.path / FILES["onnx"])
         if status(quality)[0] == "failed":

@@ -20,11 +20,15 @@ from pfpcli.models.loaded_model import LoadedModel
 from pfpcli.onnx_io.network import OnnxNetwork
 from pfpcli.onnx_io.untouched import Untouched
 from pfpcli.outputs.fall import images_needed
+from pfpcli.outputs.quality import LOSS
 from pfpcli.progress import Console
-from pfpcli.records.parts import Quality
+from pfpcli.records.folders import PRECISIONS
+from pfpcli.records.parts import Quality, UserMetric
+from pfpcli.records.precision import Precision
 from pfpcli.records.searched import Search
 from pfpcli.report import falls
 from pfpcli.scoring.scores import set_size
+from pfpcli.settings.max_drop import DECIBELS, MaxDrop
 from pfpcli.sparsity.choose import Chosen
 from pfpcli.sparsity.weights import Weights
 
@@ -204,6 +208,50 @@ def skipped_images(division: Division) -> str:
     if recorded["converted"]:
         parts.append(f"{recorded['converted']} images had other channels than the model takes and were converted")
     return "; ".join(parts)
+
+
+def not_converted(precision: Precision) -> str:
+    """There is no file of a precision."""
+    return f"{PRECISIONS[precision.name]}: not written: {precision.why}" if precision.why else ""
+
+
+def precision_gains_nothing(precision: Precision, float32: Precision) -> str:
+    """A file of 8-bit integers is neither smaller nor faster than the float file."""
+    sizes, times = (precision.file_bytes, float32.file_bytes), (precision.latency_ms, float32.latency_ms)
+    if precision.name != "int8" or None in (*sizes, *times) or sizes[0] < sizes[1] or times[0] < times[1]:  # type: ignore
+        return ""
+    return (
+        f"{precision.file}: neither smaller nor faster than {float32.file}: {len(precision.in_float)} of "
+        f"{precision.layers} layers had to stay in float32; use {float32.file}, or --fp16"
+    )
+
+
+def precision_loses(precision: Precision, quality: Quality) -> str:
+    """A file of a lower precision is clearly worse than the float file."""
+    if precision.quality is None:
+        return ""
+    name, _, before = quality.name_before_after()
+    after = precision.quality.at(quality)[1]
+    if before - after < LOSS:
+        return ""
+    return (
+        f"{precision.file}: {name} {100 * before:.1f} → {100 * after:.1f} % by the precision alone: "
+        "give more calibration images, or use another precision"
+    )
+
+
+def precision_beyond_gate(
+    precision: Precision, quality: Quality, metric: UserMetric | None, max_drop: MaxDrop | None
+) -> str:
+    """A file of a lower precision is beyond --max-drop, which is a gate on the float file."""
+    if max_drop is None or max_drop.unit == DECIBELS or precision.quality is None:
+        return ""
+    name, before, after = quality.metric, *precision.quality.at(quality)
+    if metric is not None and precision.metric is not None:
+        name, before, after = metric.name, metric.before, precision.metric
+    if before - after <= max_drop.most:
+        return ""
+    return f"{precision.file}: {name} fell by {before - after:.4g}; --max-drop {max_drop} holds for model.onnx alone"
 
 
 def no_faster(found: SpeedUp) -> str:

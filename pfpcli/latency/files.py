@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import onnx
-from onnxruntime import InferenceSession
 from torch import Tensor
 
 from pfpcli.onnx_io.runtime import run_onnx, session
 
 #: Each file is run in BLOCKS blocks, in turn with the other files. A block begins with a pause of PAUSE seconds, in
 #: which the threads of the other session stop waiting for work: while they wait, they take the cores from this one.
-#: Then come WARM_UP runs that are not timed, in which the caches fill, and BLOCK timed runs.
-PAUSE, WARM_UP, BLOCK, BLOCKS = 0.05, 3, 8, 9
+#: Then come WARM_UP runs that are not timed, in which the caches fill, and at least BLOCK timed runs, more of a network
+#: that takes so little time that they would last less than LEAST seconds.
+PAUSE, WARM_UP, BLOCK, BLOCKS, LEAST = 0.05, 3, 8, 9, 0.03
 #: Seconds after which no new block starts.
 SECONDS = 20.0
 #: A speed-up lies in its interval with at least this probability.
@@ -40,6 +41,14 @@ class Latency:
     iqr_ms: float
     runs: int
     blocks: tuple[float, ...] = ()
+
+    def part_of(self, other: Latency) -> float:
+        """Return this latency as a part of another one, each in its quickest block.
+
+        Other work on the machine only makes a block slower, so this is steadier than the medians of all runs. On a
+        quiet machine it is the same.
+        """
+        return min(self.blocks) / min(other.blocks)
 
 
 @dataclass(frozen=True)
@@ -87,7 +96,7 @@ def _dropped(n: int) -> int:
 
 
 def latency(files: Sequence[Path | onnx.ModelProto], inputs: Sequence[Tensor], threads: int | None) -> list[Latency]:
-    """Time ONNX files on the same inputs, in turn, so that changes of the machine's speed affect all of them.
+    """Time ONNX files on the same inputs.
 
     Args:
         files: ONNX files with the same inputs, or their contents.
@@ -98,25 +107,39 @@ def latency(files: Sequence[Path | onnx.ModelProto], inputs: Sequence[Tensor], t
         One latency for each file.
     """
     sessions = [session(file, threads) for file in files]
-    times: list[list[list[float]]] = [[] for _ in sessions]
+    return time_in_turn([partial(run_onnx, each, inputs) for each in sessions])
+
+
+def time_in_turn(runs: Sequence[Callable[[], object]]) -> list[Latency]:
+    """Time several inferences in turn, so that changes of the machine's speed affect all of them.
+
+    Args:
+        runs: each runs one inference.
+
+    Returns:
+        One latency for each.
+    """
+    times: list[list[list[float]]] = [[] for _ in runs]
     stop = time.perf_counter() + SECONDS
     for block in range(BLOCKS):
         if block and time.perf_counter() > stop:
             break
-        for each, milliseconds in zip(sessions, times, strict=True):
-            milliseconds.append(_timed(each, inputs))
+        for run, milliseconds in zip(runs, times, strict=True):
+            milliseconds.append(_block(run))
     return [_summary(milliseconds) for milliseconds in times]
 
 
-def _timed(each: InferenceSession, inputs: Sequence[Tensor]) -> list[float]:
+def _block(run: Callable[[], object]) -> list[float]:
     """Return the milliseconds of each timed run of one block."""
-    milliseconds = []
+    milliseconds: list[float] = []
     time.sleep(PAUSE)
-    for run in range(WARM_UP + BLOCK):
+    for _ in range(WARM_UP):
+        run()
+    begin = time.perf_counter()
+    while len(milliseconds) < BLOCK or time.perf_counter() - begin < LEAST:
         start = time.perf_counter()
-        run_onnx(each, inputs)
-        if run >= WARM_UP:
-            milliseconds.append(1000 * (time.perf_counter() - start))
+        run()
+        milliseconds.append(1000 * (time.perf_counter() - start))
     return milliseconds
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from pfpcli.channels.rules.rule import Sizes
 from pfpcli.graph.calls import bind
 from pfpcli.graph.graph import Graph, is_tensor
 from pfpcli.latency.operators import Operator
-from pfpcli.latency.small_models import ELEMENTWISE, is_known
+from pfpcli.latency.small_models import BINARY, ELEMENTWISE, is_known
 
 #: Calls that a runtime does without moving data, or folds into a constant or into the layer before.
 _FREE = (
@@ -52,9 +53,49 @@ class Layer:
         """
         active = len(self.reads) - self.stored
         shapes = [sizes(node) if i >= active else batch(sizes(node)) for i, node in enumerate(self.reads)]
+        made = batch(sizes(self.last))
+        if is_convolution(self.node):
+            shapes[:2], made = _whole_groups(self.node, shapes[0], shapes[1], made)
+        elif kind_of(self.node) in BINARY and len(shapes) == 2:
+            shapes = _alike(*shapes)
         then = tuple(kind_of(node) for node in self.then)
-        kind = kind_of(self.node)
-        return Operator(kind, tuple(shapes), self.stored, batch(sizes(self.last)), _settings_of(self.node), then)
+        return Operator(kind_of(self.node), tuple(shapes), self.stored, made, _settings_of(self.node), then)
+
+
+def _whole_groups(
+    node: Node, read: tuple[int, ...], weight: tuple[int, ...], made: tuple[int, ...]
+) -> tuple[list[tuple[int, ...]], tuple[int, ...]]:
+    """Return the shapes of a convolution with channels that its groups can share: rounded up at points of a grid.
+
+    Args:
+        node: the call.
+        read: shape of its input.
+        weight: of its weight.
+        made: of its result.
+
+    Returns:
+        ([the shape of the input, of the weight], of the result).
+    """
+    given = bind(node)
+    if given.get("transposed", "transpose" in kind_of(node)):
+        groups = int(given["groups"])
+        of_group = math.ceil(read[1] / groups)
+        weight, out = (groups * of_group, *weight[1:]), groups * weight[1]
+    else:
+        of_group = weight[1]
+        groups = max(1, read[1] // of_group)
+        out = groups * math.ceil(made[1] / groups)
+        weight = (out, *weight[1:])
+    return [(read[0], groups * of_group, *read[2:]), weight], (made[0], out, *made[2:])
+
+
+def _alike(a: tuple[int, ...], b: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """Return two shapes of which each dimension is the same or 1: the larger size, at points of a grid."""
+    common = min(len(a), len(b))
+    ends = a[len(a) - common :], b[len(b) - common :]
+    most = [max(pair) for pair in zip(*ends, strict=True)]
+    stretched = [tuple(1 if own == 1 else size for own, size in zip(end, most, strict=True)) for end in ends]
+    return [(*a[: len(a) - common], *stretched[0]), (*b[: len(b) - common], *stretched[1])]
 
 
 def kind_of(node: Node) -> str:

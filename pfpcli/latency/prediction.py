@@ -60,13 +60,18 @@ class TimedPredictor(Predictor):
         super().__init__(groups)
         self._grids, self.unknown = grids_of(groups, self)
         self.table = table
-        self.timed = table.complete([each for grid in self._grids for each in grid.operators], progress)
+        self.timed = table.complete(self.operators, progress)
         self._times = [
-            np.asarray([table.operators[each.key][0] for each in grid.operators]).reshape(
+            np.asarray([table.operators[each.key] for each in grid.operators]).reshape(
                 [len(axis) for axis in grid.widths]
             )
             for grid in self._grids
         ]
+
+    @property
+    def operators(self) -> list[Operator]:
+        """What is timed: the layers at the widths of their grids."""
+        return [each for grid in self._grids for each in grid.operators]
 
     @property
     def layers(self) -> list[Layer]:

@@ -263,6 +263,13 @@ _ELEMENTWISE: dict[str, _Emit] = {
     "abs": _unary("Abs"),
     "neg": _unary("Neg"),
 }
+#: The same for ops that read two tensors of the same shape, or of shapes that are stretched to the same.
+_BINARY: dict[str, _Emit] = {
+    "add": _binary("Add"),
+    "sub": _binary("Sub"),
+    "mul": _binary("Mul"),
+    "div": _binary("Div"),
+}
 #: Kind of an operator -> what adds its nodes; all kinds.
 _KINDS: dict[str, _Emit] = {
     **dict.fromkeys(("conv1d", "conv2d", "conv3d", "convolution", "_convolution"), _conv),
@@ -278,10 +285,7 @@ _KINDS: dict[str, _Emit] = {
     "cat": lambda nodes, operator, given: nodes.add("Concat", *given, axis=dict(operator.settings).get("dim", 0)),
     "softmax": lambda nodes, operator, given: nodes.add("Softmax", *given, axis=dict(operator.settings)["dim"]),
     **dict.fromkeys(("permute", "transpose"), _transpose),
-    "add": _binary("Add"),
-    "sub": _binary("Sub"),
-    "mul": _binary("Mul"),
-    "div": _binary("Div"),
+    **_BINARY,
     **_ELEMENTWISE,
 }
-ELEMENTWISE = tuple(_ELEMENTWISE)
+ELEMENTWISE, BINARY = tuple(_ELEMENTWISE), tuple(_BINARY)

@@ -18,7 +18,7 @@ import tempfile
 import time
 import zipfile
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -30,9 +30,9 @@ WARM_UP, MOST_RUNS, FEWEST_RUNS, SECONDS = 3, 20, 4, 0.6
 #: The time of a node is this quantile of its times: other work on the machine only makes a node slower.
 QUANTILE = 0.25
 PROVIDER = "CPUExecutionProvider"
-_OWNED = re.compile(r"^(\d+)/")
-#: Nodes that change the layout of a tensor.
-_REORDERS = ("ReorderInput", "ReorderOutput")
+_OWNED = re.compile(r"\d+/")
+#: Nodes with weights.
+_WEIGHTED = ("Conv", "FusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul")
 
 
 def machine(threads: int | None, provider: str) -> dict[str, Any]:
@@ -62,46 +62,62 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-@dataclass(frozen=True)
-class Timed:
-    """The times of the operators of one model.
-
-    Attributes:
-        operators: number of an operator -> (milliseconds, whether it computes in a blocked layout).
-        reorder_ns: for each change of a tensor's layout, the nanoseconds that one number took.
-    """
-
-    operators: dict[int, tuple[float, bool]]
-    reorder_ns: list[float]
-
-
-def time_operators(model: bytes, threads: int | None, provider: str) -> Timed:
-    """Time the operators of a model.
+def time_operators(model: bytes, threads: int | None, provider: str) -> dict[int, float]:
+    """Time the operators of a model: number of an operator -> milliseconds.
 
     Args:
-        model: an ONNX file with float inputs of fixed shapes.
+        model: an ONNX file with float inputs.
         threads: of onnxruntime; None for all cores.
         provider: of onnxruntime.
     """
+    return _of_operators(_events(model, threads, provider))
+
+
+def time_nodes(
+    model: bytes, shape: Sequence[int], threads: int | None, provider: str
+) -> list[tuple[tuple[int, ...], float]]:
+    """Return the shape of its result, without the batch, and the milliseconds of each node with weights, in order.
+
+    Args:
+        model: an ONNX file with one float input.
+        shape: of its input.
+        threads: of onnxruntime; None for all cores.
+        provider: of onnxruntime.
+    """
+    times: dict[str, list[float]] = defaultdict(list)
+    shapes: dict[str, tuple[int, ...]] = {}
+    for event in _events(model, threads, provider, shape):
+        given = event.get("args", {})
+        if event.get("cat") == "Node" and given.get("op_name") in _WEIGHTED:
+            made = given.get("output_type_shape") or [{}]
+            shapes[event["name"]] = tuple(next(iter(made[0].values()), [0]))[1:]
+            times[event["name"]].append(event["dur"] / 1000)
+    return [(shape, float(np.quantile(times[name][WARM_UP:], QUANTILE))) for name, shape in shapes.items()]
+
+
+def _events(
+    model: bytes, threads: int | None, provider: str, shape: Sequence[int] | None = None
+) -> list[dict[str, Any]]:
+    """Run a model under the profiler; returns its events."""
     with tempfile.TemporaryDirectory() as folder:
         options = _options(threads)
         options.enable_profiling = True
         options.profile_file_prefix = os.path.join(folder, "profile")
         session = onnxruntime.InferenceSession(model, options, providers=[provider])
-        feeds, stop = _random_inputs(session), time.perf_counter() + SECONDS
+        feeds, stop = _random_inputs(session, shape), time.perf_counter() + SECONDS
         for run in range(WARM_UP + MOST_RUNS):
             if run >= WARM_UP + FEWEST_RUNS and time.perf_counter() > stop:
                 break
             session.run([], feeds)
         with open(session.end_profiling(), encoding="utf-8") as file:
-            events = json.load(file)
-    return _of_operators(events)
+            events: list[dict[str, Any]] = json.load(file)
+    return events
 
 
-def time_network(model: bytes, threads: int | None, provider: str) -> float:
-    """Return the milliseconds that one run of a whole network takes."""
+def time_network(model: bytes, shape: Sequence[int], threads: int | None, provider: str) -> float:
+    """Return the milliseconds that one run of a whole network takes; shape: of its input."""
     session = onnxruntime.InferenceSession(model, _options(threads), providers=[provider])
-    feeds, times = _random_inputs(session), []
+    feeds, times = _random_inputs(session, shape), []
     stop = time.perf_counter() + 10 * SECONDS
     for run in range(WARM_UP + 10 * MOST_RUNS):
         if run >= WARM_UP + FEWEST_RUNS and time.perf_counter() > stop:
@@ -119,33 +135,23 @@ def _options(threads: int | None) -> onnxruntime.SessionOptions:
     return options
 
 
-def _random_inputs(session: onnxruntime.InferenceSession) -> dict[str, Any]:
-    """Return random inputs; a size that the file leaves open is 1."""
+def _random_inputs(session: onnxruntime.InferenceSession, shape: Sequence[int] | None = None) -> dict[str, Any]:
+    """Return random inputs; shape: of the only input, where the file leaves sizes open."""
     rng = np.random.default_rng(0)
-    shapes = {each.name: [n if isinstance(n, int) else 1 for n in each.shape] for each in session.get_inputs()}
-    return {name: rng.random(shape, dtype=np.float32) for name, shape in shapes.items()}
+    return {each.name: rng.random(shape or each.shape, dtype=np.float32) for each in session.get_inputs()}
 
 
-def _of_operators(events: list[dict[str, Any]]) -> Timed:
+def _of_operators(events: list[dict[str, Any]]) -> dict[int, float]:
     """Return the times of the operators, from the events of the profiler."""
     durations: dict[str, list[float]] = defaultdict(list)
-    moved: dict[str, int] = {}
     for event in events:
         name = str(event.get("name", ""))
-        if event.get("cat") != "Node" or not name.endswith("_kernel_time"):
-            continue
-        durations[name].append(event["dur"] / 1000)
-        if event["args"].get("op_name") in _REORDERS:
-            shapes = event["args"].get("output_type_shape") or [{}]
-            moved[name] = int(np.prod(next(iter(shapes[0].values()), [0])))
-    usual = {name: float(np.quantile(times[WARM_UP:], QUANTILE)) for name, times in durations.items()}
-    operators: dict[int, tuple[float, bool]] = {}
-    for name, milliseconds in usual.items():
-        owned = _OWNED.match(name)
-        if owned:
-            before, blocked = operators.get(int(owned[1]), (0.0, False))
-            operators[int(owned[1])] = before + milliseconds, blocked or "_nchwc" in name
-    return Timed(operators, [1e6 * usual[name] / numbers for name, numbers in moved.items() if numbers])
+        if event.get("cat") == "Node" and name.endswith("_kernel_time") and _OWNED.match(name):
+            durations[name].append(event["dur"] / 1000)
+    found: dict[int, float] = defaultdict(float)
+    for name, times in durations.items():
+        found[int(name.partition("/")[0])] += float(np.quantile(times[WARM_UP:], QUANTILE))
+    return found
 
 
 def main() -> None:
@@ -155,19 +161,17 @@ def main() -> None:
     parser.add_argument("--threads", type=int, help="threads of onnxruntime; all cores by default")
     parser.add_argument("--provider", default=PROVIDER, help="of onnxruntime; %(default)s by default")
     given = parser.parse_args()
-    times: dict[str, tuple[float, bool]] = {}
-    reorders: list[float] = []
+    times: dict[str, float] = {}
     with zipfile.ZipFile(sys.argv[0]) as pack:
-        for part in json.loads(pack.read("operators.json")):
+        listed = json.loads(pack.read("operators.json"))
+        for part in listed["parts"]:
             found = time_operators(pack.read(part["file"]), given.threads, given.provider)
-            times.update((part["operators"][number], each) for number, each in found.operators.items())
-            reorders += found.reorder_ns
+            times.update((key, found.get(number, 0.0)) for number, key in enumerate(part["operators"]))
             print(f"{len(times)} operators timed", file=sys.stderr)
-        network = time_network(pack.read("network.onnx"), given.threads, given.provider)
+        network = time_network(pack.read("network.onnx"), listed["input"], given.threads, given.provider)
     table = {
         "machine": machine(given.threads, given.provider),
         "operators": times,
-        "reorder_ns": float(np.median(reorders)) if reorders else 0.0,
         "network_ms": network,
     }
     with open(given.table, "w", encoding="utf-8") as file:

@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pfpcli.cache_folder import cache_folder
 from pfpcli.errors import InputError
 from pfpcli.latency.operators import Operator
@@ -26,15 +24,13 @@ class Table:
 
     Attributes:
         machine: what the times depend on, see `stopwatch.machine`.
-        operators: key of an operator -> (milliseconds, whether it computes in a blocked layout).
-        reorder_ns: nanoseconds that a number takes to change the layout.
+        operators: key of an operator -> milliseconds.
         network_ms: milliseconds of a whole network on that machine; None where it was not timed.
         is_here: whether the machine is this one, so that more operators can be timed.
     """
 
     machine: dict[str, Any]
-    operators: dict[str, tuple[float, bool]] = field(default_factory=dict)
-    reorder_ns: float = 0.0
+    operators: dict[str, float] = field(default_factory=dict)
     network_ms: float | None = None
     is_here: bool = True
 
@@ -71,8 +67,7 @@ class Table:
         return table
 
     def _take(self, found: dict[str, Any]) -> None:
-        self.operators = {str(key): (float(ms), bool(blocked)) for key, (ms, blocked) in found["operators"].items()}
-        self.reorder_ns = float(found["reorder_ns"])
+        self.operators = {str(key): float(ms) for key, ms in found["operators"].items()}
 
     def complete(self, operators: Sequence[Operator], progress: Callable[[int, int], None]) -> int:
         """Time the operators that are missing.
@@ -93,20 +88,28 @@ class Table:
                 f"--latency-table: {len(missing)} of {len(operators)} layers and widths of this network are not in it",
                 "make it of this network, with this version of pfp: `pfp latency MODEL --pack FILE.pyz`",
             )
-        done, reorders = 0, []
+        done = 0
         for part, model in models_of(missing):
             progress(done, len(missing))
-            timed = time_operators(model, self.machine["threads"], self.machine["provider"])
-            # an operator that the runtime has folded away takes no time
-            times = {i: timed.operators.get(number, (0.0, False)) for number, i in enumerate(part)}
-            self.operators.update((missing[i].key, each) for i, each in times.items())
-            reorders += timed.reorder_ns
+            self._time([missing[i] for i in part], model)
             done += len(part)
-        if reorders:
-            self.reorder_ns = float(np.median(reorders))
         if missing:
             self._keep()
         return len(missing)
+
+    def _time(self, operators: Sequence[Operator], model: bytes) -> None:
+        """Time the operators of a model; one that the runtime refuses takes no time."""
+        try:
+            found = time_operators(model, self.machine["threads"], self.machine["provider"])
+        except Exception:  # whatever onnxruntime raises about a model
+            found = {}
+            if len(operators) > 1:
+                for each in operators:
+                    for _, alone in models_of([each]):
+                        self._time([each], alone)
+                return
+        # an operator that the runtime has folded away takes no time either
+        self.operators.update((each.key, found.get(number, 0.0)) for number, each in enumerate(operators))
 
     @property
     def _file(self) -> Path:
@@ -117,7 +120,7 @@ class Table:
         """Write the table to the cache; a cache that cannot be written is none."""
         with contextlib.suppress(OSError):
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            text = {"machine": self.machine, "operators": self.operators, "reorder_ns": self.reorder_ns}
+            text = {"machine": self.machine, "operators": self.operators}
             temporary = self._file.with_suffix(f".{os.getpid()}")
             temporary.write_text(json.dumps(text), encoding="utf-8")
             temporary.replace(self._file)

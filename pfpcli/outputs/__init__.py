@@ -12,4 +12,5 @@ losses     the losses of all outputs together
 boxes      boxes found again: outputs that are read together
 quality    compare networks on images
 fall       how far the quality falls, with a confidence interval
+differences  how far the numbers of two networks are apart
 """

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -26,9 +26,20 @@ from pfpcli.records.parts import OutputQuality, Quality
 LOSS = 0.05
 
 
+class Network(Protocol):
+    """A network that is compared with the original: a graph, or an ONNX file in onnxruntime."""
+
+    @property
+    def module(self) -> Callable[..., Any]:
+        """What returns the outputs of a batch, float[N, ...]."""
+
+    def on(self, device: torch.device | str) -> AbstractContextManager[None]:
+        """Move the network to a device within a block."""
+
+
 def compare(
     before: Graph,
-    after: Graph,
+    after: Network,
     batches: Iterable[tuple[Tensor, NDArray[np.int64] | None]],
     source: str,
     device: torch.device | str = "cpu",
@@ -39,7 +50,7 @@ def compare(
 
 def compare_all(
     before: Graph,
-    after: Sequence[Graph],
+    after: Sequence[Network],
     batches: Iterable[tuple[Tensor, NDArray[np.int64] | None]],
     source: str,
     device: torch.device | str = "cpu",
@@ -52,7 +63,7 @@ def compare_all(
 
     Args:
         before: the original; its roles decide.
-        after: the cut networks.
+        after: the cut networks, with the outputs of the original.
         batches: (float[N, ...], class labels int64[N] or None).
         source: the name of the images in the report.
         device: where to compute.
@@ -60,15 +71,15 @@ def compare_all(
     roles = roles_of(before)
     tallies = [Tallies.of(before) for _ in after]
     with ExitStack() as there, torch.no_grad():
-        for graph in (before, *after):
-            there.enter_context(graph.on(device))
+        for each in (before, *after):
+            there.enter_context(each.on(device))
         for images, labels in batches:
             if not processes.is_mine(images):
                 continue
             x = images.to(device)
             whole = [each.cpu() for each in select(real(before.module(x)), roles)]
-            for graph, tally in zip(after, tallies, strict=True):
-                tally.add(len(x), whole, [each.cpu() for each in select(real(graph.module(x)), roles)], labels)
+            for network, tally in zip(after, tallies, strict=True):
+                tally.add(len(x), whole, [each.cpu() for each in select(real(network.module(x)), roles)], labels)
     return [tally.quality(source) for tally in tallies]
 
 

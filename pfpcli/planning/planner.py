@@ -162,23 +162,25 @@ class Planner:
         )
 
 
-def check_reachable(groups: Groups, budget: Budget, predictor: Predictor) -> None:
-    """Refuse a budget that no scores can meet, before anything is scored.
+def check_reachable(groups: Groups, budget: Budget, predictor: Predictor) -> float:
+    """Refuse a budget that no scores can meet, before anything is scored; returns the smallest keep ratio.
 
     Raises:
         BudgetError: the smallest valid network costs more than the budget.
     """
-    if budget.epsilon is None and budget.keep < 1:
-        choices = find_choices(groups, Scores(np.zeros(len(groups.root))), predictor, budget, MULTIPLES[-1])
-        _check_smallest(groups, choices, predictor, budget)
+    if budget.epsilon is not None or budget.keep == 1:
+        return 0.0
+    choices = find_choices(groups, Scores(np.zeros(len(groups.root))), predictor, budget, MULTIPLES[-1])
+    return _check_smallest(groups, choices, predictor, budget)
 
 
-def _check_smallest(groups: Groups, choices: Sequence[Choice], predictor: Predictor, budget: Budget) -> None:
+def _check_smallest(groups: Groups, choices: Sequence[Choice], predictor: Predictor, budget: Budget) -> float:
     least = predictor.predict(alive_labels(groups, choices, [choice.rounded(0) for choice in choices]))
     whole = predictor.predict(groups.alive(np.zeros(0, np.int64)))
     smallest = least.of(budget.of) / whole.of(budget.of)
     if smallest > budget.keep * (1 + TOLERANCE):
         raise unreachable(choices, groups, budget, smallest)
+    return smallest
 
 
 def without(groups: Groups, idle: NDArray[np.bool_]) -> Plan:

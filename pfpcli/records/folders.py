@@ -19,6 +19,9 @@ from pfpcli.errors import InputError
 #: Kind of a file -> its name in a run folder.
 FILES = {"onnx": "model.onnx", "pt2": "model.pt2", "pt": "model.pt", "plan": "plan.json", "run": "run.json"}
 
+#: Precision below float32 -> the name of its file, which is written where it is asked for.
+PRECISIONS = {"int8": "model-int8.onnx", "fp16": "model-fp16.onnx"}
+
 #: The folder of the run folders that the user does not name.
 RUNS = Path("pfp-runs")
 

@@ -20,6 +20,8 @@ from pfpcli.records.parts import (
     UserMetric,
     Verification,
 )
+from pfpcli.records.precision import Precision
+from pfpcli.records.robustness import Robustness
 from pfpcli.records.searched import Search
 
 
@@ -46,6 +48,8 @@ class Record(Document):
         machine: versions of libraries, platform and device.
         created: time in UTC, in ISO 8601.
         schema_version: version of the record's fields. 1: the first one.
+        origins: setting -> where its value came from: "command line", a config file and its table, or the name of the
+            run that it was taken from; a setting with its default is not there.
         advice: what helps a network whose quality fell; "" for all others.
     """
 
@@ -67,6 +71,7 @@ class Record(Document):
     failure: str = ""
     advice: str = ""
     memory: dict[str, Any] = field(default_factory=dict)
+    origins: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(kw_only=True)
@@ -84,6 +89,8 @@ class Run(Record):
         layers: the layers, in the order in which they run.
         groups: the groups of channels.
         metric: the metric of the user; None where there is none.
+        robustness: the quality on damaged images; None where it was not asked for.
+        precisions: the float file and the files of lower precisions; empty where none was asked for.
         search: how the network was found whose quality falls by at most so much; None where keep was asked for.
     """
 
@@ -98,6 +105,8 @@ class Run(Record):
     layers: list[LayerRow]
     groups: list[GroupRow]
     metric: UserMetric | None = None
+    precisions: list[Precision] = field(default_factory=list)
+    robustness: Robustness | None = None
     search: Search | None = None
 
 

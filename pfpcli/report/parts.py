@@ -163,6 +163,7 @@ def facts(page: Page, run: Record) -> None:
     """Write everything else that is needed to repeat the run: settings, versions, durations."""
     found = {
         "settings": _pairs({name: value for name, value in run.settings.items() if value is not False and value != []}),
+        "set by": ", ".join(f"{name}: {origin}" for name, origin in run.origins.items()),
         "scoring": _pairs(run.scoring),
         "times": ", ".join(f"{step} {numbers.seconds(taken)}" for step, taken in run.timings.items()),
         "memory": _memory(run),

@@ -13,6 +13,8 @@ from pfpcli.records.runs import Run
 from pfpcli.report import falls, numbers, parts, run_groups, run_layers
 from pfpcli.report.certificate import errors
 from pfpcli.report.page import Page
+from pfpcli.report.precision import precisions
+from pfpcli.report.robustness import robustness
 
 
 def render(run: Run, *, folder: str = "", width: int = 80, everything: bool = False, unicode: bool = True) -> str:
@@ -57,6 +59,8 @@ def _main_points(page: Page, run: Run, folder: str) -> None:
     """Write what most readers need."""
     _figures(page, run, everything=False)
     _work(page, run)
+    precisions(page, run, everything=False)
+    robustness(page, run, everything=False)
     if run.status == "failed":
         parts.checks(page, run)
     hidden_layers = run_layers.largest(page, run)
@@ -77,6 +81,8 @@ def _everything(page: Page, run: Run, folder: str) -> None:
     _figures(page, run, everything=True)
     parts.roles(page, run.quality.outputs, everything=True)
     _work(page, run)
+    precisions(page, run, everything=True)
+    robustness(page, run, everything=True)
     parts.checks(page, run)
     run_layers.all_layers(page, run)
     errors(page, run)
@@ -98,6 +104,8 @@ def summary(run: Run, *, folder: str = "", width: int = 80, unicode: bool = True
     page = Page(max(width, parts.NARROWEST), unicode)
     _figures(page, run, everything=False)
     _work(page, run)
+    precisions(page, run, everything=False)
+    robustness(page, run, everything=False)
     if run.status == "failed":
         parts.checks(page, run)
     parts.closing(page, verdict(run, page.width), run, folder)

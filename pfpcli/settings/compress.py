@@ -9,6 +9,7 @@ from pathlib import Path
 from pfpcli.errors import InputError
 from pfpcli.measures import MEASURES, Amount, parse_amount
 from pfpcli.planning.allocations import BEST
+from pfpcli.records.folders import PRECISIONS
 from pfpcli.recovery.methods import RECOVERIES
 from pfpcli.scoring.criteria import CRITERIA
 from pfpcli.settings.checks import KEEP, check_allocate, check_keep, check_training_limits
@@ -42,6 +43,9 @@ class CompressSettings(ScoreSettings):
         max_drop: how far the metric, or the quality where there is no metric, may fall. Where nothing says how much to
             keep, the smallest such network is searched; otherwise a run beyond it has failed.
         plan: plan.json of another run, or of `pfp plan`, that is cut; None makes a plan.
+        int8: also write the network with 8-bit weights and activations.
+        fp16: also write the network with 16-bit floats.
+        robustness: also measure the quality on damaged images.
         out: run folder; None means pfp-runs/<model>-keep<R> (or -epsilon<E>).
     """
 
@@ -63,6 +67,9 @@ class CompressSettings(ScoreSettings):
     metric: str | None = None
     max_drop: MaxDrop | None = None
     plan: Path | None = None
+    int8: bool = False
+    fp16: bool = False
+    robustness: bool = False
     out: Path | None = None
 
     def __post_init__(self) -> None:
@@ -81,6 +88,16 @@ class CompressSettings(ScoreSettings):
         given = "--epochs" if self.epochs is not None else "--minutes"
         if "distill" not in self.recover and (self.epochs, self.minutes) != (None, None):
             raise InputError(f"{given}: nothing is trained", "use `--recover lsq,distill` with it")
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """The precisions below float32 that are asked for, as `pfpcli.records.folders.PRECISIONS` names them."""
+        return tuple(name for name in PRECISIONS if getattr(self, name))
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing is pruned, because the network is only to be written in another precision."""
+        return self.keep == 1 and self.epsilon is None and self.plan is None and bool(self.precisions)
 
     def _check_amount(self) -> None:
         """Refuse two budgets, and settings that only a latency has."""

@@ -23,6 +23,7 @@ from pfpcli.cli.options import (
     session,
 )
 from pfpcli.cli.output_options import gate, outputs
+from pfpcli.cli.result_options import damage, precisions
 from pfpcli.cli.session import Session
 from pfpcli.settings import CompressSettings
 
@@ -35,6 +36,7 @@ from pfpcli.settings import CompressSettings
     "pfp compress model.pt --calib ./imgs --latency 4ms",
     "pfp compress model.pt --calib ./imgs --out small --json > run.json",
     "pfp compress model.pt --calib ./imgs --max-drop 1%",
+    "pfp compress model.pt --calib ./imgs --keep 0.4 --int8",
     "pfp compress net.onnx --calib ./imgs --metric map.py:score --max-drop 1%",
 )
 @takes(
@@ -43,6 +45,7 @@ from pfpcli.settings import CompressSettings
     outputs,
     images,
     judging,
+    damage,
     gate,
     budget,
     amounts,
@@ -51,6 +54,7 @@ from pfpcli.settings import CompressSettings
     samples,
     scoring,
     recovery,
+    precisions,
     machine,
     session=session,
 )

@@ -8,15 +8,27 @@ from typing import Annotated
 import typer
 
 from pfpcli.cli.app import command
-from pfpcli.cli.flags import COLORS, OUTPUT, Color, Json, Verbose, switch
+from pfpcli.cli.flags import COLORS, OUTPUT, Color, Json, Verbose, switch, takes
+from pfpcli.cli.limit_options import limits
 from pfpcli.cli.session import Session, width
+from pfpcli.errors import CheckFailed
 from pfpcli.records.folders import newest
+from pfpcli.records.measures import Limit
 from pfpcli.records.reading import incomplete, read
-from pfpcli.report import REPORTS
+from pfpcli.report import REPORTS, measures
 
 
-@command("[RUN] [OPTIONS]", "pfp report", "pfp report pfp-runs/model-keep0.40 --all", "pfp report --json > run.json")
+@command(
+    "[RUN] [OPTIONS]",
+    "pfp report",
+    "pfp report pfp-runs/model-keep0.40 --all",
+    "pfp report --json > run.json",
+    "pfp report --fail-over drop=1%",
+)
+@takes(limits=limits)
 def report(
+    given: dict[str, str],
+    *,
     run: Annotated[
         Path | None,
         typer.Argument(metavar="RUN", help="Run folder or its run.json. Default: the newest in pfp-runs."),
@@ -24,6 +36,7 @@ def report(
     everything: Annotated[
         bool, switch(OUTPUT, "Show all layers, names and reasons, and how the run was made.", "--all")
     ] = False,
+    limits: list[Limit],
     as_json: Json = False,
     verbose: Verbose = False,
     color: Color = COLORS[0],
@@ -32,13 +45,16 @@ def report(
     session = Session(as_json, False, verbose, color)
     path = run or newest()
     found = read(path)
-    if as_json:
-        session.json(found)
-        return
+    broken = measures.broken(limits, [(path.name, found)])
     page = session.stdout()
     folder = str(path if path.is_dir() else path.parent)
     try:
-        text = REPORTS["terminal"](found, folder=folder, width=width(), everything=everything, unicode=page.unicode)
+        if as_json:
+            session.json(found)
+        else:
+            text = REPORTS["terminal"](found, folder=folder, width=width(), everything=everything, unicode=page.unicode)
+            page.write(text.removesuffix("\n"))
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise incomplete(path, error) from error
-    page.write(text.removesuffix("\n"))
+    if broken:
+        raise CheckFailed("; ".join(broken))

@@ -33,6 +33,8 @@ from pfpcli.settings import CompressSettings
 MEASURED_WITHIN = 0.03
 #: At most this many files are written and measured.
 _ROUNDS = 5
+#: Keep ratios that differ by less than this fraction lead to the same plan.
+_SAME = 0.002
 
 #: Measure -> how an amount of it is written.
 _SHOWN: dict[str, Callable[[float], str]] = {
@@ -93,7 +95,7 @@ class Meter:
         if self.of == "size":
             return path.stat().st_size / self.writer.original.stat().st_size
         before, after = self._timed(written.timed)
-        return after.median_ms / before.median_ms
+        return after.part_of(before)
 
     def _timed(self, files: list[Path] | tuple[object, ...]) -> list[Latency]:
         graph = self.groups.labelled.graph
@@ -151,7 +153,12 @@ def _first_guess(share: float, predictor: Predictor, meter: Meter) -> float:
 
 
 def met(
-    make: Callable[[Budget, str | None], Planned], meter: Meter, share: float, budget: Budget, console: Console
+    make: Callable[[Budget, str | None], Planned],
+    meter: Meter,
+    share: float,
+    budget: Budget,
+    smallest: float,
+    console: Console,
 ) -> Planned:
     """Make plans until the file of one has the size or the latency that is asked for.
 
@@ -160,6 +167,7 @@ def met(
         meter: measures the file of a plan.
         share: of the original's, that the file is to have.
         budget: the first guess.
+        smallest: the smallest keep ratio that there is a plan for.
         console: shows a step for each file.
 
     Returns:
@@ -177,7 +185,10 @@ def met(
         if abs(measured - share) <= MEASURED_WITHIN * share:
             break
         points.append((planned.plan.achieved, measured))
-        budget = replace(budget, keep=_next(points, share))
+        keep = max(_next(points, share), smallest)
+        if abs(keep - budget.keep) <= _SAME * keep:
+            break
+        budget = replace(budget, keep=keep)
     return min(found, key=lambda each: abs((each.measured or 0) - share))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -78,19 +79,23 @@ class OnnxWriter:
     Args:
         model: the network that came in.
         whole: its graph.
-        division: images to run the files on.
+        samples: returns so many samples, float[N, ...], to run the files on.
         scratch: a folder for the ONNX file of the original.
+
+    Attributes:
+        scratch: this folder.
     """
 
-    def __init__(self, model: LoadedModel, whole: Graph, division: Division, scratch: Path) -> None:
-        self._model, self._whole, self._division = model, whole, division
+    def __init__(self, model: LoadedModel, whole: Graph, samples: Callable[[int], Tensor], scratch: Path) -> None:
+        self._model, self._whole, self._draw = model, whole, samples
         self._named = model.names or export.names(whole)
+        self.scratch = scratch
         self._original = scratch / FILES["onnx"]
 
     @cached_property
     def _samples(self) -> list[Tensor]:
         # a batch size that the files were not exported with, where it is free
-        return [self._division.samples(self._whole.fixed_batch or 3)]
+        return [self._draw(self._whole.fixed_batch or 3)]
 
     @property
     def original(self) -> Path:

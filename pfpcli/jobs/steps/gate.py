@@ -92,6 +92,11 @@ def measure_metric(
     return UserMetric(name, before, after)
 
 
+def metric_of(metric: Metric, named: str, file: Path, division: Division) -> float:
+    """Measure one ONNX file; arguments and errors as in `measure_metric`."""
+    return _value(metric, named, str(file), str(division.judges.root))
+
+
 def _value(metric: Metric, named: str, file: str, folder: str) -> float:
     hint = "it gets the path of an ONNX file and of the folder of images, and returns a number, higher is better"
     try:

@@ -13,11 +13,11 @@ from pfpcli.channels.groups import Groups
 from pfpcli.cutting.cut import Cut
 from pfpcli.cutting.reweight import reweight
 from pfpcli.graph.graph import Graph
-from pfpcli.images.calibration import Calibration, Division
+from pfpcli.images.calibration import Calibration, Division, check_damageable
 from pfpcli.jobs.steps.budget import Meter, budget_of, met, predictor_for
 from pfpcli.jobs.steps.cut import cut_network, verify_cut
 from pfpcli.jobs.steps.export import OnnxWriter
-from pfpcli.jobs.steps.open import open_prunable
+from pfpcli.jobs.steps.open import open_network, open_prunable
 from pfpcli.jobs.steps.plan import Planned, make_plan, plan_in_steps
 from pfpcli.jobs.steps.recover import recover_network
 from pfpcli.jobs.steps.replay import unscored
@@ -105,10 +105,10 @@ def prepare(settings: CompressSettings, device: torch.device, scratch: Path, con
     Raises:
         BudgetError: the smallest valid network costs more than the budget.
     """
-    model, calibration, groups = open_prunable(settings, console)
+    model, calibration, groups = _opened(settings, console)
     replayed = unscored(groups, calibration, settings)
-    writer = OnnxWriter(model, groups.labelled.graph, replayed.division, scratch)
-    if settings.plan is not None:
+    writer = OnnxWriter(model, groups.labelled.graph, replayed.division.samples, scratch)
+    if settings.plan is not None or settings.is_whole:
         return Prepared(
             settings, device, model, calibration, groups, replayed, Predictor(groups), writer, Budget(settings.fraction)
         )
@@ -119,6 +119,14 @@ def prepare(settings: CompressSettings, device: torch.device, scratch: Path, con
         check_reachable(groups, budget, predictor)
     scored = score_channels(groups, calibration, settings.criterion, settings, device, console)
     return Prepared(settings, device, model, calibration, groups, scored, predictor, writer, budget, target)
+
+
+def _opened(settings: CompressSettings, console: Console) -> tuple[LoadedModel, Calibration, Groups]:
+    """Open the model and the images, and refuse what a later step could not use."""
+    opened = (open_network if settings.is_whole else open_prunable)(settings, console)
+    if settings.robustness:
+        check_damageable(opened[1])
+    return opened
 
 
 class Maker:
@@ -151,8 +159,8 @@ class Maker:
         ready = self.prepared
         settings, device, groups, scored = ready.settings, ready.device, ready.groups, ready.scored
         if settings.steps == 1:
-            check_reachable(groups, budget, ready.predictor)
-            return self._planned(budget, console), None
+            smallest = check_reachable(groups, budget, ready.predictor)
+            return self._planned(budget, smallest, console), None
         return plan_in_steps(
             groups,
             scored,
@@ -164,7 +172,7 @@ class Maker:
             recover=lambda cut: recover_network(cut, ready.division, settings, device, console),
         )
 
-    def _planned(self, budget: Budget, console: Console) -> Planned:
+    def _planned(self, budget: Budget, smallest: float, console: Console) -> Planned:
         """Make the plan for a budget; its written file is measured where there is a target."""
         ready = self.prepared
 
@@ -183,7 +191,7 @@ class Maker:
             self.curves = planned.curves
             return planned
 
-        return make(budget, None) if ready.target is None else met(make, *ready.target, budget, console)
+        return make(budget, None) if ready.target is None else met(make, *ready.target, budget, smallest, console)
 
 
 def made_as_planned(ready: Prepared, planned: Planned, console: Console, stepped: Graph | None = None) -> Network:

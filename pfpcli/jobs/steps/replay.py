@@ -1,4 +1,7 @@
-"""Replay: a plan from a file, for the network it was made for or for a fine-tuned checkpoint of that network."""
+"""Replay: plans that need no scores.
+
+They keep everything, or come from a file that was made for the network or for a fine-tuned checkpoint of it.
+"""
 
 from __future__ import annotations
 
@@ -13,19 +16,21 @@ from pfpcli.images.calibration import Calibration
 from pfpcli.jobs.steps.plan import Planned
 from pfpcli.jobs.steps.score import Scored, divided
 from pfpcli.measures import MEASURES
+from pfpcli.planning.planner import without
 from pfpcli.progress import Console
 from pfpcli.scoring.scores import Scores
 from pfpcli.settings import CompressSettings
 
 #: What a record names in the place of the criterion.
-REPLAYED = "plan"
+REPLAYED, EVERYTHING = "plan", "none"
 
 
 def unscored(groups: Groups, calibration: Calibration, settings: CompressSettings) -> Scored:
     """Return no scores; the images are divided as if channels were scored, so recovery fits to the same ones."""
     found = readers(groups)
     division = divided(calibration, found, settings.criterion, settings)
-    return Scored(REPLAYED, division, found, Scores(np.full(len(groups.root), np.nan)), 0.0)
+    name = EVERYTHING if settings.is_whole else REPLAYED
+    return Scored(name, division, found, Scores(np.full(len(groups.root), np.nan)), 0.0)
 
 
 def replay(file: PlanFile, groups: Groups, found: Sequence[Reader], name: str, console: Console) -> Planned:
@@ -45,3 +50,8 @@ def replay(file: PlanFile, groups: Groups, found: Sequence[Reader], name: str, c
         plan = file.plan(groups, found, name)
         step.summary = f"keep {100 * plan.achieved:.1f} % of the {MEASURES[file.of].noun}, as {name} says"
     return Planned(plan, [], [])
+
+
+def everything(groups: Groups) -> Planned:
+    """Return the plan that drops nothing."""
+    return Planned(without(groups, np.zeros(len(groups.root), dtype=np.bool_)), [], [])
