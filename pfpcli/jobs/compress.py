@@ -22,6 +22,7 @@ from pfpcli.jobs.steps.gate import gated, load_metric, measure_metric
 from pfpcli.jobs.steps.judge import certify_layers, evaluate, status
 from pfpcli.jobs.steps.open import find_device, open_prunable, resources
 from pfpcli.jobs.steps.plan import Planned, make_plan, plan_in_steps
+from pfpcli.jobs.steps.record import write_record
 from pfpcli.jobs.steps.recover import recover_network
 from pfpcli.jobs.steps.score import Scored, score_channels
 from pfpcli.models.loaded_model import LoadedModel
@@ -31,7 +32,8 @@ from pfpcli.planning.outlook import keep_for
 from pfpcli.planning.plan import Budget
 from pfpcli.planning.planner import check_reachable
 from pfpcli.progress import Console
-from pfpcli.records.folders import FILES, run_folder
+from pfpcli.records.details import Details
+from pfpcli.records.folders import run_folder
 from pfpcli.records.parts import Certificate, Quality, Recovered, UserMetric, Verification
 from pfpcli.records.runs import Run
 from pfpcli.recovery.methods import RECOVERIES
@@ -114,7 +116,7 @@ def compress(settings: CompressSettings, console: Console) -> Finished[Run]:
         )  # fmt: skip
         warnings.warn(console, _warnings(outcome))
         run = _record(outcome, console)
-        (folder.path / FILES["run"]).write_text(run.json(), encoding="utf-8")
+        write_record(run, Details(), folder.path)
     return Finished(run, folder.name, exported.module)
 
 

@@ -23,6 +23,7 @@ from pfpcli.jobs.recorded import run_fields
 from pfpcli.jobs.steps.export import ExportedFiles, export_files
 from pfpcli.jobs.steps.judge import evaluate
 from pfpcli.jobs.steps.open import find_device, load_model, open_images, resources, trace_groups, with_roles
+from pfpcli.jobs.steps.record import write_record
 from pfpcli.models.load import load
 from pfpcli.models.loaded_model import LoadedModel
 from pfpcli.onnx_io.runtime import ONNX_TOLERANCE
@@ -30,6 +31,7 @@ from pfpcli.outputs.kinds.classes import softened
 from pfpcli.outputs.quality import compare
 from pfpcli.outputs.roles import real
 from pfpcli.progress import Console
+from pfpcli.records.details import Details
 from pfpcli.records.folders import FILES, run_folder
 from pfpcli.records.parts import Training, Verification
 from pfpcli.records.reading import read
@@ -75,7 +77,7 @@ def finetune(settings: FinetuneSettings, console: Console) -> Finished[TunedRun]
             scoring=run.scoring,
             training=training,
         )
-        (folder.path / FILES["run"]).write_text(tuned.json(), encoding="utf-8")
+        write_record(tuned, Details(), folder.path)
     return Finished(tuned, folder.name, exported.module)
 
 

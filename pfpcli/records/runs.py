@@ -32,6 +32,7 @@ class Record(Document):
         failure: why a run failed whose checks hold: the network is worth nothing; "" for all other runs.
         model: name, kind, sha256 and input size of the original.
         settings: every setting, given or default.
+        given: the names of the settings that are not at their defaults.
         quality: quality of the original and of the result.
         verification: the checks of the result.
         calibration: folder, numbers of images, and preprocessing.
@@ -66,6 +67,7 @@ class Record(Document):
     failure: str = ""
     advice: str = ""
     memory: dict[str, Any] = field(default_factory=dict)
+    given: list[str] = field(default_factory=list)
 
 
 @dataclass(kw_only=True)

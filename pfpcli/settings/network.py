@@ -104,6 +104,10 @@ class NetworkSettings:
         """Setting -> the values it may have, where they are fixed."""
         return CHOICES
 
+    def given(self) -> list[str]:
+        """The names of the settings that are not at their defaults."""
+        return [field.name for field in fields(self) if getattr(self, field.name) != field.default]
+
     def recorded(self) -> dict[str, Any]:
         """The settings as plain values for the record. Of a path only the last part is recorded: it is private."""
         out: dict[str, Any] = {}

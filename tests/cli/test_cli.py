@@ -464,7 +464,7 @@ def test_compress_talks_on_stderr_and_shows_the_result_on_stdout(tmp_path: Path)
     assert score.startswith("  score      4 images    ")
     assert rest == ["a library talks", "warning: 2 images were skipped", ""]
     assert done.stdout.startswith("                before     after   change\n")
-    assert done.stdout.endswith("\nwrote pfp-runs/model-keep0.50/    next: pfp report\n")
+    assert done.stdout.endswith("\nwrote pfp-runs/model-keep0.50/    next: pfp report, or open report.html\n")
 
 
 def test_json_is_all_there_is_on_stdout_and_equals_the_record(tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def typed(tmp_path_factory: pytest.TempPathFactory) -> Typed:
 def test_the_line_as_typed_writes_a_run_folder(typed: Typed) -> None:
     assert typed.first.code == 0, typed.first.err
     assert {file.name for file in typed.run.iterdir()} == {*FILES.values()}
-    assert typed.first.out.endswith(f"\nwrote {RUN}/    next: pfp report\n")
+    assert typed.first.out.endswith(f"\nwrote {RUN}/    next: pfp report, or open report.html\n")
     steps = [line.split()[0] for line in typed.first.err.splitlines() if re.match(r"  \S", line)]
     first = ["load", "images", "trace", "score", "curves", "plan", "cut", "verify", "recover", "certify"]
     assert steps == [*first, "evaluate", "export", "measure"]

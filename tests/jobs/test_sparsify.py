@@ -139,7 +139,7 @@ def test_a_run_typed_ends_with_the_figures_and_gets_a_folder_of_its_own(
     line = ["sparsify", str(folder / "model.pt"), "--calib", str(folder / "imgs"), "--keep", "50%", "--samples", "4"]
     done = command(*line, "--threads", "1", "--criterion", "sipp-hybrid", "--freeze", "0", cwd=tmp_path)
     assert done.code == 0, done.err
-    assert done.out.endswith("\nwrote pfp-runs/model-sparse0.50/    next: pfp report\n")
+    assert done.out.endswith("\nwrote pfp-runs/model-sparse0.50/    next: pfp report, or open report.html\n")
     run = json.loads((tmp_path / "pfp-runs/model-sparse0.50" / FILES["run"]).read_text(encoding="utf-8"))
     assert "0.0" not in [layer["name"] for layer in run["layers"]]
     assert run["settings"]["freeze"] == ["0"]

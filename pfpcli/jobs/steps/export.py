@@ -20,7 +20,7 @@ from pfpcli.onnx_io import write
 from pfpcli.onnx_io.network import OnnxNetwork
 from pfpcli.onnx_io.rewrite import CannotRewrite
 from pfpcli.progress import Console
-from pfpcli.records.folders import FILES
+from pfpcli.records.folders import FILES, LAST
 
 #: ONNX files before and after, or their contents.
 OnnxPair = tuple[Path | onnx.ModelProto, Path | onnx.ModelProto]
@@ -95,7 +95,7 @@ def export_files(
         if difference is None:
             difference = export.save_onnx(program, smaller, named, onnx_file, samples)
         module, model_pt = _save_module(model, smaller, folder / FILES["pt"])
-        files = {kind: file if (folder / file).exists() or kind == "run" else None for kind, file in FILES.items()}
+        files = {kind: file if (folder / file).exists() or kind in LAST else None for kind, file in FILES.items()}
         models = [file for kind, file in files.items() if file and kind.startswith(("onnx", "pt"))]
         free = ", ".join(export.open_sizes(onnx_file)) or "no size"
         step.summary = f"{' · '.join(models)} · {free} open · onnx ≡ torch (max {difference:.0e})"
