@@ -14,6 +14,7 @@ from pfpcli.cutting.reweight import reweight
 from pfpcli.cutting.verify import TOLERANCE
 from pfpcli.exporting.latency import Latency
 from pfpcli.jobs import advice, warnings
+from pfpcli.jobs.detailed import group_curves, group_scores
 from pfpcli.jobs.finished import Finished
 from pfpcli.jobs.recorded import cost_row, group_rows, layer_rows, model_row, run_fields
 from pfpcli.jobs.steps.cut import cut_network, verify_cut, write_plan
@@ -116,7 +117,7 @@ def compress(settings: CompressSettings, console: Console) -> Finished[Run]:
         )  # fmt: skip
         warnings.warn(console, _warnings(outcome))
         run = _record(outcome, console)
-        write_record(run, Details(), folder.path)
+        write_record(run, _details(outcome), folder.path)
     return Finished(run, folder.name, exported.module)
 
 
@@ -169,6 +170,12 @@ def _record(outcome: Outcome, console: Console) -> Run:
         advice=_advice(outcome),
         metric=outcome.metric,
     )
+
+
+def _details(outcome: Outcome) -> Details:
+    """What the page of the run shows beyond its record."""
+    planned, scores = outcome.planned, outcome.scored.scores
+    return Details(group_scores(planned.plan, scores), group_curves(planned.plan, scores, planned.curves))
 
 
 def _advice(outcome: Outcome) -> str:

@@ -181,7 +181,8 @@ def facts(page: Page, run: Record) -> None:
 def made_by(run: Record) -> dict[str, str]:
     """Return name -> what is needed to repeat a run beyond its settings: versions, durations, hashes."""
     return {
-        "scoring": _pairs(run.scoring),
+        "scoring": _pairs({name: value for name, value in run.scoring.items() if name != "plans"}),
+        "plans": ", ".join(f"{each['name']} {each['loss']:.4g}" for each in run.scoring.get("plans", [])),
         "times": ", ".join(f"{step} {numbers.seconds(taken)}" for step, taken in run.timings.items()),
         "memory": _memory(run),
         "machine": _pairs(run.machine),

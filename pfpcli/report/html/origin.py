@@ -83,6 +83,7 @@ def facts(run: AnyRun) -> Facts:
         "images": _images(images),
         "preprocessing": images["preprocess"].get("describe", ""),
         "scoring": f"{parts.scored(run)}; {made['scoring']}",
+        "losses of the plans tried": made["plans"],
         "machine": made["machine"],
         "times": made["times"],
         "memory": made["memory"],

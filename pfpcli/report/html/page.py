@@ -7,7 +7,7 @@ from typing import Any
 from pfpcli.records.details import Details
 from pfpcli.records.runs import AnyRun, Run
 from pfpcli.report import run_groups
-from pfpcli.report.html import layers, origin, skeleton, verdict
+from pfpcli.report.html import channels, layers, origin, skeleton, verdict
 from pfpcli.report.html.views import Reasons
 from pfpcli.report.kinds import KINDS
 
@@ -33,6 +33,9 @@ def render(run: AnyRun, details: Details | None = None) -> str:
         notes=kind.notes(run),
         layers=layers.table(run),
         skeleton=skeleton.skeleton(run),
+        groups=channels.groups(run, details) if isinstance(run, Run) and details else [],
+        loss=channels.meaning(run) if isinstance(run, Run) and details and details.curves else "",
+        errors=channels.errors(run) if isinstance(run, Run) else None,
         reasons=_reasons(run),
         command=origin.command(run),
         settings=origin.settings(run),

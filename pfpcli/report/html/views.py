@@ -133,24 +133,22 @@ class GroupView:
     Attributes:
         name, widths: its name, and `96 → 24 channels`.
         kept, dropped: the areas of the sorted scores, as paths; "" where there are none.
-        cut: the column of the cut line.
-        scale: what the highest score is.
+        cut: the column of the cut line; None where there is none.
+        highest: the highest score.
         curve: the measured losses as a path; "" where there are none.
         points: the measured losses, with what they stand for.
         chosen: the column of the chosen width.
-        loss: what the curve expects at the chosen width.
     """
 
     name: str
     widths: str
-    kept: str = ""
-    dropped: str = ""
-    cut: float = 0.0
-    scale: str = ""
+    kept: str
+    dropped: str
+    cut: float | None
+    highest: str
     curve: str = ""
     points: Sequence[Mark] = ()
     chosen: float = 0.0
-    loss: str = ""
 
 
 @dataclass(frozen=True)
