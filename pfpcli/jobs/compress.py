@@ -33,7 +33,7 @@ from pfpcli.planning.outlook import keep_for
 from pfpcli.planning.plan import Budget
 from pfpcli.planning.planner import check_reachable
 from pfpcli.progress import Console
-from pfpcli.records.details import Details
+from pfpcli.records.details import Behaviour, Details
 from pfpcli.records.folders import run_folder
 from pfpcli.records.parts import Certificate, Quality, Recovered, UserMetric, Verification
 from pfpcli.records.runs import Run
@@ -100,7 +100,7 @@ def compress(settings: CompressSettings, console: Console) -> Finished[Run]:
             reweight(made, plan, scored.readers)
         recovered = recover_network(made, division, settings, device, console)
         certificate = certify_layers(plan, scored, settings, device, console)
-        quality = evaluate(groups.labelled.graph, made.graph, division, device, console)
+        quality, behaviour = evaluate(groups.labelled.graph, made.graph, division, device, console)
         processes.finish()
         write_plan(plan, made, scored.readers, folder.path)
         exported = export_files(model, made, division, folder.path, scratch, console)
@@ -117,7 +117,7 @@ def compress(settings: CompressSettings, console: Console) -> Finished[Run]:
         )  # fmt: skip
         warnings.warn(console, _warnings(outcome))
         run = _record(outcome, console)
-        write_record(run, _details(outcome), folder.path)
+        write_record(run, _details(outcome, behaviour), folder.path)
     return Finished(run, folder.name, exported.module)
 
 
@@ -172,10 +172,10 @@ def _record(outcome: Outcome, console: Console) -> Run:
     )
 
 
-def _details(outcome: Outcome) -> Details:
+def _details(outcome: Outcome, behaviour: Behaviour | None) -> Details:
     """What the page of the run shows beyond its record."""
     planned, scores = outcome.planned, outcome.scored.scores
-    return Details(group_scores(planned.plan, scores), group_curves(planned.plan, scores, planned.curves))
+    return Details(group_scores(planned.plan, scores), group_curves(planned.plan, scores, planned.curves), behaviour)
 
 
 def _advice(outcome: Outcome) -> str:

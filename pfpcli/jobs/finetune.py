@@ -60,7 +60,7 @@ def finetune(settings: FinetuneSettings, console: Console) -> Finished[TunedRun]
         division = calibration.divide(1, None)
         teacher = _load_teacher(settings, run, calibration.size, console)
         made, training = _train(groups, teacher, division, settings, device, console)
-        quality = evaluate(groups.labelled.graph, made.graph, division, device, console)
+        quality, behaviour = evaluate(groups.labelled.graph, made.graph, division, device, console)
         shutil.copyfile(settings.run / FILES["plan"], folder.path / FILES["plan"])
         model, reason = _module(settings)
         exported = export_files(model, made, division, folder.path, scratch, console)
@@ -77,7 +77,7 @@ def finetune(settings: FinetuneSettings, console: Console) -> Finished[TunedRun]
             scoring=run.scoring,
             training=training,
         )
-        write_record(tuned, Details(), folder.path)
+        write_record(tuned, Details(behaviour=behaviour), folder.path)
     return Finished(tuned, folder.name, exported.module)
 
 

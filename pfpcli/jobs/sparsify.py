@@ -107,7 +107,7 @@ def sparsify(settings: SparsifySettings, console: Console) -> Finished[SparseRun
             made, difference = _cut_dead(made.graph, planned, scored, chosen, console)
             write_plan(planned, made, readers(groups), folder.path)
         errors = _measure_errors(groups, scored, chosen, device, console)
-        quality = evaluate(groups.labelled.graph, made.graph, division, device, console)
+        quality, behaviour = evaluate(groups.labelled.graph, made.graph, division, device, console)
         processes.finish()
         exported = export_files(model, made, division, folder.path, scratch, console)
         deflated = _deflated(scratch / FILES["onnx"]), _deflated(folder.path / FILES["onnx"])
@@ -121,7 +121,7 @@ def sparsify(settings: SparsifySettings, console: Console) -> Finished[SparseRun
         )  # fmt: skip
         warnings.warn(console, _warnings(outcome))
         run = _record(outcome, console)
-        write_record(run, Details(), folder.path)
+        write_record(run, Details(behaviour=behaviour), folder.path)
     return Finished(run, folder.name, exported.module)
 
 

@@ -15,6 +15,7 @@ from pfpcli import processes
 from pfpcli.graph.graph import Graph, is_tensor
 from pfpcli.graph.role import Role
 from pfpcli.outputs.boxes import BoxTally, pairs
+from pfpcli.outputs.changes import Changes
 from pfpcli.outputs.kinds import KINDS
 from pfpcli.outputs.kinds.classes import Decisions
 from pfpcli.outputs.kinds.kind import Judged
@@ -31,9 +32,10 @@ def compare(
     batches: Iterable[tuple[Tensor, NDArray[np.int64] | None]],
     source: str,
     device: torch.device | str = "cpu",
+    changes: Changes | None = None,
 ) -> Quality:
     """Compare one network with the original on images; arguments as in `compare_all`."""
-    return compare_all(before, [after], batches, source, device)[0]
+    return compare_all(before, [after], batches, source, device, changes)[0]
 
 
 def compare_all(
@@ -42,6 +44,7 @@ def compare_all(
     batches: Iterable[tuple[Tensor, NDArray[np.int64] | None]],
     source: str,
     device: torch.device | str = "cpu",
+    changes: Changes | None = None,
 ) -> list[Quality]:
     """Compare networks with the original on images.
 
@@ -55,6 +58,7 @@ def compare_all(
         batches: (float[N, ...], class labels int64[N] or None).
         source: the name of the images in the report.
         device: where to compute.
+        changes: collects what the last of the cut networks does otherwise; None collects nothing.
     """
     roles = roles_of(before)
     outputs = [node for node in before.outputs if is_tensor(node) and node.meta["val"].is_floating_point()]
@@ -63,13 +67,18 @@ def compare_all(
     with ExitStack() as there, torch.no_grad():
         for graph in (before, *after):
             there.enter_context(graph.on(device))
+        done = 0
         for images, labels in batches:
+            first, done = done, done + len(images)
             if not processes.is_mine(images):
                 continue
             x = images.to(device)
             whole = [each.cpu() for each in select(real(before.module(x)), roles)]
             for graph, tally in zip(after, tallies, strict=True):
-                tally.add(len(x), whole, [each.cpu() for each in select(real(graph.module(x)), roles)], labels)
+                now = [each.cpu() for each in select(real(graph.module(x)), roles)]
+                tally.add(len(x), whole, now, labels)
+            if changes is not None and changes.watched is not None:
+                changes.add(first, images, whole[changes.watched], now[changes.watched], labels)
     return [tally.quality(source) for tally in tallies]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from pfpcli.records.details import Details
 from pfpcli.records.runs import AnyRun, Run
 from pfpcli.report import run_groups
-from pfpcli.report.html import channels, layers, origin, skeleton, verdict
+from pfpcli.report.html import behaviour, channels, layers, origin, skeleton, verdict
 from pfpcli.report.html.views import Reasons
 from pfpcli.report.kinds import KINDS
 
@@ -21,6 +21,7 @@ def render(run: AnyRun, details: Details | None = None) -> str:
     """
     word, sentence = verdict.verdict(run)
     kind = KINDS[type(run)]
+    found = details.behaviour if details else None
     heading, *figures = kind.figures(run, everything=True)
     page: str = _template().render(
         run=run,
@@ -36,6 +37,10 @@ def render(run: AnyRun, details: Details | None = None) -> str:
         groups=channels.groups(run, details) if isinstance(run, Run) and details else [],
         loss=channels.meaning(run) if isinstance(run, Run) and details and details.curves else "",
         errors=channels.errors(run) if isinstance(run, Run) else None,
+        behaviour=found,
+        outputs=behaviour.outputs(run),
+        classes=behaviour.classes(found) if found else None,
+        changed=behaviour.changed(found) if found else [],
         reasons=_reasons(run),
         command=origin.command(run),
         settings=origin.settings(run),

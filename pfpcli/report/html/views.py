@@ -152,6 +152,27 @@ class GroupView:
 
 
 @dataclass(frozen=True)
+class Changed:
+    """An image whose answer changed.
+
+    Attributes:
+        name: its file, or "".
+        picture: a data URI, or "".
+        before, after, truth: the answers and the label, or "".
+        change: how far the answers are apart.
+        maps: (name, data URI) of the pictures of the outputs.
+    """
+
+    name: str
+    picture: str
+    before: str
+    after: str
+    truth: str
+    change: str
+    maps: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True)
 class Reasons:
     """Channels by reason.
 
