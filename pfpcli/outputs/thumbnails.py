@@ -14,7 +14,7 @@ from torch import Tensor
 #: The longest side of a picture, in pixels.
 SIDE = 96
 #: The quality of a JPEG, 1 to 95.
-_QUALITY = 82
+_QUALITY = 75
 #: Hues of neighbouring classes lie this part of a turn apart (the golden angle), so that many classes differ.
 _TURN = 0.381966
 

@@ -57,8 +57,18 @@ def read(run: Path) -> SparseRun:
     return found
 
 
+def test_the_page_shows_the_layers_and_the_images_that_changed(folder: Path) -> None:
+    page = (folder / "run" / FILES["page"]).read_text(encoding="utf-8")
+    found = reading.read_details(folder / "run")
+    assert found is not None
+    assert found.groups == found.curves == []
+    assert report.REPORTS["html"](read(folder / "run"), details=found) == page
+    assert all(f"<td>{layer.name}</td>" in page for layer in read(folder / "run").layers)
+    assert "Images that changed most" in page
+
+
 def test_a_run_folder_holds_the_models_and_the_record(folder: Path) -> None:
-    assert set(hashes(folder / "run")) == {FILES[kind] for kind in ("onnx", "pt2", "pt", "run")}
+    assert set(hashes(folder / "run")) == set(FILES.values()) - {FILES["plan"]}
     run, module = read(folder / "run"), torch.load(folder / "run" / FILES["pt"], weights_only=False)
     left = sum(int((p != 0).sum()) for p in module.parameters())
     assert (run.kind, run.status, run.requested) == ("sparsify", "ok", {"keep": 0.4})

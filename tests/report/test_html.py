@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from pfpcli.records.parts import GroupRow, LayerRow
+from details import PIXEL, details
+from pfpcli.records.details import Behaviour, ChangedImage, ClassCount, GroupCurve, GroupScores
+from pfpcli.records.parts import GroupRow, LayerError, LayerRow, OutputQuality
 from pfpcli.records.runs import AnyRun
 from pfpcli.report import REPORTS
 from pfpcli.report.html.page import render
@@ -74,9 +76,11 @@ def test_the_sections_follow_the_questions_of_a_reader() -> None:
         "Before and after",
         "Where it went",
         "Widths of the layers",
+        "Why these channels",
         "What was not pruned, and why",
         "How to make it again",
     ]
+    assert headings(render(run(), details()))[3:5] == ["Why these channels", "What it does otherwise"]
     assert headings(render(sparse_run())) == ["Before and after", "Where it went", "How to make it again"]
     assert headings(render(tuned_run())) == ["Before and after", "How to make it again"]
 
@@ -148,19 +152,104 @@ def test_a_name_is_text_wherever_it_stands(place: str) -> None:
 def test_the_page_asks_for_nothing_outside_of_itself() -> None:
     page = render(run())
     assert "default-src 'none'" in page
-    assert re.findall(r"(?:src|href)=|url\((?!#hatch)|@import|https?:", page) == []
+    assert re.findall(r"(?:src|href)=|url\((?!#)|@import|https?:", page) == []
 
 
-def test_the_page_of_a_network_of_300_layers_stays_below_a_megabyte() -> None:
-    name = "backbone.stage{}.block{}.conv"
+def test_a_group_shows_its_scores_with_the_cut_and_its_curve_with_the_chosen_width() -> None:
+    page = render(run(), details())
+    text = Seen(page).text
+    assert "layer1.0.conv1 16 → 10 channels" in text
+    assert "channels kept: loss — 14: 0.001, 8: 0.02, 2: 0.5" in text
+    assert page.count('class="cut" d="M125 0V44"') == 4  # 10 of 16 and 20 of 32, on two drawings each
+    assert page.count('class="curve"') == 6
+
+
+def test_the_curve_is_that_of_the_loss_that_the_plan_minimised() -> None:
+    made = run(scoring=run().scoring | {"plans": [{"name": "error", "loss": 0.1}]})
+    text = Seen(render(made, details())).text
+    assert "error of the refitted layers" in text
+    assert "channels kept: loss — 14: 0.01, 8: 0.1, 2: 0.9" in text
+
+
+def test_scores_that_were_not_dropped_from_the_lowest_on_have_no_cut_line() -> None:
+    drawn = [GroupScores("layer1.0.conv1", [0.1, 0.5, 0.3, 0.2], [1, 2])]
+    page = render(run(), details(groups=drawn, curves=[]))
+    assert 'class="cut"' not in page
+
+
+def test_many_groups_are_folded() -> None:
+    many = [GroupScores(f"g{i}", [0.1, 0.5], [0]) for i in range(30)]
+    assert "6 more groups" in Seen(render(run(), details(groups=many, curves=[]))).text
+
+
+def test_the_classes_that_lost_most_and_the_images_that_changed_are_shown() -> None:
+    page = render(run(), details())
+    text = Seen(page).text
+    assert "cat 100 90.0 % 70.0 % −20.0 pp" in text
+    assert "12 of 256 images are put into another class than before" in text
+    assert "cat (80 %) → dog (60 %) label: cat 0.7 · cat/1.png" in text
+    assert page.count(PIXEL) == 5
+
+
+def test_only_pictures_inside_of_the_page_are_shown() -> None:
+    for uri in ("https://example.org/x.png", "data:text/html;base64,AAAA", "javascript:alert(1)"):
+        changed = ChangedImage("", uri, "a", "b", "", 1, [uri, uri, uri])
+        behaviour = Behaviour("y", "m", "", False, None, 3, [], [changed])
+        assert uri not in render(run(), details(behaviour=behaviour))
+
+
+def test_names_in_the_details_are_text() -> None:
+    changed = ChangedImage(HOSTILE, PIXEL, HOSTILE, HOSTILE, HOSTILE, 1)
+    behaviour = Behaviour(HOSTILE, HOSTILE, "images", False, 1, 3, [ClassCount(HOSTILE, 1, 1, 0)], [changed])
+    made = details(groups=[GroupScores(HOSTILE, [1.0, 0.5], [1])], behaviour=behaviour)
+    seen, plain = Seen(render(run(), made)), Seen(render(run(), details()))
+    assert " ".join(HOSTILE.split()) in seen.text
+    assert {name for name, _ in seen.tags} <= {name for name, _ in plain.tags}
+
+
+def test_the_page_of_300_layers_and_1000_classes_stays_below_a_megabyte() -> None:
+    """Pictures are taken from noise, which no JPEG makes small."""
+    noise = "data:image/jpeg;base64," + 8_000 * "A"
+    widths = [8 + 3 * i for i in range(301)]
+    names = [f"backbone.stage{i // 50}.block{i}.conv" for i in range(300)]
+    sizes = [((widths[i], widths[i] // 2 + 1), (widths[i + 1], widths[i + 1] // 2 + 1)) for i in range(300)]
     rows = [
-        LayerRow(name.format(i // 50, i), "conv2d", (512, 301), (512, 301), (2_359_296, 815_000), (462_422_016, 15_974))
-        for i in range(300)
+        LayerRow(name, "conv2d", reads, makes, (2_359_296, 815_000), (462_422_016, 15_974))
+        for name, (reads, makes) in zip(names, sizes, strict=True)
     ]
-    groups = [GroupRow(row.name, 512, 301, "", "", (row.name,)) for row in rows]
-    page = render(run(layers=rows, groups=groups))
+    errors = [
+        LayerError(name, *reads, 12.3, 4201, 1.83, 2.91, 0.352) for name, (reads, _) in zip(names, sizes, strict=True)
+    ]
+    scores = [
+        GroupScores(name, [((i * 7919) % 997) / 997 for i in range(size)], [*range(kept, size)])
+        for name, (_, (size, kept)) in zip(names, sizes, strict=True)
+    ]
+    curves = [
+        GroupCurve(
+            name, size, [size * part // 8 for part in range(7, 0, -1)], {"distance": [2.0**-i for i in range(7)]}
+        )
+        for name, (_, (size, _)) in zip(names, sizes, strict=True)
+    ]
+    classes = [ClassCount(f"a class with a long name {i}", 50, 40, 40 - i % 40) for i in range(1000)]
+    changed = [ChangedImage(f"n0{i}/{i}.JPEG", noise, "a", "b", "a", 1, [noise] * 3) for i in range(10)]
+    made = run(
+        layers=rows,
+        groups=[GroupRow(name, *makes, "", "", (name,)) for name, (_, makes) in zip(names, sizes, strict=True)],
+        certificate=replace(run().certificate, layers=errors),
+    )
+    page = render(
+        made,
+        details(groups=scores, curves=curves, behaviour=Behaviour("y", "m", "images", True, 9, 99, classes, changed)),
+    )
     assert len(page.encode()) < 1_000_000
     assert page.count('class="hover"') == 300
+    assert "900 more classes lost no larger share" in page
+
+
+def test_every_output_has_its_quality() -> None:
+    outputs = [OutputQuality("boxes", "boxes", None, "four numbers", "boxes", "found again", 1.0, 0.8, {"boxes": 20})]
+    page = render(run(quality=replace(run().quality, outputs=outputs)))
+    assert "boxes 100.0 % 80.0 % −20.0 pp found again boxes: four numbers boxes 20" in Seen(page).text
 
 
 def test_making_a_page_does_not_import_torch(tmp_path: Path) -> None:

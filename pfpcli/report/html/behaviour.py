@@ -21,12 +21,13 @@ def outputs(run: AnyRun) -> Table | None:
         return None
     columns = [
         Column("output"),
-        Column("says"),
         Column("metric"),
         Column("before", True),
         Column("after", True),
         Column("change", True),
-        Column("further measures"),
+        Column("meaning", is_prose=True),
+        Column("says", is_prose=True),
+        Column("further measures", is_prose=True),
     ]
     where = f"on {run.quality.n} {run.quality.source}"
     return Table("outputs", columns, [_output(each) for each in found], (), [where])
@@ -37,11 +38,12 @@ def _output(found: OutputQuality) -> Row:
     return Row(
         [
             Cell(found.name),
-            Cell(f"{found.role}: {found.why}"),
-            Cell(f"{found.metric}: {found.meaning}"),
+            Cell(found.metric),
             Cell(numbers.percent(found.before), found.before),
             Cell(numbers.percent(found.after), found.after, 100 * found.after),
             Cell(numbers.points(found.before, found.after), found.after - found.before),
+            Cell(found.meaning),
+            Cell(f"{found.role}: {found.why}"),
             Cell(more),
         ]
     )

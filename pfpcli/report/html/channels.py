@@ -10,13 +10,13 @@ from math import log10
 from pfpcli.records.details import Details, GroupCurve, GroupScores
 from pfpcli.records.runs import Run
 from pfpcli.report import certificate
-from pfpcli.report.html.views import Cell, Column, GroupView, Mark, Row, Table
+from pfpcli.report.html.views import Cell, Column, GroupView, Row, Table
 
 #: Size of a drawing in pixels, and the space around a curve.
 WIDTH, HEIGHT = 200, 44
 _MARGIN = 5
 #: The most columns of a strip; a column shows the mean of its scores.
-_COLUMNS = 50
+_COLUMNS = 40
 #: Losses are drawn on a logarithmic scale; smaller ones than this are drawn as this.
 _TINY = 1e-9
 #: The losses of a curve by the name of a plan; the plans that have none show the first.
@@ -113,12 +113,10 @@ def _with_curve(
     def y(loss: float) -> float:
         return HEIGHT - _MARGIN - (HEIGHT - 2 * _MARGIN) * (_log(loss) - low) / ((high - low) or 1.0)
 
-    points = [
-        Mark(x(kept / curve.positions), y(loss), f"{kept} of {curve.positions} kept: {loss:.3g}")
-        for kept, loss in zip(curve.kept, losses, strict=True)
-    ]
-    path = "M" + "L".join(f"{point.x:.0f} {point.y:.0f}" for point in points)
-    return replace(view, curve=path, points=points, chosen=x(chosen))
+    pairs = list(zip(curve.kept, losses, strict=True))
+    path = "M" + "L".join(f"{x(kept / curve.positions):.0f} {y(value):.0f}" for kept, value in pairs)
+    said = ", ".join(f"{kept}: {value:.2g}" for kept, value in pairs)
+    return replace(view, curve=path, losses=f"channels kept: loss — {said}", chosen=x(chosen))
 
 
 def _log(loss: float) -> float:

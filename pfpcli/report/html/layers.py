@@ -36,7 +36,7 @@ def _cut(run: Run) -> Table:
         Column("MACs", True),
         Column("kept", True),
         Column("saved", True),
-        *([Column("remark")] if any(found) else []),
+        *([Column("remark", is_prose=True)] if any(found) else []),
     ]
     rows = [
         Row(

@@ -82,7 +82,7 @@ def facts(run: AnyRun) -> Facts:
         "sha256 of the model": made["sha256"],
         "images": _images(images),
         "preprocessing": images["preprocess"].get("describe", ""),
-        "scoring": f"{parts.scored(run)}; {made['scoring']}",
+        "scoring": made["scoring"],
         "losses of the plans tried": made["plans"],
         "machine": made["machine"],
         "times": made["times"],

@@ -54,6 +54,7 @@ def skeleton(run: AnyRun) -> Skeleton | None:
         bars=[Bar(x, _TOP, space, _HEIGHT, _title(layer)) for x, layer in zip(columns, layers, strict=True)],
         unlucky=unlucky,
         names=names,
+        is_dense=len(layers) > _NAMED,
         lines=[Mark(_LEFT, base - _HEIGHT * width / most, str(width)) for width in sorted({most, most // 2})],
     )
 

@@ -38,10 +38,17 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table: its heading, and whether its cells are numbers, which stand at the right."""
+    """A column of a table.
+
+    Attributes:
+        name: its heading.
+        is_number: whether its cells are numbers, which stand at the right.
+        is_prose: whether its cells are sentences, which need some width.
+    """
 
     name: str
     is_number: bool = False
+    is_prose: bool = False
 
 
 @dataclass(frozen=True)
@@ -113,6 +120,7 @@ class Skeleton:
         unlucky: marks above bars whose width is slower than its neighbours.
         names: the names or numbers of layers below the bars.
         lines: the heights of lines of equal width, with their widths.
+        is_dense: whether there are too many layers for their names and for outlines.
     """
 
     width: int
@@ -124,6 +132,7 @@ class Skeleton:
     unlucky: Sequence[Mark]
     names: Sequence[Mark]
     lines: Sequence[Mark]
+    is_dense: bool
 
 
 @dataclass(frozen=True)
@@ -136,7 +145,7 @@ class GroupView:
         cut: the column of the cut line; None where there is none.
         highest: the highest score.
         curve: the measured losses as a path; "" where there are none.
-        points: the measured losses, with what they stand for.
+        losses: the same as a text.
         chosen: the column of the chosen width.
     """
 
@@ -147,7 +156,7 @@ class GroupView:
     cut: float | None
     highest: str
     curve: str = ""
-    points: Sequence[Mark] = ()
+    losses: str = ""
     chosen: float = 0.0
 
 
