@@ -149,6 +149,12 @@ def test_a_name_is_text_wherever_it_stands(place: str) -> None:
     assert sum(name == "script" for name, _ in seen.tags) == 1
 
 
+def test_characters_that_turn_or_hide_text_are_replaced() -> None:
+    page = render(run(model=run().model | {"name": "a\udcff\u202eb\x1b.pt"}))
+    assert "a??b?.pt" in Seen(page).text
+    page.encode("utf-8")
+
+
 def test_the_page_asks_for_nothing_outside_of_itself() -> None:
     page = render(run())
     assert "default-src 'none'" in page

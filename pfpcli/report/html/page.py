@@ -10,6 +10,7 @@ from pfpcli.report import run_groups
 from pfpcli.report.html import behaviour, channels, layers, origin, skeleton, verdict
 from pfpcli.report.html.views import Reasons
 from pfpcli.report.kinds import KINDS
+from pfpcli.report.page import spell
 
 
 def render(run: AnyRun, details: Details | None = None) -> str:
@@ -55,12 +56,18 @@ def _template() -> Any:
     environment = Environment(
         loader=PackageLoader(__package__),
         autoescape=True,
+        finalize=_printable,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
     return environment.get_template("page.html")
+
+
+def _printable(value: Any) -> Any:
+    """Return a text without characters that no file or reader may be given; parts of a page are left as they are."""
+    return spell(value, unicode=True) if type(value) is str else value
 
 
 def _reasons(run: AnyRun) -> list[Reasons]:
