@@ -13,7 +13,8 @@ from pfpcli.report import numbers, parts, run_groups, run_layers
 from pfpcli.report.certificate import errors
 from pfpcli.report.page import Page
 
-_MEASURES = {"params": "parameters", "macs": "MACs"}
+#: What a budget measures -> its name.
+MEASURES = {"params": "parameters", "macs": "MACs"}
 
 
 def render(run: Run, *, folder: str = "", width: int = 80, everything: bool = False, unicode: bool = True) -> str:
@@ -117,18 +118,24 @@ def verdict(run: Run, width: int = 80) -> str:
 
 def _judgement(run: Run) -> tuple[str, str]:
     """Return the parts of the verdict before and after the name of the model."""
-    asked, kept = numbers.percent(run.requested["keep"]), numbers.percent(run.achieved["keep"])
-    if run.requested.get("epsilon") is not None:
-        asked = f"ε = {run.requested['epsilon']:g}"
+    asked, kept = budget(run)
     if run.status == "failed":
         return "FAILED", f": {parts.failures(run)} (asked {asked}, kept {kept})"
-    measure = _MEASURES[run.requested["of"]]
+    measure = MEASURES[run.requested["of"]]
     if run.status == "worse":
         missed = "" if run.achieved["exact"] else f" (asked {asked})"
         return "WORSE", f": {parts.fall(run.quality)} at {kept} of the {measure}{missed}"
     if not run.achieved["exact"]:
         return "PASS", f": asked {asked} of the {measure}, closest feasible {kept}"
     return "PASS", f": {kept} of the {measure} (asked {asked}), all checks hold"
+
+
+def budget(run: Run) -> tuple[str, str]:
+    """Return what was asked and what was kept: `("40.0 %", "40.1 %")`."""
+    asked, kept = numbers.percent(run.requested["keep"]), numbers.percent(run.achieved["keep"])
+    if run.requested.get("epsilon") is not None:
+        asked = f"ε = {run.requested['epsilon']:g}"
+    return asked, kept
 
 
 def figures(run: Run, everything: bool = False) -> list[parts.Row]:

@@ -175,6 +175,13 @@ def test_layers_and_groups_add_up(typed: Typed) -> None:
     assert any(group["kept"] < group["size"] for group in record["groups"])
 
 
+def test_the_record_tells_the_groups_of_convolutions_and_the_settings_that_were_given(typed: Typed) -> None:
+    groups = {layer["name"]: (layer["groups"], layer["channels_in"]) for layer in typed.record["layers"]}
+    assert groups["3.0"][0] == groups["10"][0] == [1, 1]
+    assert groups["5.0"][0] == groups["5.0"][1]  # depthwise
+    assert typed.record["given"] == ["model", "calib", "keep"]
+
+
 def test_the_report_shows_accuracy_where_class_folders_are(typed: Typed) -> None:
     assert (typed.report.code, typed.report.err) == (0, "")
     assert typed.report.out.startswith("PASS  model.pt")

@@ -7,6 +7,7 @@ from dataclasses import fields
 
 import pytest
 
+from details import details
 from pfpcli.records.certified import Certified, LayerChecked
 from pfpcli.records.comparison import Comparison, Point
 from pfpcli.records.document import Document
@@ -18,6 +19,7 @@ DOCUMENTS: list[Document] = [
     run(),
     sparse_run(),
     tuned_run(),
+    details(),
     Certified("run", "model.pt", "imgs", 3, [LayerChecked("fc", 0.5, 0.1, 0.6)]),
     Comparison(
         {"name": "model.pt"},

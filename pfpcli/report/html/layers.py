@@ -5,8 +5,8 @@ from __future__ import annotations
 from pfpcli.records.parts import LayerRow, SparseLayer
 from pfpcli.records.runs import AnyRun, Run, SparseRun
 from pfpcli.report import numbers
-from pfpcli.report.html.verdict import MEASURES
 from pfpcli.report.html.views import Cell, Column, Row, Table
+from pfpcli.report.run import MEASURES
 from pfpcli.report.unlucky_widths import remark
 
 _REMARK = (

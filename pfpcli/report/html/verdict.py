@@ -6,11 +6,10 @@ from collections.abc import Iterator
 
 from pfpcli.records.runs import AnyRun, Run, SparseRun, TunedRun
 from pfpcli.report import numbers, parts
+from pfpcli.report import run as compress_run
 from pfpcli.report.html.views import Chip
 from pfpcli.report.kinds import KINDS
 
-#: What a budget measures -> its name.
-MEASURES = {"params": "parameters", "macs": "MACs"}
 #: No name of a model is shortened on a page.
 _WIDE = 100_000
 
@@ -25,12 +24,13 @@ def asked(run: AnyRun) -> str:
     """Return `asked 40.0 % of the parameters, kept 40.1 %`; "" for a run without a budget."""
     if isinstance(run, TunedRun):
         return ""
-    wanted, kept = numbers.percent(run.requested["keep"]), numbers.percent(run.achieved["keep"])
     if isinstance(run, SparseRun):
+        wanted, kept = numbers.percent(run.requested["keep"]), numbers.percent(run.achieved["keep"])
         return f"asked {wanted} nonzero parameters, kept {kept}"
-    of = MEASURES.get(run.requested["of"], run.requested["of"])
+    wanted, kept = compress_run.budget(run)
+    of = compress_run.MEASURES[run.requested["of"]]
     if run.requested.get("epsilon") is not None:
-        return f"asked an error of at most ε = {run.requested['epsilon']:g}, kept {kept} of the {of}"
+        return f"asked {wanted} at most, kept {kept} of the {of}"
     return f"asked {wanted} of the {of}, kept {kept}"
 
 
