@@ -82,6 +82,7 @@ def test_the_sections_follow_the_questions_of_a_reader() -> None:
     ]
     assert headings(render(run(), details()))[3:5] == ["Why these channels", "What it does otherwise"]
     assert headings(render(sparse_run())) == ["Before and after", "Where it went", "How to make it again"]
+    assert headings(render(warned()))[-2:] == ["Warnings", "How to make it again"]
     assert headings(render(tuned_run())) == ["Before and after", "How to make it again"]
 
 

@@ -57,7 +57,7 @@ def settings(run: AnyRun) -> Table:
         Row([Cell(name), Cell(_value(value)), Cell(_from(run, name))], is_unchanged=name not in run.given)
         for name, value in run.settings.items()
     ]
-    return Table("settings", [Column("setting"), Column("value"), Column("from")], rows)
+    return Table("settings", [Column("setting"), Column("value"), Column("from")], rows, hide="hide defaults")
 
 
 def _value(value: Any) -> str:

@@ -69,6 +69,7 @@ class Table:
         rows: the rows.
         totals: a last row that stays in its place, or nothing.
         remarks: what the columns mean.
+        hide: what the box says that hides the rows which are the same as in the original.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Table:
     rows: Sequence[Row]
     totals: Sequence[Cell] = ()
     remarks: Sequence[str] = ()
+    hide: str = "hide what did not change"
 
     @property
     def is_long(self) -> bool:
