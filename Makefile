@@ -42,8 +42,9 @@ format: setup  ## apply the formatting and the safe fixes
 types: setup  ## check the types
 	$(BIN)/mypy
 
-reference: setup  ## write docs/reference.md from the command line
+reference: setup  ## write docs/reference.md from the command line, and docs/run.schema.json from the records
 	$(BIN)/python docs/make_reference.py
+	$(BIN)/python docs/make_schema.py
 
 examples: setup  ## run the examples of the tutorial and README.md, and write what they print (about 7 minutes)
 	$(BIN)/python docs/run_examples.py

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -16,12 +17,18 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from pfpcli.errors import InputError
 from pfpcli.progress import Console
 from pfpcli.records.certified import Certified
+from pfpcli.records.compared_runs import RunsCompared
+from pfpcli.records.compared_runs import compare as compare_runs
 from pfpcli.records.comparison import Comparison as ComparisonRecord
 from pfpcli.records.folders import FILES
 from pfpcli.records.inspection import Inspection
+from pfpcli.records.planned import PlannedNetwork
 from pfpcli.records.ranking import Ranking
+from pfpcli.records.reading import read
 from pfpcli.records.reused_settings import network_of, reused_settings
 from pfpcli.records.runs import Run, SparseRun, TunedRun
+from pfpcli.records.sweep import Sweep as SweepRecord
+from pfpcli.records.verified import Verified
 from pfpcli.settings import (
     CertifySettings,
     CompareCriteriaSettings,
@@ -31,6 +38,8 @@ from pfpcli.settings import (
     NetworkSettings,
     ScoreSettings,
     SparsifySettings,
+    SweepSettings,
+    VerifySettings,
 )
 from pfpcli.settings.python import from_python
 
@@ -81,6 +90,22 @@ class Result(Generic[_R]):
 
 
 @dataclass(frozen=True)
+class Sweep:
+    """A sweep: its record, and the folder of its run folders."""
+
+    record: SweepRecord
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A plan: its record, and the path of plan.json."""
+
+    record: PlannedNetwork
+    file: Path
+
+
+@dataclass(frozen=True)
 class Comparison:
     """A comparison of criteria: its record, and the folder with its table and chart."""
 
@@ -89,14 +114,15 @@ class Comparison:
 
 
 def compress(
-    model: Model, calib: PathLike, *, keep: float | str = CompressSettings.keep, **settings: Any
+    model: Model, calib: PathLike, *, keep: float | str | None = CompressSettings.keep, **settings: Any
 ) -> Result[Run]:
     """Do what `pfp compress` does.
 
     Args:
         model: path of the checkpoint, or a `torch.nn.Module`, which is copied and not changed.
         calib: folder of calibration images (or arrays).
-        keep: fraction of the parameters to keep, e.g. 0.4 or "40%".
+        keep: fraction of the parameters to keep, e.g. 0.4 or "40%"; None means 0.5, or the smallest network within
+            `max_drop` where that is given.
         settings: the other fields of `CompressSettings`, and `example`: an input of the network, float[N, C, H, W],
             whose size counts where `input_size` is not given.
 
@@ -104,6 +130,18 @@ def compress(
         PfpError: it could not be done; `error.hint` says what to do instead.
     """
     return _run("compress", CompressSettings, {"model": model, "calib": calib, "keep": keep, **settings})
+
+
+def plan(model: Model, calib: PathLike, *, keep: float | str | None = CompressSettings.keep, **settings: Any) -> Plan:
+    """Do what `pfp plan` does; arguments as for `compress`, which takes `plan=` the file of the result."""
+    found = _job("plan", CompressSettings, {"model": model, "calib": calib, "keep": keep, **settings})
+    return Plan(found.record, Path(found.folder))
+
+
+def sweep(model: Model, calib: PathLike, *, keep: Sequence[float | str], **settings: Any) -> Sweep:
+    """Do what `pfp sweep` does; arguments as for `compress`, with several fractions to keep."""
+    found = _job("sweep", SweepSettings, {"model": model, "calib": calib, "keeps": keep, **settings})
+    return Sweep(found.record, Path(found.folder))
 
 
 def sparsify(
@@ -171,6 +209,37 @@ def certify(run: PathLike | Result[Any], model: Model, calib: PathLike, **settin
     given = {"run": _folder(run), "model": model, "calib": calib, **settings}
     found: Certified = _job("certify", CertifySettings, {**given, **reused_settings(given)})
     return found
+
+
+def verify(a: PathLike | Result[Any], b: PathLike | Result[Any] | None = None, **settings: Any) -> Verified:
+    """Do what `pfp verify` does.
+
+    Args:
+        a: path of a file or of a run folder, or what `compress` returned.
+        b: the same for the second network; None compares the files of the run folder `a`.
+        settings: the other fields of `VerifySettings`.
+
+    Raises:
+        PfpError: it could not be done; `error.hint` says what to do instead.
+    """
+    first = _folder(a)
+    given = {"model": first, "other": None if b is None else _folder(b), **settings}
+    reused = reused_settings({**given, "run": first}) if first.is_dir() else {}
+    found: Verified = _job("verify", VerifySettings, {**given, **reused})
+    return found
+
+
+def compare(*runs: PathLike | Result[Any]) -> RunsCompared:
+    """Do what `pfp compare` does.
+
+    Args:
+        runs: folders of runs, or what `compress` returned.
+
+    Raises:
+        PfpError: a folder is no run.
+    """
+    folders = [_folder(run) for run in runs]
+    return compare_runs([(folder, read(folder)) for folder in folders])
 
 
 def _run(name: str, kind: type[NetworkSettings], values: dict[str, Any]) -> Result[Any]:

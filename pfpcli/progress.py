@@ -86,19 +86,39 @@ class Console:
         self.end(step)
 
     @contextmanager
-    def resumable(self, state: Path) -> Iterator[None]:
-        """Run training in a `with` block; if it is interrupted and has written its state, warn that it can resume."""
+    def resumable(self, state: Path, what: str = "training") -> Iterator[None]:
+        """Run a `with` block; if it is interrupted and has written its state, warn that it can resume.
+
+        Args:
+            state: the file of the state.
+            what: what runs.
+        """
         try:
             yield
         except (KeyboardInterrupt, Interrupted):
             if state.exists():
-                self.warn("training was interrupted; the same command goes on where it stopped")
+                self.warn(f"{what} was interrupted; the same command goes on where it stopped")
             raise
 
     def warn(self, message: str) -> None:
         """Keep a warning for the record and for the end of the run."""
         if message not in self.warnings:
             self.warnings.append(message)
+
+    @contextmanager
+    def part(self, step: Step) -> Iterator[Console]:
+        """Yield a console for the steps within a step: their progress is shown as that of the step.
+
+        It starts with the times and the memory of this console, so a record that is made of it has all of them.
+        """
+        inner = _Part(step)
+        inner.timings, inner.held, inner.peaks = dict(self.timings), dict(self.held), dict(self.peaks)
+        try:
+            yield inner
+        except BaseException:
+            self.warnings += inner.warnings
+            raise
+        self.peaks.update(inner.peaks)
 
     def begin(self, name: str) -> Step:
         """Start showing a step."""
@@ -109,3 +129,27 @@ class Console:
 
     def abandon(self, step: Step) -> None:
         """Stop showing a step that failed."""
+
+
+class _Part(Console):
+    """Receives the steps within a step."""
+
+    def __init__(self, whole: Step) -> None:
+        super().__init__()
+        self._whole = whole
+
+    def begin(self, name: str) -> Step:
+        """Let the progress of the step be that of the whole."""
+        return _PartOf(name, self._whole)
+
+
+class _PartOf(Step):
+    """A step within a step."""
+
+    def __init__(self, name: str, whole: Step) -> None:
+        super().__init__(name)
+        self._whole = whole
+
+    def progress(self, done: int, total: int, unit: str) -> None:
+        """Report the progress as that of the whole, with the name of the step."""
+        self._whole.progress(done, total, f"{unit} ({self.name})")

@@ -8,7 +8,7 @@ from pfpcli.cli.flags import flag
 from pfpcli.outputs.asked import TASKS
 from pfpcli.outputs.kinds import KINDS
 from pfpcli.settings import CompressSettings
-from pfpcli.settings.text import parse_share
+from pfpcli.settings.max_drop import parse_max_drop
 
 OUTPUTS = "What the outputs say"
 
@@ -48,10 +48,11 @@ def gate(
         str | None,
         flag(
             OUTPUTS,
-            "Fail (exit code 1) if the metric, or the quality without --metric, falls by more: 1% or 0.01.",
+            "Make the smallest network whose quality, or --metric, falls by at most X after recovery: 1%, 0.01, "
+            "0.5dB. With --keep, --epsilon or --plan: fail (exit code 1) if it falls by more.",
             metavar="X",
         ),
     ] = None,
 ) -> dict[str, Any]:
     """What the quality must be."""
-    return {"metric": metric, "max_drop": None if max_drop is None else parse_share("--max-drop", max_drop)}
+    return {"metric": metric, "max_drop": None if max_drop is None else parse_max_drop(max_drop)}

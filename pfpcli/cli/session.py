@@ -16,6 +16,7 @@ import typer
 
 from pfpcli import processes, report
 from pfpcli.records.document import Document
+from pfpcli.report import settings as shown_settings
 from pfpcli.settings import NetworkSettings
 
 if TYPE_CHECKING:
@@ -31,16 +32,23 @@ class Session:
         quiet: show no steps, and nothing but the result.
         verbose: show the warnings of libraries.
         color: "auto", "always" or "never".
+        show_settings: show the settings of a job with their origins, and do not run it.
     """
 
     as_json: bool
     quiet: bool
     verbose: bool
     color: str
+    show_settings: bool = False
 
     def run(self, job: str, settings: NetworkSettings) -> Any:
         """Run a job of `pfpcli.jobs` with its steps on stderr; the warnings are shown also when it fails."""
         with _only_first_speaks():
+            if self.show_settings:
+                page = self.stdout()
+                text = shown_settings.render(settings.recorded(), settings.origins, width=width(), unicode=page.unicode)
+                page.write(text.removesuffix("\n"))
+                raise typer.Exit
             return self._run(job, settings)
 
     def _run(self, job: str, settings: NetworkSettings) -> Any:

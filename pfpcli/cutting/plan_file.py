@@ -8,7 +8,7 @@ first one leaves are joined by `then`.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,13 @@ from pfpcli.channels.slicing import Slicing
 from pfpcli.cutting.certificate import channel_factors
 from pfpcli.errors import InputError
 from pfpcli.graph.graph import is_tensor
+from pfpcli.graph.invariant import InvariantError
 from pfpcli.planning.plan import Budget, Plan, everything
 
 #: 1: `keep` is the fraction that was reached. 2: `asked` is the one that was asked for, `achieved` the one reached.
 SCHEMA_VERSION = 2
+
+_ANOTHER = "name the model the plan was made of, or a fine-tuned checkpoint of it"
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ class PlanFile:
         tensors: name of a tensor -> dimension -> indices kept along it; dimensions that are kept whole are absent.
         scale: name of a layer -> factor of its weights for each channel it read, where channels were drawn; 0 for
             dropped ones.
+        shapes: name of a tensor that is cut -> its shape before the cut; empty in files of older versions.
     """
 
     asked: float
@@ -62,6 +66,7 @@ class PlanFile:
     tensors: dict[str, dict[str, list[Any]]]
     scale: dict[str, list[float]]
     schema_version: int = SCHEMA_VERSION
+    shapes: dict[str, list[int]] = field(default_factory=dict)
 
     @classmethod
     def of_plan(cls, plan: Plan, slicing: Slicing, readers: Iterable[Reader]) -> PlanFile:
@@ -72,7 +77,8 @@ class PlanFile:
             slicing: what it leaves of every tensor.
             readers: the layers that read channels.
         """
-        nodes = (node for node in slicing.labelled.graph.nodes if node.op == "get_attr" and is_tensor(node))
+        nodes = [node for node in slicing.labelled.graph.nodes if node.op == "get_attr" and is_tensor(node)]
+        cut = [node for node in nodes if slicing.is_cut(node)]
         return cls(
             asked=plan.budget.keep,
             achieved=plan.achieved,
@@ -82,7 +88,8 @@ class PlanFile:
                 KeptChannels(group.name, group.size, kept * group.width)
                 for group, kept in zip(plan.groups.groups, plan.kept, strict=True)
             ],
-            tensors={str(node.target): _kept_indices(slicing, node) for node in nodes if slicing.is_cut(node)},
+            tensors={str(node.target): _kept_indices(slicing, node) for node in cut},
+            shapes={str(node.target): list(node.meta["val"].shape) for node in cut},
             scale={
                 reader.name: channel_factors(plan, reader).tolist()
                 for reader in readers
@@ -134,24 +141,28 @@ class PlanFile:
                 scale[name] = [factor and factor * next(left) for factor in scale[name]]
             else:
                 scale[name] = factors
-        return replace(later, tensors=tensors, scale=scale)
+        return replace(later, tensors=tensors, scale=scale, shapes=later.shapes | self.shapes)
 
     def only(self, names: Iterable[str]) -> PlanFile:
         """The plan without tensors that have none of these names."""
         known = set(names)
-        return replace(self, tensors={name: dims for name, dims in self.tensors.items() if name in known})
+        tensors = {name: dims for name, dims in self.tensors.items() if name in known}
+        return replace(
+            self, tensors=tensors, shapes={name: self.shapes[name] for name in tensors if name in self.shapes}
+        )
 
-    def plan(self, groups: Groups, readers: Iterable[Reader]) -> Plan:
+    def plan(self, groups: Groups, readers: Iterable[Reader], name: str = "plan.json") -> Plan:
         """The plan for the network that the file was made for.
 
         Args:
             groups: the groups of the network.
             readers: the layers that read channels.
+            name: of the file, for messages.
 
         Raises:
-            InputError: the file names tensors that the network does not have, or indices that they do not have.
+            InputError: the file is of another network; the message names a tensor or a group.
         """
-        alive = self._alive(groups)
+        alive = self._alive(groups, name)
         scale = np.ones(len(alive))
         for reader in readers:
             factors = np.asarray(self.scale.get(reader.name, []))
@@ -162,20 +173,32 @@ class PlanFile:
         whole = everything(groups, predictor, Budget(self.asked, self.of))
         # a part that is dropped as a whole keeps nothing; the other parts keep as many units each
         kept = tuple(int(alive[group.rows].sum(1).max()) for group in groups.groups)
-        after = predictor.predict(alive)
-        return replace(whole, alive=alive, scale=scale, kept=kept, after=after, epsilon=self.epsilon)
+        before, after = whole.before, predictor.predict(alive)
+        if self.of == "latency":  # nothing is timed here: the file knows the ratio alone
+            before, after = replace(before, ms=1.0), replace(after, ms=self.achieved)
+        made = replace(whole, alive=alive, kept=kept, before=before, after=after, epsilon=self.epsilon)
+        try:
+            made.check(predictor)  # without the scale: a file does not say what was drawn
+        except InvariantError as error:
+            raise InputError(f"{name}: does not fit this model and its --freeze ({error})", _ANOTHER) from error
+        return replace(made, scale=scale)
 
-    def _alive(self, groups: Groups) -> NDArray[np.bool_]:
+    def _alive(self, groups: Groups, name: str) -> NDArray[np.bool_]:
         """bool[labels]: the kept labels."""
         nodes = {str(n.target): n for n in groups.labelled.graph.nodes if n.op == "get_attr" and is_tensor(n)}
         if not self.tensors.keys() <= nodes.keys():
-            raise InputError(
-                f"plan.json: names {min(self.tensors.keys() - nodes.keys())}, which this model does not have",
-                "name the model the run was made of",
-            )
+            missing = min(self.tensors.keys() - nodes.keys())
+            raise InputError(f"{name}: names {missing}, which this model does not have", _ANOTHER)
+        for tensor, shape in self.shapes.items():
+            found = list(nodes[tensor].meta["val"].shape)
+            if found != shape:
+                texts = ("×".join(map(str, each)) for each in (found, shape))
+                raise InputError(
+                    f"{name}: {tensor}: found {next(texts)} in this model, expected {next(texts)}", _ANOTHER
+                )
         dropped = [np.zeros(0, np.int64)]
-        for name, dims in self.tensors.items():
-            axes = groups.labelled.axes[nodes[name]]
+        for tensor, dims in self.tensors.items():
+            axes = groups.labelled.axes[nodes[tensor]]
             for dim, kept in dims.items():
                 try:
                     if int(dim) in axes.ragged:
@@ -185,8 +208,8 @@ class PlanFile:
                         dropped.append(np.delete(axes.labels[int(dim)].numpy(), kept))
                 except (KeyError, IndexError, ValueError):
                     raise InputError(
-                        f"plan.json: keeps indices along dimension {dim} of {name} that this model does not have",
-                        "name the model the run was made of",
+                        f"{name}: keeps indices along dimension {dim} of {tensor} that this model does not have",
+                        _ANOTHER,
                     ) from None
         units = np.unique(groups.root[np.concatenate(dropped)])
         # a part is in no tensor of its own: it is dropped where nothing of what it owns is kept

@@ -10,6 +10,7 @@ and check a recovery, and that judge the result. It imports only `processes` and
     class_names     the classes of a network in the order of its outputs
     input_fit       check that the images of a folder fit the network's input
     split           a random split that keeps the proportions of the classes
+    corruptions     damage to pixels at five strengths
     decode          read samples, batch by batch
     calibration     the images of a run and their division
 """

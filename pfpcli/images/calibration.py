@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from pfpcli.errors import CalibrationError, InputError
 from pfpcli.images.class_names import number_by_names, read_class_names
+from pfpcli.images.corruptions import Corruption
 from pfpcli.images.decode import batches
 from pfpcli.images.folder import ImageSet, open_folder
 from pfpcli.images.input_fit import TAKEN_CHANNELS, check_fits, common_size
@@ -33,6 +34,8 @@ from pfpcli.limits import check_input
 HELD_OUT = 1000
 #: The largest number of checking images. They are also at most a quarter of the images that are not held out.
 CHECKED = 256
+#: Judging images are halved if there are at least this many: one half chooses a network, the other confirms it.
+HALVED = 100
 #: The largest number of values in one batch of inputs: on a CPU the values of a layer should fit into the cache.
 _BATCH = 600_000
 _BATCH_ELSEWHERE = 8_000_000
@@ -156,11 +159,29 @@ class Division:
         names = [f"{source.name}[{row}]" if source.stacked else source.name for source, row in places]
         return [name for name in names if name not in self.judges.tally.broken]
 
+    def damaged(self, corruption: Corruption | None) -> Division:
+        """The same images with damaged pixels; None for whole ones."""
+        preprocess = replace(self.calibration.preprocess, corruption=corruption)
+        return replace(self, calibration=replace(self.calibration, preprocess=preprocess))
+
     def samples(self, count: int) -> Tensor:
         """The first judging images that can be read, float[count, ...]; repeated if there are fewer."""
         one_by_one = self.calibration.of(self.judges, self.judged, 1, shared=False)
         images = torch.cat([image for image, _ in itertools.islice(one_by_one, count)])
         return images[[i % len(images) for i in range(count)]]
+
+    def halves(self) -> tuple[Division, Division | None]:
+        """The division with the judging images that choose a network, and the one with those that confirm it.
+
+        With fewer than `HALVED` judging images, or where no image is held out, all of them choose and none confirms.
+        """
+        chosen_by = f"{self.source} that chose the network"
+        if len(self.judged) < HALVED or (self.judges is self.calibration.images and self.judged is self.scored):
+            return replace(self, source=chosen_by), None
+        labels = None if self.judges.labels is None else self.judges.labels[self.judged]
+        ends = split(len(self.judged), labels, len(self.judged) // 2, self.calibration.seed)
+        choosing, confirming = (self.judged[np.sort(end)] for end in ends)
+        return replace(self, judged=choosing, source=chosen_by), replace(self, judged=confirming)
 
     def recorded(self) -> dict[str, Any]:
         """The images and the preprocessing as plain values for the record."""
@@ -258,6 +279,21 @@ def open_calibration(settings: CalibrationSettings, model: Network, device: str 
     if judges is not None:
         _check_disjoint(images, judges)
     return Calibration(images, judges, size, preprocess, settings.convert, settings.seed, device)
+
+
+def check_damageable(calibration: Calibration) -> None:
+    """Refuse judging images that cannot be damaged (`corruptions`).
+
+    Raises:
+        InputError: they are arrays, which have no 8-bit pixels.
+    """
+    images = calibration.judges or calibration.images
+    if images.arrays:
+        raise InputError(
+            f"--robustness: {images.name} holds arrays; expected images, since 8-bit pixels are damaged before the "
+            "preprocessing",
+            "give images with --calib and --eval, or leave --robustness out",
+        )
 
 
 def _with_labels(

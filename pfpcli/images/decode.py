@@ -190,7 +190,7 @@ def _read_array(
 
 
 def _read_image(path: Path, size: tuple[int, ...], preprocess: Preprocess) -> NDArray[np.float32]:
-    """One image, float32[C, H, W]: decoded, resized (Pillow's antialiased bilinear), cropped and normalised."""
+    """One image, float32[C, H, W]: decoded, resized (Pillow's antialiased bilinear), cropped, damaged, normalised."""
     with open_image(path) as stored:
         image = _in_mode(stored, _MODES[size[0]])
     height, width = size[1:]
@@ -202,6 +202,8 @@ def _read_image(path: Path, size: tuple[int, ...], preprocess: Preprocess) -> ND
     # Python's rounding, half to even, is torchvision's.
     top, left = round((new[0] - height) / 2), round((new[1] - width) / 2)
     pixels = np.asarray(image)[top : top + height, left : left + width]
+    if preprocess.corruption is not None:
+        pixels = preprocess.corruption.on(pixels, path.name)
     return preprocess.normalised(pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0))
 
 

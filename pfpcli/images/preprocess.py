@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pfpcli.errors import CalibrationError
+from pfpcli.images.corruptions import Corruption
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -39,6 +40,7 @@ class Preprocess:
         resize: "S" (short side, then centre crop) or "HxW" (stretch, then centre crop), in pixels. None is the smallest
             size that covers the model's input; for a square input this is its side.
         arrays: whether the samples are arrays, which are never resized.
+        corruption: damage to the pixels after the crop; None for none.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Preprocess:
     std: tuple[float, ...] = ()
     resize: str | None = None
     arrays: bool = False
+    corruption: Corruption | None = None
 
     @property
     def target(self) -> tuple[int, ...]:

@@ -3,42 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
 import torch
 
 from pfpcli import processes
-from pfpcli.channels.groups import Groups
-from pfpcli.cutting.cut import Cut
-from pfpcli.cutting.reweight import reweight
+from pfpcli.cutting.plan_file import PlanFile
 from pfpcli.cutting.verify import TOLERANCE
-from pfpcli.exporting.latency import Latency
 from pfpcli.jobs import advice, warnings
 from pfpcli.jobs.detailed import group_curves, group_scores
 from pfpcli.jobs.finished import Finished
-from pfpcli.jobs.recorded import cost_row, group_rows, layer_rows, model_row, run_fields
-from pfpcli.jobs.steps.cut import cut_network, verify_cut, write_plan
+from pfpcli.jobs.recorded import (
+    cost_row,
+    group_rows,
+    layer_rows,
+    model_row,
+    requested_row,
+    run_fields,
+    scoring_fields,
+    speed_up_row,
+)
+from pfpcli.jobs.steps.budget import MEASURED_WITHIN
+from pfpcli.jobs.steps.cut import write_plan
 from pfpcli.jobs.steps.export import ExportedFiles, export_files, mark_failed, measure_latency
-from pfpcli.jobs.steps.gate import gated, load_metric, measure_metric
+from pfpcli.jobs.steps.gate import Metric, gated, load_metric, measure_metric
 from pfpcli.jobs.steps.judge import certify_layers, evaluate, status
-from pfpcli.jobs.steps.open import find_device, open_prunable, resources
-from pfpcli.jobs.steps.plan import Planned, make_plan, plan_in_steps
+from pfpcli.jobs.steps.network import Maker, Network, Prepared, made_as_planned, prepare
+from pfpcli.jobs.steps.open import find_device, resources
+from pfpcli.jobs.steps.precision import write_precisions
 from pfpcli.jobs.steps.record import write_record
-from pfpcli.jobs.steps.recover import recover_network
-from pfpcli.jobs.steps.score import Scored, score_channels
-from pfpcli.models.loaded_model import LoadedModel
+from pfpcli.jobs.steps.replay import everything, replay
+from pfpcli.jobs.steps.robustness import measure_robustness
+from pfpcli.jobs.steps.search import by_metric, check_unit, search
+from pfpcli.latency.files import Latency, speed_up
+from pfpcli.measures import MEASURES
 from pfpcli.onnx_io.runtime import ONNX_TOLERANCE
-from pfpcli.outputs.kinds.kind import FARTHEST
 from pfpcli.planning.outlook import keep_for
-from pfpcli.planning.plan import Budget
-from pfpcli.planning.planner import check_reachable
 from pfpcli.progress import Console
 from pfpcli.records.details import Behaviour, Details
 from pfpcli.records.folders import run_folder
-from pfpcli.records.parts import Certificate, Quality, Recovered, UserMetric, Verification
+from pfpcli.records.parts import Certificate, Quality, UserMetric, Verification
+from pfpcli.records.precision import Precision
+from pfpcli.records.robustness import Robustness
 from pfpcli.records.runs import Run
+from pfpcli.records.searched import Search
 from pfpcli.recovery.methods import RECOVERIES
-from pfpcli.recovery.recover import copy_tensors
 from pfpcli.settings import CompressSettings
 
 
@@ -46,14 +57,8 @@ from pfpcli.settings import CompressSettings
 class Outcome:
     """The results of all steps; timed: latency before and after, of `batch` inputs at a time; verdict: as `gated`."""
 
-    settings: CompressSettings
-    device: torch.device
-    model: LoadedModel
-    groups: Groups
-    scored: Scored
-    planned: Planned
-    made: Cut
-    recovered: list[Recovered]
+    ready: Prepared
+    network: Network
     certificate: Certificate
     quality: Quality
     verification: Verification
@@ -62,6 +67,9 @@ class Outcome:
     batch: int
     metric: UserMetric | None
     verdict: tuple[str, str]
+    search: Search | None = None
+    precisions: list[Precision] = field(default_factory=list)
+    robust: Robustness | None = None
 
 
 def compress(settings: CompressSettings, console: Console) -> Finished[Run]:
@@ -72,138 +80,171 @@ def compress(settings: CompressSettings, console: Console) -> Finished[Run]:
     """
     device = find_device(settings.device)
     measured = load_metric(settings.metric)
+    replayed = None if settings.plan is None else PlanFile.read(settings.plan)
     with run_folder(settings.out, settings.name) as folder, resources(settings.threads) as scratch:
-        model, calibration, groups = open_prunable(settings, console)
-        check_reachable(groups, budget_of(settings))
-        scored = score_channels(groups, calibration, settings.criterion, settings, device, console)
-        division, budget = scored.division, budget_of(settings)
-        stepped = None
-        if settings.steps == 1:
-            planned = make_plan(groups, scored, budget, settings, device, console)
+        ready = prepare(settings, device, scratch, console)
+        check_unit(ready, settings.max_drop, measured)
+        searched = None
+        if replayed is not None and settings.plan is not None:
+            planned = replay(replayed, ready.groups, ready.scored.readers, settings.plan.name, console)
+            network = made_as_planned(ready, planned, console)
+            ready = replace(ready, budget=planned.plan.budget)
+        elif settings.max_drop is not None and settings.is_searched:
+            judge = None if measured is None else by_metric(ready, measured, str(settings.metric), scratch)
+            searched = search(ready, Maker(ready), judge, settings.max_drop, ready.budget, console)
+            network, ready = searched.network, searched.ready
+        elif settings.is_whole:
+            network = made_as_planned(ready, everything(ready.groups), console)
         else:
-            planned, stepped = plan_in_steps(
-                groups,
-                scored,
-                budget,
-                settings,
-                device,
-                console,
-                score=lambda now: score_channels(now, calibration, settings.criterion, settings, device, console),
-                recover=lambda cut: recover_network(cut, division, settings, device, console),
-            )
-        plan = planned.plan
-        made = cut_network(plan, console)
-        difference = verify_cut(plan, made, division, console)
-        if stepped is not None:
-            copy_tensors(stepped, made.graph)
-        elif plan.is_sampled:
-            reweight(made, plan, scored.readers)
-        recovered = recover_network(made, division, settings, device, console)
-        certificate = certify_layers(plan, scored, settings, device, console)
-        quality, behaviour = evaluate(groups.labelled.graph, made.graph, division, device, console)
-        processes.finish()
-        write_plan(plan, made, scored.readers, folder.path)
-        exported = export_files(model, made, division, folder.path, scratch, console)
-        timed, batch = measure_latency(made.graph, division, exported, settings.threads, console)
-        metric = measure_metric(measured, settings.metric, exported, folder.path, division, console)
-        verdict = gated(status(quality), quality, metric, settings.max_drop)
-        if verdict[0] == "failed":
-            exported = mark_failed(exported, folder.path)
-        tolerances = {"cut_vs_masked": TOLERANCE, "onnx_vs_torch": ONNX_TOLERANCE}
-        verification = Verification(difference, exported.onnx_vs_torch, exported.model_pt, tolerances)
-        outcome = Outcome(
-            settings, device, model, groups, scored, planned, made, recovered, certificate, quality,
-            verification, exported, timed, batch, metric, verdict,
-        )  # fmt: skip
-        warnings.warn(console, _warnings(outcome))
-        run = _record(outcome, console)
-        write_record(run, _details(outcome, behaviour), folder.path)
+            network = Maker(ready)(ready.budget, console)
+        found = None if searched is None else searched.search
+        run, exported = write_run(ready, network, measured, folder.path, console, found)
+        if searched is not None:
+            searched.state.forget()
     return Finished(run, folder.name, exported.module)
 
 
-def budget_of(settings: CompressSettings) -> Budget:
-    """The budget that was asked for."""
-    return Budget(settings.keep, settings.keep_of, settings.epsilon, settings.multiple_of, settings.min_channels)
+def write_run(
+    ready: Prepared,
+    network: Network,
+    measured: Metric | None,
+    folder: Path,
+    console: Console,
+    search: Search | None = None,
+) -> tuple[Run, ExportedFiles]:
+    """Judge a network and write all files of its run.
+
+    Args:
+        ready: what it was made of.
+        network: the network.
+        measured: the metric of the user, or None.
+        folder: the run folder.
+        console: shows the steps.
+        search: how it was found; None where it was not searched.
+    """
+    settings, device, division, made = ready.settings, ready.device, ready.division, network.made
+    plan = network.planned.plan
+    certificate = certify_layers(plan, ready.scored, settings, device, console)
+    quality, behaviour = evaluate(ready.groups.labelled.graph, made.graph, division, device, console)
+    robust = measure_robustness(ready, network, quality, console) if settings.robustness else None
+    processes.finish()
+    write_plan(plan, made, ready.scored.readers, folder)
+    exported = export_files(ready.model, made, ready.writer, folder, console)
+    timed, batch = measure_latency(made.graph, division, exported, settings.threads, console)
+    metric = measure_metric(measured, settings.metric, exported, folder, division, console)
+    told = None if search is None else search.told
+    verdict = gated(status(quality), quality, metric, settings.max_drop, told)
+    precisions: list[Precision] = []
+    if verdict[0] == "failed":
+        exported = mark_failed(exported, folder)
+    else:
+        exported, precisions = write_precisions(
+            ready, network, exported, quality, measured, folder, ready.writer.scratch, console
+        )
+    tolerances = {"cut_vs_masked": TOLERANCE, "onnx_vs_torch": ONNX_TOLERANCE}
+    verification = Verification(network.difference, exported.onnx_vs_torch, exported.model_pt, tolerances)
+    outcome = Outcome(
+        ready, network, certificate, quality, verification, exported, timed, batch, metric, verdict, search,
+        precisions, robust,
+    )  # fmt: skip
+    warnings.warn(console, _warnings(outcome))
+    run = _record(outcome, console)
+    write_record(run, _details(outcome, behaviour), folder)
+    return run, exported
 
 
 def _record(outcome: Outcome, console: Console) -> Run:
     """The record of a compression."""
-    settings, plan, scored = outcome.settings, outcome.planned.plan, outcome.scored
+    ready, network = outcome.ready, outcome.network
+    settings, plan, scored = ready.settings, network.planned.plan, ready.scored
     sizes, timed = outcome.exported.file_bytes, outcome.timed
     return Run(
         **run_fields(
             settings,
-            outcome.groups,
+            ready.groups,
             scored.division,
             outcome.quality,
             outcome.verification,
             outcome.exported,
-            outcome.device,
+            ready.device,
             console,
             outcome.verdict,
         ),
-        model=model_row(outcome.model, scored.division.calibration.size),
-        requested={"keep": plan.budget.keep, "of": plan.budget.of, "epsilon": plan.budget.epsilon},
-        achieved={"keep": round(plan.achieved, 6), "exact": plan.is_met},
+        model=model_row(ready.model, scored.division.calibration.size),
+        requested=requested_row(ready),
+        achieved=_achieved(outcome),
         before=cost_row(plan.before, sizes[0], timed[0]),
         after=cost_row(plan.after, sizes[1], timed[1]),
         certificate=outcome.certificate,
-        recovery=outcome.recovered,
-        scoring={
-            "criterion": settings.criterion,
-            "allocate": settings.allocate,
-            "plans": [
-                {"name": each.name, "loss": float(f"{min(each.loss, FARTHEST):.4g}")} for each in outcome.planned.tried
-            ],
-            "reduce": settings.reduce,
-            "epsilon": plan.epsilon,
-            "delta": settings.delta,
-            "samples": scored.scores.samples,
-        },
+        recovery=network.recovered,
+        scoring=scoring_fields(settings, scored, network.planned),
         latency={
             "threads": settings.threads or torch.get_num_threads(),
             "runs": timed[0].runs,
             "batch": outcome.batch,
+            "speed_up": speed_up_row(speed_up(*timed)),
         },
-        layers=layer_rows(outcome.made.slicing),
+        layers=layer_rows(network.made.slicing),
         groups=group_rows(plan),
         advice=_advice(outcome),
         metric=outcome.metric,
+        search=outcome.search,
+        precisions=outcome.precisions,
+        robustness=outcome.robust,
     )
+
+
+def _achieved(outcome: Outcome) -> dict[str, Any]:
+    """What came out: of the plan, or of the file where that is what counts."""
+    ready, plan = outcome.ready, outcome.network.planned.plan
+    of, share = plan.budget.of, ready.budget.keep if ready.target is None else ready.target[1]
+    if not MEASURES[of].is_measured or ready.settings.latency_table is not None:
+        return {"keep": round(plan.achieved, 6), "exact": plan.is_met}
+    sizes, (before, after) = outcome.exported.file_bytes, outcome.timed
+    kept = sizes[1] / sizes[0] if of == "size" else after.part_of(before)
+    # a search has no share that it could miss
+    is_exact = outcome.search is not None or abs(kept - share) <= MEASURED_WITHIN * share
+    return {"keep": round(kept, 6), "exact": is_exact}
 
 
 def _details(outcome: Outcome, behaviour: Behaviour | None) -> Details:
     """What the page of the run shows beyond its record."""
-    planned, scores = outcome.planned, outcome.scored.scores
+    planned, scores = outcome.network.planned, outcome.ready.scored.scores
     return Details(group_scores(planned.plan, scores), group_curves(planned.plan, scores, planned.curves), behaviour)
 
 
 def _advice(outcome: Outcome) -> str:
     """What helps a network whose quality fell; "" for all others."""
-    quality, planned, settings = outcome.quality, outcome.planned, outcome.settings
-    if status(quality)[0] == "ok":
+    ready, quality, planned = outcome.ready, outcome.quality, outcome.network.planned
+    settings = ready.settings
+    if status(quality)[0] == "ok" or (outcome.search is not None and outcome.verdict[0] == "ok"):
         return ""
-    scores, budget = outcome.scored.scores, planned.plan.budget
-    keep = keep_for(advice.share_to_keep(quality), outcome.groups, scores, budget, planned.curves)
+    scores, budget = ready.scored.scores, planned.plan.budget
+    keep = keep_for(advice.share_to_keep(quality), ready.groups, scores, budget, planned.curves)
     has_trained = any(RECOVERIES[name].trains for name in settings.recover)
-    division, criterion = outcome.scored.division, settings.criterion
+    division, criterion = ready.division, settings.criterion
     return advice.after_pruning(quality, keep, division, criterion=criterion, has_trained=has_trained)
 
 
 def _warnings(outcome: Outcome) -> Iterator[str]:
     """What a user should know about a compression; "" where there is nothing to say."""
-    scored, graph = outcome.scored, outcome.groups.labelled.graph
+    ready = outcome.ready
+    scored, graph = ready.scored, ready.groups.labelled.graph
     yield warnings.wrong_preprocessing(scored.division, outcome.quality)
     yield warnings.unfit_labels(scored.division, outcome.quality)
-    if scored.scores.layers:
-        yield warnings.few_samples(scored.division, scored.readers, outcome.settings.delta)
-    yield from scored.scores.remarks
+    yield from warnings.of_plan(ready.groups, scored, ready.settings.delta)
+    yield warnings.budget_missed(requested_row(ready), _achieved(outcome))
     yield warnings.optimistic(scored.division)
-    yield warnings.budget_missed(outcome.planned.plan)
-    yield warnings.unknown_ops(outcome.groups)
-    yield warnings.stops(outcome.model, outcome.exported, graph)
+    yield warnings.no_promise(outcome.search)
+    yield warnings.stops(ready.model, outcome.exported, graph)
     yield warnings.fixed_batch(graph)
-    yield warnings.unused_parameters(outcome.model, graph)
+    yield warnings.unused_parameters(ready.model, graph)
     yield warnings.exported_anew(outcome.exported)
     yield warnings.skipped_images(scored.division)
-    yield warnings.no_faster(*outcome.timed)
+    if not ready.settings.is_whole:
+        yield warnings.no_faster(speed_up(*outcome.timed))
+    for each in outcome.precisions:
+        yield warnings.not_converted(each)
+        yield warnings.precision_gains_nothing(each, outcome.precisions[0])
+        yield warnings.precision_loses(each, outcome.quality)
+        yield warnings.precision_beyond_gate(each, outcome.quality, outcome.metric, ready.settings.max_drop)

@@ -17,17 +17,21 @@ from pfpcli._version import __version__
 from pfpcli.channels.cost import Costs, node_macs
 from pfpcli.channels.groups import Groups
 from pfpcli.channels.slicing import Slicing
-from pfpcli.exporting.latency import Latency
 from pfpcli.graph.graph import Graph, is_constant, is_tensor, owner
 from pfpcli.images.calibration import Division
 from pfpcli.jobs.steps.export import ExportedFiles
+from pfpcli.jobs.steps.network import Prepared
 from pfpcli.jobs.steps.open import unknown_ops
+from pfpcli.jobs.steps.plan import Planned
+from pfpcli.jobs.steps.score import Scored
+from pfpcli.latency.files import Latency, SpeedUp
 from pfpcli.models.loaded_model import LoadedModel
+from pfpcli.outputs.kinds.kind import FARTHEST
 from pfpcli.planning.plan import Plan
 from pfpcli.progress import Console
 from pfpcli.records.parts import Cost, GroupRow, LayerRow, Quality, Verification
 from pfpcli.scoring import kernel
-from pfpcli.settings import NetworkSettings
+from pfpcli.settings import CompressSettings, NetworkSettings
 
 
 def model_row(model: LoadedModel, size: tuple[int, ...]) -> dict[str, Any]:
@@ -47,13 +51,13 @@ def run_fields(
     verdict: tuple[str, str] = ("ok", ""),
 ) -> dict[str, Any]:
     """The fields that the records of all runs have, but for the model; verdict: as `judge.status` returns it."""
-    graph = groups.labelled.graph
+    graph, recorded = groups.labelled.graph, settings.recorded()
     return {
         "pfp_version": __version__,
         "status": verdict[0],
         "failure": verdict[1],
-        "settings": settings.recorded(),
-        "given": settings.given(),
+        "settings": recorded,
+        "origins": {name: origin for name, origin in settings.origins.items() if name in recorded},
         "quality": quality,
         "verification": verification,
         "calibration": division.recorded(),
@@ -93,9 +97,34 @@ def machine(device: torch.device) -> dict[str, Any]:
     }
 
 
+def requested_row(ready: Prepared) -> dict[str, Any]:
+    """What was asked for; a size and a latency are those of the file."""
+    settings, amount = ready.settings, ready.settings.amount
+    asked = {"keep": ready.budget.keep if ready.target is None else ready.target[1], "of": ready.budget.of}
+    return {**asked, "epsilon": settings.epsilon, "amount": None if amount is None else amount.text}
+
+
+def scoring_fields(settings: CompressSettings, scored: Scored, planned: Planned) -> dict[str, Any]:
+    """How channels were scored, and the plans that were tried."""
+    return {
+        "criterion": scored.criterion,
+        "allocate": settings.allocate,
+        "plans": [{"name": each.name, "loss": float(f"{min(each.loss, FARTHEST):.4g}")} for each in planned.tried],
+        "reduce": settings.reduce,
+        "epsilon": planned.plan.epsilon,
+        "delta": settings.delta,
+        "samples": scored.scores.samples,
+    }
+
+
 def cost_row(costs: Costs, file_bytes: int, timed: Latency) -> Cost:
     """What a network costs, with the size of its file and its latency."""
     return Cost(costs.params, costs.macs, costs.bytes, file_bytes, round(timed.median_ms, 4), round(timed.iqr_ms, 4))
+
+
+def speed_up_row(found: SpeedUp) -> dict[str, float]:
+    """A speed-up and its confidence interval."""
+    return {"times": round(found.times, 4), "low": round(found.low, 4), "high": round(found.high, 4)}
 
 
 def group_rows(plan: Plan) -> list[GroupRow]:

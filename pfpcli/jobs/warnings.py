@@ -5,21 +5,30 @@ Each function returns a message, or "" where there is nothing to say.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from pfpcli.channels.groups import Groups
 from pfpcli.channels.reading_layers import Reader
-from pfpcli.exporting.latency import Latency
 from pfpcli.graph.graph import Graph
 from pfpcli.images.calibration import Division
 from pfpcli.jobs.steps.export import ExportedFiles
+from pfpcli.jobs.steps.score import Scored
+from pfpcli.latency.files import SpeedUp
+from pfpcli.measures import MEASURES
 from pfpcli.models.loaded_model import LoadedModel
 from pfpcli.onnx_io.network import OnnxNetwork
 from pfpcli.onnx_io.untouched import Untouched
-from pfpcli.planning.plan import Plan
+from pfpcli.outputs.fall import images_needed
+from pfpcli.outputs.quality import LOSS
 from pfpcli.progress import Console
-from pfpcli.records.parts import Quality
+from pfpcli.records.folders import PRECISIONS
+from pfpcli.records.parts import Quality, UserMetric
+from pfpcli.records.precision import Precision
+from pfpcli.records.searched import Search
+from pfpcli.report import falls
 from pfpcli.scoring.scores import set_size
+from pfpcli.settings.max_drop import DECIBELS, MaxDrop
 from pfpcli.sparsity.choose import Chosen
 from pfpcli.sparsity.weights import Weights
 
@@ -90,11 +99,43 @@ def optimistic(division: Division) -> str:
     return "no images were left to judge the result, so it is judged on the ones that chose it: name others with --eval"
 
 
-def budget_missed(planned: Plan) -> str:
-    """The plan keeps another fraction than was asked for."""
-    if planned.is_met:
+def no_promise(found: Search | None) -> str:
+    """The images are too few to promise that the quality falls by no more than was asked for."""
+    if found is None:
         return ""
-    return f"--keep {planned.budget.keep:g}: the closest plan there is keeps {planned.achieved:.4f}"
+    told, asked = found.told, falls.spelled(found.asked, found.told.unit)
+    if told.high is None:
+        return f"{told.metric} is one number for all images, so nothing says how far chance has moved it"
+    if told.high <= found.asked:
+        return ""
+    needed = images_needed(told, found.asked)
+    enough = (
+        f"about {float(f'{needed:.1g}'):,.0f} images like these would show it" if needed else "name more with --eval"
+    )
+    chosen = "" if found.confirmed else ", and the network was chosen on them"
+    return (
+        f"{told.images} images are too few to promise a fall of at most {asked}: {falls.moved(told)} on them, and with "
+        f"other images it may fall by {falls.spelled(told.high, told.unit)} (95 %){chosen}; {enough}"
+    )
+
+
+def budget_missed(requested: dict[str, Any], achieved: dict[str, Any]) -> str:
+    """Another fraction was kept than was asked for; arguments as in `Run`."""
+    if achieved["exact"]:
+        return ""
+    of, asked, found = requested["of"], requested["keep"], achieved["keep"]
+    if MEASURES[of].is_measured:
+        noun = MEASURES[of].noun
+        return f"--{of}: the written file has {found:.3f} of the original's {noun}, {asked:.3f} was asked for"
+    return f"--keep {asked:g}: the closest plan there is keeps {found:.4f}"
+
+
+def of_plan(groups: Groups, scored: Scored, delta: float) -> Iterator[str]:
+    """What a user should know about the scores that a plan was made from, and about what it leaves alone."""
+    if scored.scores.layers:
+        yield few_samples(scored.division, scored.readers, delta)
+    yield from scored.scores.remarks
+    yield unknown_ops(groups)
 
 
 def unknown_ops(groups: Groups) -> str:
@@ -169,11 +210,58 @@ def skipped_images(division: Division) -> str:
     return "; ".join(parts)
 
 
-def no_faster(before: Latency, after: Latency) -> str:
-    """The cut network is not faster."""
-    if after.median_ms < before.median_ms:
+def not_converted(precision: Precision) -> str:
+    """There is no file of a precision."""
+    return f"{PRECISIONS[precision.name]}: not written: {precision.why}" if precision.why else ""
+
+
+def precision_gains_nothing(precision: Precision, float32: Precision) -> str:
+    """A file of 8-bit integers is neither smaller nor faster than the float file."""
+    sizes, times = (precision.file_bytes, float32.file_bytes), (precision.latency_ms, float32.latency_ms)
+    if precision.name != "int8" or None in (*sizes, *times) or sizes[0] < sizes[1] or times[0] < times[1]:  # type: ignore
         return ""
     return (
-        f"not faster: {before.median_ms:.3g} → {after.median_ms:.3g} ms for one input; widths that fill the registers "
-        "may be (--multiple-of 16), and --keep-of macs spends the budget on time instead of size"
+        f"{precision.file}: neither smaller nor faster than {float32.file}: {len(precision.in_float)} of "
+        f"{precision.layers} layers had to stay in float32; use {float32.file}, or --fp16"
+    )
+
+
+def precision_loses(precision: Precision, quality: Quality) -> str:
+    """A file of a lower precision is clearly worse than the float file."""
+    if precision.quality is None:
+        return ""
+    name, _, before = quality.name_before_after()
+    after = precision.quality.at(quality)[1]
+    if before - after < LOSS:
+        return ""
+    return (
+        f"{precision.file}: {name} {100 * before:.1f} → {100 * after:.1f} % by the precision alone: "
+        "give more calibration images, or use another precision"
+    )
+
+
+def precision_beyond_gate(
+    precision: Precision, quality: Quality, metric: UserMetric | None, max_drop: MaxDrop | None
+) -> str:
+    """A file of a lower precision is beyond --max-drop, which is a gate on the float file."""
+    if max_drop is None or max_drop.unit == DECIBELS or precision.quality is None:
+        return ""
+    name, before, after = quality.metric, *precision.quality.at(quality)
+    if metric is not None and precision.metric is not None:
+        name, before, after = metric.name, metric.before, precision.metric
+    if before - after <= max_drop.most:
+        return ""
+    return f"{precision.file}: {name} fell by {before - after:.4g}; --max-drop {max_drop} holds for model.onnx alone"
+
+
+def no_faster(found: SpeedUp) -> str:
+    """The cut network is not faster."""
+    if found.is_measurable and found.times > 1:
+        return ""
+    what = (
+        "no difference measurable" if not found.is_measurable else f"{1 / found.times:.2f} × the time of the original"
+    )
+    return (
+        f"not faster: {what}; widths that fill the registers may be (--multiple-of 16), and --latency 0.6 spends the "
+        "budget on time instead of size"
     )

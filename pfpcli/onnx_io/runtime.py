@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import onnxruntime
 import torch
@@ -21,6 +23,8 @@ from pfpcli.graph.trace import other_sizes
 #: an output. A largest number below _LEAST counts as _LEAST: small outputs such as probabilities near 0 are sums that
 #: nearly cancel, and each runtime rounds them differently.
 ONNX_TOLERANCE, _LEAST = 1e-4, 1e-2
+#: The provider of onnxruntime that every machine has.
+CPU = "CPUExecutionProvider"
 
 
 def run_onnx(session: onnxruntime.InferenceSession, inputs: Sequence[Tensor]) -> list[Any]:
@@ -37,12 +41,15 @@ def run_onnx(session: onnxruntime.InferenceSession, inputs: Sequence[Tensor]) ->
     return list(session.run(None, feeds))
 
 
-def session(file: Path | onnx.ModelProto, threads: int | None = None) -> onnxruntime.InferenceSession:
-    """Open an onnxruntime session on the CPU.
+def session(
+    file: Path | onnx.ModelProto, threads: int | None = None, provider: str = CPU
+) -> onnxruntime.InferenceSession:
+    """Open an onnxruntime session.
 
     Args:
         file: an ONNX file or its content.
         threads: number of threads; None uses all cores.
+        provider: of onnxruntime, e.g. "CUDAExecutionProvider".
     """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
@@ -50,7 +57,27 @@ def session(file: Path | onnx.ModelProto, threads: int | None = None) -> onnxrun
     given: Path | bytes = file if isinstance(file, Path) else file.SerializeToString()
     if isinstance(given, Path) and os.fsencode(given).decode("utf-8", "ignore") != str(given):
         given = given.read_bytes()  # onnxruntime takes no path that is not UTF-8
-    return onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(given, options, providers=[provider])
+
+
+class OnnxRunner:
+    """An ONNX file that is called as a network in torch is, on the CPU.
+
+    Args:
+        file: an ONNX file or its content, with one input.
+    """
+
+    def __init__(self, file: Path | onnx.ModelProto) -> None:
+        self._session = session(file)
+
+    def module(self, images: Tensor) -> list[Tensor]:
+        """Return the outputs for a batch, float[N, ...], on the CPU."""
+        return [torch.from_numpy(np.asarray(output)) for output in run_onnx(self._session, [images.cpu()])]
+
+    @contextmanager
+    def on(self, device: torch.device | str) -> Iterator[None]:
+        """Do nothing: onnxruntime stays on the CPU, whatever device other networks are on within the block."""
+        yield
 
 
 def onnx_vs_torch_in_sizes(

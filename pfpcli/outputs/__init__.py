@@ -14,4 +14,6 @@ quality    compare networks on images
 changes    what a network does otherwise, class by class and image by image, collected while it is compared
 answers    what a network says about an image, and how far two answers are apart
 thumbnails small pictures of images and of outputs
+fall       how far the quality falls, with a confidence interval
+differences  how far the numbers of two networks are apart
 """

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from pfpcli.outputs.boxes import BoxTally, pairs
 from pfpcli.outputs.changes import Changes
 from pfpcli.outputs.kinds import KINDS
 from pfpcli.outputs.kinds.classes import Decisions
-from pfpcli.outputs.kinds.kind import Judged
+from pfpcli.outputs.kinds.kind import Counts, Judged
 from pfpcli.outputs.roles import real, roles_of, select, shape
 from pfpcli.records.parts import OutputQuality, Quality
 
@@ -26,9 +27,20 @@ from pfpcli.records.parts import OutputQuality, Quality
 LOSS = 0.05
 
 
+class Network(Protocol):
+    """A network that is compared with the original: a graph, or an ONNX file in onnxruntime."""
+
+    @property
+    def module(self) -> Callable[..., Any]:
+        """What returns the outputs of a batch, float[N, ...]."""
+
+    def on(self, device: torch.device | str) -> AbstractContextManager[None]:
+        """Move the network to a device within a block."""
+
+
 def compare(
     before: Graph,
-    after: Graph,
+    after: Network,
     batches: Iterable[tuple[Tensor, NDArray[np.int64] | None]],
     source: str,
     device: torch.device | str = "cpu",
@@ -40,7 +52,7 @@ def compare(
 
 def compare_all(
     before: Graph,
-    after: Sequence[Graph],
+    after: Sequence[Network],
     batches: Iterable[tuple[Tensor, NDArray[np.int64] | None]],
     source: str,
     device: torch.device | str = "cpu",
@@ -54,19 +66,17 @@ def compare_all(
 
     Args:
         before: the original; its roles decide.
-        after: the cut networks.
+        after: the cut networks, with the outputs of the original.
         batches: (float[N, ...], class labels int64[N] or None).
         source: the name of the images in the report.
         device: where to compute.
         changes: collects what the last of the cut networks does otherwise; None collects nothing.
     """
     roles = roles_of(before)
-    outputs = [node for node in before.outputs if is_tensor(node) and node.meta["val"].is_floating_point()]
-    shapes = [shape(role, outputs[role.output]) for role in roles]
-    tallies = [_Tallies(roles, shapes) for _ in after]
+    tallies = [Tallies.of(before) for _ in after]
     with ExitStack() as there, torch.no_grad():
-        for graph in (before, *after):
-            there.enter_context(graph.on(device))
+        for each in (before, *after):
+            there.enter_context(each.on(device))
         done = 0
         for images, labels in batches:
             first, done = done, done + len(images)
@@ -74,8 +84,8 @@ def compare_all(
                 continue
             x = images.to(device)
             whole = [each.cpu() for each in select(real(before.module(x)), roles)]
-            for graph, tally in zip(after, tallies, strict=True):
-                now = [each.cpu() for each in select(real(graph.module(x)), roles)]
+            for network, tally in zip(after, tallies, strict=True):
+                now = [each.cpu() for each in select(real(network.module(x)), roles)]
                 tally.add(len(x), whole, now, labels)
             if changes is not None and changes.watched is not None:
                 changes.add(first, images, whole[changes.watched], now[changes.watched], labels)
@@ -112,8 +122,13 @@ def standard_error(fraction: float, count: int) -> float:
 _NOTHING = OutputQuality("", "regression", None, "", "similarity", "", 1.0, 1.0, {})
 
 
-class _Tallies:
-    """The tallies of all outputs of one network."""
+class Tallies:
+    """The tallies of all outputs of one network.
+
+    Args:
+        roles: what the outputs say.
+        shapes: the shape of each output.
+    """
 
     def __init__(self, roles: Sequence[Role], shapes: Sequence[Sequence[int]]) -> None:
         self._roles = roles
@@ -122,24 +137,48 @@ class _Tallies:
         self._pairs = [(i, j, BoxTally(roles[i], roles[j])) for i, j in pairs(roles, shapes)]
         self.images = 0
 
-    def add(self, images: int, whole: list[Tensor], now: list[Tensor], labels: NDArray[np.int64] | None) -> None:
+    @classmethod
+    def of(cls, before: Graph) -> Tallies:
+        """Return empty tallies of a network that is compared with an original; its roles decide."""
+        roles = roles_of(before)
+        outputs = [node for node in before.outputs if is_tensor(node) and node.meta["val"].is_floating_point()]
+        return cls(roles, [shape(role, outputs[role.output]) for role in roles])
+
+    def add(self, images: int, whole: list[Tensor], now: list[Tensor], labels: NDArray[Any] | None) -> None:
+        """Add a batch: the outputs of the original and of the other network, one for each role."""
         self.images += images
         for tally, a, b in zip(self._tallies, whole, now, strict=True):
             tally.add(a, b, labels)
         for i, j, boxes in self._pairs:
             boxes.add((whole[i], whole[j]), (now[i], now[j]))
 
+    def counted(self) -> list[dict[str, Any]]:
+        """Return the sums of all outputs so far, see `Counts.counted`."""
+        return [each.counted() for each in self._all]
+
+    def recount(self, counted: Sequence[dict[str, Any]]) -> None:
+        """Take other sums for all outputs."""
+        for each, sums in zip(self._all, counted, strict=True):
+            each.recount(sums)
+
+    @property
+    def _all(self) -> list[Counts]:
+        return [*self._tallies, *(boxes for _, _, boxes in self._pairs)]
+
     def quality(self, source: str) -> Quality:
         """Return the quality, from the counts of all processes."""
         self.images = processes.total(self.images)
-        for tally in self._tallies:
-            tally.gather()
+        for each in self._all:
+            each.gather()
+        return self.judged(source)
+
+    def judged(self, source: str) -> Quality:
+        """Return the quality, from the counts of this process."""
         judged = [tally.judged() for tally in self._tallies]
         rows = [_row(role, each) for role, each in zip(self._roles, judged, strict=True)]
         counted = dict(enumerate(rows))
         together = []
         for i, j, boxes in self._pairs:
-            boxes.gather()
             found = boxes.judged()
             if found is not None:
                 name = f"{self._roles[i].name} + {self._roles[j].name}"

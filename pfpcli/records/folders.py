@@ -9,7 +9,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,11 +29,14 @@ FILES = {
 #: The files that are made from everything else, so they are written last.
 LAST = ("run", "details", "page")
 
+#: Precision below float32 -> the name of its file, which is written where it is asked for.
+PRECISIONS = {"int8": "model-int8.onnx", "fp16": "model-fp16.onnx"}
+
 #: The folder of the run folders that the user does not name.
 RUNS = Path("pfp-runs")
 
 #: Name of this machine, since the folder of a run may lie on a disk that other machines write to as well.
-_HOST = re.sub(r"\W", "-", platform.node())
+HOST = re.sub(r"\W", "-", platform.node())
 
 
 def newest(runs: Path = RUNS) -> Path:
@@ -85,7 +88,7 @@ def run_folder(wanted: Path | None, name: str) -> Iterator[Draft]:
         return
     target = wanted or RUNS / name
     new_parents = [parent for parent in target.parents if not parent.exists()]
-    draft = target.parent / f".{target.name}.{_HOST}.{os.getpid()}.partial"
+    draft = target.parent / f".{target.name}.{HOST}.{os.getpid()}.partial"
     made = Draft(draft, str(target))
     try:
         _make(draft, target.name)
@@ -102,6 +105,25 @@ def run_folder(wanted: Path | None, name: str) -> Iterator[Draft]:
         raise
 
 
+def write_new(target: Path, text: str) -> Path:
+    """Write a file that never overwrites another: a number is added to its name if something has it.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            path = unused(target, is_file=True)
+            with suppress(FileExistsError), path.open("x", encoding="utf-8") as file:
+                file.write(text)
+                return path
+    except OSError as error:
+        raise InputError(
+            f"--out {target.name}: cannot write there ({error.strerror})", "name a file you may write to with --out"
+        ) from error
+
+
 def _make(draft: Path, name: str) -> None:
     try:
         draft.mkdir(parents=True)
@@ -114,7 +136,7 @@ def _make(draft: Path, name: str) -> None:
 def _settled(draft: Path, target: Path) -> Path:
     """Give a finished folder its name, and return its path."""
     while True:
-        final = _unused(target)
+        final = unused(target)
         try:
             return draft.rename(final)
         except OSError as error:
@@ -124,7 +146,7 @@ def _settled(draft: Path, target: Path) -> Path:
 
 def _remove_abandoned(parent: Path) -> None:
     """Remove the folders of runs of this machine whose process is gone."""
-    for folder in parent.glob(f".*.{_HOST}.*.partial"):
+    for folder in parent.glob(f".*.{HOST}.*.partial"):
         number = folder.name.split(".")[-2]
         try:
             if number.isdigit():
@@ -135,11 +157,11 @@ def _remove_abandoned(parent: Path) -> None:
             continue  # a process of somebody else
 
 
-def _unused(target: Path) -> Path:
-    """Return the path, with a number added if something exists there."""
+def unused(target: Path, *, is_file: bool = False) -> Path:
+    """Return the path, with a number added if something exists there; of a file, before its suffix."""
     number, path = 2, target
     while path.exists():
-        path = target.with_name(f"{target.name}-{number}")
+        path = target.with_name(f"{target.stem}-{number}{target.suffix}" if is_file else f"{target.name}-{number}")
         number += 1
     return path
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+
+#: The measures of pictures with targets, before and after.
+DECIBELS = ("PSNR to the targets before, dB", "PSNR to the targets after, dB")
 
 
 @dataclass
@@ -88,6 +92,19 @@ class Quality:
     def name_before_after(self) -> tuple[str, float, float]:
         """The metric of the headline, before and after."""
         return self.metric, self.before, self.after
+
+    def at(self, other: Quality) -> tuple[float, float]:
+        """Return before and after of the output that the headline of another quality is about."""
+        for each in self.outputs:
+            if (each.name, each.metric) == (other.output, other.metric):
+                return each.before, each.after
+        return self.before, self.after
+
+    def decibels(self) -> tuple[str, float, float]:
+        """The PSNR to target pictures, before and after; nan where no output has targets."""
+        found = next((each.measures for each in self.outputs if DECIBELS[0] in each.measures), {})
+        before, after = (found.get(name, math.nan) for name in DECIBELS)
+        return "PSNR", before, after
 
 
 @dataclass

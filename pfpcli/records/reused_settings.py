@@ -17,7 +17,7 @@ _BUILDERS = ("torchvision:", "timm:")
 
 
 def reused_settings(given: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings of the run that no flag gives.
+    """Return the settings of the run that no flag gives, and the origins of all settings.
 
     An architecture is taken over only if torchvision or timm builds it: a run folder may come from somebody else, and
     importing the module of another factory runs its code.
@@ -38,7 +38,9 @@ def reused_settings(given: dict[str, Any]) -> dict[str, Any]:
             f"{given['run'].name}: its images went through {values['preprocess']}, which is not kept with a run",
             f"name it: `--preprocess {values['preprocess']}`",
         )
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    taken = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    origins = {name: given["run"].name for name, value in taken.items() if value is not None}
+    return {**taken, "origins": {**given.get("origins", {}), **origins}}
 
 
 def network_of(run: Path) -> dict[str, Any]:

@@ -20,6 +20,9 @@ from pfpcli.records.parts import (
     UserMetric,
     Verification,
 )
+from pfpcli.records.precision import Precision
+from pfpcli.records.robustness import Robustness
+from pfpcli.records.searched import Search
 
 
 @dataclass(kw_only=True)
@@ -32,7 +35,6 @@ class Record(Document):
         failure: why a run failed whose checks hold: the network is worth nothing; "" for all other runs.
         model: name, kind, sha256 and input size of the original.
         settings: every setting, given or default.
-        given: the names of the settings that are not at their defaults.
         quality: quality of the original and of the result.
         verification: the checks of the result.
         calibration: folder, numbers of images, and preprocessing.
@@ -46,6 +48,8 @@ class Record(Document):
         machine: versions of libraries, platform and device.
         created: time in UTC, in ISO 8601.
         schema_version: version of the record's fields. 1: the first one.
+        origins: setting -> where its value came from: "command line", a config file and its table, or the name of the
+            run that it was taken from; a setting with its default is not there.
         advice: what helps a network whose quality fell; "" for all others.
     """
 
@@ -67,7 +71,7 @@ class Record(Document):
     failure: str = ""
     advice: str = ""
     memory: dict[str, Any] = field(default_factory=dict)
-    given: list[str] = field(default_factory=list)
+    origins: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(kw_only=True)
@@ -85,6 +89,9 @@ class Run(Record):
         layers: the layers, in the order in which they run.
         groups: the groups of channels.
         metric: the metric of the user; None where there is none.
+        robustness: the quality on damaged images; None where it was not asked for.
+        precisions: the float file and the files of lower precisions; empty where none was asked for.
+        search: how the network was found whose quality falls by at most so much; None where keep was asked for.
     """
 
     kind: str = "compress"
@@ -98,6 +105,9 @@ class Run(Record):
     layers: list[LayerRow]
     groups: list[GroupRow]
     metric: UserMetric | None = None
+    precisions: list[Precision] = field(default_factory=list)
+    robustness: Robustness | None = None
+    search: Search | None = None
 
 
 @dataclass(kw_only=True)

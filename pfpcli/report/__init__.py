@@ -4,24 +4,33 @@ This package is given the documents of `pfpcli.records` and returns text: pages 
 format is a pure function of a document. It imports `pfpcli.records` and `pfpcli.errors` only, and no torch. Colour is
 added by the command line.
 
-kinds        which of the next three modules reports on which record
-run          the report on a run of `pfp compress`
-run_layers   its table of layers
-run_groups   its lines on groups that were not pruned
-sparse_run   the report on a run of `pfp sparsify`
-tuned_run    the report on a run of `pfp finetune`
-html         the page of any run, report.html
-inspection   the page of `pfp inspect`
-ranking      the page of `pfp score`
-comparison   the table, Markdown and chart of `pfp compare-criteria`
-certificate  the errors of layers, for `pfp report --all` and `pfp certify`
-parts        parts that the reports on all runs share
-page         lines of text that fit a width and a character set
-markdown     the report on any run as Markdown
-tables       tables of a run as CSV
-unlucky_widths  widths that are slower than the next larger one
-numbers      numbers as text
-chart        line charts as SVG
+kinds          which of the next three modules reports on which record
+run            the report on a run of `pfp compress`
+run_layers     its table of layers
+run_groups     its lines on groups that were not pruned
+sparse_run     the report on a run of `pfp sparsify`
+tuned_run      the report on a run of `pfp finetune`
+html           the page of any run, report.html
+markdown       the report on any run as Markdown
+tables         tables of a run as CSV
+unlucky_widths widths that are slower than the next larger one
+inspection     the page of `pfp inspect`
+ranking        the page of `pfp score`
+comparison     the table, Markdown and chart of `pfp compare-criteria`
+certificate    the errors of layers, for `pfp report --all` and `pfp certify`
+precision      the table of files of lower precisions
+robustness     the table of damaged images
+verified       the page of `pfp verify`
+compared_runs  the page of `pfp compare`, as Markdown and as CSV
+measures       measures of runs as text, and which runs break a limit
+settings       the page of `--show-settings`
+sweep          the table of `pfp sweep`
+planned        the page of `pfp plan`
+falls          falls of a metric, and the search for the smallest network within one
+parts          parts that the reports on all runs share
+page           lines of text that fit a width and a character set
+numbers        numbers as text
+chart          line charts as SVG
 """
 
 from __future__ import annotations

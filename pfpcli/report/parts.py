@@ -162,7 +162,12 @@ def scored(run: Record) -> str:
     images, scoring = run.calibration, run.scoring
     on = f"scored on {images['scored']} of {images['images']} images in {images['folder']}"
     how = on if scoring.get("samples", 1) else "scored without images"
-    return f"{how}, criterion {scoring['criterion']}"
+    how = (
+        "not scored: cut as a plan says"
+        if scoring["criterion"] == "plan"
+        else f"{how}, criterion {scoring['criterion']}"
+    )
+    return how
 
 
 def preprocessing(page: Page, run: Record) -> None:
@@ -181,6 +186,7 @@ def facts(page: Page, run: Record) -> None:
 def made_by(run: Record) -> dict[str, str]:
     """Return name -> what is needed to repeat a run beyond its settings: versions, durations, hashes."""
     return {
+        "set by": ", ".join(f"{name}: {origin}" for name, origin in run.origins.items()),
         "scoring": _pairs({name: value for name, value in run.scoring.items() if name != "plans"}),
         "plans": ", ".join(f"{each['name']} {each['loss']:.4g}" for each in run.scoring.get("plans", [])),
         "times": ", ".join(f"{step} {numbers.seconds(taken)}" for step, taken in run.timings.items()),

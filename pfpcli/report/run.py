@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from pfpcli.measures import MEASURES
 from pfpcli.records.parts import Cost
 from pfpcli.records.runs import Run
-from pfpcli.report import numbers, parts, run_groups, run_layers
+from pfpcli.report import falls, numbers, parts, run_groups, run_layers
 from pfpcli.report.certificate import errors
 from pfpcli.report.page import Page
-
-#: What a budget measures -> its name.
-MEASURES = {"params": "parameters", "macs": "MACs"}
+from pfpcli.report.precision import precisions
+from pfpcli.report.robustness import robustness
 
 
 def render(run: Run, *, folder: str = "", width: int = 80, everything: bool = False, unicode: bool = True) -> str:
@@ -59,6 +59,8 @@ def _main_points(page: Page, run: Run, folder: str) -> None:
     """Write what most readers need."""
     parts.figures(page, figures(run))
     _work(page, run)
+    precisions(page, run, everything=False)
+    robustness(page, run, everything=False)
     if run.status == "failed":
         parts.checks(page, run)
     hidden_layers = run_layers.largest(page, run)
@@ -79,6 +81,8 @@ def _everything(page: Page, run: Run, folder: str) -> None:
     parts.figures(page, figures(run, everything=True))
     parts.roles(page, run.quality.outputs, everything=True)
     _work(page, run)
+    precisions(page, run, everything=True)
+    robustness(page, run, everything=True)
     parts.checks(page, run)
     run_layers.all_layers(page, run)
     errors(page, run)
@@ -100,6 +104,8 @@ def summary(run: Run, *, folder: str = "", width: int = 80, unicode: bool = True
     page = Page(max(width, parts.NARROWEST), unicode)
     parts.figures(page, figures(run))
     _work(page, run)
+    precisions(page, run, everything=False)
+    robustness(page, run, everything=False)
     if run.status == "failed":
         parts.checks(page, run)
     parts.closing(page, verdict(run, page.width), run, folder)
@@ -121,7 +127,10 @@ def _judgement(run: Run) -> tuple[str, str]:
     asked, kept = budget(run)
     if run.status == "failed":
         return "FAILED", f": {parts.failures(run)} (asked {asked}, kept {kept})"
-    measure = MEASURES[run.requested["of"]]
+    measure = MEASURES[run.requested["of"]].noun
+    if run.search is not None:
+        told = run.search.told
+        return "PASS", f": {kept} of the {measure}, {told.metric} {falls.signed(told.fall, told.unit)} (asked {asked})"
     if run.status == "worse":
         missed = "" if run.achieved["exact"] else f" (asked {asked})"
         return "WORSE", f": {parts.fall(run.quality)} at {kept} of the {measure}{missed}"
@@ -135,6 +144,9 @@ def budget(run: Run) -> tuple[str, str]:
     asked, kept = numbers.percent(run.requested["keep"]), numbers.percent(run.achieved["keep"])
     if run.requested.get("epsilon") is not None:
         asked = f"ε = {run.requested['epsilon']:g}"
+    asked = run.requested.get("amount") or asked
+    if run.search is not None:
+        asked = falls.signed(run.search.asked, run.search.told.unit)
     return asked, kept
 
 
@@ -166,35 +178,45 @@ def _latency(before: Cost, after: Cost, run: Run, everything: bool) -> parts.Row
     if not before.latency_ms or not after.latency_ms:
         return None
     ratio = before.latency_ms / after.latency_ms
+    sure = run.latency.get("speed_up")
+    same = sure is not None and sure["low"] <= 1 <= sure["high"]
     threads = run.latency.get("threads")
     remark = f"median of {run.latency['runs']}, " + (parts.plural(threads, "thread") if threads else "all cores")
     if not everything:
-        remark = remark if ratio >= 1 else f"slower; {remark}"
+        remark = "no difference measurable" if same else remark if ratio >= 1 else f"slower; {remark}"
     elif before.latency_iqr_ms is not None and after.latency_iqr_ms is not None:
         iqrs = (numbers.milliseconds(before.latency_iqr_ms), numbers.milliseconds(after.latency_iqr_ms))
         remark += f"\nIQR {' → '.join(iqrs)} ms"
-    if everything and ratio < 1:
-        remark += "\nslower than before"
+    if everything and (same or ratio < 1):
+        remark += "\nno difference measurable" if same else "\nslower than before"
     return (
         "latency",
         f"{numbers.milliseconds(before.latency_ms)} ms",
         f"{numbers.milliseconds(after.latency_ms)} ms",
-        f"{ratio:.2f}×",
+        "same" if same else f"{ratio:.2f}×",
         remark,
     )
 
 
 def _work(page: Page, run: Run) -> None:
-    """Write what was planned and what was done after the cut."""
-    found = notes(run)
+    """Write what a search has found, which plan was the best, and what was done after the cut."""
+    if run.search is not None:
+        falls.lines(page, run.search)
+    found = _done(run)
     if found:
         page.space()
-    for lead, text in found:
-        page.paragraph(lead, text)
+    for text in found:
+        page.paragraph("", text)
 
 
 def notes(run: Run) -> list[tuple[str, str]]:
-    """Return (lead, text) for the best plan, and for each recovery: what it did, and whether it helped."""
+    """Return (lead, text) for what a search has found, the best plan, and each recovery."""
+    searched = [] if run.search is None else falls.told(run.search)
+    return [*searched, *(("", text) for text in _done(run))]
+
+
+def _done(run: Run) -> list[str]:
+    """Return which plan was the best, and one line for each recovery: what it did, and whether it helped."""
     plans: list[dict[str, Any]] = run.scoring.get("plans", [])
     found = []
     if plans:
@@ -210,7 +232,7 @@ def notes(run: Run) -> list[tuple[str, str]]:
         change = f"{each.metric} {numbers.percent(each.before)} → {numbers.percent(each.after)}"
         did = f"{on} undone" if each.undone else f"recovered by {on}"
         found.append(f"{did}: {change} on {each.checked} others")
-    return [("", text) for text in found]
+    return found
 
 
 def _unknown_ops(page: Page, run: Run) -> None:

@@ -1,10 +1,11 @@
-"""The table of layers in the report on a run of `pfp compress`."""
+"""The table of layers in the reports on a run of `pfp compress` and on a plan."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from pfpcli.records.parts import LayerRow
+from pfpcli.records.planned import PlannedNetwork
 from pfpcli.records.runs import Run
 from pfpcli.report import numbers
 from pfpcli.report.page import Page
@@ -12,29 +13,31 @@ from pfpcli.report.page import Page
 #: Number of layers that `largest` shows.
 LARGEST = 4
 
-#: What a budget measures, which is a field of `LayerRow` and `Cost` -> heading of its column.
+#: Field of `LayerRow` and `Cost` -> heading of its column.
 _HEADINGS = {"params": "params", "macs": "MACs"}
+#: What a budget measures -> the field that tells where it was saved.
+FIELDS = {"params": "params", "macs": "macs", "size": "params", "latency": "macs"}
 
 
-def largest(page: Page, run: Run) -> int:
+def largest(page: Page, run: Run | PlannedNetwork) -> int:
     """Write the layers that saved most of what the budget measures.
 
     Returns:
         Number of the other layers that saved something.
     """
-    measure = run.requested["of"]
+    measure = FIELDS[run.requested["of"]]
     smaller = [layer for layer in _ranked(run, measure) if _saved(layer, measure) > 0]
     _table(page, run, smaller[:LARGEST], measure)
     return max(len(smaller) - LARGEST, 0)
 
 
-def all_layers(page: Page, run: Run) -> None:
+def all_layers(page: Page, run: Run | PlannedNetwork) -> None:
     """Write all layers with their parameters, after their MACs where the budget measures MACs."""
-    for measure in dict.fromkeys([run.requested["of"], "params"]):
+    for measure in dict.fromkeys([FIELDS[run.requested["of"]], "params"]):
         _table(page, run, _ranked(run, measure), measure)
 
 
-def _table(page: Page, run: Run, shown: Sequence[LayerRow], measure: str) -> None:
+def _table(page: Page, run: Run | PlannedNetwork, shown: Sequence[LayerRow], measure: str) -> None:
     """Write one row for each layer.
 
     layer           op           in      out            params   saved
@@ -57,7 +60,7 @@ def _table(page: Page, run: Run, shown: Sequence[LayerRow], measure: str) -> Non
     page.table(rows, "<<>>>>", shrink=0, drop=(1, 2))
 
 
-def _ranked(run: Run, measure: str) -> list[LayerRow]:
+def _ranked(run: Run | PlannedNetwork, measure: str) -> list[LayerRow]:
     """Return the layers, those first that saved most."""
     return sorted(run.layers, key=lambda layer: -_saved(layer, measure))
 

@@ -8,10 +8,13 @@ network            what to load, and which channels may be cut
 calibration        calibration images and the machine
 scoring            how channels are scored; `pfp score`
 compress           `pfp compress`
+sweep              `pfp sweep`
 compare_criteria   `pfp compare-criteria`
 certify            `pfp certify`
 sparsify           `pfp sparsify`
 finetune           `pfp finetune`
+max_drop           how far a quality may fall
+verify             `pfp verify`
 text               values as they are typed
 python             values as they are written in Python
 checks             limits that several commands share
@@ -25,6 +28,8 @@ from pfpcli.settings.finetune import FinetuneSettings
 from pfpcli.settings.network import InMemoryModel, NetworkSettings
 from pfpcli.settings.scoring import ScoreSettings, ScoringSettings
 from pfpcli.settings.sparsify import SparsifySettings
+from pfpcli.settings.sweep import SweepSettings
+from pfpcli.settings.verify import VerifySettings
 
 __all__ = [
     "CalibrationSettings",
@@ -37,4 +42,6 @@ __all__ = [
     "ScoreSettings",
     "ScoringSettings",
     "SparsifySettings",
+    "SweepSettings",
+    "VerifySettings",
 ]

@@ -7,6 +7,8 @@ from math import isfinite
 from pfpcli.errors import InputError
 from pfpcli.planning.allocations import ALLOCATIONS, BEST
 
+#: The fraction that is kept where nothing says how much.
+KEEP = 0.5
 #: Training sees all images this many times, where neither --epochs nor --minutes sets a limit.
 EPOCHS = 30
 

@@ -9,13 +9,15 @@ from typing import Any
 
 from pfpcli.channels.places import EVERYWHERE, PLACES
 from pfpcli.errors import InputError
+from pfpcli.measures import MEASURES
 from pfpcli.outputs.asked import TASKS, Asked, parse
 from pfpcli.planning.allocations import ALLOCATIONS, BEST
 from pfpcli.scoring.criteria import CRITERIA
+from pfpcli.settings.max_drop import MaxDrop
 
 #: Setting -> the values it may have, where they are fixed.
 CHOICES: dict[str, tuple[str, ...]] = {
-    "keep_of": ("params", "macs"),
+    "keep_of": tuple(MEASURES),
     "allocate": (BEST, *ALLOCATIONS),
     "criterion": tuple(CRITERIA),
     "where": PLACES,
@@ -61,6 +63,8 @@ class NetworkSettings:
         strict: refuse networks with ops that have no rule.
         output: what outputs say, "NAME=ROLE" or "NAME=ROLE:AXIS" each; all others are told by themselves.
         task: what the network is for, one of `pfpcli.outputs.roles.TASKS`; None tells it by the network.
+        origins: setting -> where its value came from; a setting that is not there has its default, or came from a
+            caller in Python.
     """
 
     model: Path | InMemoryModel
@@ -74,6 +78,7 @@ class NetworkSettings:
     strict: bool = False
     output: tuple[str, ...] = ()
     task: str | None = None
+    origins: dict[str, Any] = dataclasses.field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         """Refuse values that no step could use, before anything is loaded."""
@@ -104,19 +109,19 @@ class NetworkSettings:
         """Setting -> the values it may have, where they are fixed."""
         return CHOICES
 
-    def given(self) -> list[str]:
-        """The names of the settings that are not at their defaults."""
-        return [field.name for field in fields(self) if getattr(self, field.name) != field.default]
-
     def recorded(self) -> dict[str, Any]:
         """The settings as plain values for the record. Of a path only the last part is recorded: it is private."""
         out: dict[str, Any] = {}
         for field in fields(self):
+            if field.name == "origins":
+                continue
             value = getattr(self, field.name)
             if isinstance(value, Path | InMemoryModel):
                 value = value.name
             elif isinstance(value, tuple):
                 value = list(value)
+            elif isinstance(value, MaxDrop):
+                value = value.recorded()
             elif field.name == "preprocess" and value is not None:
                 value = Path(value).name
             out[field.name] = value

@@ -16,6 +16,7 @@ from typing import Any, TypeVar, get_type_hints
 import msgspec
 
 from pfpcli.errors import InputError
+from pfpcli.settings.max_drop import MaxDrop, parse_max_drop
 from pfpcli.settings.network import InMemoryModel, NetworkSettings
 from pfpcli.settings.text import parse_keep, parse_names
 
@@ -33,6 +34,8 @@ _EXPECTED: dict[Any, str] = {
     tuple[float, ...]: "a sequence of numbers",
     tuple[str, ...]: "a sequence of strings",
     dict[str, Any]: "a dictionary with strings as keys",
+    str | float: "a number, or a text such as '60%'",
+    MaxDrop: "a number, or a text such as '1%' or '0.5dB'",
 }
 
 
@@ -71,6 +74,10 @@ def _value(name: str, value: Any, hint: Any) -> Any:
         if not isinstance(value, str | os.PathLike):
             raise refusal
         return Path(value)
+    if hint is MaxDrop:
+        if not isinstance(value, MaxDrop):
+            raise refusal
+        return value
     if isinstance(value, Iterable) and not isinstance(value, str | Mapping | tuple):
         value = tuple(_plain(each) for each in value)
     try:
@@ -100,6 +107,13 @@ def _keep(value: Any) -> Any:
     return parse_keep(value) if isinstance(value, str) else value
 
 
+def _max_drop(value: Any) -> Any:
+    if isinstance(value, str):
+        return parse_max_drop(value)
+    value = _plain(value)
+    return MaxDrop(float(value)) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
 def _keeps(value: Any) -> Any:
     return [_keep(each) for each in value] if isinstance(value, tuple | list) else [_keep(value)]
 
@@ -116,6 +130,7 @@ def _one_or_more(value: Any) -> Any:
 _WRITTEN: dict[str, Callable[[Any], Any]] = {
     "keep": _keep,
     "keeps": _keeps,
+    "max_drop": _max_drop,
     "resize": _resize,
     "recover": lambda value: () if value is None else _names(value),
     "criteria": _names,

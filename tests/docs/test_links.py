@@ -10,7 +10,7 @@ from pages import PAGES, ROOT, outside_blocks, text
 
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 #: Tables that programs write.
-LONG = {"docs/zoo.md", "CHANGELOG.md"}
+LONG = {"docs/zoo.md", "docs/reference.md", "CHANGELOG.md"}
 
 
 def anchors(page: str) -> set[str]:

@@ -112,25 +112,28 @@ def test_every_layer_is_in_the_table_with_its_remark() -> None:
 
 def test_a_run_says_how_to_make_it_again() -> None:
     settings = run().settings | {"model": "my model.pt", "freeze": ["a*", "b"], "recover": [], "cache": False}
-    given = ["model", "calib", "keep", "freeze", "recover", "cache", "out"]
-    page = render(run(settings=settings, given=given))
+    given = ("model", "calib", "keep", "freeze", "recover", "out")
+    origins = dict.fromkeys(given, "command line") | {"cache": "pfp.toml"}
+    page = render(run(settings=settings, origins=origins))
     wanted = "pfp compress 'my model.pt' --calib imgs --freeze 'a*' --freeze b --recover none --no-cache"
     text = Seen(page).text
     assert all(word in text for word in wanted.split(" --")[1:])
     assert "pfp compress 'my model.pt' --calib imgs" in text
     assert "--out" not in text
-    assert "<td>keep</td><td>0.546</td><td>given</td>" in page
+    assert "<td>keep</td><td>0.546</td><td>command line</td>" in page
+    assert "<td>cache</td><td>no</td><td>pfp.toml</td>" in page
     assert "<td>seed</td><td>0</td><td>default</td>" in page
 
 
 def test_a_fine_tuning_names_its_run_and_leaves_out_what_it_took_from_it() -> None:
     settings = {"run": "model-keep0.40", "calib": "train", "lr": 0.01, "preprocess": "unit", "augment": False}
-    text = Seen(render(tuned_run(settings=settings, given=list(settings)))).text
+    origins = dict.fromkeys(settings, "command line") | {"preprocess": "model-keep0.40"}
+    text = Seen(render(tuned_run(settings=settings, origins=origins))).text
     assert "pfp finetune model-keep0.40 --data train --lr 0.01 --no-augment" in text
 
 
-def test_an_older_record_has_no_command() -> None:
-    assert "pfp compress" not in Seen(render(run(given=[]))).text
+def test_a_run_of_a_python_call_has_no_command() -> None:
+    assert "pfp compress" not in Seen(render(run(origins={}))).text
 
 
 @pytest.mark.parametrize("place", ["model", "layer", "group", "warning", "folder", "setting"])
@@ -142,9 +145,9 @@ def test_a_name_is_text_wherever_it_stands(place: str) -> None:
         "group": replace(made, groups=[GroupRow(HOSTILE, 3, 3, HOSTILE, "", ())]),
         "warning": replace(made, warnings=[HOSTILE]),
         "folder": replace(made, calibration=made.calibration | {"folder": HOSTILE}),
-        "setting": replace(made, settings=made.settings | {"freeze": [HOSTILE]}, given=["freeze"]),
+        "setting": replace(made, settings=made.settings | {"freeze": [HOSTILE]}, origins={"freeze": HOSTILE}),
     }[place]
-    seen, plain = Seen(render(made)), Seen(render(run(given=["model"])))
+    seen, plain = Seen(render(made)), Seen(render(run(origins={"model": "command line"})))
     assert " ".join(HOSTILE.split()) in seen.text
     assert {name for name, _ in seen.tags} <= {name for name, _ in plain.tags}
     assert sum(name == "script" for name, _ in seen.tags) == 1

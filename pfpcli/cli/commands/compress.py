@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pfpcli.cli.amount_options import amounts
 from pfpcli.cli.app import command
 from pfpcli.cli.flags import takes
 from pfpcli.cli.options import (
@@ -16,11 +17,13 @@ from pfpcli.cli.options import (
     machine,
     network,
     recovery,
+    replaying,
     samples,
     scoring,
     session,
 )
 from pfpcli.cli.output_options import gate, outputs
+from pfpcli.cli.result_options import damage, precisions
 from pfpcli.cli.session import Session
 from pfpcli.settings import CompressSettings
 
@@ -30,7 +33,10 @@ from pfpcli.settings import CompressSettings
     "pfp compress model.pt --calib ./imgs --keep 0.4",
     "pfp compress weights.pth --arch torchvision:resnet18 --calib ./imgs",
     "pfp compress model.pt --calib ./imgs --keep-of macs --freeze 'head*'",
+    "pfp compress model.pt --calib ./imgs --latency 4ms",
     "pfp compress model.pt --calib ./imgs --out small --json > run.json",
+    "pfp compress model.pt --calib ./imgs --max-drop 1%",
+    "pfp compress model.pt --calib ./imgs --keep 0.4 --int8",
     "pfp compress net.onnx --calib ./imgs --metric map.py:score --max-drop 1%",
 )
 @takes(
@@ -39,12 +45,16 @@ from pfpcli.settings import CompressSettings
     outputs,
     images,
     judging,
+    damage,
     gate,
     budget,
+    amounts,
+    replaying,
     criterion,
     samples,
     scoring,
     recovery,
+    precisions,
     machine,
     session=session,
 )

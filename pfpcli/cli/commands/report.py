@@ -8,12 +8,14 @@ from typing import Annotated
 import typer
 
 from pfpcli.cli.app import command
-from pfpcli.cli.flags import COLORS, OUTPUT, Color, Json, Verbose, flag, switch
+from pfpcli.cli.flags import COLORS, OUTPUT, Color, Json, Verbose, flag, switch, takes
+from pfpcli.cli.limit_options import limits
 from pfpcli.cli.session import Session, width
-from pfpcli.errors import InputError
+from pfpcli.errors import CheckFailed, InputError
 from pfpcli.records.folders import newest
+from pfpcli.records.measures import Limit
 from pfpcli.records.reading import incomplete, read, read_details
-from pfpcli.report import REPORTS
+from pfpcli.report import REPORTS, measures
 from pfpcli.report.tables import TABLES
 
 
@@ -24,8 +26,12 @@ from pfpcli.report.tables import TABLES
     "pfp report --json > run.json",
     "pfp report --md > comment.md",
     "pfp report --csv layers > layers.csv",
+    "pfp report --fail-over drop=1%",
 )
+@takes(limits=limits)
 def report(
+    given: dict[str, str],
+    *,
     run: Annotated[
         Path | None,
         typer.Argument(metavar="RUN", help="Run folder or its run.json. Default: the newest in pfp-runs."),
@@ -43,6 +49,7 @@ def report(
         str | None,
         flag(OUTPUT, "Print a table as CSV, and nothing else.", "--csv", choices=tuple(TABLES)),
     ] = None,
+    limits: list[Limit],
     as_json: Json = False,
     verbose: Verbose = False,
     color: Color = COLORS[0],
@@ -55,6 +62,7 @@ def report(
     session = Session(as_json, False, verbose, color)
     path = run or newest()
     found = read(path)
+    broken = measures.broken(limits, [(path.name, found)])
     page = session.stdout()
     folder = str(path if path.is_dir() else path.parent)
     try:
@@ -71,3 +79,5 @@ def report(
             page.write(text.removesuffix("\n"))
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise incomplete(path, error) from error
+    if broken:
+        raise CheckFailed("; ".join(broken))

@@ -13,6 +13,8 @@ from pfpcli.images.calibration import Division
 from pfpcli.jobs.steps.export import ExportedFiles
 from pfpcli.progress import Console
 from pfpcli.records.parts import Quality, UserMetric
+from pfpcli.records.searched import Fall
+from pfpcli.settings.max_drop import DECIBELS, MaxDrop
 
 #: `metric(onnx_file, folder)`: a number for a network on a folder of images, higher is better.
 Metric = Callable[[str, str], float]
@@ -62,6 +64,7 @@ def measure_metric(
     folder: Path,
     division: Division,
     console: Console,
+    before: float | None = None,
 ) -> UserMetric | None:
     """Measure the ONNX files before and after.
 
@@ -72,6 +75,7 @@ def measure_metric(
         folder: the run folder.
         division: the images; the folder of the judging images is passed on.
         console: shows the step.
+        before: the metric of the original, if it is known.
 
     Raises:
         InputError: the function fails, or returns something that is no finite number.
@@ -80,10 +84,17 @@ def measure_metric(
         return None
     name = named.rpartition(":")[2]
     with console.step("metric") as step:
-        files = (exported.original, folder / str(exported.files["onnx"]))
-        before, after = (_value(metric, named, str(file), str(division.judges.root)) for file in files)
+        images = str(division.judges.root)
+        if before is None:
+            before = _value(metric, named, str(exported.original), images)
+        after = _value(metric, named, str(folder / str(exported.files["onnx"])), images)
         step.summary = f"{name} {before:.4g} → {after:.4g}"
     return UserMetric(name, before, after)
+
+
+def metric_of(metric: Metric, named: str, file: Path, division: Division) -> float:
+    """Measure one ONNX file; arguments and errors as in `measure_metric`."""
+    return _value(metric, named, str(file), str(division.judges.root))
 
 
 def _value(metric: Metric, named: str, file: str, folder: str) -> float:
@@ -102,22 +113,35 @@ def _said(error: Exception) -> str:
 
 
 def gated(
-    verdict: tuple[str, str], quality: Quality, metric: UserMetric | None, max_drop: float | None
+    verdict: tuple[str, str],
+    quality: Quality,
+    metric: UserMetric | None,
+    max_drop: MaxDrop | None,
+    searched: Fall | None = None,
 ) -> tuple[str, str]:
     """The status of a run whose quality must not fall too far: that of `judge.status`, or "failed" and why.
 
     The gate is on the user's metric if there is one, and on the quality otherwise. A run within its gate is not worse.
+    A network that was searched fails only if the images that confirm it say with confidence that it falls too far.
 
     Args:
         verdict: as `judge.status` returns it.
         quality: of the network.
         metric: of the user, or None.
-        max_drop: how far it may fall, in its own unit; None for no gate.
+        max_drop: how far it may fall; None for no gate.
+        searched: the fall of a network that was searched (`Search.told`), None for all others.
     """
     if max_drop is None or verdict[0] == "failed":
         return verdict
-    name, before, after = (metric or quality).name_before_after()
+    if searched is not None:
+        name, fallen = searched.metric, searched.fall
+        sure = fallen if searched.low is None else searched.low
+    else:
+        name, before, after = (metric or quality).name_before_after()
+        if metric is None and max_drop.unit == DECIBELS:
+            name, before, after = quality.decibels()
+        fallen = sure = before - after
     # "not <=": a fall that is nan is within no gate
-    if not before - after <= max_drop:
-        return "failed", f"{name} fell by {before - after:.4g}, more than --max-drop {max_drop:g}"
+    if not sure <= max_drop.most:
+        return "failed", f"{name} fell by {fallen:.4g}, more than --max-drop {max_drop}"
     return "ok", ""

@@ -50,7 +50,7 @@ def score_channels(
     """Choose the scoring images and score every channel on them."""
     with console.step("score") as step:
         found, row = readers(groups), CRITERIA[criterion]
-        division = calibration.divide(row.samples or set_size(found, settings.delta), settings.samples)
+        division = divided(calibration, found, criterion, settings)
         key = cache.key(groups, found, division, settings, row.function) if settings.cache else ""
         scores = cache.load(key) if key else None
         before = "cached: " if scores else ""
@@ -71,3 +71,9 @@ def score_channels(
         how = f", {settings.reduce} over the kernel" if scores.layers else ""
         step.summary = f"{before}{scores.samples or 'no'} images · criterion {criterion}{how}"
     return Scored(criterion, division, found, scores, round(step.seconds, 3), key)
+
+
+def divided(calibration: Calibration, found: list[Reader], criterion: str, settings: ScoringSettings) -> Division:
+    """Divide the images by purpose, with as many scoring images as a criterion asks for."""
+    needed = CRITERIA[criterion].samples or set_size(found, settings.delta)
+    return calibration.divide(needed, settings.samples)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -168,6 +170,17 @@ class Decisions(Tally):
             whole, now = collapsed(a, blank), collapsed(b, blank)
             self.count("characters", max(len(whole), len(now)))
             self.count("edits", edits(whole, now))
+
+    def counted(self) -> dict[str, Any]:
+        """Return the sums so far, with those of the pixels of each class."""
+        maps = {"overlaps": self._overlaps, "truth before": self._truth[0], "truth after": self._truth[1]}
+        return {**super().counted(), **{name: pixels.copy() for name, pixels in maps.items() if pixels is not None}}
+
+    def recount(self, counted: dict[str, Any]) -> None:
+        """Take other sums."""
+        sums = dict(counted)
+        self._overlaps, *self._truth = (sums.pop(name, None) for name in ("overlaps", "truth before", "truth after"))
+        super().recount(sums)
 
     def gather(self) -> None:
         """Combine the counts of all processes."""

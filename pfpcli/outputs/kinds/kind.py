@@ -59,6 +59,14 @@ class Counts:
         """Add to a sum."""
         self.sums[name] = self.sums.get(name, 0.0) + value
 
+    def counted(self) -> dict[str, Any]:
+        """Return the sums so far: name -> number or array. Those of several images add up."""
+        return dict(self.sums)
+
+    def recount(self, counted: dict[str, Any]) -> None:
+        """Take other sums, as `counted` returns them."""
+        self.sums = dict(counted)
+
     def gather(self) -> None:
         """Combine the sums of all processes; a process without images may lack names that others have."""
         for name in sorted({name for each in processes.gathered(list(self.sums)) for name in each}):

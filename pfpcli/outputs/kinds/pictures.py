@@ -11,6 +11,7 @@ from torch import Tensor
 from pfpcli.graph.role import Role
 from pfpcli.outputs.kinds.kind import TINY, Judged, Labels, Tally
 from pfpcli.outputs.kinds.numbers import Regression
+from pfpcli.records.parts import DECIBELS
 
 #: The side of SSIM's window, and its two constants for a range of 1.
 _WINDOW, _C1, _C2 = 7, 0.01**2, 0.03**2
@@ -57,8 +58,8 @@ class _Pictures(Tally):
             alike = max(0.0, 1 - self.distance)
             return Judged("similarity", "1 − relative L2 distance", 1.0, alike, measures, self.distance)
         if "ssim before" in self.sums:
-            for name in ("before", "after"):
-                measures[f"PSNR to the targets {name}, dB"] = _psnr(self.sums[f"off {name}"] / self.sums["pixels"])
+            for measure, name in zip(DECIBELS, ("before", "after"), strict=True):
+                measures[measure] = _psnr(self.sums[f"off {name}"] / self.sums["pixels"])
             was, now = (max(0.0, self.sums[f"ssim {name}"] / pictures) for name in ("before", "after"))
             return Judged("ssim", "SSIM to the target pictures", was, now, measures, self.distance)
         mean = max(0.0, self.sums["ssim"] / pictures)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pfpcli.records.details import Behaviour, ChangedImage, ClassCount
 from pfpcli.records.parts import OutputQuality
+from pfpcli.records.robustness import Robustness
 from pfpcli.records.runs import AnyRun
-from pfpcli.report import numbers
+from pfpcli.report import numbers, robustness
 from pfpcli.report.html.views import Cell, Changed, Column, Row, Table
 
 #: The most classes that are shown.
@@ -79,6 +80,14 @@ def _class(found: ClassCount) -> Row:
         ],
         found.before == found.after,
     )
+
+
+def damaged(found: Robustness) -> Table:
+    """Return the quality on damaged images: a row for each corruption, a column for each strength."""
+    heading, *rows = robustness.rows(found, everything=True)
+    columns = [Column(heading[0]), *(Column(f"strength {strength}", True) for strength in heading[1:])]
+    remarks = [robustness.conditions(found), robustness.sentence(found)]
+    return Table("damaged", columns, [Row([Cell(text) for text in row]) for row in rows], (), remarks)
 
 
 def changed(found: Behaviour) -> list[Changed]:

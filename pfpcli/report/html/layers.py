@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pfpcli.measures import MEASURES
 from pfpcli.records.parts import LayerRow, SparseLayer
 from pfpcli.records.runs import AnyRun, Run, SparseRun
-from pfpcli.report import numbers
+from pfpcli.report import numbers, precision
 from pfpcli.report.html.views import Cell, Column, Row, Table
-from pfpcli.report.run import MEASURES
+from pfpcli.report.run_layers import FIELDS
 from pfpcli.report.unlucky_widths import remark
 
 _REMARK = (
@@ -23,7 +24,7 @@ def table(run: AnyRun) -> Table | None:
 
 
 def _cut(run: Run) -> Table:
-    measure = run.requested["of"] if run.requested["of"] in MEASURES else "macs"
+    measure = FIELDS[run.requested["of"]]
     total = getattr(run.before, measure) - getattr(run.after, measure)
     saved = [_saved(layer, measure) / total if total else 0.0 for layer in run.layers]
     found = [remark(layer) for layer in run.layers]
@@ -65,9 +66,19 @@ def _cut(run: Run) -> Table:
         Cell("100.0 %" if total else "–"),
         *([Cell("")] if any(found) else []),
     ]
-    of = MEASURES[measure]
+    of = MEASURES[measure].noun
     explained = f"kept: share of the layer's {of} that is left; saved: its share of the {of} that the network lost"
     return Table("layers", columns, rows, totals, [explained, *([_REMARK] if any(found) else [])])
+
+
+def precisions(run: Run) -> Table | None:
+    """Return the files of several precisions side by side; None for a run in float32 alone."""
+    if len(run.precisions) < 2:
+        return None
+    heading, *rows = precision.rows(run) or [("precision",)]
+    columns = [Column(name, 0 < i < len(heading) - 1) for i, name in enumerate(heading)]
+    remarks = precision.remarks(run, everything=True)
+    return Table("precisions", columns, [Row([Cell(text) for text in row]) for row in rows], (), remarks)
 
 
 def _saved(layer: LayerRow, measure: str) -> int:

@@ -6,7 +6,6 @@ import json
 import shlex
 from typing import Any
 
-from pfpcli.records.reused_settings import REUSED
 from pfpcli.records.runs import AnyRun, TunedRun
 from pfpcli.report import parts
 from pfpcli.report.html.views import Cell, Column, Facts, Row, Table
@@ -18,15 +17,14 @@ _ELSEWHERE = ("model", "calib", "run", "out")
 
 
 def command(run: AnyRun) -> str:
-    """Return the command that made a run, with names in the place of paths; "" for older records, which lack it."""
-    if not run.given:
+    """Return the command that made a run, with names in the place of paths; "" where none is known to have made it."""
+    if not run.origins:
         return ""
     tuned = isinstance(run, TunedRun)
     words = ["pfp", run.kind, *_named(run.settings.get("run" if tuned else "model"))]
     words += ["--data" if tuned else "--calib", *_named(run.settings.get("calib"))]
-    taken = REUSED if tuned else ()
-    for name in run.given:
-        if name not in _ELSEWHERE and name not in taken:
+    for name, origin in run.origins.items():
+        if name not in _ELSEWHERE and not (tuned and origin == run.settings.get("run")):
             words += _flag(name, run.settings.get(name))
     return shlex.join(words)
 
@@ -53,8 +51,9 @@ def _flag(name: str, value: Any) -> list[str]:
 
 def settings(run: AnyRun) -> Table:
     """Return every setting with its value, and where the value comes from."""
+    default = "default" if run.origins else ""
     rows = [
-        Row([Cell(name), Cell(_value(value)), Cell(_from(run, name))], is_unchanged=name not in run.given)
+        Row([Cell(name), Cell(_value(value)), Cell(run.origins.get(name, default))], name not in run.origins)
         for name, value in run.settings.items()
     ]
     return Table("settings", [Column("setting"), Column("value"), Column("from")], rows, hide="hide defaults")
@@ -66,12 +65,6 @@ def _value(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
-
-
-def _from(run: AnyRun, name: str) -> str:
-    if name not in run.given:
-        return "default" if run.given else ""
-    return "the run" if isinstance(run, TunedRun) and name in REUSED else "given"
 
 
 def facts(run: AnyRun) -> Facts:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pfpcli.measures import MEASURES
 from pfpcli.records.runs import AnyRun, Run, SparseRun, TunedRun
-from pfpcli.report import numbers, parts
+from pfpcli.report import falls, numbers, parts
 from pfpcli.report import run as compress_run
 from pfpcli.report.html.views import Chip
 from pfpcli.report.kinds import KINDS
@@ -28,8 +29,8 @@ def asked(run: AnyRun) -> str:
         wanted, kept = numbers.percent(run.requested["keep"]), numbers.percent(run.achieved["keep"])
         return f"asked {wanted} nonzero parameters, kept {kept}"
     wanted, kept = compress_run.budget(run)
-    of = compress_run.MEASURES[run.requested["of"]]
-    if run.requested.get("epsilon") is not None:
+    of = MEASURES[run.requested["of"]].noun
+    if run.requested.get("epsilon") is not None or run.search is not None:
         return f"asked {wanted} at most, kept {kept} of the {of}"
     return f"asked {wanted} of the {of}, kept {kept}"
 
@@ -65,9 +66,12 @@ def _gates(run: AnyRun) -> Iterator[Chip]:
         yield Chip("bad", "gate", run.failure)
     elif run.status == "worse":
         yield Chip("bad", "quality", parts.fall(run.quality))
+    elif isinstance(run, Run) and run.search is not None:
+        told, most = run.search.told, falls.signed(run.search.asked, run.search.told.unit)
+        yield Chip("good", "gate", f"{told.metric} {falls.signed(told.fall, told.unit)}, asked {most} at most")
     elif run.settings.get("max_drop") is not None:
         name, before, after = ((isinstance(run, Run) and run.metric) or run.quality).name_before_after()
-        yield Chip("good", "gate", f"{name} {before:.4g} → {after:.4g}, --max-drop {run.settings['max_drop']:g}")
+        yield Chip("good", "gate", f"{name} {before:.4g} → {after:.4g}, --max-drop {run.settings['max_drop']}")
     elif run.status == "ok":
         yield Chip("good", "quality", f"{parts.fall(run.quality)}, on {run.quality.n} {run.quality.source}")
 
