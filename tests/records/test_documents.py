@@ -7,6 +7,7 @@ from dataclasses import fields
 
 import pytest
 
+from details import details
 from pfpcli.records.certified import Certified, LayerChecked
 from pfpcli.records.comparison import Comparison, Point
 from pfpcli.records.document import Document
@@ -20,6 +21,7 @@ DOCUMENTS: list[Document] = [
     run(),
     sparse_run(),
     tuned_run(),
+    details(),
     swept([("keep0.5", run()), ("keep0.3", run())], {"seed": 0}, []),
     PlannedNetwork(
         {"name": "model.pt"},
