@@ -35,7 +35,7 @@ _TYPED = {
 #: Beginnings of the architectures that a file may name: importing any other module would run its code.
 _BUILDERS = ("torchvision:", "timm:")
 #: Flags of which one replaces the others: a file's value gives way to the command line's.
-_EXCLUSIVE = (("keep", "epsilon"),)
+_EXCLUSIVE = (("keep", "epsilon", "params", "macs", "size", "latency", "plan"),)
 #: Under this key, the metadata of a context has the origin of each parameter that a file sets.
 _ORIGINS = "pfpcli.origins"
 
