@@ -24,10 +24,10 @@ import numpy as np
 import onnx
 import torch
 from kept_points import measure_missing
-from pfpcli.latency.files import latency
 from real import NETWORKS
 
 import pfpcli
+from pfpcli.latency.files import latency
 from pfpcli.report.robustness import sentence
 
 ROOT = Path(__file__).resolve().parents[1]

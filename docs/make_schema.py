@@ -12,12 +12,14 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import is_dataclass
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any
 
 import msgspec
 
-from pfpcli.records import parts, runs
+from pfpcli import records
 from pfpcli.records.runs import Record, Run, SparseRun, TunedRun
 
 FILE = Path(__file__).with_name("run.schema.json")
@@ -47,7 +49,8 @@ def schema() -> str:
 
 def _records() -> dict[str, type]:
     """Name -> class of every record and part of a record."""
-    found = {**vars(parts), **vars(runs)}
+    modules = [import_module(f"pfpcli.records.{each.name}") for each in iter_modules(records.__path__)]
+    found = {name: each for module in modules for name, each in vars(module).items()}
     return {name: each for name, each in found.items() if isinstance(each, type) and is_dataclass(each)}
 
 

@@ -18,6 +18,7 @@ import pfpcli
 from pfpcli.cli import main as cli
 from pfpcli.cli import terminal as terminal_console
 from pfpcli.errors import BudgetError, CheckFailed, InputError
+from pfpcli.measures import MEASURES
 from pfpcli.progress import Console
 from pfpcli.records.runs import Run
 from pfpcli.settings import CompressSettings
@@ -161,7 +162,7 @@ def test_the_completion_script_is_for_pfp(tmp_path: Path) -> None:
 
 def test_choices_are_completed(tmp_path: Path) -> None:
     asked = {"_PFP_COMPLETE": "complete_bash", "COMP_WORDS": "pfp compress --keep-of ", "COMP_CWORD": "3"}
-    assert pfp(cwd=tmp_path, **asked).stdout.split() == ["params", "macs"]
+    assert pfp(cwd=tmp_path, **asked).stdout.split() == list(MEASURES)
 
 
 # --- usage errors --------------------------------------------------------------------------------------------------
@@ -184,7 +185,7 @@ def test_choices_are_completed(tmp_path: Path) -> None:
         (["compress", "model.pt"], "--calib is missing", f"for example `{cli.EXAMPLES['compress'][0]}`"),
         (
             [*COMPRESS, "--keep-of", "prams"],
-            "--keep-of prams: expected one of params, macs",
+            "--keep-of prams: expected one of params, macs, size, latency",
             "did you mean `--keep-of params`?",
         ),
         (
@@ -347,6 +348,7 @@ def test_every_setting_has_a_flag(pipeline: Callable[[Any], list[CompressSetting
         seed=3,
     )
     others = {"model", "calib", "epsilon", "plan", "trust", "convert", "exact_only", "strict", "cache"}
+    others |= {*MEASURES, "latency_table", "int8", "fp16", "robustness"}
     assert set(given) | others == set(CompressSettings.__dataclass_fields__) - {"origins"}
     seen = pipeline(run())
     assert (

@@ -14,6 +14,7 @@ from pfpcli.cli import main as cli
 from pfpcli.cli.app import app
 from pfpcli.progress import Console
 from pfpcli.settings import CompressSettings, FinetuneSettings
+from pfpcli.settings.max_drop import MaxDrop
 from runs import run
 
 COMPRESS = ["compress", "model.pt", "--calib", "imgs"]
@@ -119,7 +120,7 @@ def test_a_pyproject_of_another_tool_changes_nothing(content: str, made: list[An
         ("minutes = 3\nrecover = ['distill']", "minutes", 3.0),
         ('arch = "timm:resnet18"', "arch", "timm:resnet18"),
         ("arch-kwargs = { num_classes = 10 }", "arch_kwargs", {"num_classes": 10}),
-        ("max-drop = 0.01", "max_drop", 0.01),
+        ("max-drop = 0.01", "max_drop", MaxDrop(0.01)),
     ],
 )
 def test_values_are_written_as_toml_has_them(line: str, name: str, value: Any, made: list[Any]) -> None:
