@@ -27,7 +27,7 @@ from kept_points import measure_missing
 from real import NETWORKS
 
 import pfpcli
-from pfpcli.exporting.latency import latency
+from pfpcli.latency.files import latency
 from pfpcli.report.robustness import sentence
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -41,7 +41,7 @@ _END = """## Exit codes
 | 0 | done, and every check held |
 | 1 | done, but a check did not hold; a network that fails its verification is not written |
 | 2 | not done: a flag, a file, a budget out of reach, or a bug in pfp |
-| 130 | interrupted by Ctrl-C; no run was written (143: ended by SIGTERM, 141: nobody reads the output) |
+| 130 | interrupted by Ctrl-C; no unfinished run was written (143: ended by SIGTERM, 141: nobody reads the output) |
 
 ## Environment variables
 

@@ -14,21 +14,39 @@ from __future__ import annotations
 import os
 
 from pfpcli._version import __version__
-from pfpcli.api import Comparison, Result, certify, compare_criteria, compress, finetune, inspect, score, sparsify
+from pfpcli.api import (
+    Comparison,
+    Plan,
+    Result,
+    Sweep,
+    certify,
+    compare_criteria,
+    compress,
+    finetune,
+    inspect,
+    plan,
+    score,
+    sparsify,
+    sweep,
+)
 from pfpcli.errors import PfpError
 
 __all__ = [
     "Comparison",
     "PfpError",
+    "Plan",
     "Result",
+    "Sweep",
     "__version__",
     "certify",
     "compare_criteria",
     "compress",
     "finetune",
     "inspect",
+    "plan",
     "score",
     "sparsify",
+    "sweep",
 ]
 
 # onnxruntime (1.31, for one) reports to its makers and writes files of its own, unless this is set before its import.

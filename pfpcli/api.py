@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -19,9 +20,11 @@ from pfpcli.records.certified import Certified
 from pfpcli.records.comparison import Comparison as ComparisonRecord
 from pfpcli.records.folders import FILES
 from pfpcli.records.inspection import Inspection
+from pfpcli.records.planned import PlannedNetwork
 from pfpcli.records.ranking import Ranking
 from pfpcli.records.reused_settings import network_of, reused_settings
 from pfpcli.records.runs import Run, SparseRun, TunedRun
+from pfpcli.records.sweep import Sweep as SweepRecord
 from pfpcli.settings import (
     CertifySettings,
     CompareCriteriaSettings,
@@ -31,6 +34,7 @@ from pfpcli.settings import (
     NetworkSettings,
     ScoreSettings,
     SparsifySettings,
+    SweepSettings,
 )
 from pfpcli.settings.python import from_python
 
@@ -81,6 +85,22 @@ class Result(Generic[_R]):
 
 
 @dataclass(frozen=True)
+class Sweep:
+    """A sweep: its record, and the folder of its run folders."""
+
+    record: SweepRecord
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A plan: its record, and the path of plan.json."""
+
+    record: PlannedNetwork
+    file: Path
+
+
+@dataclass(frozen=True)
 class Comparison:
     """A comparison of criteria: its record, and the folder with its table and chart."""
 
@@ -105,6 +125,18 @@ def compress(
         PfpError: it could not be done; `error.hint` says what to do instead.
     """
     return _run("compress", CompressSettings, {"model": model, "calib": calib, "keep": keep, **settings})
+
+
+def plan(model: Model, calib: PathLike, *, keep: float | str | None = CompressSettings.keep, **settings: Any) -> Plan:
+    """Do what `pfp plan` does; arguments as for `compress`, which takes `plan=` the file of the result."""
+    found = _job("plan", CompressSettings, {"model": model, "calib": calib, "keep": keep, **settings})
+    return Plan(found.record, Path(found.folder))
+
+
+def sweep(model: Model, calib: PathLike, *, keep: Sequence[float | str], **settings: Any) -> Sweep:
+    """Do what `pfp sweep` does; arguments as for `compress`, with several fractions to keep."""
+    found = _job("sweep", SweepSettings, {"model": model, "calib": calib, "keeps": keep, **settings})
+    return Sweep(found.record, Path(found.folder))
 
 
 def sparsify(

@@ -86,13 +86,18 @@ class Console:
         self.end(step)
 
     @contextmanager
-    def resumable(self, state: Path) -> Iterator[None]:
-        """Run training in a `with` block; if it is interrupted and has written its state, warn that it can resume."""
+    def resumable(self, state: Path, what: str = "training") -> Iterator[None]:
+        """Run a `with` block; if it is interrupted and has written its state, warn that it can resume.
+
+        Args:
+            state: the file of the state.
+            what: what runs.
+        """
         try:
             yield
         except (KeyboardInterrupt, Interrupted):
             if state.exists():
-                self.warn("training was interrupted; the same command goes on where it stopped")
+                self.warn(f"{what} was interrupted; the same command goes on where it stopped")
             raise
 
     def warn(self, message: str) -> None:
@@ -108,7 +113,11 @@ class Console:
         """
         inner = _Part(step)
         inner.timings, inner.held, inner.peaks = dict(self.timings), dict(self.held), dict(self.peaks)
-        yield inner
+        try:
+            yield inner
+        except BaseException:
+            self.warnings += inner.warnings
+            raise
         self.peaks.update(inner.peaks)
 
     def begin(self, name: str) -> Step:

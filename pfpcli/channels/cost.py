@@ -9,8 +9,8 @@ network, both with the same table of ops; the two must agree exactly.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,15 +21,29 @@ from pfpcli.channels import rules
 from pfpcli.channels.groups import Groups
 from pfpcli.channels.labels import Axes
 from pfpcli.graph.graph import Graph, is_tensor
+from pfpcli.measures import MEASURES
 
 
 @dataclass(frozen=True)
 class Costs:
-    """Parameters, MACs for one input, bytes of the floating-point parameters and buffers."""
+    """The costs of a network.
+
+    Attributes:
+        params: number of parameters.
+        macs: MACs for one input.
+        bytes: of the floating-point parameters and buffers.
+        ms: predicted milliseconds for one input; nan where nothing was timed. It is no property of the tensors, so
+            costs that differ in it alone are equal.
+    """
 
     params: int
     macs: int
     bytes: int
+    ms: float = field(default=math.nan, compare=False)
+
+    def of(self, measure: str) -> float:
+        """Return one of them; measure: one of `measures.MEASURES`."""
+        return float(getattr(self, MEASURES[measure].cost))
 
 
 def count(graph: Graph) -> Costs:
@@ -64,6 +78,7 @@ class Predictor:
 
     Attributes:
         vectors: int64[n] or [parts, n] each: the units along every labelled dimension of the graph, each vector once.
+        dims: node -> (dimension, index of its vector) of its labelled dimensions.
     """
 
     def __init__(self, groups: Groups) -> None:
@@ -71,27 +86,39 @@ class Predictor:
         self._root = groups.root
         self.vectors: list[NDArray[np.int64]] = []
         self._at: dict[tuple[tuple[int, ...], bytes], int] = {}
-        self._dims: dict[Node, list[tuple[int, int]]] = {}
+        self.dims: dict[Node, list[tuple[int, int]]] = {}
         for node, found in groups.labelled.axes.items():
             for axes in found if isinstance(found, tuple) else (found,):
                 if isinstance(axes, Axes):
                     dims = [(dim, self._index(vector.numpy())) for dim, vector in axes.labels.items()]
                     dims += [(dim, self._index(ragged.rows.numpy())) for dim, ragged in axes.ragged.items()]
-                    self._dims.setdefault(node, dims)
+                    self.dims.setdefault(node, dims)
         self._costly = list(node_macs(self._graph, self._full))
         self._tensors = self._stored()
 
     def predict(self, alive: NDArray[np.bool_]) -> Costs:
         """Return the costs of the graph after a cut; alive: bool[labels], the labels that are kept."""
+        return self.at(self.counts(alive))
+
+    def counts(self, alive: NDArray[np.bool_]) -> list[int]:
+        """Return how many units of each vector a cut keeps; alive: bool[labels], the labels that are kept."""
         # every part that is kept keeps the same number of units, and a dropped part keeps none
-        counts = [int(alive[vector].sum(-1).max()) for vector in self.vectors]
+        return [int(alive[vector].sum(-1).max()) for vector in self.vectors]
+
+    def sizes(self, counts: Sequence[int]) -> Callable[[Node], tuple[int, ...]]:
+        """Return the function that tells the shape of a node's tensor; counts: units of each vector that are kept."""
 
         def sizes(node: Node) -> tuple[int, ...]:
             shape = list(self._full(node))
-            for dim, vector in self._dims.get(node, ()):
+            for dim, vector in self.dims.get(node, ()):
                 shape[dim] = counts[vector]
             return tuple(shape)
 
+        return sizes
+
+    def at(self, counts: Sequence[int]) -> Costs:
+        """Return the costs of the graph whose vectors keep some numbers of units."""
+        sizes = self.sizes(counts)
         numel = [math.prod(sizes(node)) for node, _, _ in self._tensors]
         return Costs(
             params=sum(n for n, (_, trained, _) in zip(numel, self._tensors, strict=True) if trained),

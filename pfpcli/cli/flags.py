@@ -109,5 +109,16 @@ def takes(*groups: _Group, **named: _Group) -> Callable[[Callable[..., None]], C
     return give
 
 
+def without(group: _Group, *names: str) -> _Group:
+    """Return a group of options without some of its options, which keep their defaults."""
+
+    def fewer(**values: Any) -> Any:
+        return group(**values)
+
+    kept = [parameter for parameter in _parameters(group) if parameter.name not in names]
+    fewer.__signature__ = Signature(kept)  # type: ignore[attr-defined]
+    return fewer
+
+
 def _parameters(group: _Group) -> list[Parameter]:
     return list(signature(group, eval_str=True).parameters.values())

@@ -3,7 +3,7 @@
     0    done, and every check held
     1    done, but a check did not hold; a network that fails its verification is not kept
     2    not done: a flag, a file, a budget out of reach, or a bug in pfp
-    130  interrupted (143: told to end, 141: nobody reads the output); no run was written
+    130  interrupted (143: told to end, 141: nobody reads the output); no unfinished run was written
 
 The commands are in `commands/`.
 """
@@ -95,7 +95,7 @@ def _exit_code(error: BaseException) -> int:
 def _text(error: BaseException, verbose: bool) -> str:
     """All that is said about an error."""
     if isinstance(error, KeyboardInterrupt | Interrupted):
-        return "interrupted; no run was written"
+        return "interrupted; no unfinished run was written"
     message, hint = _explained(error, verbose)
     seen = "".join(traceback.format_exception(error)) + "\n" if verbose and not isinstance(error, UsageError) else ""
     return f"{seen}error: {message}" + (f"\n\nhint: {hint}" if hint else "")

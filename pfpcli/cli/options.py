@@ -192,7 +192,10 @@ def judging(
 def budget(
     keep: Keep = None,
     keep_of: Annotated[
-        str, setting(BUDGET, "keep_of", "What --keep counts: parameters or multiply-adds.")
+        str,
+        setting(
+            BUDGET, "keep_of", "What --keep counts: parameters, multiply-adds, the size of model.onnx, or its latency."
+        ),
     ] = CompressSettings.keep_of,
     epsilon: Annotated[
         float | None,

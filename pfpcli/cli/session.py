@@ -16,7 +16,6 @@ import typer
 
 from pfpcli import processes, report
 from pfpcli.records.document import Document
-from pfpcli.settings import NetworkSettings
 
 if TYPE_CHECKING:
     from pfpcli.cli.terminal import Output
@@ -38,12 +37,12 @@ class Session:
     verbose: bool
     color: str
 
-    def run(self, job: str, settings: NetworkSettings) -> Any:
+    def run(self, job: str, settings: object) -> Any:
         """Run a job of `pfpcli.jobs` with its steps on stderr; the warnings are shown also when it fails."""
         with _only_first_speaks():
             return self._run(job, settings)
 
-    def _run(self, job: str, settings: NetworkSettings) -> Any:
+    def _run(self, job: str, settings: object) -> Any:
         from pfpcli.cli.terminal import TerminalConsole
 
         console = TerminalConsole(self.stderr(), self.quiet)

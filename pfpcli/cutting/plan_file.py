@@ -173,8 +173,10 @@ class PlanFile:
         whole = everything(groups, predictor, Budget(self.asked, self.of))
         # a part that is dropped as a whole keeps nothing; the other parts keep as many units each
         kept = tuple(int(alive[group.rows].sum(1).max()) for group in groups.groups)
-        after = predictor.predict(alive)
-        made = replace(whole, alive=alive, kept=kept, after=after, epsilon=self.epsilon)
+        before, after = whole.before, predictor.predict(alive)
+        if self.of == "latency":  # nothing is timed here: the file knows the ratio alone
+            before, after = replace(before, ms=1.0), replace(after, ms=self.achieved)
+        made = replace(whole, alive=alive, kept=kept, before=before, after=after, epsilon=self.epsilon)
         try:
             made.check(predictor)  # without the scale: a file does not say what was drawn
         except InvariantError as error:

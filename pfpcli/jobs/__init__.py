@@ -5,6 +5,7 @@ writes one. A job may import every package but `cli`. A command is the file of t
 `cli/commands`.
 
 compress, sparsify, finetune        write a run folder
+sweep                               writes several run folders
 plan                                writes plan.json
 compare_criteria                    writes a table and a chart
 inspect, score, certify             write nothing

@@ -1,6 +1,6 @@
 """Cache: scores and curves, kept under a key of their content, so that another budget need not measure again.
 
-The state of interrupted training is kept here too, until the training continues.
+The state of interrupted training and of an interrupted search is kept here too, until it continues.
 
 A key covers everything that a score depends on: the source of pfp, the version of torch, the traced network with all
 its tensors, the bytes of the images and their preprocessing, the criterion and its settings. A file that cannot be read
@@ -13,7 +13,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from pfpcli.channels.groups import Group, Groups
 from pfpcli.channels.reading_layers import Reader
 from pfpcli.graph.graph import Graph, is_tensor
 from pfpcli.images.calibration import Division
+from pfpcli.images.folder import ImageSet
 from pfpcli.planning.curves import MEASURED, Curve
 from pfpcli.scoring.scores import LayerScores, Scores
 from pfpcli.settings import ScoringSettings
@@ -116,14 +117,38 @@ def training(graph: Graph, division: Division, *told: object) -> Path:
         division: the images.
         told: plain values that the training depends on.
     """
-    digest = hashlib.sha256()
-    calibration, images = division.calibration, division.calibration.images
-    files = [(source.name, _size(images.root / source.name)) for source in images.sources]
+    name = _digest((*_job(graph, division, division.calibration.images, told), division.fitted, division.checked))
+    return cache_folder() / f"{name}.training"
+
+
+def key_of_job(graph: Graph, division: Division, *told: object) -> str:
+    """The key of all networks that a job makes of one network: sha256 in hex.
+
+    As that of interrupted training, and of all images, whatever their purpose.
+    """
+    judges = json.dumps(_files(division.judges)).encode()
+    uses = (division.scored, division.fitted, division.checked, division.judged)
+    return _digest((*_job(graph, division, division.calibration.images, told), judges, *uses))
+
+
+def _job(graph: Graph, division: Division, images: ImageSet, told: object) -> Iterator[bytes]:
+    """The program, a network, the names and sizes of image files, what is done to them, and plain values."""
+    yield from _program()
+    yield from _network(graph)
+    calibration = division.calibration
     preprocess = calibration.preprocess.recorded()
-    plain = json.dumps([files, preprocess, calibration.size, calibration.convert, told]).encode()
-    for part in (*_program(), *_network(graph), plain, division.fitted.tobytes(), division.checked.tobytes()):
-        digest.update(hashlib.sha256(part).digest())
-    return cache_folder() / f"{digest.hexdigest()}.training"
+    yield json.dumps([_files(images), preprocess, calibration.size, calibration.convert, told]).encode()
+
+
+def _files(images: ImageSet) -> list[tuple[str, int | None]]:
+    return [(source.name, _size(images.root / source.name)) for source in images.sources]
+
+
+def _digest(parts: Iterable[bytes | NDArray[np.int64]]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(hashlib.sha256(part if isinstance(part, bytes) else part.tobytes()).digest())
+    return digest.hexdigest()
 
 
 def load(name: str) -> Scores | None:

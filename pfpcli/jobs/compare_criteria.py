@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from pfpcli import processes
+from pfpcli.channels.cost import Predictor
 from pfpcli.channels.groups import Groups
 from pfpcli.cutting.cut import cut
 from pfpcli.cutting.reweight import reweight
@@ -36,7 +37,7 @@ def compare_criteria(settings: CompareCriteriaSettings, console: Console) -> Fin
     device = find_device(settings.device)
     with run_folder(settings.out, settings.name) as folder, resources(settings.threads):
         model, calibration, groups = open_prunable(settings, console)
-        check_reachable(groups, Budget(min(settings.keeps), settings.keep_of))
+        check_reachable(groups, Budget(min(settings.keeps), settings.keep_of), Predictor(groups))
         points: list[Point] = []
         skipped: dict[str, str] = {}
         for criterion in settings.criteria:

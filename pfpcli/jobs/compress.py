@@ -3,28 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from pfpcli import processes
 from pfpcli.cutting.plan_file import PlanFile
 from pfpcli.cutting.verify import TOLERANCE
-from pfpcli.exporting.latency import Latency
 from pfpcli.jobs import advice, warnings
 from pfpcli.jobs.finished import Finished
-from pfpcli.jobs.recorded import cost_row, group_rows, layer_rows, model_row, run_fields, scoring_fields
+from pfpcli.jobs.recorded import (
+    cost_row,
+    group_rows,
+    layer_rows,
+    model_row,
+    requested_row,
+    run_fields,
+    scoring_fields,
+    speed_up_row,
+)
+from pfpcli.jobs.steps.budget import MEASURED_WITHIN
 from pfpcli.jobs.steps.cut import write_plan
 from pfpcli.jobs.steps.export import ExportedFiles, export_files, mark_failed, measure_latency
 from pfpcli.jobs.steps.gate import Metric, gated, load_metric, measure_metric
 from pfpcli.jobs.steps.judge import certify_layers, evaluate, status
-from pfpcli.jobs.steps.network import Maker, Network, Prepared, budget_of, made_as_planned, prepare, prepare_unscored
+from pfpcli.jobs.steps.network import Maker, Network, Prepared, made_as_planned, prepare
 from pfpcli.jobs.steps.open import find_device, resources
 from pfpcli.jobs.steps.precision import write_precisions
 from pfpcli.jobs.steps.replay import everything, replay
 from pfpcli.jobs.steps.robustness import measure_robustness
 from pfpcli.jobs.steps.search import by_metric, check_unit, search
+from pfpcli.latency.files import Latency, speed_up
+from pfpcli.measures import MEASURES
 from pfpcli.onnx_io.runtime import ONNX_TOLERANCE
 from pfpcli.planning.outlook import keep_for
 from pfpcli.progress import Console
@@ -67,23 +79,25 @@ def compress(settings: CompressSettings, console: Console) -> Finished[Run]:
     measured = load_metric(settings.metric)
     replayed = None if settings.plan is None else PlanFile.read(settings.plan)
     with run_folder(settings.out, settings.name) as folder, resources(settings.threads) as scratch:
-        is_scored = replayed is None and not settings.is_whole
-        ready = (prepare if is_scored else prepare_unscored)(settings, device, console)
+        ready = prepare(settings, device, scratch, console)
         check_unit(ready, settings.max_drop, measured)
         searched = None
         if replayed is not None and settings.plan is not None:
             planned = replay(replayed, ready.groups, ready.scored.readers, settings.plan.name, console)
             network = made_as_planned(ready, planned, console)
+            ready = replace(ready, budget=planned.plan.budget)
         elif settings.max_drop is not None and settings.is_searched:
             judge = None if measured is None else by_metric(ready, measured, str(settings.metric), scratch)
-            searched = search(ready, Maker(ready), judge, settings.max_drop, budget_of(settings), console)
+            searched = search(ready, Maker(ready), judge, settings.max_drop, ready.budget, console)
             network, ready = searched.network, searched.ready
         elif settings.is_whole:
             network = made_as_planned(ready, everything(ready.groups), console)
         else:
-            network = Maker(ready)(budget_of(settings), console)
+            network = Maker(ready)(ready.budget, console)
         found = None if searched is None else searched.search
-        run, exported = write_run(ready, network, measured, folder.path, scratch, console, found)
+        run, exported = write_run(ready, network, measured, folder.path, console, found)
+        if searched is not None:
+            searched.state.forget()
     return Finished(run, folder.name, exported.module)
 
 
@@ -92,7 +106,6 @@ def write_run(
     network: Network,
     measured: Metric | None,
     folder: Path,
-    scratch: Path,
     console: Console,
     search: Search | None = None,
 ) -> tuple[Run, ExportedFiles]:
@@ -103,7 +116,6 @@ def write_run(
         network: the network.
         measured: the metric of the user, or None.
         folder: the run folder.
-        scratch: a folder for the ONNX file of the original.
         console: shows the steps.
         search: how it was found; None where it was not searched.
     """
@@ -114,7 +126,7 @@ def write_run(
     robust = measure_robustness(ready, network, quality, console) if settings.robustness else None
     processes.finish()
     write_plan(plan, made, ready.scored.readers, folder)
-    exported = export_files(ready.model, made, division, folder, scratch, console)
+    exported = export_files(ready.model, made, ready.writer, folder, console)
     timed, batch = measure_latency(made.graph, division, exported, settings.threads, console)
     metric = measure_metric(measured, settings.metric, exported, folder, division, console)
     told = None if search is None else search.told
@@ -123,7 +135,7 @@ def write_run(
     if verdict[0] == "failed":
         exported = mark_failed(exported, folder)
     else:
-        exported, precisions = write_precisions(ready, network, exported, quality, measured, folder, scratch, console)
+        exported, precisions = write_precisions(ready, network, exported, quality, measured, folder, console)
     tolerances = {"cut_vs_masked": TOLERANCE, "onnx_vs_torch": ONNX_TOLERANCE}
     verification = Verification(network.difference, exported.onnx_vs_torch, exported.model_pt, tolerances)
     outcome = Outcome(
@@ -154,8 +166,8 @@ def _record(outcome: Outcome, console: Console) -> Run:
             outcome.verdict,
         ),
         model=model_row(ready.model, scored.division.calibration.size),
-        requested={"keep": plan.budget.keep, "of": plan.budget.of, "epsilon": plan.budget.epsilon},
-        achieved={"keep": round(plan.achieved, 6), "exact": plan.is_met},
+        requested=requested_row(ready),
+        achieved=_achieved(outcome),
         before=cost_row(plan.before, sizes[0], timed[0]),
         after=cost_row(plan.after, sizes[1], timed[1]),
         certificate=outcome.certificate,
@@ -165,6 +177,7 @@ def _record(outcome: Outcome, console: Console) -> Run:
             "threads": settings.threads or torch.get_num_threads(),
             "runs": timed[0].runs,
             "batch": outcome.batch,
+            "speed_up": speed_up_row(speed_up(*timed)),
         },
         layers=layer_rows(network.made.slicing),
         groups=group_rows(plan),
@@ -174,6 +187,19 @@ def _record(outcome: Outcome, console: Console) -> Run:
         precisions=outcome.precisions,
         robustness=outcome.robust,
     )
+
+
+def _achieved(outcome: Outcome) -> dict[str, Any]:
+    """What came out: of the plan, or of the file where that is what counts."""
+    ready, plan = outcome.ready, outcome.network.planned.plan
+    of, share = plan.budget.of, ready.budget.keep if ready.target is None else ready.target[1]
+    if not MEASURES[of].is_measured or ready.settings.latency_table is not None:
+        return {"keep": round(plan.achieved, 6), "exact": plan.is_met}
+    sizes, (before, after) = outcome.exported.file_bytes, outcome.timed
+    kept = sizes[1] / sizes[0] if of == "size" else after.part_of(before)
+    # a search has no share that it could miss
+    is_exact = outcome.search is not None or abs(kept - share) <= MEASURED_WITHIN * share
+    return {"keep": round(kept, 6), "exact": is_exact}
 
 
 def _advice(outcome: Outcome) -> str:
@@ -191,11 +217,12 @@ def _advice(outcome: Outcome) -> str:
 
 def _warnings(outcome: Outcome) -> Iterator[str]:
     """What a user should know about a compression; "" where there is nothing to say."""
-    ready, plan = outcome.ready, outcome.network.planned.plan
+    ready = outcome.ready
     scored, graph = ready.scored, ready.groups.labelled.graph
     yield warnings.wrong_preprocessing(scored.division, outcome.quality)
     yield warnings.unfit_labels(scored.division, outcome.quality)
-    yield from warnings.of_plan(ready.groups, scored, plan, ready.settings.delta)
+    yield from warnings.of_plan(ready.groups, scored, ready.settings.delta)
+    yield warnings.budget_missed(requested_row(ready), _achieved(outcome))
     yield warnings.optimistic(scored.division)
     yield warnings.no_promise(outcome.search)
     yield warnings.stops(ready.model, outcome.exported, graph)
@@ -204,7 +231,7 @@ def _warnings(outcome: Outcome) -> Iterator[str]:
     yield warnings.exported_anew(outcome.exported)
     yield warnings.skipped_images(scored.division)
     if not ready.settings.is_whole:
-        yield warnings.no_faster(*outcome.timed)
+        yield warnings.no_faster(speed_up(*outcome.timed))
     for each in outcome.precisions:
         yield warnings.not_converted(each)
         yield warnings.precision_gains_nothing(each, outcome.precisions[0])

@@ -20,7 +20,7 @@ from pfpcli.images.calibration import Calibration, Division
 from pfpcli.jobs import cache, warnings
 from pfpcli.jobs.finished import Finished
 from pfpcli.jobs.recorded import run_fields
-from pfpcli.jobs.steps.export import ExportedFiles, export_files
+from pfpcli.jobs.steps.export import ExportedFiles, OnnxWriter, export_files
 from pfpcli.jobs.steps.judge import evaluate
 from pfpcli.jobs.steps.open import find_device, load_model, open_images, resources, trace_groups, with_roles
 from pfpcli.models.load import load
@@ -61,7 +61,8 @@ def finetune(settings: FinetuneSettings, console: Console) -> Finished[TunedRun]
         quality = evaluate(groups.labelled.graph, made.graph, division, device, console)
         shutil.copyfile(settings.run / FILES["plan"], folder.path / FILES["plan"])
         model, reason = _module(settings)
-        exported = export_files(model, made, division, folder.path, scratch, console)
+        writer = OnnxWriter(model, groups.labelled.graph, division.samples, scratch)
+        exported = export_files(model, made, writer, folder.path, console)
         exported = replace(exported, model_pt=reason) if reason else exported
         tolerances = {"onnx_vs_torch": ONNX_TOLERANCE}
         verification = Verification(None, exported.onnx_vs_torch, exported.model_pt, tolerances)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from pfpcli import processes
 from pfpcli.channels.slicing import Slicing
 from pfpcli.cutting.plan_file import PlanFile
 from pfpcli.jobs import warnings
 from pfpcli.jobs.finished import Finished
-from pfpcli.jobs.recorded import group_rows, layer_rows, model_row, scoring_fields
-from pfpcli.jobs.steps.network import Maker, Prepared, budget_of, prepare
+from pfpcli.jobs.recorded import group_rows, layer_rows, model_row, requested_row, scoring_fields
+from pfpcli.jobs.steps.budget import MEASURED_WITHIN
+from pfpcli.jobs.steps.network import Maker, Prepared, prepare
 from pfpcli.jobs.steps.open import find_device, resources
 from pfpcli.jobs.steps.plan import Planned
 from pfpcli.progress import Console
@@ -27,26 +29,43 @@ def plan(settings: CompressSettings, console: Console) -> Finished[PlannedNetwor
         PfpError: it could not be done; nothing is written.
     """
     device = find_device(settings.device)
-    with resources(settings.threads):
-        ready = prepare(settings, device, console)
-        planned, _ = Maker(ready).plan(budget_of(settings), console)
+    with resources(settings.threads) as scratch:
+        ready = prepare(settings, device, scratch, console)
+        planned, _ = Maker(ready).plan(ready.budget, console)
         processes.finish()
         slicing = Slicing(ready.groups.labelled, planned.plan.alive)
         file = PlanFile.of_plan(planned.plan, slicing, ready.scored.readers)
-        warnings.warn(console, warnings.of_plan(ready.groups, ready.scored, planned.plan, settings.delta))
-        record = _record(ready, planned, slicing, console)
+        requested, achieved = requested_row(ready), _achieved(ready, planned)
+        warnings.warn(console, warnings.of_plan(ready.groups, ready.scored, settings.delta))
+        warnings.warn(console, [warnings.budget_missed(requested, achieved)])
+        record = _record(ready, planned, requested, achieved, slicing, console)
     target = settings.out or Path(f"{settings.name}-plan.json")
     return Finished(record, str(write_new(target, file.json())))
 
 
-def _record(ready: Prepared, planned: Planned, slicing: Slicing, console: Console) -> PlannedNetwork:
+def _achieved(ready: Prepared, planned: Planned) -> dict[str, Any]:
+    """What the plan keeps; of the file, where one was written to measure it."""
+    if planned.measured is None or ready.target is None:
+        return {"keep": round(planned.plan.achieved, 6), "exact": planned.plan.is_met}
+    kept, share = planned.measured, ready.target[1]
+    return {"keep": round(kept, 6), "exact": abs(kept - share) <= MEASURED_WITHIN * share}
+
+
+def _record(
+    ready: Prepared,
+    planned: Planned,
+    requested: dict[str, Any],
+    achieved: dict[str, Any],
+    slicing: Slicing,
+    console: Console,
+) -> PlannedNetwork:
     """The document of a plan."""
     made = planned.plan
     before, after = (Cost(costs.params, costs.macs, costs.bytes) for costs in (made.before, made.after))
     return PlannedNetwork(
         model=model_row(ready.model, ready.division.calibration.size),
-        requested={"keep": made.budget.keep, "of": made.budget.of, "epsilon": made.budget.epsilon},
-        achieved={"keep": round(made.achieved, 6), "exact": made.is_met},
+        requested=requested,
+        achieved=achieved,
         before=before,
         after=after,
         scoring=scoring_fields(ready.settings, ready.scored, planned),

@@ -17,13 +17,14 @@ from pfpcli._version import __version__
 from pfpcli.channels.cost import Costs, node_macs
 from pfpcli.channels.groups import Groups
 from pfpcli.channels.slicing import Slicing
-from pfpcli.exporting.latency import Latency
 from pfpcli.graph.graph import Graph, is_constant, is_tensor, owner
 from pfpcli.images.calibration import Division
 from pfpcli.jobs.steps.export import ExportedFiles
+from pfpcli.jobs.steps.network import Prepared
 from pfpcli.jobs.steps.open import unknown_ops
 from pfpcli.jobs.steps.plan import Planned
 from pfpcli.jobs.steps.score import Scored
+from pfpcli.latency.files import Latency, SpeedUp
 from pfpcli.models.loaded_model import LoadedModel
 from pfpcli.outputs.kinds.kind import FARTHEST
 from pfpcli.planning.plan import Plan
@@ -95,6 +96,13 @@ def machine(device: torch.device) -> dict[str, Any]:
     }
 
 
+def requested_row(ready: Prepared) -> dict[str, Any]:
+    """What was asked for; a size and a latency are those of the file."""
+    settings, amount = ready.settings, ready.settings.amount
+    asked = {"keep": ready.budget.keep if ready.target is None else ready.target[1], "of": ready.budget.of}
+    return {**asked, "epsilon": settings.epsilon, "amount": None if amount is None else amount.text}
+
+
 def scoring_fields(settings: CompressSettings, scored: Scored, planned: Planned) -> dict[str, Any]:
     """How channels were scored, and the plans that were tried."""
     return {
@@ -111,6 +119,11 @@ def scoring_fields(settings: CompressSettings, scored: Scored, planned: Planned)
 def cost_row(costs: Costs, file_bytes: int, timed: Latency) -> Cost:
     """What a network costs, with the size of its file and its latency."""
     return Cost(costs.params, costs.macs, costs.bytes, file_bytes, round(timed.median_ms, 4), round(timed.iqr_ms, 4))
+
+
+def speed_up_row(found: SpeedUp) -> dict[str, float]:
+    """A speed-up and its confidence interval."""
+    return {"times": round(found.times, 4), "low": round(found.low, 4), "high": round(found.high, 4)}
 
 
 def group_rows(plan: Plan) -> list[GroupRow]:

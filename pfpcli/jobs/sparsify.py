@@ -26,7 +26,7 @@ from pfpcli.jobs.advice import after_sparsifying
 from pfpcli.jobs.finished import Finished
 from pfpcli.jobs.recorded import group_rows, model_row, run_fields
 from pfpcli.jobs.steps.cut import check_costs, cut_network, write_plan
-from pfpcli.jobs.steps.export import ExportedFiles, export_files, mark_failed
+from pfpcli.jobs.steps.export import ExportedFiles, OnnxWriter, export_files, mark_failed
 from pfpcli.jobs.steps.judge import evaluate, status
 from pfpcli.jobs.steps.open import find_device, open_network, resources
 from pfpcli.models.loaded_model import LoadedModel
@@ -107,7 +107,8 @@ def sparsify(settings: SparsifySettings, console: Console) -> Finished[SparseRun
         errors = _measure_errors(groups, scored, chosen, device, console)
         quality = evaluate(groups.labelled.graph, made.graph, division, device, console)
         processes.finish()
-        exported = export_files(model, made, division, folder.path, scratch, console)
+        writer = OnnxWriter(model, groups.labelled.graph, division.samples, scratch)
+        exported = export_files(model, made, writer, folder.path, console)
         deflated = _deflated(scratch / FILES["onnx"]), _deflated(folder.path / FILES["onnx"])
         if status(quality)[0] == "failed":
             exported = mark_failed(exported, folder.path)

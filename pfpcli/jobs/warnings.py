@@ -6,20 +6,21 @@ Each function returns a message, or "" where there is nothing to say.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from pfpcli.channels.groups import Groups
 from pfpcli.channels.reading_layers import Reader
-from pfpcli.exporting.latency import Latency
 from pfpcli.graph.graph import Graph
 from pfpcli.images.calibration import Division
 from pfpcli.jobs.steps.export import ExportedFiles
 from pfpcli.jobs.steps.score import Scored
+from pfpcli.latency.files import SpeedUp
+from pfpcli.measures import MEASURES
 from pfpcli.models.loaded_model import LoadedModel
 from pfpcli.onnx_io.network import OnnxNetwork
 from pfpcli.onnx_io.untouched import Untouched
 from pfpcli.outputs.fall import images_needed
 from pfpcli.outputs.quality import LOSS
-from pfpcli.planning.plan import Plan
 from pfpcli.progress import Console
 from pfpcli.records.folders import PRECISIONS
 from pfpcli.records.parts import Quality, UserMetric
@@ -108,7 +109,9 @@ def no_promise(found: Search | None) -> str:
     if told.high <= found.asked:
         return ""
     needed = images_needed(told, found.asked)
-    enough = f"about {needed:,} images like these would show it" if needed else "name more with --eval"
+    enough = (
+        f"about {float(f'{needed:.1g}'):,.0f} images like these would show it" if needed else "name more with --eval"
+    )
     chosen = "" if found.confirmed else ", and the network was chosen on them"
     return (
         f"{told.images} images are too few to promise a fall of at most {asked}: {falls.moved(told)} on them, and with "
@@ -116,19 +119,22 @@ def no_promise(found: Search | None) -> str:
     )
 
 
-def budget_missed(planned: Plan) -> str:
-    """The plan keeps another fraction than was asked for."""
-    if planned.is_met:
+def budget_missed(requested: dict[str, Any], achieved: dict[str, Any]) -> str:
+    """Another fraction was kept than was asked for; arguments as in `Run`."""
+    if achieved["exact"]:
         return ""
-    return f"--keep {planned.budget.keep:g}: the closest plan there is keeps {planned.achieved:.4f}"
+    of, asked, found = requested["of"], requested["keep"], achieved["keep"]
+    if MEASURES[of].is_measured:
+        noun = MEASURES[of].noun
+        return f"--{of}: the written file has {found:.3f} of the original's {noun}, {asked:.3f} was asked for"
+    return f"--keep {asked:g}: the closest plan there is keeps {found:.4f}"
 
 
-def of_plan(groups: Groups, scored: Scored, planned: Plan, delta: float) -> Iterator[str]:
-    """What a user should know about a plan and about the scores it was made from."""
+def of_plan(groups: Groups, scored: Scored, delta: float) -> Iterator[str]:
+    """What a user should know about the scores that a plan was made from, and about what it leaves alone."""
     if scored.scores.layers:
         yield few_samples(scored.division, scored.readers, delta)
     yield from scored.scores.remarks
-    yield budget_missed(planned)
     yield unknown_ops(groups)
 
 
@@ -248,11 +254,14 @@ def precision_beyond_gate(
     return f"{precision.file}: {name} fell by {before - after:.4g}; --max-drop {max_drop} holds for model.onnx alone"
 
 
-def no_faster(before: Latency, after: Latency) -> str:
+def no_faster(found: SpeedUp) -> str:
     """The cut network is not faster."""
-    if after.median_ms < before.median_ms:
+    if found.is_measurable and found.times > 1:
         return ""
+    what = (
+        "no difference measurable" if not found.is_measurable else f"{1 / found.times:.2f} × the time of the original"
+    )
     return (
-        f"not faster: {before.median_ms:.3g} → {after.median_ms:.3g} ms for one input; widths that fill the registers "
-        "may be (--multiple-of 16), and --keep-of macs spends the budget on time instead of size"
+        f"not faster: {what}; widths that fill the registers may be (--multiple-of 16), and --latency 0.6 spends the "
+        "budget on time instead of size"
     )

@@ -23,6 +23,8 @@ from pfpcli.graph.trace import other_sizes
 #: an output. A largest number below _LEAST counts as _LEAST: small outputs such as probabilities near 0 are sums that
 #: nearly cancel, and each runtime rounds them differently.
 ONNX_TOLERANCE, _LEAST = 1e-4, 1e-2
+#: The provider of onnxruntime that every machine has.
+CPU = "CPUExecutionProvider"
 
 
 def run_onnx(session: onnxruntime.InferenceSession, inputs: Sequence[Tensor]) -> list[Any]:
@@ -39,12 +41,15 @@ def run_onnx(session: onnxruntime.InferenceSession, inputs: Sequence[Tensor]) ->
     return list(session.run(None, feeds))
 
 
-def session(file: Path | onnx.ModelProto, threads: int | None = None) -> onnxruntime.InferenceSession:
-    """Open an onnxruntime session on the CPU.
+def session(
+    file: Path | onnx.ModelProto, threads: int | None = None, provider: str = CPU
+) -> onnxruntime.InferenceSession:
+    """Open an onnxruntime session.
 
     Args:
         file: an ONNX file or its content.
         threads: number of threads; None uses all cores.
+        provider: of onnxruntime, e.g. "CUDAExecutionProvider".
     """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
@@ -52,7 +57,7 @@ def session(file: Path | onnx.ModelProto, threads: int | None = None) -> onnxrun
     given: Path | bytes = file if isinstance(file, Path) else file.SerializeToString()
     if isinstance(given, Path) and os.fsencode(given).decode("utf-8", "ignore") != str(given):
         given = given.read_bytes()  # onnxruntime takes no path that is not UTF-8
-    return onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(given, options, providers=[provider])
 
 
 class OnnxRunner:

@@ -69,7 +69,7 @@ def fall(
     Raises:
         InputError: there are no decibels to measure.
     """
-    tallies = Tallies(before)
+    tallies = Tallies.of(before)
     sums = [each for some in processes.gathered(_by_image(before, after, batches, device, tallies)) for each in some]
     quality = tallies.quality(source)
     total = _added(sums)

@@ -69,7 +69,7 @@ def compare_all(
         device: where to compute.
     """
     roles = roles_of(before)
-    tallies = [Tallies(before) for _ in after]
+    tallies = [Tallies.of(before) for _ in after]
     with ExitStack() as there, torch.no_grad():
         for each in (before, *after):
             there.enter_context(each.on(device))
@@ -117,18 +117,23 @@ class Tallies:
     """The tallies of all outputs of one network.
 
     Args:
-        before: the original; its roles decide.
+        roles: what the outputs say.
+        shapes: the shape of each output.
     """
 
-    def __init__(self, before: Graph) -> None:
-        roles = roles_of(before)
-        outputs = [node for node in before.outputs if is_tensor(node) and node.meta["val"].is_floating_point()]
-        shapes = [shape(role, outputs[role.output]) for role in roles]
+    def __init__(self, roles: Sequence[Role], shapes: Sequence[Sequence[int]]) -> None:
         self._roles = roles
         self._tallies = [KINDS[role.kind].load().tally(role) for role in roles]
         # known before the first image: a process without images takes part in gathering the same counts
         self._pairs = [(i, j, BoxTally(roles[i], roles[j])) for i, j in pairs(roles, shapes)]
         self.images = 0
+
+    @classmethod
+    def of(cls, before: Graph) -> Tallies:
+        """Return empty tallies of a network that is compared with an original; its roles decide."""
+        roles = roles_of(before)
+        outputs = [node for node in before.outputs if is_tensor(node) and node.meta["val"].is_floating_point()]
+        return cls(roles, [shape(role, outputs[role.output]) for role in roles])
 
     def add(self, images: int, whole: list[Tensor], now: list[Tensor], labels: NDArray[Any] | None) -> None:
         """Add a batch: the outputs of the original and of the other network, one for each role."""

@@ -74,7 +74,7 @@ def find_choices(
         # protected units first, then by score; units with equal scores by their index
         ranks = np.lexsort((-scores.unit[group.rows], ~must_stay), axis=1)
         order = np.take_along_axis(group.rows, ranks, 1).T
-        multiple = budget.multiple_of or min(most, natural_multiple(group.size, widest))
+        multiple = budget.multiple_of or min(most, natural_multiple(group.size, widest, budget.of))
         step = multiple // math.gcd(multiple, group.width)
         most_protected = int(must_stay.sum(1).max())
         least = max(1, most_protected, math.ceil(budget.min_channels / group.width))
@@ -85,18 +85,19 @@ def find_choices(
     return choices
 
 
-def natural_multiple(channels: int, widest: int) -> int:
+def natural_multiple(channels: int, widest: int, of: str) -> int:
     """Return the multiple of channels that a runtime fills its registers with: 8, less for narrow groups.
 
     onnxruntime keeps tensors in blocks of 8 channels (16 with AVX-512), takes layers into that layout whose channels
     are a multiple of 4, and pools and joins in it what is a multiple of the block. Small networks keep their freedom:
-    there a step of 4 costs more than it gains.
+    there a step of 4 costs more than it gains, unless latency is what counts.
 
     Args:
         channels: of the group in the original.
         widest: the channels of the widest group.
+        of: what the budget measures.
     """
-    if widest < _LARGE:
+    if widest < _LARGE and of != "latency":
         return 1
     return 8 if channels >= _WIDE else 4 if channels >= _NARROW else 1
 

@@ -39,6 +39,7 @@ class Planner:
         groups: the groups of the network.
         scores: a score for each unit; groups without scores keep everything.
         budget: how much to keep.
+        predictor: of the same groups; one that predicts latencies where the budget is one.
         select: one of `select.SELECTIONS`.
         delta: probability with which an error bound may fail.
         seed: of the random sample.
@@ -54,13 +55,14 @@ class Planner:
         scores: Scores,
         budget: Budget,
         *,
+        predictor: Predictor | None = None,
         select: str = "largest",
         delta: float = pfp.DELTA,
         seed: int = 0,
         curves: Sequence[Curve] = (),
     ) -> None:
         self._groups = groups
-        self._predictor = Predictor(groups)
+        self._predictor = predictor or Predictor(groups)
         self._budget = budget
         self._select = select
         self._seed = seed
@@ -71,7 +73,7 @@ class Planner:
         self._stepped = [find_choices(groups, scores, self._predictor, budget, most) for most in multiples]
         self._choices = self._stepped[0]
         # searches ask for the same counts again and again
-        self._costs: dict[tuple[int, ...], int] = {}
+        self._costs: dict[tuple[int, ...], float] = {}
         if not self._choices and not self._is_whole:
             raise nothing_to_prune(groups)
 
@@ -126,14 +128,14 @@ class Planner:
 
     def _within_cost(self, allocate: Allocator, *, needs_prices: bool) -> tuple[list[int], float]:
         """Return the positions each choice keeps so that the network costs what the budget says, and their level."""
-        of, whole = self._budget.of, getattr(self._whole.before, self._budget.of)
-        target = self._budget.keep * whole
+        of = self._budget.of
+        target = self._budget.keep * self._whole.before.of(of)
 
-        def cost(counts: list[int]) -> int:
+        def cost(counts: list[int]) -> float:
             key = tuple(counts)
             if key not in self._costs:
                 alive = alive_labels(self._groups, self._choices, counts)
-                self._costs[key] = getattr(self._predictor.predict(alive), of)
+                self._costs[key] = self._predictor.predict(alive).of(of)
             return self._costs[key]
 
         for choices in self._stepped:
@@ -160,24 +162,25 @@ class Planner:
         )
 
 
-def check_reachable(groups: Groups, budget: Budget) -> None:
-    """Refuse a budget that no scores can meet, before anything is scored.
+def check_reachable(groups: Groups, budget: Budget, predictor: Predictor) -> float:
+    """Refuse a budget that no scores can meet, before anything is scored; returns the smallest keep ratio.
 
     Raises:
         BudgetError: the smallest valid network costs more than the budget.
     """
-    if budget.epsilon is None and budget.keep < 1:
-        predictor = Predictor(groups)
-        choices = find_choices(groups, Scores(np.zeros(len(groups.root))), predictor, budget, MULTIPLES[-1])
-        _check_smallest(groups, choices, predictor, budget)
+    if budget.epsilon is not None or budget.keep == 1:
+        return 0.0
+    choices = find_choices(groups, Scores(np.zeros(len(groups.root))), predictor, budget, MULTIPLES[-1])
+    return _check_smallest(groups, choices, predictor, budget)
 
 
-def _check_smallest(groups: Groups, choices: Sequence[Choice], predictor: Predictor, budget: Budget) -> None:
+def _check_smallest(groups: Groups, choices: Sequence[Choice], predictor: Predictor, budget: Budget) -> float:
     least = predictor.predict(alive_labels(groups, choices, [choice.rounded(0) for choice in choices]))
     whole = predictor.predict(groups.alive(np.zeros(0, np.int64)))
-    smallest: float = getattr(least, budget.of) / getattr(whole, budget.of)
+    smallest = least.of(budget.of) / whole.of(budget.of)
     if smallest > budget.keep * (1 + TOLERANCE):
         raise unreachable(choices, groups, budget, smallest)
+    return smallest
 
 
 def without(groups: Groups, idle: NDArray[np.bool_]) -> Plan:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from pfpcli.channels.groups import Groups
 from pfpcli.errors import BudgetError, UnsupportedError
+from pfpcli.measures import MEASURES
 from pfpcli.planning.choices import Choice
 from pfpcli.planning.plan import Budget
 
@@ -29,7 +30,7 @@ def unreachable(choices: Sequence[Choice], groups: Groups, budget: Budget, small
         budget: what was asked for.
         smallest: the keep ratio of the smallest valid network.
     """
-    what = "parameters" if budget.of == "params" else "MACs"
+    what = MEASURES[budget.of].noun
     frozen = sum(bool(group.frozen) for group in groups.groups)
     reachable = math.ceil(smallest * 1000) / 1000
     least = min(choice.rounded(0) * choice.group.width for choice in choices)

@@ -9,7 +9,7 @@ from pfpcli.planning.choices import Choice
 from pfpcli.planning.plan import TOLERANCE
 
 #: Kept positions of each choice -> what the cut network costs.
-Cost = Callable[[list[int]], int]
+Cost = Callable[[list[int]], float]
 #: Pairs of moves that are tried.
 _PAIRS = 64
 

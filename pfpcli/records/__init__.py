@@ -12,9 +12,11 @@ robustness       the part about damaged images
 reading          run.json -> record, with all types checked
 inspection       the document of `pfp inspect`
 ranking          the document of `pfp score`
+sweep            the document of `pfp sweep`
 comparison       the document of `pfp compare-criteria`
 planned          the document of `pfp plan`
 certified        the document of `pfp certify`
 folders          run folders: their files, the newest one, and how a new one is written
+unfinished       folders of several runs, which go on after an interrupt
 reused_settings  settings that a later command takes from the run it works on
 """

@@ -26,7 +26,7 @@ PRECISIONS = {"int8": "model-int8.onnx", "fp16": "model-fp16.onnx"}
 RUNS = Path("pfp-runs")
 
 #: Name of this machine, since the folder of a run may lie on a disk that other machines write to as well.
-_HOST = re.sub(r"\W", "-", platform.node())
+HOST = re.sub(r"\W", "-", platform.node())
 
 
 def newest(runs: Path = RUNS) -> Path:
@@ -78,7 +78,7 @@ def run_folder(wanted: Path | None, name: str) -> Iterator[Draft]:
         return
     target = wanted or RUNS / name
     new_parents = [parent for parent in target.parents if not parent.exists()]
-    draft = target.parent / f".{target.name}.{_HOST}.{os.getpid()}.partial"
+    draft = target.parent / f".{target.name}.{HOST}.{os.getpid()}.partial"
     made = Draft(draft, str(target))
     try:
         _make(draft, target.name)
@@ -104,7 +104,7 @@ def write_new(target: Path, text: str) -> Path:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         while True:
-            path = _unused(target, is_file=True)
+            path = unused(target, is_file=True)
             with suppress(FileExistsError), path.open("x", encoding="utf-8") as file:
                 file.write(text)
                 return path
@@ -126,7 +126,7 @@ def _make(draft: Path, name: str) -> None:
 def _settled(draft: Path, target: Path) -> Path:
     """Give a finished folder its name, and return its path."""
     while True:
-        final = _unused(target)
+        final = unused(target)
         try:
             return draft.rename(final)
         except OSError as error:
@@ -136,7 +136,7 @@ def _settled(draft: Path, target: Path) -> Path:
 
 def _remove_abandoned(parent: Path) -> None:
     """Remove the folders of runs of this machine whose process is gone."""
-    for folder in parent.glob(f".*.{_HOST}.*.partial"):
+    for folder in parent.glob(f".*.{HOST}.*.partial"):
         number = folder.name.split(".")[-2]
         try:
             if number.isdigit():
@@ -147,7 +147,7 @@ def _remove_abandoned(parent: Path) -> None:
             continue  # a process of somebody else
 
 
-def _unused(target: Path, *, is_file: bool = False) -> Path:
+def unused(target: Path, *, is_file: bool = False) -> Path:
     """Return the path, with a number added if something exists there; of a file, before its suffix."""
     number, path = 2, target
     while path.exists():

@@ -11,6 +11,7 @@ sparse_run   the report on a run of `pfp sparsify`
 tuned_run    the report on a run of `pfp finetune`
 inspection   the page of `pfp inspect`
 ranking      the page of `pfp score`
+sweep        the table of `pfp sweep`
 planned      the page of `pfp plan`
 comparison   the table, Markdown and chart of `pfp compare-criteria`
 certificate  the errors of layers, for `pfp report --all` and `pfp certify`

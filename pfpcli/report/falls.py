@@ -20,12 +20,17 @@ def moved(found: Fall) -> str:
     return f"{found.metric} {how} by {spelled(abs(found.fall), found.unit)}"
 
 
+def signed(fall: float, unit: str) -> str:
+    """Spell a fall as the change that it is: `−0.8 pp`, `+0.3 pp`."""
+    return f"{'−' if fall > 0 else '+' if fall < 0 else ''}{spelled(abs(fall), unit)}"
+
+
 def lines(page: Page, found: Search) -> None:
     """Write what was asked for, what was achieved on the images of the search, and what other images confirm.
 
     asked      accuracy falls by at most 1.0 pp
-    achieved   0.8 pp (95 %: −0.9 to 2.9 pp) on 500 images of test that chose the network, the best of 7
-    confirmed  1.1 pp (95 %: −0.7 to 3.1 pp) on 500 images of test
+    achieved   a fall of 0.8 pp (95 %: −0.9 to 2.9 pp) on 500 images of test that chose the network, 7 networks tried
+    confirmed  a fall of 1.1 pp (95 %: −0.7 to 3.1 pp) on 500 images of test
     """
     achieved = found.achieved
     page.space()
@@ -40,7 +45,7 @@ def lines(page: Page, found: Search) -> None:
 
 
 def _figures(found: Fall) -> str:
-    by = spelled(found.fall, found.unit).replace("-", "−")
+    by = "a fall of " + spelled(found.fall, found.unit).replace("-", "−")
     if found.low is None or found.high is None:
         return by if found.images is None else f"{by} on {found.images} {found.source}"
     ends = [spelled(end, found.unit).replace("-", "−") for end in (found.low, found.high)]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from pfpcli.measures import MEASURES
 from pfpcli.records.planned import PlannedNetwork
 from pfpcli.report import numbers, parts, run_groups, run_layers
 from pfpcli.report.page import Page
-
-_MEASURES = {"params": "parameters", "macs": "MACs"}
 
 
 def render(found: PlannedNetwork, *, width: int = 80, everything: bool = False, unicode: bool = True) -> str:
@@ -36,7 +35,8 @@ def render(found: PlannedNetwork, *, width: int = 80, everything: bool = False, 
     asked, kept = numbers.percent(found.requested["keep"]), numbers.percent(found.achieved["keep"])
     if found.requested["epsilon"] is not None:
         asked = f"ε = {found.requested['epsilon']:g}"
-    measure = _MEASURES[found.requested["of"]]
+    asked = found.requested["amount"] or asked
+    measure = MEASURES[found.requested["of"]].noun
     page.paragraph("", f"{found.model['name']}: {kept} of the {measure} (asked {asked}); nothing is cut", 0)
     page.space()
     rows = [

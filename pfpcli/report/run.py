@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pfpcli.measures import MEASURES
 from pfpcli.records.parts import Cost
 from pfpcli.records.runs import Run
 from pfpcli.report import falls, numbers, parts, run_groups, run_layers
@@ -14,8 +15,6 @@ from pfpcli.report.certificate import errors
 from pfpcli.report.page import Page
 from pfpcli.report.precision import precisions
 from pfpcli.report.robustness import robustness
-
-_MEASURES = {"params": "parameters", "macs": "MACs"}
 
 
 def render(run: Run, *, folder: str = "", width: int = 80, everything: bool = False, unicode: bool = True) -> str:
@@ -128,15 +127,15 @@ def _judgement(run: Run) -> tuple[str, str]:
     asked, kept = numbers.percent(run.requested["keep"]), numbers.percent(run.achieved["keep"])
     if run.requested.get("epsilon") is not None:
         asked = f"ε = {run.requested['epsilon']:g}"
+    asked = run.requested.get("amount") or asked
+    if run.search is not None:
+        asked = falls.signed(run.search.asked, run.search.told.unit)
     if run.status == "failed":
         return "FAILED", f": {parts.failures(run)} (asked {asked}, kept {kept})"
-    measure = _MEASURES[run.requested["of"]]
+    measure = MEASURES[run.requested["of"]].noun
     if run.search is not None:
         told = run.search.told
-        return (
-            "PASS",
-            f": {kept} of the {measure}, {falls.moved(told)} (asked {falls.spelled(run.search.asked, told.unit)})",
-        )
+        return "PASS", f": {kept} of the {measure}, {told.metric} {falls.signed(told.fall, told.unit)} (asked {asked})"
     if run.status == "worse":
         missed = "" if run.achieved["exact"] else f" (asked {asked})"
         return "WORSE", f": {parts.fall(run.quality)} at {kept} of the {measure}{missed}"
@@ -174,20 +173,22 @@ def _latency(before: Cost, after: Cost, run: Run, everything: bool) -> parts.Row
     if not before.latency_ms or not after.latency_ms:
         return None
     ratio = before.latency_ms / after.latency_ms
+    sure = run.latency.get("speed_up")
+    same = sure is not None and sure["low"] <= 1 <= sure["high"]
     threads = run.latency.get("threads")
     remark = f"median of {run.latency['runs']}, " + (parts.plural(threads, "thread") if threads else "all cores")
     if not everything:
-        remark = remark if ratio >= 1 else f"slower; {remark}"
+        remark = "no difference measurable" if same else remark if ratio >= 1 else f"slower; {remark}"
     elif before.latency_iqr_ms is not None and after.latency_iqr_ms is not None:
         iqrs = (numbers.milliseconds(before.latency_iqr_ms), numbers.milliseconds(after.latency_iqr_ms))
         remark += f"\nIQR {' → '.join(iqrs)} ms"
-    if everything and ratio < 1:
-        remark += "\nslower than before"
+    if everything and (same or ratio < 1):
+        remark += "\nno difference measurable" if same else "\nslower than before"
     return (
         "latency",
         f"{numbers.milliseconds(before.latency_ms)} ms",
         f"{numbers.milliseconds(after.latency_ms)} ms",
-        f"{ratio:.2f}×",
+        "same" if same else f"{ratio:.2f}×",
         remark,
     )
 

@@ -8,6 +8,7 @@ network            what to load, and which channels may be cut
 calibration        calibration images and the machine
 scoring            how channels are scored; `pfp score`
 compress           `pfp compress`
+sweep              `pfp sweep`
 compare_criteria   `pfp compare-criteria`
 certify            `pfp certify`
 sparsify           `pfp sparsify`
@@ -26,6 +27,7 @@ from pfpcli.settings.finetune import FinetuneSettings
 from pfpcli.settings.network import InMemoryModel, NetworkSettings
 from pfpcli.settings.scoring import ScoreSettings, ScoringSettings
 from pfpcli.settings.sparsify import SparsifySettings
+from pfpcli.settings.sweep import SweepSettings
 
 __all__ = [
     "CalibrationSettings",
@@ -38,4 +40,5 @@ __all__ = [
     "ScoreSettings",
     "ScoringSettings",
     "SparsifySettings",
+    "SweepSettings",
 ]

@@ -9,6 +9,7 @@ from pfpcli.errors import InputError
 from pfpcli.planning.allocations import TRIED
 from pfpcli.scoring.criteria import CRITERIA
 from pfpcli.settings.checks import check_allocate, check_keep
+from pfpcli.settings.network import CHOICES
 from pfpcli.settings.scoring import ScoringSettings
 
 
@@ -19,7 +20,7 @@ class CompareCriteriaSettings(ScoringSettings):
     Attributes:
         criteria: some of `pfpcli.scoring.criteria.CRITERIA`.
         keeps: fractions of `keep_of` to keep, each 0 < keep <= 1.
-        keep_of: what `keeps` measure, "params" or "macs".
+        keep_of: what `keeps` measure, "params" or "macs": no file is written whose size or latency could be measured.
         allocate: as in `CompressSettings`.
         out: folder; None means pfp-runs/<model>-criteria.
     """
@@ -39,6 +40,11 @@ class CompareCriteriaSettings(ScoringSettings):
             check_allocate(self.allocate, CRITERIA[name].bounds_error, name)
         for keep in self.keeps:
             check_keep("--keeps", keep)
+
+    @classmethod
+    def choices(cls) -> dict[str, tuple[str, ...]]:
+        """Setting -> the values it may have."""
+        return CHOICES | {"keep_of": ("params", "macs")}
 
     @property
     def name(self) -> str:

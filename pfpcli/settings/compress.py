@@ -7,6 +7,7 @@ from math import isfinite
 from pathlib import Path
 
 from pfpcli.errors import InputError
+from pfpcli.measures import MEASURES, Amount, parse_amount
 from pfpcli.planning.allocations import BEST
 from pfpcli.records.folders import PRECISIONS
 from pfpcli.recovery.methods import RECOVERIES
@@ -22,7 +23,11 @@ class CompressSettings(ScoreSettings):
 
     Attributes:
         keep: fraction of `keep_of` to keep, 0 < keep <= 1; None means 0.5 where nothing else says how much.
-        keep_of: what `keep` measures, "params" or "macs".
+        keep_of: what `keep` measures, one of `pfpcli.measures.MEASURES`.
+        params, macs, size, latency: instead of `keep`, what the network has at most: a fraction of the original's, or
+            an amount such as "1M", "200M", "2MB" or "4ms". Size and latency are measured on the written file.
+        latency_table: times of the network's layers on another machine, as `pfp latency --pack` has them written; None
+            measures on this one.
         epsilon: relative error that no layer may exceed; the smallest network within it is made, and `keep` is unused.
         allocate: how many channels each group keeps, one of `pfpcli.planning.allocations.ALLOCATIONS`, or "best"
             for the best of several, measured.
@@ -46,6 +51,11 @@ class CompressSettings(ScoreSettings):
 
     keep: float | None = None
     keep_of: str = "params"
+    params: str | float | None = None
+    macs: str | float | None = None
+    size: str | float | None = None
+    latency: str | float | None = None
+    latency_table: Path | None = None
     epsilon: float | None = None
     allocate: str = BEST
     steps: int = 1
@@ -65,6 +75,7 @@ class CompressSettings(ScoreSettings):
     def __post_init__(self) -> None:
         """Check the values of this class, after those of scoring."""
         super().__post_init__()
+        self._check_amount()
         check_keep("--keep", self.fraction)
         bounds = CRITERIA[self.criterion].bounds_error
         self._check_epsilon(bounds)
@@ -87,6 +98,19 @@ class CompressSettings(ScoreSettings):
     def is_whole(self) -> bool:
         """Whether nothing is pruned, because the network is only to be written in another precision."""
         return self.keep == 1 and self.epsilon is None and self.plan is None and bool(self.precisions)
+
+    def _check_amount(self) -> None:
+        """Refuse two budgets, and settings that only a latency has."""
+        names = [name for name in ("keep", "epsilon", "plan", *MEASURES) if getattr(self, name) is not None]
+        if self.amount is not None and len(names) > 1:
+            raise InputError(f"{' '.join(f'--{name}' for name in names)}: several budgets", "give one of them")
+        if self.measure in ("size", "latency") and self.steps > 1:
+            raise InputError(
+                f"--steps {self.steps}: the {MEASURES[self.measure].noun} is measured on one written file",
+                "use --keep-of macs with --steps",
+            )
+        if self.latency_table is not None and self.measure != "latency":
+            raise InputError("--latency-table: the budget is no latency", "use it with --latency 0.6")
 
     def _check_epsilon(self, bounds: bool) -> None:
         """Check the error bound; bounds: whether the criterion bounds errors."""
@@ -115,20 +139,36 @@ class CompressSettings(ScoreSettings):
             )
 
     @property
+    def amount(self) -> Amount | None:
+        """What the network has at most; None where `keep` or another budget says how far to go."""
+        given = ((name, getattr(self, name)) for name in MEASURES)
+        return next((parse_amount(name, value) for name, value in given if value is not None), None)
+
+    @property
+    def measure(self) -> str:
+        """What the budget counts, one of `pfpcli.measures.MEASURES`."""
+        return self.keep_of if self.amount is None else self.amount.of
+
+    @property
     def fraction(self) -> float:
-        """The fraction to keep."""
+        """The fraction to keep, as far as it is known before the network is."""
+        if self.amount is not None:
+            return self.amount.fraction or KEEP
         return KEEP if self.keep is None else self.keep
 
     @property
     def is_searched(self) -> bool:
         """Whether the smallest network within `max_drop` is searched."""
-        return self.max_drop is not None and self.keep is None and self.epsilon is None and self.plan is None
+        others = (self.keep, self.epsilon, self.plan, self.amount)
+        return self.max_drop is not None and all(each is None for each in others)
 
     @property
     def name(self) -> str:
         """The name of the run: the model and the budget."""
         if self.plan is not None:
             asked = "planned"
+        elif self.amount is not None:
+            asked = f"{self.amount.of}{self.amount.text.replace('%', '')}"
         elif self.is_searched:
             asked = f"drop{self.max_drop}"
         else:

@@ -9,6 +9,7 @@ from typing import Any
 
 from pfpcli.channels.places import EVERYWHERE, PLACES
 from pfpcli.errors import InputError
+from pfpcli.measures import MEASURES
 from pfpcli.outputs.asked import TASKS, Asked, parse
 from pfpcli.planning.allocations import ALLOCATIONS, BEST
 from pfpcli.scoring.criteria import CRITERIA
@@ -16,7 +17,7 @@ from pfpcli.settings.max_drop import MaxDrop
 
 #: Setting -> the values it may have, where they are fixed.
 CHOICES: dict[str, tuple[str, ...]] = {
-    "keep_of": ("params", "macs"),
+    "keep_of": tuple(MEASURES),
     "allocate": (BEST, *ALLOCATIONS),
     "criterion": tuple(CRITERIA),
     "where": PLACES,

@@ -34,6 +34,7 @@ _EXPECTED: dict[Any, str] = {
     tuple[float, ...]: "a sequence of numbers",
     tuple[str, ...]: "a sequence of strings",
     dict[str, Any]: "a dictionary with strings as keys",
+    str | float: "a number, or a text such as '60%'",
     MaxDrop: "a number, or a text such as '1%' or '0.5dB'",
 }
 

@@ -21,6 +21,7 @@ from pfpcli.errors import BudgetError, CheckFailed, InputError
 from pfpcli.progress import Console
 from pfpcli.records.runs import Run
 from pfpcli.settings import CompressSettings
+from pfpcli.settings.max_drop import MaxDrop
 from runs import failed, run
 
 ENV = {
@@ -335,7 +336,7 @@ def test_every_setting_has_a_flag(pipeline: Callable[[Any], list[CompressSetting
         output=("scores=probabilities:2",),
         task="detect",
         metric="map.py:score",
-        max_drop=0.02,
+        max_drop=MaxDrop(0.02),
         labels=Path("labels.csv"),
         eval=Path("test"),
         classes=Path("names.txt"),
@@ -345,7 +346,7 @@ def test_every_setting_has_a_flag(pipeline: Callable[[Any], list[CompressSetting
         threads=1,
         seed=3,
     )
-    others = {"model", "calib", "epsilon", "trust", "convert", "exact_only", "strict", "cache"}
+    others = {"model", "calib", "epsilon", "plan", "trust", "convert", "exact_only", "strict", "cache"}
     assert set(given) | others == set(CompressSettings.__dataclass_fields__)
     seen = pipeline(run())
     assert (
@@ -388,7 +389,7 @@ def test_the_library_call_takes_the_same_settings(pipeline: Callable[[Any], list
         (InputError("a.pt: no such file", "check the path"), 2, "error: a.pt: no such file\n\nhint: check the path\n"),
         (BudgetError("--keep 0.01: not reachable"), 2, "error: --keep 0.01: not reachable\n"),
         (CheckFailed("model.onnx: gives other outputs"), 1, "error: model.onnx: gives other outputs\n"),
-        (KeyboardInterrupt(), 130, "interrupted; no run was written\n"),
+        (KeyboardInterrupt(), 130, "interrupted; no unfinished run was written\n"),
         (
             RuntimeError("shape mismatch\n  in line two"),
             2,
@@ -505,7 +506,7 @@ def test_a_signal_takes_the_run_folder_back(sent: signal.Signals, code: int, tmp
     process.send_signal(sent)
     _, text = process.communicate(timeout=30)
     assert process.returncode == code
-    assert text.endswith("interrupted; no run was written\n")
+    assert text.endswith("interrupted; no unfinished run was written\n")
     assert list(tmp_path.iterdir()) == []
 
 

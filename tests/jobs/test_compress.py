@@ -788,7 +788,7 @@ def test_an_interrupted_run_leaves_nothing_behind(step: str, typed: Typed, tmp_p
     # CPython ends itself by the signal if it arrived inside exec(); a shell says 130 either way
     assert process.returncode in (130, -signal.SIGINT)
     assert out == ""
-    assert err.endswith("interrupted; no run was written\n")
+    assert err.endswith("interrupted; no unfinished run was written\n")
     assert os.listdir(tmp_path / "work") == []
     assert left_in(tmp_path / "temporary") == []
 
@@ -801,4 +801,4 @@ def test_an_interrupt_that_an_import_turned_into_an_error_is_an_interrupt(
 
     monkeypatch.setattr(Session, "run", interrupted)
     assert cli.run(["compress", "model.pt", "--calib", "imgs"]) == 130
-    assert capsys.readouterr().err == "interrupted; no run was written\n"
+    assert capsys.readouterr().err == "interrupted; no unfinished run was written\n"

@@ -226,7 +226,7 @@ def test_an_interrupt_leaves_no_folder_and_the_same_command_goes_on(
         assert finetune(*TRAINED, "--out", "broken") == 130
     err = capsys.readouterr().err
     assert "the same command goes on where it stopped" in err
-    assert err.endswith("interrupted; no run was written\n")
+    assert err.endswith("interrupted; no unfinished run was written\n")
     assert sorted(here.iterdir()) == before
     assert len(list(cache_folder().glob("*.training"))) == 1
 

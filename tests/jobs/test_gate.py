@@ -11,7 +11,9 @@ import torch
 from commands import compress, draw, pfp, plain
 from pfpcli.errors import InputError
 from pfpcli.jobs.steps.gate import gated
-from pfpcli.records.parts import Quality, UserMetric
+from pfpcli.records.parts import DECIBELS, OutputQuality, Quality, UserMetric
+from pfpcli.records.searched import Fall
+from pfpcli.settings.max_drop import MaxDrop
 
 #: A metric: the size of the file, negative; and functions that fail.
 METRICS = """
@@ -96,6 +98,29 @@ QUALITY = Quality("agreement", 1.0, 0.9, 0.9, 100, "images", 0.1)
 def test_the_gate_is_on_the_metric_of_the_user_or_on_the_quality(
     verdict: str, metric: UserMetric | None, most: float | None, expected: str
 ) -> None:
-    found, why = gated((verdict, "x" if verdict == "failed" else ""), QUALITY, metric, most)
+    limit = None if most is None else MaxDrop(most)
+    found, why = gated((verdict, "x" if verdict == "failed" else ""), QUALITY, metric, limit)
     assert found == expected
     assert bool(why) == (expected == "failed")
+
+
+@pytest.mark.parametrize(
+    ("measures", "most", "expected"),
+    [(dict(zip(DECIBELS, (31.0, 30.6), strict=True)), 0.5, "ok"),
+     (dict(zip(DECIBELS, (31.0, 30.4), strict=True)), 0.5, "failed"),
+     ({}, 0.5, "failed")],
+)  # fmt: skip
+def test_a_gate_in_decibels_is_on_the_psnr_to_the_targets(
+    measures: dict[str, float], most: float, expected: str
+) -> None:
+    output = OutputQuality("y", "image", None, "", "ssim", "", 0.9, 0.7, measures)
+    found = Quality("ssim", 0.9, 0.7, None, 100, "images", 0.1, outputs=[output])
+    assert gated(("worse", ""), found, None, MaxDrop(most, "dB"))[0] == expected
+
+
+@pytest.mark.parametrize(("low", "expected"), [(-0.01, "ok"), (0.015, "failed")])
+def test_a_network_that_was_searched_fails_if_other_images_are_sure_that_it_falls_too_far(
+    low: float, expected: str
+) -> None:
+    confirmed = Fall("accuracy", "pp", 0.9, 0.88, low, 0.05, 1000, "images")
+    assert gated(("ok", ""), QUALITY, None, MaxDrop(0.01), confirmed)[0] == expected

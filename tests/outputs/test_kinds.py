@@ -261,7 +261,7 @@ def test_the_headline_is_the_output_that_fell_most_unless_labels_say_that_all_is
     roles = [Role(0, "class", "logits", 1, ""), Role(1, "more", "regression", None, "")]
     scores, numbers = F.one_hot(torch.arange(4), 5).float(), draw(4, 3)
     for by, metric in ((0.0, "accuracy"), (5.0, "similarity")):
-        tallies = qualities._Tallies(roles, [(4, 5), (4, 3)])
+        tallies = qualities.Tallies(roles, [(4, 5), (4, 3)])
         tallies.add(4, [scores, numbers], [scores, numbers + by], np.arange(4))
         found = tallies.quality("images")
         assert found.metric == metric
@@ -271,6 +271,6 @@ def test_the_headline_is_the_output_that_fell_most_unless_labels_say_that_all_is
 
 def test_a_process_without_images_gathers_the_same_counts_as_the_others() -> None:
     roles = [Role(0, "b", "boxes", None, ""), Role(1, "s", "sigmoid", None, "")]
-    idle = qualities._Tallies(roles, [(1, 100, 4), (1, 100, 1)])
+    idle = qualities.Tallies(roles, [(1, 100, 4), (1, 100, 1)])
     assert len(idle._pairs) == 1
     assert idle.quality("images").n == 0

@@ -133,7 +133,12 @@ def test_widths_that_run_well_yield_to_the_budget() -> None:
     [(15, 512, 1), (16, 512, 4), (63, 512, 4), (64, 512, 8), (512, 512, 8), (64, 96, 1), (96, 96, 1)],
 )
 def test_small_networks_and_narrow_groups_keep_their_freedom(channels: int, widest: int, multiple: int) -> None:
-    assert natural_multiple(channels, widest) == multiple
+    assert natural_multiple(channels, widest, "macs") == multiple
+
+
+def test_groups_of_small_networks_keep_multiples_where_latency_counts() -> None:
+    assert natural_multiple(64, 96, "latency") == 8
+    assert natural_multiple(16, 32, "latency") == 4
 
 
 def test_groups_keep_the_fewest_channels_that_were_asked_for() -> None:

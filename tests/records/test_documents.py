@@ -11,13 +11,29 @@ from pfpcli.records.certified import Certified, LayerChecked
 from pfpcli.records.comparison import Comparison, Point
 from pfpcli.records.document import Document
 from pfpcli.records.inspection import GroupSeen, Inspection, OutputSeen
+from pfpcli.records.planned import PlannedNetwork
 from pfpcli.records.ranking import GroupRanked, LayerRanked, Ranking
+from pfpcli.records.sweep import swept
 from runs import run, sparse_run, tuned_run
 
 DOCUMENTS: list[Document] = [
     run(),
     sparse_run(),
     tuned_run(),
+    swept([("keep0.5", run()), ("keep0.3", run())], {"seed": 0}, []),
+    PlannedNetwork(
+        {"name": "model.pt"},
+        {"keep": 0.5, "of": "params"},
+        {"keep": 0.5, "exact": True},
+        run().before,
+        run().after,
+        {"criterion": "pfp"},
+        {"folder": "imgs"},
+        run().layers,
+        run().groups,
+        {"seed": 0},
+        [],
+    ),
     Certified("run", "model.pt", "imgs", 3, [LayerChecked("fc", 0.5, 0.1, 0.6)]),
     Comparison(
         {"name": "model.pt"},

@@ -44,7 +44,7 @@ def compare_criteria(
         f"{keep:g}" for keep in CompareCriteriaSettings.keeps
     ),
     keep_of: Annotated[
-        str, setting(BUDGET, "keep_of", "What --keeps counts: parameters or multiply-adds.")
+        str, setting(BUDGET, "keep_of", "What --keeps counts: parameters or multiply-adds.", CompareCriteriaSettings)
     ] = CompareCriteriaSettings.keep_of,
     allocate: Allocate = CompareCriteriaSettings.allocate,
     out: Annotated[

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pfpcli.cli.amount_options import amounts
 from pfpcli.cli.app import command
 from pfpcli.cli.flags import takes
 from pfpcli.cli.options import (
@@ -32,6 +33,7 @@ from pfpcli.settings import CompressSettings
     "pfp compress model.pt --calib ./imgs --keep 0.4",
     "pfp compress weights.pth --arch torchvision:resnet18 --calib ./imgs",
     "pfp compress model.pt --calib ./imgs --keep-of macs --freeze 'head*'",
+    "pfp compress model.pt --calib ./imgs --latency 4ms",
     "pfp compress model.pt --calib ./imgs --out small --json > run.json",
     "pfp compress model.pt --calib ./imgs --max-drop 1%",
     "pfp compress model.pt --calib ./imgs --keep 0.4 --int8",
@@ -46,6 +48,7 @@ from pfpcli.settings import CompressSettings
     damage,
     gate,
     budget,
+    amounts,
     replaying,
     criterion,
     samples,

@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
+from pfpcli.cli.amount_options import amounts
 from pfpcli.cli.app import command
 from pfpcli.cli.flags import OUTPUT, flag, switch, takes
 from pfpcli.cli.options import (
@@ -34,7 +35,7 @@ from pfpcli.settings import CompressSettings
     "pfp compress model.pt --calib ./imgs --plan macs.json",
 )
 @takes(
-    checkpoint, network, outputs, images, judging, budget, criterion, samples, scoring, recovery, machine,
+    checkpoint, network, outputs, images, judging, budget, amounts, criterion, samples, scoring, recovery, machine,
     session=session,
 )  # fmt: skip
 def plan(

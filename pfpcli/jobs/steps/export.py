@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import onnx
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.export import ExportedProgram
 
 from pfpcli.cutting.cut import Cut
 from pfpcli.exporting import export
-from pfpcli.exporting.latency import Latency, latency
 from pfpcli.exporting.rebuild import rebuild
 from pfpcli.graph.graph import Graph
 from pfpcli.images.calibration import Division
+from pfpcli.latency.files import Latency, latency
 from pfpcli.models.loaded_model import LoadedModel
 from pfpcli.onnx_io import write
 from pfpcli.onnx_io.network import OnnxNetwork
@@ -53,54 +56,111 @@ class ExportedFiles:
     module: nn.Module | None = None
 
 
-def export_files(
-    model: LoadedModel, made: Cut, division: Division, folder: Path, scratch: Path, console: Console
-) -> ExportedFiles:
+@dataclass(frozen=True)
+class OnnxFile:
+    """An ONNX file of a cut network.
+
+    Attributes:
+        difference: largest relative difference between the file and the network in torch.
+        timed: the ONNX networks before and after whose latency is measured.
+        is_whole: whether they are the whole files.
+        exported: as in `ExportedFiles`.
+    """
+
+    difference: float
+    timed: OnnxPair
+    is_whole: bool = True
+    exported: str = ""
+
+
+class OnnxWriter:
+    """Writes ONNX files of networks that are cut from one original, and one of the original.
+
+    Args:
+        model: the network that came in.
+        whole: its graph.
+        samples: returns so many samples, float[N, ...], to run the files on.
+        scratch: a folder for the ONNX file of the original.
+    """
+
+    def __init__(self, model: LoadedModel, whole: Graph, samples: Callable[[int], Tensor], scratch: Path) -> None:
+        self._model, self._whole, self._draw = model, whole, samples
+        self._named = model.names or export.names(whole)
+        self._original = scratch / FILES["onnx"]
+
+    @cached_property
+    def _samples(self) -> list[Tensor]:
+        # a batch size that the files were not exported with, where it is free
+        return [self._draw(self._whole.fixed_batch or 3)]
+
+    @property
+    def original(self) -> Path:
+        """The ONNX file of the original."""
+        if not self._original.exists():
+            module = self._model.module
+            if isinstance(module, OnnxNetwork) and module.file is not None:
+                write.copy(module.file, self._original)
+            else:
+                program = export.program(self._whole)
+                export.save_onnx(program, self._whole, self._named, self._original, self._samples)
+        return self._original
+
+    def write(self, smaller: Graph, path: Path, program: ExportedProgram | None = None) -> OnnxFile:
+        """Write the ONNX file of a cut network and compare it with torch.
+
+        Args:
+            smaller: the network.
+            path: the file.
+            program: the network as a program, if it is made already.
+
+        Raises:
+            CheckFailed: no file can be written that agrees with torch.
+        """
+        original, module = self.original, self._model.module
+        if not isinstance(module, OnnxNetwork) or module.file is None:
+            return OnnxFile(self._exported(smaller, path, program), (original, path))
+        try:
+            difference = write.save(module, self._whole, smaller, path, self._samples)
+            is_whole = write.runs(module, original, self._samples)
+            of = module.whole if is_whole else module.as_read
+            return OnnxFile(difference, (of(original), of(path)), is_whole)
+        except CannotRewrite as error:
+            lost = write.lost_by_export(module, str(error))
+        difference = self._exported(smaller, path, program)
+        return OnnxFile(difference, (module.as_read(original), path), not module.untouched.nodes, lost)
+
+    def _exported(self, smaller: Graph, path: Path, program: ExportedProgram | None) -> float:
+        program = program or export.program(smaller)
+        return export.save_onnx(program, smaller, self._named, path, self._samples)
+
+
+def export_files(model: LoadedModel, made: Cut, writer: OnnxWriter, folder: Path, console: Console) -> ExportedFiles:
     """Write model.onnx, model.pt2 and, where it fits, model.pt.
 
     Args:
         model: the network that came in.
         made: the cut network.
-        division: images to run the files on.
+        writer: writes the ONNX files.
         folder: the run folder.
-        scratch: a folder for the ONNX file of the original.
         console: shows the step.
     """
     with console.step("export") as step:
-        whole, smaller = made.slicing.labelled.graph, made.graph
-        # a batch size that the files were not exported with, where it is free
-        samples = [division.samples(smaller.fixed_batch or 3)]
-        named = model.names or export.names(whole)
-        original, onnx_file = scratch / FILES["onnx"], folder / FILES["onnx"]
+        smaller, onnx_file = made.graph, folder / FILES["onnx"]
         program = export.program(smaller)
         export.save_pt2(program, folder / FILES["pt2"])
         step.progress(1, 3, "files")
-        difference, exported = None, ""
-        timed: OnnxPair = (original, onnx_file)
-        is_whole = True
-        if isinstance(model.module, OnnxNetwork) and model.module.file is not None:
-            network = model.module
-            write.copy(model.module.file, original)
-            try:
-                difference = write.save(network, whole, smaller, onnx_file, samples)
-                is_whole = write.runs(network, original, samples)
-                of = network.whole if is_whole else network.as_read
-                timed = of(original), of(onnx_file)
-            except CannotRewrite as error:
-                exported, is_whole = write.lost_by_export(network, str(error)), not network.untouched.nodes
-                timed = network.as_read(original), onnx_file
-        else:
-            export.save_onnx(export.program(whole), whole, named, original, samples)
+        original = writer.original
         step.progress(2, 3, "files")
-        if difference is None:
-            difference = export.save_onnx(program, smaller, named, onnx_file, samples)
+        written = writer.write(smaller, onnx_file, program)
         module, model_pt = _save_module(model, smaller, folder / FILES["pt"])
         files = {kind: file if (folder / file).exists() or kind == "run" else None for kind, file in FILES.items()}
         models = [file for kind, file in files.items() if file and kind.startswith(("onnx", "pt"))]
         free = ", ".join(export.open_sizes(onnx_file)) or "no size"
-        step.summary = f"{' · '.join(models)} · {free} open · onnx ≡ torch (max {difference:.0e})"
+        step.summary = f"{' · '.join(models)} · {free} open · onnx ≡ torch (max {written.difference:.0e})"
     sizes = original.stat().st_size, onnx_file.stat().st_size
-    return ExportedFiles(files, sizes, difference, model_pt, timed, is_whole, original, exported, module)
+    return ExportedFiles(
+        files, sizes, written.difference, model_pt, written.timed, written.is_whole, original, written.exported, module
+    )
 
 
 def mark_failed(exported: ExportedFiles, folder: Path) -> ExportedFiles:

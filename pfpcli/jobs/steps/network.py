@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
+from pfpcli.channels.cost import Predictor
 from pfpcli.channels.groups import Groups
 from pfpcli.cutting.cut import Cut
 from pfpcli.cutting.reweight import reweight
 from pfpcli.graph.graph import Graph
 from pfpcli.images.calibration import Calibration, Division, check_damageable
+from pfpcli.jobs.steps.budget import Meter, budget_of, met, predictor_for
 from pfpcli.jobs.steps.cut import cut_network, verify_cut
+from pfpcli.jobs.steps.export import OnnxWriter
 from pfpcli.jobs.steps.open import open_network, open_prunable
 from pfpcli.jobs.steps.plan import Planned, make_plan, plan_in_steps
 from pfpcli.jobs.steps.recover import recover_network
@@ -38,6 +43,10 @@ class Prepared:
         calibration: the images.
         groups: the groups of its channels.
         scored: their scores, and which images have which purpose.
+        predictor: predicts the costs of plans.
+        writer: writes ONNX files.
+        budget: how much to keep, as far as it is known before a file is measured.
+        target: what to measure on the written file of a plan, and its share of the original's; None measures nothing.
     """
 
     settings: CompressSettings
@@ -46,11 +55,21 @@ class Prepared:
     calibration: Calibration
     groups: Groups
     scored: Scored
+    predictor: Predictor
+    writer: OnnxWriter
+    budget: Budget
+    target: tuple[Meter, float] | None = None
 
     @property
     def division(self) -> Division:
         """Which images score, recover and judge."""
         return self.scored.division
+
+    def asked(self, settings: CompressSettings, scratch: Path) -> Prepared:
+        """Return the same for the budget of other settings, which differ in nothing else."""
+        meter = Meter(settings.measure, self.writer, self.groups, self.division, settings.threads, scratch)
+        budget, target = budget_of(settings, self.predictor, meter)
+        return replace(self, settings=settings, budget=budget, target=target)
 
     def divided(self, division: Division) -> Prepared:
         """Return the same with other judging images."""
@@ -74,48 +93,47 @@ class Network:
     recovered: list[Recovered]
 
 
-def prepare(settings: CompressSettings, device: torch.device, console: Console) -> Prepared:
-    """Open the model and the images, and score the channels.
+def prepare(settings: CompressSettings, device: torch.device, scratch: Path, console: Console) -> Prepared:
+    """Open the model and the images, find the budget and refuse one that cannot be met, and score.
+
+    Args:
+        settings: of the job; where they name a plan or keep everything, nothing is scored.
+        device: where to compute.
+        scratch: a folder for files.
+        console: shows the steps.
 
     Raises:
-        BudgetError: no scores can meet the budget.
+        BudgetError: the smallest valid network costs more than the budget.
     """
-    model, calibration, groups = _opened(settings, console)
-    if not settings.is_searched:
-        check_reachable(groups, budget_of(settings))
-    scored = score_channels(groups, calibration, settings.criterion, settings, device, console)
-    return Prepared(settings, device, model, calibration, groups, scored)
-
-
-def prepare_unscored(settings: CompressSettings, device: torch.device, console: Console) -> Prepared:
-    """Open the model and the images for a plan that is made already, or that keeps everything."""
-    model, calibration, groups = _opened(settings, console)
-    return Prepared(settings, device, model, calibration, groups, unscored(groups, calibration, settings))
-
-
-def _opened(settings: CompressSettings, console: Console) -> tuple[LoadedModel, Calibration, Groups]:
-    """Open the model and the images, and refuse what a later step could not use."""
-    opened = (open_network if settings.is_whole else open_prunable)(settings, console)
+    model, calibration, groups = (open_network if settings.is_whole else open_prunable)(settings, console)
     if settings.robustness:
-        check_damageable(opened[1])
-    return opened
-
-
-def budget_of(settings: CompressSettings) -> Budget:
-    """The budget that was asked for."""
-    return Budget(settings.fraction, settings.keep_of, settings.epsilon, settings.multiple_of, settings.min_channels)
+        check_damageable(calibration)
+    replayed = unscored(groups, calibration, settings)
+    writer = OnnxWriter(model, groups.labelled.graph, replayed.division.samples, scratch)
+    if settings.plan is not None or settings.is_whole:
+        return Prepared(
+            settings, device, model, calibration, groups, replayed, Predictor(groups), writer, Budget(settings.fraction)
+        )
+    predictor = predictor_for(groups, settings, console)
+    meter = Meter(settings.measure, writer, groups, replayed.division, settings.threads, scratch)
+    budget, target = budget_of(settings, predictor, meter)
+    if not settings.is_searched:
+        check_reachable(groups, budget, predictor)
+    scored = score_channels(groups, calibration, settings.criterion, settings, device, console)
+    return Prepared(settings, device, model, calibration, groups, scored, predictor, writer, budget, target)
 
 
 class Maker:
     """Makes networks for several budgets from the same scores and curves.
 
-    Args:
+    Attributes:
         prepared: what they are made of.
+        curves: those that were measured so far.
     """
 
-    def __init__(self, prepared: Prepared) -> None:
-        self._prepared = prepared
-        self._curves: list[Curve] = []
+    def __init__(self, prepared: Prepared, curves: Sequence[Curve] = ()) -> None:
+        self.prepared = prepared
+        self.curves: Sequence[Curve] = curves
 
     def __call__(self, budget: Budget, console: Console) -> Network:
         """Make the network for a budget.
@@ -124,7 +142,7 @@ class Maker:
             BudgetError: the smallest valid network costs more than the budget.
         """
         planned, stepped = self.plan(budget, console)
-        return made_as_planned(self._prepared, planned, console, stepped)
+        return made_as_planned(self.prepared, planned, console, stepped)
 
     def plan(self, budget: Budget, console: Console) -> tuple[Planned, Graph | None]:
         """Plan a network for a budget; returns the network that cuts in several steps have made as well, if it was.
@@ -132,13 +150,11 @@ class Maker:
         Raises:
             BudgetError: the smallest valid network costs more than the budget.
         """
-        ready = self._prepared
+        ready = self.prepared
         settings, device, groups, scored = ready.settings, ready.device, ready.groups, ready.scored
         if settings.steps == 1:
-            check_reachable(groups, budget)
-            planned = make_plan(groups, scored, budget, settings, device, console, self._curves)
-            self._curves = planned.curves
-            return planned, None
+            smallest = check_reachable(groups, budget, ready.predictor)
+            return self._planned(budget, smallest, console), None
         return plan_in_steps(
             groups,
             scored,
@@ -149,6 +165,27 @@ class Maker:
             score=lambda now: score_channels(now, ready.calibration, settings.criterion, settings, device, console),
             recover=lambda cut: recover_network(cut, ready.division, settings, device, console),
         )
+
+    def _planned(self, budget: Budget, smallest: float, console: Console) -> Planned:
+        """Make the plan for a budget; its written file is measured where there is a target."""
+        ready = self.prepared
+
+        def make(now: Budget, allocation: str | None) -> Planned:
+            planned = make_plan(
+                ready.groups,
+                ready.scored,
+                now,
+                ready.settings,
+                ready.device,
+                console,
+                self.curves,
+                predictor=ready.predictor,
+                allocation=allocation,
+            )
+            self.curves = planned.curves
+            return planned
+
+        return make(budget, None) if ready.target is None else met(make, *ready.target, budget, smallest, console)
 
 
 def made_as_planned(ready: Prepared, planned: Planned, console: Console, stepped: Graph | None = None) -> Network:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from pfpcli.activations.task import Task
-from pfpcli.channels.cost import count
+from pfpcli.channels.cost import Predictor, count
 from pfpcli.channels.groups import Group, Groups
 from pfpcli.channels.slicing import Slicing
 from pfpcli.cutting.cut import Cut, cut
@@ -21,6 +21,7 @@ from pfpcli.graph.graph import Graph
 from pfpcli.jobs import cache
 from pfpcli.jobs.steps.open import group_by_settings
 from pfpcli.jobs.steps.score import Scored
+from pfpcli.measures import MEASURES
 from pfpcli.planning.allocations import ALLOCATIONS, BEST, TRIED, UNMEASURED
 from pfpcli.planning.choices import orders
 from pfpcli.planning.curves import Curve, curves
@@ -44,11 +45,13 @@ class Planned:
         plan: the plan.
         tried: the plans that were tried, the best one first; empty where only one came into question.
         curves: of the groups that can lose units; empty where none were measured.
+        measured: the size or latency of the written file, as a part of the original's; None where it was not measured.
     """
 
     plan: Plan
     tried: list[Tried]
     curves: list[Curve]
+    measured: float | None = None
 
 
 def make_plan(
@@ -59,9 +62,24 @@ def make_plan(
     device: torch.device,
     console: Console,
     known: Sequence[Curve] = (),
+    *,
+    predictor: Predictor | None = None,
+    allocation: str | None = None,
 ) -> Planned:
-    """Measure the curves, if an allocator needs them and they are not known from another budget, and plan."""
-    names = _allocations(scored, budget, settings)
+    """Measure the curves, if an allocator needs them and they are not known from another budget, and plan.
+
+    Args:
+        groups: the groups of the network.
+        scored: their scores.
+        budget: how much to keep.
+        settings: of the job.
+        device: where to compute.
+        console: shows the steps.
+        known: curves that were measured for another budget.
+        predictor: of the same groups, for a budget of latency; None makes one.
+        allocation: the only allocation that is tried; None tries those that come into question.
+    """
+    names = (allocation,) if allocation else _allocations(scored, budget, settings)
     measured = list(known)
     if (
         not known
@@ -76,6 +94,7 @@ def make_plan(
             groups,
             scored.scores,
             budget,
+            predictor=predictor,
             select=CRITERIA[scored.criterion].select,
             delta=settings.delta,
             seed=settings.seed,
@@ -92,7 +111,7 @@ def make_plan(
 
             tried = try_plans(planner, names, measure)
         plan = tried[0].plan if tried else planner.by(names[0])
-        what = {"params": "parameters", "macs": "MACs"}[budget.of]
+        what = MEASURES[budget.of].noun
         asked = f"asked {100 * budget.keep:.4g} %" if budget.epsilon is None else f"asked ε ≤ {budget.epsilon:g}"
         epsilon = f" → ε = {plan.epsilon:.3g}" if plan.epsilon is not None and budget.epsilon is None else ""
         best = f" · best of {len(tried)} plans: {tried[0].name}" if tried else ""
@@ -182,10 +201,10 @@ def plan_in_steps(
     """
     graph, groups_now, scored_now = groups.labelled.graph, groups, scored
     names = [str(node.target) for node in graph.nodes if node.op == "get_attr"]
-    whole, joined = getattr(count(graph), budget.of), None
+    whole, joined = count(graph).of(budget.of), None
     for step in range(1, settings.steps + 1):
         keep = budget.keep ** (step / settings.steps)
-        left = min(1.0, keep * whole / getattr(count(groups_now.labelled.graph), budget.of))
+        left = min(1.0, keep * whole / count(groups_now.labelled.graph).of(budget.of))
         # A convolution whose groups keep one channel each becomes a depthwise one, which can drop whole groups.
         part = 1 if step == settings.steps else 2
         part_budget = replace(budget, keep=left, min_part=part)

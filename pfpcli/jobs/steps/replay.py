@@ -15,6 +15,7 @@ from pfpcli.cutting.plan_file import PlanFile
 from pfpcli.images.calibration import Calibration
 from pfpcli.jobs.steps.plan import Planned
 from pfpcli.jobs.steps.score import Scored, divided
+from pfpcli.measures import MEASURES
 from pfpcli.planning.planner import without
 from pfpcli.progress import Console
 from pfpcli.scoring.scores import Scores
@@ -47,8 +48,7 @@ def replay(file: PlanFile, groups: Groups, found: Sequence[Reader], name: str, c
     """
     with console.step("plan") as step:
         plan = file.plan(groups, found, name)
-        what = {"params": "parameters", "macs": "MACs"}[file.of]
-        step.summary = f"keep {100 * plan.achieved:.1f} % of the {what}, as {name} says"
+        step.summary = f"keep {100 * plan.achieved:.1f} % of the {MEASURES[file.of].noun}, as {name} says"
     return Planned(plan, [], [])
 
 

@@ -8,15 +8,17 @@ enough of them. The other half confirms it: a network that was chosen by some im
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pfpcli import processes
 from pfpcli.errors import BudgetError, InputError
 from pfpcli.images.calibration import Division
 from pfpcli.jobs.steps.export import export_files
 from pfpcli.jobs.steps.gate import Metric, measure_metric
 from pfpcli.jobs.steps.network import Network, Prepared
+from pfpcli.jobs.steps.search_state import State, Try
 from pfpcli.outputs import fall
 from pfpcli.outputs.roles import roles_of
 from pfpcli.planning.plan import Budget
@@ -42,17 +44,21 @@ class Searched:
         network: the network.
         search: the record of the search.
         ready: what the network was made of; its judging images are those that confirm it, where there are some.
+        state: what an interrupt leaves; to be forgotten when the run is written.
     """
 
     network: Network
     search: Search
     ready: Prepared
+    state: State
 
 
 def search(
     ready: Prepared, make: Make, judge: Judge | None, asked: MaxDrop, budget: Budget, console: Console
 ) -> Searched:
     """Search the smallest network whose quality falls by at most so much.
+
+    An interrupted search goes on where it stopped: the cache keeps what was measured until the run is written.
 
     Args:
         ready: what the networks are made of.
@@ -68,25 +74,51 @@ def search(
     choosing, confirming = ready.division.halves() if judge is None else (ready.division, None)
     decibels = asked.unit == DECIBELS
     measure = judge or (lambda network, inner: _on(choosing, ready, network, inner, decibels=decibels))
-    best: tuple[Network, Fall] | None = None
-    points: list[SearchedPoint] = []
-    low, high = 0.0, 1.0
-    while high - low > PRECISION * high:
-        keep = (low + high) / 2
-        made = _tried(make, measure, asked, replace(budget, keep=keep), points, console)
-        if made is None or not points[-1].within:
-            low = keep
-            continue
-        high = keep
-        if best is None or made[0].planned.plan.achieved <= best[0].planned.plan.achieved:
-            best = made
-    if best is None:
-        raise _nothing(points, asked, decibels=decibels)
-    network, achieved = best
+    state = State(ready)
+    with console.resumable(state.path, "the search"):
+        tried = _bisected(make, measure, asked, budget, state, console)
+    good = [each for each in tried if each.point.within and each.point.achieved is not None]
+    if not good:
+        state.forget()
+        raise _nothing([each.point for each in tried], asked)
+    best = min(reversed(good), key=lambda each: each.point.achieved or 0.0)
+    network = best.network or make(replace(budget, keep=best.point.keep), console)
     confirmed = None
     if confirming is not None:
         confirmed = _on(confirming, ready, network, console, decibels=decibels)
-    return Searched(network, Search(asked.most, achieved, confirmed, points), ready.divided(confirming or choosing))
+    assert best.fall is not None
+    record = Search(asked.most, best.fall, confirmed, [each.point for each in tried])
+    ready = replace(ready.divided(confirming or choosing), budget=network.planned.plan.budget)
+    return Searched(network, record, ready, state)
+
+
+def bisect(is_good: Callable[[float], bool]) -> None:
+    """Ask about keep ratios between 0 and 1 until a good one and a smaller one that is not are close together."""
+    low, high = 0.0, 1.0
+    while high - low > PRECISION * high:
+        keep = (low + high) / 2
+        if is_good(keep):
+            high = keep
+        else:
+            low = keep
+
+
+def _bisected(make: Make, measure: Judge, asked: MaxDrop, budget: Budget, state: State, console: Console) -> list[Try]:
+    """Try networks for budgets that bisection chooses."""
+    known = processes.of_first(state.load)
+    tried: list[Try] = []
+
+    def is_good(keep: float) -> bool:
+        now = known.get(keep) or _tried(make, measure, asked, replace(budget, keep=keep), console)
+        if now.point.within:
+            for each in tried:  # one cut network is enough in memory
+                each.network = None
+        tried.append(now)
+        state.save(tried)
+        return now.point.within
+
+    bisect(is_good)
+    return tried
 
 
 def by_metric(ready: Prepared, metric: Metric, named: str, scratch: Path) -> Judge:
@@ -100,11 +132,11 @@ def by_metric(ready: Prepared, metric: Metric, named: str, scratch: Path) -> Jud
     """
     before: list[float] = []
 
-    def judge(network: Network, console: Console) -> Fall:
+    def measured(network: Network, console: Console) -> Fall:
         folder = scratch / "searched"
         folder.mkdir()
         try:
-            exported = export_files(ready.model, network.made, ready.division, folder, scratch, console)
+            exported = export_files(ready.model, network.made, ready.writer, folder, console)
             known = before[0] if before else None
             found = measure_metric(metric, named, exported, folder, ready.division, console, known)
         finally:
@@ -113,7 +145,8 @@ def by_metric(ready: Prepared, metric: Metric, named: str, scratch: Path) -> Jud
         before[:] = [found.before]
         return Fall(found.name, "", found.before, found.after, None, None, None, "--metric")
 
-    return judge
+    # one process writes the file, and all decide by its number
+    return lambda network, console: processes.of_first(lambda: measured(network, console))
 
 
 def check_unit(ready: Prepared, asked: MaxDrop | None, metric: Metric | None) -> None:
@@ -135,36 +168,33 @@ _LIKE = "say it as a part of the quality, e.g. `--max-drop 1%`, or name a metric
 _LABELS = "name their folder with --labels, or say it as a part of the quality, e.g. `--max-drop 1%`"
 
 
-def _tried(
-    make: Make, measure: Judge, asked: MaxDrop, budget: Budget, points: list[SearchedPoint], console: Console
-) -> tuple[Network, Fall] | None:
-    """Make and measure a network, and add a point; None where there is no such network."""
+def _tried(make: Make, measure: Judge, asked: MaxDrop, budget: Budget, console: Console) -> Try:
+    """Make and measure a network."""
     share = numbers.percent(budget.keep)
     with console.step("search") as step, console.part(step) as inner:
         try:
             network = make(budget, inner)
         except BudgetError:
-            points.append(SearchedPoint(budget.keep, None, None, within=False))
             step.summary = f"keep {share}: not reachable"
-            return None
+            return Try(SearchedPoint(budget.keep, None, None, within=False), None)
         found = measure(network, inner)
         within = found.fall <= asked.most
-        points.append(SearchedPoint(budget.keep, network.planned.plan.achieved, found.fall, within))
         step.summary = f"keep {share}: {falls.moved(found)}{'' if within else ', too much'}"
-    return network, found
+    point = SearchedPoint(budget.keep, network.planned.plan.achieved, found.fall, within)
+    return Try(point, found, network if within else None)
 
 
 def _on(division: Division, ready: Prepared, network: Network, console: Console, *, decibels: bool) -> Fall:
     """Measure the fall of the quality on judging images."""
     whole = ready.groups.labelled.graph
-    with console.step("evaluate") as step:
+    with console.step("confirm") as step:
         batches = step.counted(division.judging(whole.fixed_batch), len(division.judged))
         found = fall.fall(whole, network.made.graph, batches, division.source, ready.device, decibels=decibels)[1]
         step.summary = f"{falls.moved(found)} · {found.images} {found.source}"
     return found
 
 
-def _nothing(points: list[SearchedPoint], asked: MaxDrop, *, decibels: bool) -> BudgetError:
+def _nothing(points: Sequence[SearchedPoint], asked: MaxDrop) -> BudgetError:
     """The error where no smaller network is good enough."""
     tried = [each for each in points if each.fall is not None]
     largest = max(tried, key=lambda each: each.keep, default=None)

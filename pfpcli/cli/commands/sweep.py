@@ -1,0 +1,61 @@
+"""`pfp sweep`: several budgets of one model, one run folder for each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pfpcli.cli.app import command
+from pfpcli.cli.flags import OUTPUT, flag, takes, without
+from pfpcli.cli.options import (
+    BUDGET,
+    budget,
+    checkpoint,
+    criterion,
+    images,
+    judging,
+    machine,
+    network,
+    recovery,
+    samples,
+    scoring,
+    session,
+)
+from pfpcli.cli.output_options import gate, outputs
+from pfpcli.cli.session import Session, width
+from pfpcli.report import sweep as table
+from pfpcli.settings import SweepSettings
+from pfpcli.settings.text import parse_keep
+
+
+@command(
+    "MODEL --calib DIR --keep R,… [OPTIONS]",
+    "pfp sweep model.pt --calib ./imgs --keep 0.8,0.6,0.4",
+    "pfp sweep model.pt --calib ./imgs --keep-of macs --keep 0.7,0.5",
+    "pfp sweep model.pt --calib ./imgs --keep 0.8,0.6 --out widths --json",
+)
+@takes(
+    checkpoint, network, outputs, images, judging, gate, without(budget, "keep", "epsilon"), criterion, samples,
+    scoring, recovery, machine, session=session,
+)  # fmt: skip
+def sweep(
+    given: dict[str, Any],
+    *,
+    keep: Annotated[str, flag(BUDGET, "Fractions to keep, separated by commas, e.g. 0.8,0.6,0.4.", metavar="R,…")],
+    out: Annotated[
+        Path | None, flag(OUTPUT, "Folder for the run folders. Default: one in pfp-runs.", metavar="DIR")
+    ] = SweepSettings.out,
+    session: Session,
+) -> None:
+    """Compress MODEL to several budgets: scores it once, writes a run folder for each, and shows them in one table."""
+    settings = SweepSettings(**given, keeps=tuple(map(parse_keep, keep.split(","))), out=out)
+    finished = session.run("sweep", settings)
+    found, folder = finished.record, finished.folder
+    if session.as_json:
+        session.json(found, folder)
+        return
+    page = session.stdout()
+    page.write(table.render(found, width=width(), unicode=page.unicode).removesuffix("\n"))
+    if not session.quiet:
+        best = found.points[-1].run
+        session.stderr().write(f"wrote {folder}/    next: pfp report {folder}/{best}")

@@ -1,0 +1,205 @@
+"""Budget: what is asked for, as a keep ratio; for a file size or a latency, plans whose written file meets it.
+
+The size of a file and its latency are predicted while plans are made. Then the file of a plan is written and measured,
+and the next plan is made for what the prediction was wrong by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from pfpcli.channels.cost import Costs, Predictor
+from pfpcli.channels.groups import Groups
+from pfpcli.cutting.cut import cut
+from pfpcli.errors import InputError
+from pfpcli.images.calibration import Division
+from pfpcli.jobs.steps.export import OnnxWriter
+from pfpcli.jobs.steps.plan import Planned
+from pfpcli.latency.files import Latency, latency
+from pfpcli.latency.prediction import TimedPredictor
+from pfpcli.latency.table import Table
+from pfpcli.measures import MEASURES
+from pfpcli.planning.allocations import ALLOCATIONS
+from pfpcli.planning.plan import Budget, Plan
+from pfpcli.progress import Console
+from pfpcli.report import numbers
+from pfpcli.settings import CompressSettings
+
+#: A file meets its budget if it is within this fraction of it.
+MEASURED_WITHIN = 0.03
+#: At most this many files are written and measured.
+_ROUNDS = 5
+#: Keep ratios that differ by less than this fraction lead to the same plan.
+_SAME = 0.002
+
+#: Measure -> how an amount of it is written.
+_SHOWN: dict[str, Callable[[float], str]] = {
+    "params": numbers.count,
+    "macs": numbers.count,
+    "size": numbers.size,
+    "latency": "{:.3g} ms".format,
+}
+
+
+def predictor_for(groups: Groups, settings: CompressSettings, console: Console) -> Predictor:
+    """Return what predicts the costs of plans; for a latency, the operators of the network are timed.
+
+    Raises:
+        InputError: the table of another machine lacks operators of the network.
+    """
+    if settings.measure != "latency":
+        return Predictor(groups)
+    with console.step("time") as step:
+        table = Table.here(settings.threads) if settings.latency_table is None else Table.read(settings.latency_table)
+        predictor = TimedPredictor(groups, table, lambda done, of: step.progress(done, of, "operators"))
+        known = f"{len(predictor.layers)} layers"
+        left_out = f" · without {', '.join(sorted(set(predictor.unknown)))}" if predictor.unknown else ""
+        step.summary = f"{predictor.timed} operators timed for {known}{left_out}"
+    return predictor
+
+
+@dataclass(frozen=True)
+class Meter:
+    """Measures the files of plans against the file of the original.
+
+    Attributes:
+        of: what it measures: "size" or "latency".
+        writer: writes ONNX files.
+        groups: the groups of the original.
+        division: has the images that are timed.
+        threads: of onnxruntime.
+        scratch: a folder for files.
+    """
+
+    of: str
+    writer: OnnxWriter
+    groups: Groups
+    division: Division
+    threads: int | None
+    scratch: Path
+
+    def whole(self) -> float:
+        """Return the bytes or the milliseconds of the original's file."""
+        if self.of == "size":
+            return self.writer.original.stat().st_size
+        return self._timed([self.writer.original])[0].median_ms
+
+    def share(self, plan: Plan) -> float:
+        """Write the file of a plan, and return its size or latency as a part of the original's."""
+        made, path = cut(self.groups.labelled, plan.alive), self.scratch / "candidate.onnx"
+        written = self.writer.write(made.graph, path)
+        if self.of == "size":
+            return path.stat().st_size / self.writer.original.stat().st_size
+        before, after = self._timed(written.timed)
+        return after.part_of(before)
+
+    def _timed(self, files: list[Path] | tuple[object, ...]) -> list[Latency]:
+        graph = self.groups.labelled.graph
+        return latency(files, [self.division.samples(graph.fixed_batch or 1)], self.threads)  # type: ignore[arg-type]
+
+
+def budget_of(
+    settings: CompressSettings, predictor: Predictor, meter: Meter
+) -> tuple[Budget, tuple[Meter, float] | None]:
+    """Return the budget that was asked for.
+
+    Args:
+        settings: of the job.
+        predictor: of the network.
+        meter: measures its files, for a size or a latency.
+
+    Returns:
+        (the budget for the first plan; for a size or a latency that can be measured here, the meter and the share of
+        the original's that the written file is to have).
+
+    Raises:
+        InputError: the network has no more than was asked for.
+    """
+    share = _share(settings, predictor, meter)
+    is_measured = MEASURES[settings.measure].is_measured and settings.latency_table is None
+    keep = _first_guess(share, predictor, meter) if settings.measure == "size" else share
+    budget = Budget(keep, settings.measure, settings.epsilon, settings.multiple_of, settings.min_channels)
+    return budget, (meter, share) if is_measured and not settings.is_searched and share < 1 else None
+
+
+def _share(settings: CompressSettings, predictor: Predictor, meter: Meter) -> float:
+    """Return the share of the original's that is asked for."""
+    amount = settings.amount
+    if amount is None or amount.absolute is None:
+        return settings.fraction
+    if isinstance(predictor, TimedPredictor) and predictor.table.network_ms is not None:
+        whole = predictor.table.network_ms
+    else:
+        whole = meter.whole() if MEASURES[amount.of].is_measured else _whole(predictor).of(amount.of)
+    if amount.absolute >= whole:
+        raise InputError(
+            f"--{amount.of} {amount.text}: the network has {_SHOWN[amount.of](whole)} already",
+            f"ask for less, or for a part of it, e.g. `--{amount.of} 0.6`",
+        )
+    return amount.absolute / whole
+
+
+def _whole(predictor: Predictor) -> Costs:
+    return predictor.at([len(vector.T) for vector in predictor.vectors])
+
+
+def _first_guess(share: float, predictor: Predictor, meter: Meter) -> float:
+    """Return the part of the tensors' bytes with which the file has a share: what else is in a file does not shrink."""
+    return max(1e-3, 1 - (1 - share) * meter.whole() / _whole(predictor).bytes)
+
+
+def met(
+    make: Callable[[Budget, str | None], Planned],
+    meter: Meter,
+    share: float,
+    budget: Budget,
+    smallest: float,
+    console: Console,
+) -> Planned:
+    """Make plans until the file of one has the size or the latency that is asked for.
+
+    Args:
+        make: makes a plan for a budget; by one allocation, or the best of several for None.
+        meter: measures the file of a plan.
+        share: of the original's, that the file is to have.
+        budget: the first guess.
+        smallest: the smallest keep ratio that there is a plan for.
+        console: shows a step for each file.
+
+    Returns:
+        The plan whose file is closest.
+    """
+    points, found, allocation = [(1.0, 1.0)], [], None
+    for _ in range(_ROUNDS):
+        planned = make(budget, allocation)
+        allocation = next((each.name for each in planned.tried if each.name in ALLOCATIONS), allocation)
+        with console.step("check") as step:
+            measured = meter.share(planned.plan)
+            noun = MEASURES[meter.of].noun
+            step.summary = f"{numbers.percent(measured)} of the {noun} in the written file, asked {100 * share:.4g} %"
+        found.append(replace(planned, measured=measured))
+        if abs(measured - share) <= MEASURED_WITHIN * share:
+            break
+        points.append((planned.plan.achieved, measured))
+        keep = max(_next(points, share), smallest)
+        if abs(keep - budget.keep) <= _SAME * keep:
+            break
+        budget = replace(budget, keep=keep)
+    return min(found, key=lambda each: abs((each.measured or 0) - share))
+
+
+def _next(points: list[tuple[float, float]], share: float) -> float:
+    """Return the predicted ratio at which the measured one is expected to be a share: by the line through two points.
+
+    Args:
+        points: (predicted, measured) of the original and of the plans so far.
+        share: what is asked for.
+    """
+    (a, at_a), (b, at_b) = sorted(points, key=lambda point: abs(point[1] - share))[:2]
+    slope = (at_b - at_a) / (b - a) if abs(b - a) > 1e-6 else 1.0
+    slope = slope if slope > 0.1 else 1.0  # noise of the measurement
+    return float(np.clip(a + (share - at_a) / slope, 0.5 * a, min(1.0, 1.5 * a)))

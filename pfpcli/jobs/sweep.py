@@ -1,0 +1,97 @@
+"""`pfp sweep`: compress a model to several budgets. Scores and curves are measured once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pfpcli import processes
+from pfpcli.errors import InputError
+from pfpcli.jobs import cache
+from pfpcli.jobs.compress import write_run
+from pfpcli.jobs.finished import Finished
+from pfpcli.jobs.steps.gate import Metric, load_metric
+from pfpcli.jobs.steps.network import Maker, prepare
+from pfpcli.jobs.steps.open import find_device, resources
+from pfpcli.jobs.steps.search import check_unit
+from pfpcli.planning.curves import Curve
+from pfpcli.progress import Console
+from pfpcli.records.folders import FILES, RUNS, run_folder
+from pfpcli.records.reading import read
+from pfpcli.records.runs import Run
+from pfpcli.records.sweep import Sweep, swept
+from pfpcli.records.unfinished import unfinished
+from pfpcli.report import numbers
+from pfpcli.settings import SweepSettings
+
+#: The file of a sweep beside its run folders.
+SWEEP = "sweep.json"
+
+
+def sweep(settings: SweepSettings, console: Console) -> Finished[Sweep]:
+    """Compress a model to several budgets, each into a run folder of its own below one folder.
+
+    An interrupted sweep keeps its finished runs, and the same command goes on.
+
+    Raises:
+        PfpError: it could not be done; finished runs stay.
+    """
+    if processes.count() > 1:
+        raise InputError(
+            f"pfp sweep: {processes.count()} processes, expected one",
+            "start it without torchrun, or each run by itself",
+        )
+    device = find_device(settings.device)
+    measured = load_metric(settings.metric)
+    with resources(settings.threads) as scratch:
+        ready = prepare(settings.at(min(settings.keeps)), device, scratch, console)
+        check_unit(ready, settings.max_drop, measured)
+        told = {name: value for name, value in settings.recorded().items() if name not in ("out", "keeps", "cache")}
+        key = cache.key_of_job(ready.groups.labelled.graph, ready.division, told)
+        with unfinished(settings.out or RUNS / settings.name, key) as folder:
+            curves: Sequence[Curve] = ()
+            runs: list[tuple[str, Run]] = []
+            with console.resumable(folder / _name(settings.keeps[0]), "the sweep"):
+                for keep in settings.keeps:
+                    make = Maker(ready.asked(settings.at(keep), scratch), curves)
+                    runs.append((_name(keep), _point(make, measured, folder, console)))
+                    curves = make.curves
+            for warning in _warnings([run for _, run in runs]):
+                console.warn(warning)
+            found = swept(runs, settings.recorded(), console.warnings)
+            (folder / SWEEP).write_text(found.json(), encoding="utf-8")
+    return Finished(found, str(folder))
+
+
+def _name(keep: float) -> str:
+    """The name of a run folder."""
+    return f"keep{keep:g}"
+
+
+def _point(make: Maker, measured: Metric | None, folder: Path, console: Console) -> Run:
+    """Make one run, unless it was finished before an interrupt."""
+    ready = make.prepared
+    keep = ready.settings.fraction
+    name = _name(keep)
+    with console.step("sweep") as step, console.part(step) as inner:
+        if (folder / name / FILES["run"]).is_file():
+            run, before = read(folder / name), "finished before: "
+            assert isinstance(run, Run)
+        else:
+            before = ""
+            with run_folder(folder / name, name) as draft:
+                run, _ = write_run(ready, make(ready.budget, inner), measured, draft.path, inner)
+        metric, _, after = (run.metric or run.quality).name_before_after()
+        quality = f"{after:.4g}" if run.metric else numbers.share(after)
+        latency = f" · {numbers.milliseconds(run.after.latency_ms)} ms" if run.after.latency_ms else ""
+        step.summary = f"{before}keep {numbers.percent(keep)}: {metric} {quality}{latency}"
+    return run
+
+
+def _warnings(runs: list[Run]) -> list[str]:
+    """The warnings of all runs, each once; one that is not about all runs says about which."""
+    about: dict[str, list[str]] = {}
+    for run in runs:
+        for warning in run.warnings:
+            about.setdefault(warning, []).append(f"{run.requested['keep']:g}")
+    return [text if len(keeps) == len(runs) else f"keep {', '.join(keeps)}: {text}" for text, keeps in about.items()]

@@ -1,0 +1,126 @@
+"""Table: the measured times of operators on one machine."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pfpcli.cache_folder import cache_folder
+from pfpcli.errors import InputError
+from pfpcli.latency.operators import Operator
+from pfpcli.latency.small_models import models_of
+from pfpcli.latency.stopwatch import PROVIDER, machine, time_operators
+
+
+@dataclass
+class Table:
+    """Times of operators on one machine.
+
+    Attributes:
+        machine: what the times depend on, see `stopwatch.machine`.
+        operators: key of an operator -> milliseconds.
+        network_ms: milliseconds of a whole network on that machine; None where it was not timed.
+        is_here: whether the machine is this one, so that more operators can be timed.
+    """
+
+    machine: dict[str, Any]
+    operators: dict[str, float] = field(default_factory=dict)
+    network_ms: float | None = None
+    is_here: bool = True
+
+    @classmethod
+    def here(cls, threads: int | None) -> Table:
+        """Return the table of this machine, with what was timed before.
+
+        Args:
+            threads: of onnxruntime; None for all cores.
+        """
+        table = cls(machine(threads, PROVIDER))
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            found = json.loads(table._file.read_text(encoding="utf-8"))
+            if found["machine"] == table.machine:
+                table._take(found)
+        return table
+
+    @classmethod
+    def read(cls, path: Path) -> Table:
+        """Read a table that the stopwatch has written on another machine.
+
+        Raises:
+            InputError: the file is no such table.
+        """
+        hint = "`pfp latency MODEL --pack FILE.pyz` makes what writes one"
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            table = cls(dict(found["machine"]), network_ms=float(found["network_ms"]), is_here=False)
+            table._take(found)
+        except OSError as error:
+            raise InputError(f"--latency-table {path.name}: cannot be read ({error.strerror})", hint) from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"--latency-table {path.name}: expected a table of latencies", hint) from error
+        return table
+
+    def _take(self, found: dict[str, Any]) -> None:
+        self.operators = {str(key): float(ms) for key, ms in found["operators"].items()}
+
+    def complete(self, operators: Sequence[Operator], progress: Callable[[int, int], None]) -> int:
+        """Time the operators that are missing.
+
+        Args:
+            operators: that the table has to have.
+            progress: receives the number of operators that are done, and of all.
+
+        Returns:
+            The number of operators that were timed.
+
+        Raises:
+            InputError: operators are missing, and the table is of another machine.
+        """
+        missing = list({each.key: each for each in operators if each.key not in self.operators}.values())
+        if missing and not self.is_here:
+            raise InputError(
+                f"--latency-table: {len(missing)} of {len(operators)} layers and widths of this network are not in it",
+                "make it of this network, with this version of pfp: `pfp latency MODEL --pack FILE.pyz`",
+            )
+        done = 0
+        for part, model in models_of(missing):
+            progress(done, len(missing))
+            self._time([missing[i] for i in part], model)
+            done += len(part)
+        if missing:
+            self._keep()
+        return len(missing)
+
+    def _time(self, operators: Sequence[Operator], model: bytes) -> None:
+        """Time the operators of a model; one that the runtime refuses takes no time."""
+        try:
+            found = time_operators(model, self.machine["threads"], self.machine["provider"])
+        except Exception:  # whatever onnxruntime raises about a model
+            found = {}
+            if len(operators) > 1:
+                for each in operators:
+                    for _, alone in models_of([each]):
+                        self._time([each], alone)
+                return
+        # an operator that the runtime has folded away takes no time either
+        self.operators.update((each.key, found.get(number, 0.0)) for number, each in enumerate(operators))
+
+    @property
+    def _file(self) -> Path:
+        digest = hashlib.sha256(json.dumps(self.machine, sort_keys=True).encode()).hexdigest()[:16]
+        return cache_folder() / f"latencies-{digest}.json"
+
+    def _keep(self) -> None:
+        """Write the table to the cache; a cache that cannot be written is none."""
+        with contextlib.suppress(OSError):
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            text = {"machine": self.machine, "operators": self.operators}
+            temporary = self._file.with_suffix(f".{os.getpid()}")
+            temporary.write_text(json.dumps(text), encoding="utf-8")
+            temporary.replace(self._file)

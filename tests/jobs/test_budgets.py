@@ -1,0 +1,164 @@
+"""Budgets that are amounts: parameters, MACs, file size, latency."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from commands import compress, draw, pfp, plain
+from pfpcli.jobs.steps.budget import met
+from pfpcli.jobs.steps.plan import Planned
+from pfpcli.planning.plan import Budget
+from pfpcli.progress import Console
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("budgets")
+    torch.save(plain(), folder / "model.pt")
+    draw(folder / "imgs", 16)
+    return folder
+
+
+def run(inputs: Path, **settings: Any) -> Any:
+    how = {"criterion": "l2", "allocate": "uniform", "recover": (), **settings}
+    return compress(inputs / "model.pt", inputs / "imgs", inputs / "run", **how)
+
+
+@pytest.mark.parametrize("of", ["params", "macs"])
+def test_a_number_of_parameters_or_macs_is_met(inputs: Path, of: str) -> None:
+    whole = getattr(run(inputs, keep=1.0).before, of)
+    found = run(inputs, **{of: 0.6 * whole})
+    assert getattr(found.after, of) == pytest.approx(0.6 * whole, rel=0.06)
+    assert found.requested["of"] == of
+    assert found.requested["amount"]
+
+
+def test_the_written_file_has_the_size_that_was_asked_for(inputs: Path) -> None:
+    whole = run(inputs, keep=1.0).before.file_bytes
+    found = run(inputs, size=f"{0.7 * whole / 1000:.3f}kB")
+    assert found.after.file_bytes == pytest.approx(0.7 * whole, rel=0.03)
+    assert found.achieved["exact"]
+    assert found.achieved["keep"] == pytest.approx(found.after.file_bytes / whole, abs=1e-5)
+
+
+def test_a_part_of_the_latency_leads_to_a_network_that_is_measured(inputs: Path) -> None:
+    found = run(inputs, latency=0.9)
+    assert found.requested == {"keep": 0.9, "of": "latency", "epsilon": None, "amount": "0.9"}
+    assert found.after.macs < found.before.macs
+    assert "time" in found.timings
+    assert "check" in found.timings
+    speed_up = found.latency["speed_up"]
+    assert speed_up["low"] <= speed_up["times"] <= speed_up["high"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--params", "10M"], "--params 10M: the network has"),
+        (["--size", "1GB"], "--size 1GB: the network has"),
+        (["--latency", "10s"], "--latency 10s: the network has"),
+        (["--latency", "4"], "--latency 4: expected a fraction of the original's, or an amount such as 4ms"),
+        (["--latency", "0.5", "--keep", "0.5"], "--keep --latency: several budgets"),
+        (["--size", "0.5", "--macs", "0.5"], "--macs --size: several budgets"),
+        (["--latency", "0.5", "--steps", "2"], "--steps 2: the latency is measured on one written file"),
+        (["--latency-table", "t.json"], "--latency-table: the budget is no latency"),
+        (["--latency", "0.5", "--latency-table", "none.json"], "--latency-table none.json: cannot be read"),
+        (["--latency", "0.01"], "not reachable; the smallest valid network keeps"),
+    ],
+)
+def test_a_budget_that_makes_no_sense_is_refused_before_anything_is_scored(
+    inputs: Path, flags: list[str], message: str
+) -> None:
+    done = pfp("compress", "model.pt", "--calib", "imgs", "--criterion", "l2", *flags, "--out", "no", cwd=inputs)
+    assert done.code == 2
+    assert message in done.err.replace("\n", " ")
+    assert "score " not in done.err
+    assert not (inputs / "no").exists()
+
+
+class Meter:
+    """Measures a file as a known function of the predicted ratio."""
+
+    of = "latency"
+
+    def __init__(self, measured: Any) -> None:
+        self.measured, self.asked = measured, 0
+
+    def share(self, plan: Any) -> float:
+        self.asked += 1
+        return float(self.measured(plan.achieved))
+
+
+def planned(budget: Budget, allocation: str | None) -> Planned:
+    return Planned(SimpleNamespace(achieved=budget.keep), [], [])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "measured",
+    [lambda p: p, lambda p: 0.3 + 0.7 * p, lambda p: p**1.5, lambda p: 1.2 * p - 0.2 if p > 0.3 else p / 2],
+    ids=["exact", "overhead", "curved", "too quick"],
+)
+def test_plans_are_made_until_the_file_meets_the_budget(measured: Any) -> None:
+    meter = Meter(measured)
+    found = met(planned, meter, 0.6, Budget(0.6, "latency"), 0.01, Console())  # type: ignore[arg-type]
+    assert found.measured == pytest.approx(0.6, rel=0.03)
+    assert meter.asked <= 4
+
+
+def test_the_closest_file_is_taken_where_none_meets_the_budget() -> None:
+    meter = Meter(lambda p: 0.8 + 0.2 * p)
+    found = met(planned, meter, 0.5, Budget(0.5, "latency"), 0.3, Console())  # type: ignore[arg-type]
+    assert found.plan.achieved == pytest.approx(0.3)
+    assert meter.asked == 2
+
+
+def test_networks_are_compared_with_the_first(inputs: Path) -> None:
+    run(inputs, keep=0.5)
+    done = pfp(
+        "bench", "model.pt", "run", "run/model.onnx", "--input-size", "3,8,8", "--threads", "1", "--json", cwd=inputs
+    )
+    rows = json.loads(done.out)["rows"]
+    assert [row["name"] for row in rows] == ["model.pt", "run", "model.onnx"]
+    assert rows[0]["speed_up"] is None
+    assert rows[1]["speed_up"]["low"] <= rows[1]["speed_up"]["high"]
+    assert all(row["median_ms"] > 0 and row["input_size"] == [3, 8, 8] for row in rows)
+    table = pfp("bench", "run", "run", "--md", "--batch", "1,2", cwd=inputs).out
+    assert table.count("| run |") == 4
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["model.pt"], "model.pt: the file does not say how large its input is"),
+        (["none.onnx"], "none.onnx"),
+        (["run", "--batch", "0"], "--batch 0: expected numbers from 1 up"),
+        (["run", "--runtime", "tensorrt"], "expected one of onnxruntime, torch"),
+        (["run", "--provider", "NoneProvider"], "--provider NoneProvider: this onnxruntime has"),
+        (["run/model.onnx", "--runtime", "torch"], "--runtime torch runs no ONNX file"),
+        (["run", "--md", "--json"], "--md --json: two formats"),
+    ],
+)
+def test_what_cannot_be_timed_is_one_clear_line(inputs: Path, flags: list[str], message: str) -> None:
+    if not (inputs / "run").exists():
+        run(inputs, keep=0.5)
+    done = pfp("bench", *flags, cwd=inputs)
+    assert done.code == 2
+    assert message in done.err.replace("\n", " ")
+
+
+def test_the_layers_of_a_network_are_shown_with_their_times(inputs: Path) -> None:
+    flags = ["--input-size", "3,8,8", "--threads", "1", "--pack", "pack.pyz"]
+    done = pfp("latency", "model.pt", *flags, "--json", cwd=inputs)
+    found = json.loads(done.out)
+    layers = found["layers"]
+    assert sum(layer["predicted_ms"] for layer in layers) == pytest.approx(found["predicted_ms"], abs=1e-2)
+    assert any(layer["measured_ms"] for layer in layers)
+    assert (inputs / "pack.pyz").exists()
+    text = pfp("latency", "model.pt", *flags, cwd=inputs).out
+    assert "python3 pack.pyz table.json" in text
