@@ -138,9 +138,7 @@ def write_run(
     if verdict[0] == "failed":
         exported = mark_failed(exported, folder)
     else:
-        exported, precisions = write_precisions(
-            ready, network, exported, quality, measured, folder, ready.writer.scratch, console
-        )
+        exported, precisions = write_precisions(ready, network, exported, quality, measured, folder, console)
     tolerances = {"cut_vs_masked": TOLERANCE, "onnx_vs_torch": ONNX_TOLERANCE}
     verification = Verification(network.difference, exported.onnx_vs_torch, exported.model_pt, tolerances)
     outcome = Outcome(
