@@ -240,7 +240,7 @@ def _warnings(outcome: Outcome) -> Iterator[str]:
     yield warnings.exported_anew(outcome.exported)
     yield warnings.skipped_images(scored.division)
     if not ready.settings.is_whole:
-        yield warnings.no_faster(speed_up(*outcome.timed))
+        yield warnings.no_faster(speed_up(*outcome.timed), layer_rows(outcome.network.made.slicing))
     for each in outcome.precisions:
         yield warnings.not_converted(each)
         yield warnings.precision_gains_nothing(each, outcome.precisions[0])
