@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,7 @@ from pfpcli.records.precision import Precision
 from pfpcli.records.robustness import Robustness
 from pfpcli.records.runs import Run
 from pfpcli.records.searched import Search
+from pfpcli.records.sources import Source, of_plan
 from pfpcli.recovery.methods import RECOVERIES
 from pfpcli.settings import CompressSettings
 
@@ -98,7 +99,8 @@ def compress(settings: CompressSettings, console: Console) -> Finished[Run]:
         else:
             network = Maker(ready)(ready.budget, console)
         found = None if searched is None else searched.search
-        run, exported = write_run(ready, network, measured, folder.path, console, found)
+        sources = of_plan(settings.plan)
+        run, exported = write_run(ready, network, measured, folder.path, console, found, sources)
         if searched is not None:
             searched.state.forget()
     return Finished(run, folder.name, exported.module)
@@ -111,6 +113,7 @@ def write_run(
     folder: Path,
     console: Console,
     search: Search | None = None,
+    sources: Sequence[Source] = (),
 ) -> tuple[Run, ExportedFiles]:
     """Judge a network and write all files of its run.
 
@@ -121,6 +124,7 @@ def write_run(
         folder: the run folder.
         console: shows the steps.
         search: how it was found; None where it was not searched.
+        sources: what it was made from beside the model.
     """
     settings, device, division, made = ready.settings, ready.device, ready.division, network.made
     plan = network.planned.plan
@@ -146,7 +150,7 @@ def write_run(
         precisions, robust,
     )  # fmt: skip
     warnings.warn(console, _warnings(outcome))
-    run = _record(outcome, console)
+    run = replace(_record(outcome, console), sources=list(sources))
     write_record(run, _details(outcome, behaviour), folder)
     return run, exported
 

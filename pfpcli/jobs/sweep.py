@@ -17,15 +17,14 @@ from pfpcli.jobs.steps.search import check_unit
 from pfpcli.planning.curves import Curve
 from pfpcli.progress import Console
 from pfpcli.records.compared_runs import RunsCompared, compare
-from pfpcli.records.folders import FILES, RUNS, run_folder
+from pfpcli.records.folders import FILES, RUNS, SWEEP, SWEEP_PAGE, page_from, run_folder
 from pfpcli.records.reading import read
 from pfpcli.records.runs import Run
+from pfpcli.records.sources import Source
 from pfpcli.records.unfinished import unfinished
 from pfpcli.report import numbers
+from pfpcli.report.html import runs as runs_page
 from pfpcli.settings import SweepSettings
-
-#: The file of a sweep beside its run folders.
-SWEEP = "sweep.json"
 
 
 def sweep(settings: SweepSettings, console: Console) -> Finished[RunsCompared]:
@@ -60,6 +59,8 @@ def sweep(settings: SweepSettings, console: Console) -> Finished[RunsCompared]:
                 console.warn(warning)
             found = compare([(folder / name, run) for name, run in runs])
             (folder / SWEEP).write_text(found.json(), encoding="utf-8")
+            links = [page_from(folder / name, folder) for name, _ in runs]
+            (folder / SWEEP_PAGE).write_text(runs_page.render(found, links), encoding="utf-8")
     return Finished(found, str(folder))
 
 
@@ -80,7 +81,8 @@ def _point(make: Maker, measured: Metric | None, folder: Path, console: Console)
         else:
             before = ""
             with run_folder(folder / name, name) as draft:
-                run, _ = write_run(ready, make(ready.budget, inner), measured, draft.path, inner)
+                sources = [Source("swept", folder.resolve().name)]
+                run, _ = write_run(ready, make(ready.budget, inner), measured, draft.path, inner, None, sources)
         metric, _, after = (run.metric or run.quality).name_before_after()
         quality = f"{after:.4g}" if run.metric else numbers.share(after)
         latency = f" · {numbers.milliseconds(run.after.latency_ms)} ms" if run.after.latency_ms else ""

@@ -17,6 +17,8 @@ comparison       the document of `pfp compare-criteria`
 planned          the document of `pfp plan`
 certified        the document of `pfp certify`
 verified         the document of `pfp verify`
+sources          the part about what a run was made from beside its model
+provenance       which of several runs came from which
 compared_runs    the document of `pfp compare`
 measures         the numbers of a run by name, and limits for them
 folders          run folders: their files, the newest one, and how a new one is written

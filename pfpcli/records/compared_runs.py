@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pfpcli.records.document import Document
-from pfpcli.records.folders import FILES
+from pfpcli.records.folders import folder_of
 from pfpcli.records.measures import COSTS, headline, values
+from pfpcli.records.provenance import MadeFrom, made_from
 from pfpcli.records.runs import AnyRun
 
 #: Settings that say nothing about the result.
@@ -29,6 +30,7 @@ class RunCompared:
         own_metric: whether this is a metric of the user, which is a number of any size.
         measures: name of a measure -> value, see `pfpcli.records.measures`.
         front: the costs at which no other run has as much quality for as little, some of `RunsCompared.common`.
+        model: name of the original.
     """
 
     name: str
@@ -38,6 +40,7 @@ class RunCompared:
     own_metric: bool
     measures: dict[str, float]
     front: list[str]
+    model: str = ""
 
 
 @dataclass
@@ -68,6 +71,7 @@ class RunsCompared(Document):
         differences: everything in which they differ.
         remarks: what makes them hard to compare.
         schema_version: version of the fields. 1: the first one.
+        made_from: what the runs were made from beside their models.
     """
 
     quality: str
@@ -78,6 +82,7 @@ class RunsCompared(Document):
     differences: list[DifferenceFound]
     remarks: list[str]
     schema_version: int = 1
+    made_from: list[MadeFrom] = field(default_factory=list)
 
 
 def compare(runs: Sequence[tuple[Path, AnyRun]]) -> RunsCompared:
@@ -87,7 +92,7 @@ def compare(runs: Sequence[tuple[Path, AnyRun]]) -> RunsCompared:
         runs: the path of each run folder, or of its run.json, as the user typed it, and its record.
     """
     records = [run for _, run in runs]
-    folders = [path.parent if path.name == FILES["run"] else path for path, _ in runs]
+    folders = [folder_of(path) for path, _ in runs]
     known = Counter(folder.name for folder in folders)
     names = [folder.name if folder.name and known[folder.name] == 1 else str(folder) for folder in folders]
     measured = [values(run) for run in records]
@@ -109,11 +114,13 @@ def compare(runs: Sequence[tuple[Path, AnyRun]]) -> RunsCompared:
                 own_metric=getattr(run, "metric", None) is not None,
                 measures=found,
                 front=[cost for cost in common if i in fronts[cost]],
+                model=str(run.model.get("name")),
             )
             for i, (name, run, found) in enumerate(zip(names, records, measured, strict=True))
         ],
         differences=_differences(records),
         remarks=list(_remarks(records, quality)),
+        made_from=made_from([folder.name for folder in folders], records),
     )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from pfpcli import processes
 from pfpcli.errors import InputError
@@ -28,6 +29,9 @@ FILES = {
 }
 #: The files that are made from everything else, so they are written last.
 LAST = ("run", "details", "page")
+
+#: What `pfp sweep` writes beside its run folders: their comparison, and the page of it.
+SWEEP, SWEEP_PAGE = "sweep.json", "sweep.html"
 
 #: Precision below float32 -> the name of its file, which is written where it is asked for.
 PRECISIONS = {"int8": "model-int8.onnx", "fp16": "model-fp16.onnx"}
@@ -52,6 +56,29 @@ def newest(runs: Path = RUNS) -> Path:
             "make one with `pfp compress model.pt --calib ./imgs --keep 0.4`, or name a run folder",
         )
     return max(found)[1]
+
+
+def folder_of(path: Path) -> Path:
+    """Return the folder of a run.
+
+    Args:
+        path: the run folder, or its run.json.
+    """
+    return path.parent if path.name == FILES["run"] else path
+
+
+def page_from(run: Path, base: Path) -> str:
+    """Return the address of the page of a run, relative to a folder; "" where it has none or lies outside of it.
+
+    Args:
+        run: the run folder.
+        base: the folder of the file that links to the page.
+    """
+    # os.path leaves symbolic links as they are, since a browser does not follow them either
+    page, below = Path(os.path.abspath(run), FILES["page"]), os.path.abspath(base)
+    if not page.is_relative_to(below) or not page.is_file():
+        return ""
+    return "./" + quote(os.fsencode(page.relative_to(below).as_posix()))
 
 
 @dataclass

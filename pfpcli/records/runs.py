@@ -23,6 +23,7 @@ from pfpcli.records.parts import (
 from pfpcli.records.precision import Precision
 from pfpcli.records.robustness import Robustness
 from pfpcli.records.searched import Search
+from pfpcli.records.sources import Source
 
 
 @dataclass(kw_only=True)
@@ -92,6 +93,7 @@ class Run(Record):
         robustness: the quality on damaged images; None where it was not asked for.
         precisions: the float file and the files of lower precisions; empty where none was asked for.
         search: how the network was found whose quality falls by at most so much; None where keep was asked for.
+        sources: the run whose plan was cut again, and the sweep that the run is a point of.
     """
 
     kind: str = "compress"
@@ -108,6 +110,7 @@ class Run(Record):
     precisions: list[Precision] = field(default_factory=list)
     robustness: Robustness | None = None
     search: Search | None = None
+    sources: list[Source] = field(default_factory=list)
 
 
 @dataclass(kw_only=True)

@@ -10,7 +10,7 @@ run_layers     its table of layers
 run_groups     its lines on groups that were not pruned
 sparse_run     the report on a run of `pfp sparsify`
 tuned_run      the report on a run of `pfp finetune`
-html           the page of any run, report.html
+html           the page of any run, report.html, and that of several runs
 markdown       the report on any run as Markdown
 tables         tables of a run as CSV
 unlucky_widths widths that are slower than the next larger one

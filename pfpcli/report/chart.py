@@ -65,8 +65,8 @@ def lines(title: str, x: str, y: str, data: Sequence[Line]) -> str:
         data: the lines, in the units of the axes.
     """
     scale = _Scale(
-        xs=_ticks([px for line in data for px, _ in line.points]),
-        ys=_ticks([py for line in data for _, py in line.points]),
+        xs=ticks([px for line in data for px, _ in line.points]),
+        ys=ticks([py for line in data for _, py in line.points]),
         right=_WIDTH - max(_RIGHT, round(_BEFORE_NAME + _LETTER * max(len(line.name) for line in data))),
         bottom=_HEIGHT - _BOTTOM,
     )
@@ -87,13 +87,13 @@ def lines(title: str, x: str, y: str, data: Sequence[Line]) -> str:
 
 def _axes(x: str, y: str, scale: _Scale) -> list[str]:
     """Return the ticks, the grid and the names of the axes."""
-    parts = [_text(scale.x(value), scale.bottom + 18, _number(value, scale.xs), "middle") for value in scale.xs]
+    parts = [_text(scale.x(value), scale.bottom + 18, tick_text(value, scale.xs), "middle") for value in scale.xs]
     for value in scale.ys:
         row = scale.y(value)
         parts.append(
             f'<path d="M{_LEFT} {row:.1f}H{scale.right}" stroke="currentColor" stroke-opacity=".15" fill="none"/>'
         )
-        parts.append(_text(_LEFT - 8, row + 4, _number(value, scale.ys), "end"))
+        parts.append(_text(_LEFT - 8, row + 4, tick_text(value, scale.ys), "end"))
     parts.append(_text((_LEFT + scale.right) / 2, _HEIGHT - 12, x, "middle"))
     middle = (_TOP + scale.bottom) / 2
     parts.append(
@@ -122,7 +122,7 @@ def _text(x: float, y: float, text: str, anchor: str) -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="currentColor">{escape(text)}</text>'
 
 
-def _ticks(values: Sequence[float]) -> list[float]:
+def ticks(values: Sequence[float]) -> list[float]:
     """Return about five round numbers that span the values."""
     low, high = min(values), max(values)
     if low == high:
@@ -133,8 +133,9 @@ def _ticks(values: Sequence[float]) -> list[float]:
     return [step * i for i in range(floor(low / step + 1e-9), ceil(high / step - 1e-9) + 1)]
 
 
-def _number(value: float, ticks: Sequence[float]) -> str:
-    decimals = max(0, -floor(log10(ticks[1] - ticks[0]) + 1e-9))
+def tick_text(value: float, among: Sequence[float]) -> str:
+    """Return a tick with as many decimals as tell it from the others."""
+    decimals = max(0, -floor(log10(among[1] - among[0]) + 1e-9))
     return f"{value:.{decimals}f}".replace("-", "−")
 
 

@@ -14,9 +14,9 @@ from pfpcli.report.measures import spelled
 from pfpcli.report.page import Page
 
 #: Headings of the costs.
-_HEADINGS = {"params": "parameters", "nonzeros": "nonzeros", "macs": "MACs", "size": "file", "latency": "latency"}
+HEADINGS = {"params": "parameters", "nonzeros": "nonzeros", "macs": "MACs", "size": "file", "latency": "latency"}
 #: The parts of the differences, and how many of one part are shown unless everything is.
-_PARTS = {"settings": 20, "conditions": 8, "results": 8, "widths": 6}
+PARTS = {"settings": 20, "conditions": 8, "results": 8, "widths": 6}
 
 
 def render(found: RunsCompared, *, width: int = 80, everything: bool = False, unicode: bool = True) -> str:
@@ -31,7 +31,7 @@ def render(found: RunsCompared, *, width: int = 80, everything: bool = False, un
     widths     7.0   48 (1), 24 (2)
     """
     page = Page(width, unicode)
-    rows = _table(found)
+    rows = table(found)
     page.table(
         [(str(i) if 0 < i <= len(found.runs) else "", *row) for i, row in enumerate(rows)],
         "<<" + ">" * (len(rows[0]) - 2) + "<",
@@ -43,21 +43,21 @@ def render(found: RunsCompared, *, width: int = 80, everything: bool = False, un
         page.paragraph("front: ", f"no other run has as much {found.quality} for as little {', '.join(found.common)}")
     for remark in found.remarks:
         page.paragraph("warning: ", remark)
-    for part, most in _PARTS.items():
+    for part, most in PARTS.items():
         _part(page, part, [each for each in found.differences if each.part == part], None if everything else most)
     return page.text()
 
 
 def markdown(found: RunsCompared) -> str:
     """Return the table and the differences in Markdown, fit for a comment on a pull request."""
-    head, *rows = _table(found)
+    head, *rows = table(found)
     lines = [_row(head), "|---" + "|--:" * (len(head) - 2) + "|---|", *map(_row, rows), ""]
     lines += [f"Warning: {_escaped(remark)}  " for remark in found.remarks]
     others = [each for each in found.differences if each.part != "widths"]
     if others:
         names = [run.name for run in found.runs]
         lines += [_row(("differs in", *names)), "|---" * (len(names) + 1) + "|"]
-        lines += [_row((each.name, *map(_value, each.values))) for each in others]
+        lines += [_row((each.name, *map(value_text, each.values))) for each in others]
     return "\n".join([*lines, ""])
 
 
@@ -73,10 +73,10 @@ def as_csv(found: RunsCompared) -> str:
     return out.getvalue()
 
 
-def _table(found: RunsCompared) -> list[tuple[str, ...]]:
+def table(found: RunsCompared) -> list[tuple[str, ...]]:
     """Return the headings, a row for each run, and one for the original."""
     quality = found.quality or "quality"
-    head = ("run", quality, "drop", *(_HEADINGS[cost] for cost in found.costs), "front")
+    head = ("run", quality, "drop", *(HEADINGS[cost] for cost in found.costs), "front")
     rows = [
         (
             run.name,
@@ -89,13 +89,13 @@ def _table(found: RunsCompared) -> list[tuple[str, ...]]:
     ]
     if found.original:
         original = found.original
-        before = spelled(_unit(found, found.runs[0]), original.get(quality))
+        before = spelled(unit(found, found.runs[0]), original.get(quality))
         costs = (spelled(COSTS[cost].unit, original.get(cost)) for cost in found.costs)
         rows.append(("original", before, "–", *costs, ""))
     return [head, *rows]
 
 
-def _unit(found: RunsCompared, run: RunCompared) -> str:
+def unit(found: RunsCompared, run: RunCompared) -> str:
     """The unit of the quality: a metric of the user is a number, and the quality of a run is a share."""
     return SHARE if found.quality in ("", "agreement") or not run.own_metric else NUMBER
 
@@ -103,7 +103,7 @@ def _unit(found: RunsCompared, run: RunCompared) -> str:
 def _quality(found: RunsCompared, run: RunCompared) -> str:
     if not found.quality:
         return f"{run.metric} {spelled(NUMBER if run.own_metric else SHARE, run.measures[run.metric])}"
-    return spelled(_unit(found, run), run.measures.get(found.quality))
+    return spelled(unit(found, run), run.measures.get(found.quality))
 
 
 def _drop(run: RunCompared) -> str:
@@ -130,33 +130,34 @@ def _part(page: Page, part: str, differences: Sequence[DifferenceFound], most: i
     if not differences:
         return
     page.space()
-    ranked = sorted(differences, key=_spread, reverse=True) if part == "widths" else list(differences)
+    ranked = sorted(differences, key=spread, reverse=True) if part == "widths" else list(differences)
     shown = ranked[:most]
     for number, each in enumerate(shown):
         lead = part if number == 0 else ""
-        page.paragraph(f"{lead:<10}  {each.name}  ", ", ".join(_by_value(each)))
+        page.paragraph(f"{lead:<10}  {each.name}  ", ", ".join(by_value(each)))
     if len(ranked) > len(shown):
         page.line(" " * 12 + "… ", f"{len(ranked) - len(shown)} more: --all")
 
 
-def _spread(difference: DifferenceFound) -> float:
+def spread(difference: DifferenceFound) -> float:
     """How far apart the widths of a group are, relative to the largest one."""
     smallest, largest = min(difference.values), max(difference.values)
     return 1 - float(smallest / max(1, largest))
 
 
-def _by_value(difference: DifferenceFound) -> Iterator[str]:
+def by_value(difference: DifferenceFound) -> Iterator[str]:
     """Yield each value with the numbers of its runs: `0.4 (1 3)`."""
-    texts = [_value(value) for value in difference.values]
+    texts = [value_text(value) for value in difference.values]
     for text in dict.fromkeys(texts):
         yield f"{text} ({' '.join(str(i) for i, each in enumerate(texts, 1) if each == text)})"
 
 
-def _value(value: Any) -> str:
+def value_text(value: Any) -> str:
+    """Return a value of a setting, a condition or a result as text."""
     if value is None:
         return "–"
     if isinstance(value, list):
-        return ",".join(map(_value, value)) or "none"
+        return ",".join(map(value_text, value)) or "none"
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 

@@ -13,6 +13,7 @@ import pfpcli
 from commands import draw, plain
 from pfpcli.cli import main as cli
 from pfpcli.errors import InputError
+from pfpcli.records.sources import Source
 from zoo import conv
 
 FAST = {"criterion": "l2", "allocate": "uniform", "task": "classify", "threads": 1}
@@ -79,12 +80,13 @@ def test_a_fine_tuned_checkpoint_is_cut_in_the_same_places(planned: pfpcli.Plan,
         for tensor in tuned.parameters():
             tensor += 0.01 * torch.randn_like(tensor)
     torch.save(tuned, "tuned.pt")
-    first, second = (
-        compress(model, plan=planned.file, recover=(), out=model[:-3]) for model in ("model.pt", "tuned.pt")
-    )
+    first = compress("model.pt", plan=planned.file, recover=(), out="model")
+    second = compress("tuned.pt", plan=first.folder / "plan.json", recover=(), out="tuned")
     plans = [json.loads((run.folder / "plan.json").read_text(encoding="utf-8")) for run in (first, second)]
     assert plans[0] == plans[1]
     assert first.folder.name == "model"
+    # the file of `pfp plan` lies in no run
+    assert [run.record.sources for run in (first, second)] == [[], [Source("planned", "model")]]
     shapes = [{name: tensor.shape for name, tensor in run.module().state_dict().items()} for run in (first, second)]
     assert shapes[0] == shapes[1]
     assert not torch.equal(first.module()(torch.ones(1, 3, 8, 8)), second.module()(torch.ones(1, 3, 8, 8)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from pfpcli.errors import BudgetError, InputError
 from pfpcli.jobs import sweep as job
 from pfpcli.jobs.steps import network, plan
 from pfpcli.records.compared_runs import compare
+from pfpcli.records.provenance import MadeFrom
 from pfpcli.records.reading import read
 
 FAST = {"criterion": "l2", "task": "classify", "threads": 1}
@@ -48,7 +50,13 @@ def swept(here: Path) -> pfpcli.Sweep:
 
 
 def test_each_budget_gets_a_whole_run_folder_below_the_folder_of_the_sweep(swept: pfpcli.Sweep) -> None:
-    assert {path.name for path in swept.folder.iterdir()} == {"keep0.7", "keep0.5", "keep0.3", "sweep.json"}
+    assert {path.name for path in swept.folder.iterdir()} == {
+        "keep0.7",
+        "keep0.5",
+        "keep0.3",
+        "sweep.json",
+        "sweep.html",
+    }
     for keep, compared in zip(KEEPS, swept.record.runs, strict=True):
         run = read(swept.folder / compared.name)
         assert (run.settings["keep"], run.after.params) == (keep, compared.measures["params"])
@@ -92,6 +100,15 @@ def test_the_runs_are_compared_as_pfp_compare_does(swept: pfpcli.Sweep) -> None:
     assert swept.record == compare([(folder, read(folder)) for folder in folders])
     assert "params" in swept.record.runs[-1].front
     assert [each.name for each in swept.record.differences if each.part == "settings"] == ["keep"]
+
+
+def test_the_page_of_a_sweep_links_to_the_pages_of_its_runs(swept: pfpcli.Sweep) -> None:
+    page = (swept.folder / "sweep.html").read_text(encoding="utf-8")
+    links = set(re.findall(r'href="(.*?)"', page))
+    assert links == {f"./keep{keep}/report.html" for keep in KEEPS}
+    assert all((swept.folder / link).is_file() for link in links)
+    assert "are points of the sweep swept." in page
+    assert swept.record.made_from == [MadeFrom("swept", "swept", None, [1, 2, 3])]
 
 
 @pytest.mark.parametrize(
@@ -142,9 +159,14 @@ def test_an_interrupted_sweep_keeps_its_finished_runs_and_goes_on(
     out, err = capsys.readouterr()
     assert "finished before: keep 70.0 %" in err
     assert [line.split()[1] for line in out.splitlines()[:3]] == ["agreement", "keep0.7", "keep0.5"]
-    assert "wrote interrupted/    next: pfp report interrupted/keep0.5" in err
+    assert "wrote interrupted/    next: pfp report interrupted/keep0.5, or open sweep.html" in err
     assert (inside / "interrupted" / "keep0.7" / "run.json").read_bytes() == first
-    assert {path.name for path in (inside / "interrupted").iterdir()} == {"keep0.7", "keep0.5", "sweep.json"}
+    assert {path.name for path in (inside / "interrupted").iterdir()} == {
+        "keep0.7",
+        "keep0.5",
+        "sweep.json",
+        "sweep.html",
+    }
     assert not (inside / "interrupted-2").exists()
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from pathlib import Path
+from urllib.parse import unquote_to_bytes
 
 import pytest
 
 from pfpcli.errors import InputError
-from pfpcli.records.folders import run_folder
+from pfpcli.records.folders import page_from, run_folder
 
 
 def test_two_runs_of_one_name_both_stay(tmp_path: Path) -> None:
@@ -36,3 +38,28 @@ def test_a_full_disk_names_the_folder_and_leaves_nothing(tmp_path: Path) -> None
     with pytest.raises(InputError, match="--out run: No space left"), run_folder(tmp_path / "run", "run"):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["run", "a b#c?d%41", "javascript:alert(1)", "<b>\"'&", "é", "\udcff"])
+def test_a_page_below_a_folder_has_an_address_that_leads_to_it(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / "sweep" / name
+    folder.mkdir(parents=True)
+    (folder / "report.html").touch()
+    address = page_from(folder, tmp_path)
+    assert re.fullmatch(r"\./sweep/[\w.%~-]+/report\.html", address, re.ASCII)
+    assert Path(os.fsdecode(unquote_to_bytes(address.removeprefix("./")))) == Path("sweep", name, "report.html")
+
+
+def test_a_page_that_lies_outside_or_is_not_there_has_no_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert page_from(Path("run"), Path()) == ""
+    (tmp_path / "run" / "report.html").touch()
+    assert page_from(Path("run"), Path()) == "./run/report.html"
+    assert page_from(Path("here/../run"), Path()) == "./run/report.html"
+    assert page_from(Path("run"), Path("here")) == ""
+    monkeypatch.chdir(tmp_path / "run")
+    assert page_from(Path(), Path()) == "./report.html"

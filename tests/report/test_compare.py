@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -143,6 +144,7 @@ def test_json_is_the_document(folders: Path, capsys: pytest.CaptureFixture[str])
         (("--fail-under", "accuracy"), 2, "error: --fail-under accuracy: expected METRIC=VALUE"),
         (("--fail-over", "drop=much"), 2, "error: --fail-over drop much: expected a number such as 0.95 or 95%"),
         (("--json", "--csv"), 2, "error: --csv --json: 2 formats"),
+        (("--html", "--md"), 2, "error: --html --md: 2 formats"),
     ],
 )
 def test_limits_decide_the_exit_code(
@@ -197,6 +199,21 @@ def test_compare_needs_no_torch(folders: Path) -> None:
         command, cwd=folders, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_the_page_links_to_the_pages_of_runs_below_the_current_folder(
+    folders: Path, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    (folders / "good" / "report.html").touch()
+    (folders / "sub").mkdir()
+    args = ["compare", str(folders / "good" / "run.json"), "worse", "--html"]
+    assert cli.run(args) == 0
+    page = capsysbinary.readouterr().out.decode("utf-8")
+    assert page.startswith("<!doctype html>")
+    assert set(re.findall(r'href="(.*?)"', page)) == {"./good/report.html"}  # the other run has no page
+    monkeypatch.chdir(folders / "sub")
+    assert cli.run(["compare", "../good", "../worse", "--html"]) == 0
+    assert b"href=" not in capsysbinary.readouterr().out
 
 
 def test_compare_from_python_returns_the_document(folders: Path) -> None:

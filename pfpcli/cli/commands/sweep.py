@@ -24,6 +24,7 @@ from pfpcli.cli.options import (
 )
 from pfpcli.cli.output_options import gate, outputs
 from pfpcli.cli.session import Session, width
+from pfpcli.records.folders import SWEEP_PAGE
 from pfpcli.report.compared_runs import render
 from pfpcli.settings import SweepSettings
 from pfpcli.settings.text import parse_keep
@@ -59,4 +60,5 @@ def sweep(
     page.write(render(found, width=width(), unicode=page.unicode).removesuffix("\n"))
     if not session.quiet:
         last = Path(folder, found.runs[-1].name)
-        session.stderr().write(f"wrote {folder}/    next: pfp report {shlex.quote(str(last))}")
+        next_step = f"pfp report {shlex.quote(str(last))}, or open {SWEEP_PAGE}"
+        session.stderr().write(f"wrote {folder}/    next: {next_step}")

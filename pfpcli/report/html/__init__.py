@@ -1,11 +1,14 @@
-"""The page of a run, report.html: one file without network requests, readable without JavaScript.
+"""Pages of one run and of several: files without network requests, readable without JavaScript.
 
-This package is given the record of a run and its details, and returns HTML. Each section has a module that turns the
-record into a view: a dataclass of texts and of positions on a drawing, so that templates compute nothing. The templates
-escape everything that they are given, since names come from files. It imports `pfpcli.records` and `pfpcli.report`
-only, and no torch; jinja2 is imported when a page is made.
+This package is given the record of a run and its details, or a comparison of runs, and returns HTML. Each section has a
+module that turns the record into a view: a dataclass of texts and of positions on a drawing, so that templates compute
+nothing. The templates escape everything that they are given, since names come from files. It imports `pfpcli.records`
+and `pfpcli.report` only, and no torch; jinja2 is imported when a page is made.
 
-page        the whole page
+page        the whole page of a run, report.html
+runs        the whole page of several runs
+scatter     their quality against each cost, drawn
+frame       the frame of every page, which escapes
 views       what the templates show: chips, tables, drawings
 verdict     what was asked, what was achieved, and the checks
 layers      the table of layers

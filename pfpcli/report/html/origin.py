@@ -6,7 +6,7 @@ import json
 import shlex
 from typing import Any
 
-from pfpcli.records.runs import AnyRun, TunedRun
+from pfpcli.records.runs import AnyRun, Run, TunedRun
 from pfpcli.report import parts
 from pfpcli.report.html.views import Cell, Column, Facts, Row, Table
 
@@ -68,11 +68,14 @@ def _value(value: Any) -> str:
 
 
 def facts(run: AnyRun) -> Facts:
-    """Return the images, the versions, the hashes and the durations."""
+    """Return what the run came from, the images, the versions, the hashes and the durations."""
     images, made = run.calibration, parts.made_by(run)
+    sources = run.sources if isinstance(run, Run) else []
     rows = {
         "model": f"{run.model['name']} ({run.model['kind']}), input {'×'.join(map(str, run.model['input_size']))}",
         "sha256 of the model": made["sha256"],
+        "plan of the run": ", ".join(each.name for each in sources if each.how == "planned"),
+        "point of the sweep": ", ".join(each.name for each in sources if each.how == "swept"),
         "images": _images(images),
         "preprocessing": images["preprocess"].get("describe", ""),
         "scoring": made["scoring"],

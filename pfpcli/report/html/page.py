@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pfpcli.records.details import Details
 from pfpcli.records.runs import AnyRun, Run
 from pfpcli.report import run_groups
 from pfpcli.report.html import behaviour, channels, layers, origin, skeleton, verdict
+from pfpcli.report.html.frame import fill
 from pfpcli.report.html.views import Reasons
 from pfpcli.report.kinds import KINDS
-from pfpcli.report.page import spell
 
 
 def render(run: AnyRun, details: Details | None = None) -> str:
@@ -24,7 +22,9 @@ def render(run: AnyRun, details: Details | None = None) -> str:
     kind = KINDS[type(run)]
     found = details.behaviour if details else None
     heading, *figures = kind.figures(run, everything=True)
-    page: str = _template().render(
+    return fill(
+        "page.html",
+        pfp_version=run.pfp_version,
         run=run,
         word=word,
         sentence=sentence,
@@ -49,27 +49,6 @@ def render(run: AnyRun, details: Details | None = None) -> str:
         settings=origin.settings(run),
         facts=origin.facts(run),
     )
-    return page
-
-
-def _template() -> Any:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader(__package__),
-        autoescape=True,
-        finalize=_printable,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return environment.get_template("page.html")
-
-
-def _printable(value: Any) -> Any:
-    """Return a text without characters that no file or reader may be given; parts of a page are left as they are."""
-    return spell(value, unicode=True) if type(value) is str else value
 
 
 def _reasons(run: AnyRun) -> list[Reasons]:

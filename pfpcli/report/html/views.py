@@ -29,11 +29,13 @@ class Cell:
         text: what it says.
         order: the number by which rows are sorted; None sorts by the text.
         bar: length of a bar behind the text, 0 to 100; None draws none.
+        link: the address that it leads to; "" leads nowhere.
     """
 
     text: str
     order: float | None = None
     bar: float | None = None
+    link: str = ""
 
 
 @dataclass(frozen=True)
@@ -207,3 +209,77 @@ class Facts:
 
     title: str
     rows: Sequence[tuple[str, str]] = field(default_factory=tuple)
+
+
+@dataclass(frozen=True)
+class Point:
+    """A network on a scatter.
+
+    Attributes:
+        x, y: its place in pixels.
+        state: "front", "other", "failed" or "original".
+        path: its mark around (0, 0).
+        title: its name and figures.
+        link: address of the page of its run; "" where there is none.
+    """
+
+    x: float
+    y: float
+    state: str
+    path: str
+    title: str
+    link: str
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """The quality of several networks against one of their costs.
+
+    Attributes:
+        width, height: size of the drawing in pixels.
+        left, right, top, bottom: the frame in which the points lie.
+        name: the cost.
+        x_axis, y_axis: names of the axes, with their units.
+        columns, rows: the ticks of the axes.
+        front: the line through the runs on the front, as a path; "" where there are fewer than two.
+        points: the networks; those that matter most come last, above the others.
+        labels: the numbers of runs beside their points, as far as they fit.
+    """
+
+    width: int
+    height: int
+    left: int
+    right: int
+    top: int
+    bottom: int
+    name: str
+    x_axis: str
+    y_axis: str
+    columns: Sequence[Mark]
+    rows: Sequence[Mark]
+    front: str
+    points: Sequence[Point]
+    labels: Sequence[Mark]
+
+
+@dataclass(frozen=True)
+class Link:
+    """A text, and the address that it leads to; "" leads nowhere."""
+
+    text: str
+    to: str
+
+
+@dataclass(frozen=True)
+class Descent:
+    """What some runs were made from.
+
+    Attributes:
+        made: the runs.
+        how: what was done, e.g. "cut by the plan of".
+        source: the run or the sweep that they were made from.
+    """
+
+    made: Sequence[Link]
+    how: str
+    source: Link

@@ -1,0 +1,171 @@
+"""The page of several runs: their quality against their costs, their table, what differs, and what came from what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from pfpcli._version import __version__
+from pfpcli.records.compared_runs import DifferenceFound, RunsCompared
+from pfpcli.records.provenance import MadeFrom
+from pfpcli.records.sources import How
+from pfpcli.report.compared_runs import PARTS, by_value, spread, table, value_text
+from pfpcli.report.html.frame import fill
+from pfpcli.report.html.scatter import MARKS, scatters
+from pfpcli.report.html.views import Cell, Chip, Column, Descent, Link, Row, Table
+from pfpcli.report.parts import plural
+
+#: Up to so many runs, each has a column in the tables of what differs.
+_SIDE_BY_SIDE = 6
+#: Up to so many runs, a sentence names them; of more it gives the number.
+_NAMED = 6
+#: How a run was made from something -> (one run was, several were).
+_HOW: dict[How, tuple[str, str]] = {
+    "trained": ("was trained from the run", "were trained from the run"),
+    "planned": ("was cut by the plan of the run", "were cut by the plan of the run"),
+    "swept": ("is a point of the sweep", "are points of the sweep"),
+}
+
+
+def render(found: RunsCompared, links: Sequence[str]) -> str:
+    """Return the page of several runs as HTML.
+
+    Args:
+        found: the comparison.
+        links: for each run, the address of its page relative to this one, or "".
+    """
+    named = [
+        Link(f"{number} {run.name}", to) for number, (run, to) in enumerate(zip(found.runs, links, strict=True), 1)
+    ]
+    return fill(
+        "runs.html",
+        pfp_version=__version__,
+        sentence=headline(found),
+        chips=list(_chips(found)),
+        quality=found.quality,
+        scatters=scatters(found, links),
+        marks=MARKS,
+        has_original=bool(found.original),
+        runs=_runs(found, links),
+        has_links=any(links),
+        differences=[(part, each) for part in PARTS if (each := _differences(found, part, named))],
+        descents=[_descent(each, named) for each in found.made_from],
+        others=_others(found),
+    )
+
+
+def headline(found: RunsCompared) -> str:
+    """Return `3 runs of model.pt: 2 are on the front of a cost (keep0.8, keep0.4)`."""
+    of = ", ".join(dict.fromkeys(run.model for run in found.runs))
+    start = f"{plural(len(found.runs), 'run')} of {of}"
+    if not _is_front(found):
+        return start
+    front = [run.name for run in found.runs if run.front]
+    names = f" ({', '.join(front)})" if 0 < len(front) <= _NAMED else ""
+    return f"{start}: {len(front) or 'none'} {'is' if len(front) == 1 else 'are'} on the front of a cost{names}"
+
+
+def _is_front(found: RunsCompared) -> bool:
+    """Whether the runs have a front."""
+    return len(found.runs) > 1 and bool(found.quality) and bool(found.common)
+
+
+def _chips(found: RunsCompared) -> Iterator[Chip]:
+    failed = [run.name for run in found.runs if run.status == "failed"]
+    if failed:
+        yield Chip("bad", f"{len(failed)} failed", ", ".join(failed[:_NAMED]) + (", …" if len(failed) > _NAMED else ""))
+    for remark in found.remarks:
+        yield Chip("plain", "warning", remark)
+
+
+def _runs(found: RunsCompared, links: Sequence[str]) -> Table:
+    """Return the table of `pfp compare`; the original stays below it."""
+    head, *rows = table(found)
+    costs = [f"{name}" for name in found.costs]
+    orders = [
+        [
+            None,
+            run.measures.get(found.quality) if found.quality else None,
+            run.measures["drop"],
+            *(run.measures.get(cost) for cost in costs),
+            None,
+        ]
+        for run in found.runs
+    ]
+    columns = [Column("no.", True), *(Column(name, 0 < i < len(head) - 1) for i, name in enumerate(head))]
+    made = [
+        Row(
+            [
+                Cell(str(number), number),
+                *(
+                    Cell(text, order, link=link if i == 0 else "")
+                    for i, (text, order) in enumerate(zip(texts, order_of, strict=True))
+                ),
+            ],
+            not run.front,
+        )
+        for number, (run, texts, order_of, link) in enumerate(
+            zip(found.runs, rows[: len(found.runs)], orders, links, strict=True), 1
+        )
+    ]
+    totals = [Cell(text) for text in ("", *rows[-1])] if len(rows) > len(found.runs) else ()
+    return Table("runs", columns, made, totals, hide="hide runs that are on no front")
+
+
+def _differences(found: RunsCompared, part: str, named: Sequence[Link]) -> Table | None:
+    """Return what differs in one part; None where nothing does."""
+    each = [difference for difference in found.differences if difference.part == part]
+    if not each:
+        return None
+    is_side_by_side = len(named) <= _SIDE_BY_SIDE
+    if part == "widths":
+        each.sort(key=spread, reverse=True)
+        columns, rows = _widths(each, named) if is_side_by_side else _extremes(each)
+    elif is_side_by_side:
+        columns = [Column(link.text) for link in named]
+        rows = [[Cell(value_text(value)) for value in difference.values] for difference in each]
+    else:
+        columns = [Column("values, each with the numbers of its runs", is_prose=True)]
+        rows = [[Cell(", ".join(by_value(difference)))] for difference in each]
+    made = [Row([Cell(difference.name), *cells]) for difference, cells in zip(each, rows, strict=True)]
+    return Table(f"differing-{part}", [Column("group" if part == "widths" else "name"), *columns], made)
+
+
+def _widths(differences: Sequence[DifferenceFound], named: Sequence[Link]) -> tuple[list[Column], list[list[Cell]]]:
+    """Return a column for each run; the bar of a width is relative to the largest one of its group."""
+    rows = [
+        [Cell(str(value), value, 100 * value / max(1, *each.values)) for value in each.values] for each in differences
+    ]
+    return [Column(link.text, True) for link in named], rows
+
+
+def _extremes(differences: Sequence[DifferenceFound]) -> tuple[list[Column], list[list[Cell]]]:
+    """Return the smallest and the largest width of each group, with the numbers of the runs that have it."""
+    rows = []
+    for each in differences:
+        row = []
+        for value in (min(each.values), max(each.values)):
+            numbers = [str(number) for number, other in enumerate(each.values, 1) if other == value]
+            row += [Cell(str(value), value), Cell(" ".join(numbers))]
+        rows.append(row)
+    return [Column("narrowest", True), Column("in runs"), Column("widest", True), Column("in runs")], rows
+
+
+def _descent(made_from: MadeFrom, named: Sequence[Link]) -> Descent:
+    source = Link(made_from.name, "") if made_from.run is None else named[made_from.run - 1]
+    one, several = _HOW[made_from.how]
+    return Descent(
+        [named[number - 1] for number in made_from.made], one if len(made_from.made) == 1 else several, source
+    )
+
+
+def _others(found: RunsCompared) -> str:
+    """Return a sentence on the runs whose records name nothing that they were made from."""
+    told = {number for each in found.made_from for number in each.made}
+    others = [run for number, run in enumerate(found.runs, 1) if number not in told]
+    if not others:
+        return ""
+    models = ", ".join(dict.fromkeys(run.model for run in others))
+    whose = f"The records of {len(others)} runs name" if len(others) > 1 else "The record of 1 run names"
+    if len(others) == len(found.runs):
+        whose = "The records name"
+    return f"{whose} nothing but the model ({models})."

@@ -1,0 +1,145 @@
+"""Scatters: the quality of runs against each of the costs that all of them have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from pfpcli.records.compared_runs import RunsCompared
+from pfpcli.records.measures import BYTES, COSTS, COUNT, MILLISECONDS, NUMBER, SHARE
+from pfpcli.report.chart import tick_text, ticks
+from pfpcli.report.compared_runs import HEADINGS, unit
+from pfpcli.report.html.views import Mark, Point, Scatter
+from pfpcli.report.measures import spelled
+
+_WIDTH, _HEIGHT = 280, 256
+_LEFT, _RIGHT, _TOP, _BOTTOM = 50, 264, 10, 208
+#: Pixels for a digit of a label, its height, and the space between the middle of a point and its label.
+_DIGIT, _LABEL_HEIGHT, _BESIDE = 6.4, 11.0, 6.0
+#: Unit -> its scales, the largest first: number that is shown as 1, and its name on an axis.
+_SCALES: dict[str, tuple[tuple[float, str], ...]] = {
+    SHARE: ((0.01, "%"),),
+    COUNT: ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1, "")),
+    BYTES: ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1, "B")),
+    MILLISECONDS: ((1, "ms"),),
+    NUMBER: ((1, ""),),
+}
+#: State of a point -> its mark around (0, 0), as a path; the states first that others may hide.
+MARKS = {
+    "failed": "M-4 -4L4 4M-4 4L4 -4",
+    "other": "M-4 0A4 4 0 1 0 4 0A4 4 0 1 0 -4 0Z",
+    "original": "M0 -5.5L5.5 0L0 5.5L-5.5 0Z",
+    "front": "M-4.5 0A4.5 4.5 0 1 0 4.5 0A4.5 4.5 0 1 0 -4.5 0Z",
+}
+_ORDER = list(MARKS)
+
+
+def scatters(found: RunsCompared, links: Sequence[str]) -> list[Scatter]:
+    """Return a scatter for each cost that all runs have; none where the runs have no quality in common.
+
+    Args:
+        found: the comparison.
+        links: address of the page of each run, or "".
+    """
+    if not found.quality:
+        return []
+    return [_scatter(found, cost, links) for cost in found.common]
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """An axis: its name, ticks in its scale, and the pixels of its ends."""
+
+    name: str
+    ticks: Sequence[float]
+    scale: float
+    first: int
+    last: int
+
+    def place(self, value: float) -> float:
+        """Return the pixel of a value."""
+        low, high = self.ticks[0], self.ticks[-1]
+        return self.first + (value / self.scale - low) / (high - low) * (self.last - self.first)
+
+    def marks(self) -> Iterator[tuple[float, str]]:
+        """Yield the pixel and the text of each tick."""
+        for tick in self.ticks:
+            yield self.place(tick * self.scale), tick_text(tick, self.ticks)
+
+
+def _axis(name: str, of: str, values: Sequence[float], first: int, last: int) -> _Axis:
+    """Return an axis that spans values of a unit; where they are all the same, a part around them."""
+    largest = max(map(abs, values))
+    scale, spelling = next((each for each in _SCALES[of] if largest >= each[0]), _SCALES[of][-1])
+    low, high = min(values) / scale, max(values) / scale
+    if high - low <= 1e-9 * (abs(high) or 1):
+        low, high = low - 0.05 * (abs(low) or 1), high + 0.05 * (abs(high) or 1)
+    return _Axis(f"{name}, {spelling}" if spelling else name, ticks([low, high]), scale, first, last)
+
+
+def _scatter(found: RunsCompared, cost: str, links: Sequence[str]) -> Scatter:
+    quality_unit, cost_unit, original = unit(found, found.runs[0]), COSTS[cost].unit, found.original
+    measured = [(run.measures[cost], run.measures[found.quality]) for run in found.runs]
+    before = (original[cost], original[found.quality]) if {cost, found.quality} <= original.keys() else None
+    everything = [*measured, *([before] if before else [])]
+    x_axis = _axis(HEADINGS[cost], cost_unit, [x for x, _ in everything], _LEFT, _RIGHT)
+    y_axis = _axis(found.quality, quality_unit, [y for _, y in everything], _BOTTOM, _TOP)
+
+    def point(place: tuple[float, float], state: str, name: str, link: str) -> Point:
+        figures = f"{spelled(quality_unit, place[1])}, {HEADINGS[cost]} {spelled(cost_unit, place[0])}"
+        words = {"failed": ", failed", "front": ", on the front"}.get(state, "")
+        return Point(
+            x_axis.place(place[0]), y_axis.place(place[1]), state, MARKS[state], f"{name}: {figures}{words}", link
+        )
+
+    states = [
+        "failed" if run.status == "failed" else "front" if len(found.runs) > 1 and cost in run.front else "other"
+        for run in found.runs
+    ]
+    points = [
+        point(place, state, f"{number} {run.name}", link)
+        for number, (run, place, state, link) in enumerate(zip(found.runs, measured, states, links, strict=True), 1)
+    ]
+    front = sorted((each.x, -each.y) for each in points if each.state == "front")
+    return Scatter(
+        _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM,
+        name=HEADINGS[cost],
+        x_axis=x_axis.name,
+        y_axis=y_axis.name,
+        columns=[Mark(pixel, _BOTTOM + 16, text) for pixel, text in x_axis.marks()],
+        rows=[Mark(_LEFT - 7, pixel, text) for pixel, text in y_axis.marks()],
+        front="M" + "L".join(f"{x:.1f} {-y:.1f}" for x, y in front) if len(front) > 1 else "",
+        points=sorted(
+            [*points, *([point(before, "original", "original", "")] if before else [])],
+            key=lambda each: _ORDER.index(each.state),
+        ),
+        labels=_labels(points),
+    )  # fmt: skip
+
+
+def _labels(points: Sequence[Point]) -> list[Mark]:
+    """Return the numbers of runs beside their points; where two would overlap, that of the front comes first."""
+    found: list[Mark] = []
+    taken: list[tuple[float, float, float, float]] = [
+        (each.x - _BESIDE + 1, each.y - _BESIDE + 1, each.x + _BESIDE - 1, each.y + _BESIDE - 1) for each in points
+    ]
+    for i in sorted(range(len(points)), key=lambda i: -_ORDER.index(points[i].state)):
+        x, y, text = points[i].x, points[i].y, str(i + 1)
+        wide = _DIGIT * len(text)
+        for left, base in (
+            (x + _BESIDE, y - 3),
+            (x - _BESIDE - wide, y - 3),
+            (x + _BESIDE, y + 12),
+            (x - _BESIDE - wide, y + 12),
+        ):
+            box = (left, base - _LABEL_HEIGHT + 2, left + wide, base)
+            if left >= _LEFT and left + wide <= _WIDTH and not any(_overlap(box, other) for other in taken):
+                taken.append(box)
+                found.append(Mark(left, base, text))
+                break
+    return found
+
+
+def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
+    """Whether two boxes (left, top, right, bottom) overlap."""
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
