@@ -9,13 +9,16 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from details import details
+from pfpcli.records.compared_runs import compare
 from pfpcli.report.html.page import render
+from pfpcli.report.html.runs import render as render_runs
 from runs import layers, run, sparse_run, tuned_run
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -88,9 +91,23 @@ def test_a_filter_leaves_the_rows_that_hold_a_text_and_counts_them(tmp_path: Pat
     assert set(found["all"]) - set(found["changed"]) == {"conv1", "linear"}
 
 
-@pytest.mark.parametrize("made", [run(), sparse_run(), tuned_run()], ids=lambda made: made.kind)
-def test_a_narrow_page_scrolls_tables_and_not_itself(made: Any, tmp_path: Path) -> None:
-    (tmp_path / "inner.html").write_text(render(made, details()), encoding="utf-8")
+def several() -> str:
+    """Return the page of 12 runs, in whose folders there are pages."""
+    settings = run().settings
+    records = [
+        run(settings=settings | {"keep": i / 12, "seed": i}, status="failed" if i == 5 else "ok") for i in range(12)
+    ]
+    records = [replace(each, quality=replace(each.quality, after=0.5 + i / 30)) for i, each in enumerate(records)]
+    found = compare([(Path(f"a-long-name-of-a-run-{i}"), each) for i, each in enumerate(records)])
+    return render_runs(found, [f"./a-long-name-of-a-run-{i}/report.html" for i in range(12)])
+
+
+PAGES = {made.kind: render(made, details()) for made in (run(), sparse_run(), tuned_run())} | {"several": several()}
+
+
+@pytest.mark.parametrize("kind", PAGES)
+def test_a_narrow_page_scrolls_tables_and_not_itself(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "inner.html").write_text(PAGES[kind], encoding="utf-8")
     (tmp_path / "frame.html").write_text(
         '<iframe src="inner.html" width="400" height="800"></iframe><script>onload = () => {'
         "const page = frames[0].document.documentElement;"
@@ -104,6 +121,27 @@ def test_a_narrow_page_scrolls_tables_and_not_itself(made: Any, tmp_path: Path) 
     assert wide <= visible
 
 
+def test_runs_are_sorted_and_those_on_no_front_are_hidden(tmp_path: Path) -> None:
+    code = """
+        button("runs", "accuracy").click(); told.sorted = rows("runs");
+        document.querySelector("#runs [type=checkbox]").click(); told.front = rows("runs");
+    """
+    found = told(PAGES["several"], code, tmp_path)
+    assert found["sorted"] == [str(number) for number in range(12, 0, -1)]
+    assert found["front"] == ["12"]
+
+
+def test_a_click_on_a_point_opens_the_page_of_its_run(tmp_path: Path) -> None:
+    code = """
+        const point = [...document.querySelectorAll("#costs a")].find((each) => each.textContent.startsWith("12 "));
+        point.scrollIntoView();
+        const box = point.getBoundingClientRect();
+        const hit = document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2).closest("a");
+        told.address = hit.href.baseVal;
+    """
+    assert told(PAGES["several"], code, tmp_path)["address"] == "./a-long-name-of-a-run-11/report.html"
+
+
 def test_a_dark_browser_gets_a_dark_page(tmp_path: Path) -> None:
     code = "told.ground = getComputedStyle(document.body).backgroundColor"
     light = told(render(run()), code, tmp_path)["ground"]
@@ -112,9 +150,10 @@ def test_a_dark_browser_gets_a_dark_page(tmp_path: Path) -> None:
     assert max(map(int, re.findall(r"\d+", dark))) < 60
 
 
-def test_the_page_prints(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["compress", "several"])
+def test_the_page_prints(kind: str, tmp_path: Path) -> None:
     file = tmp_path / "page.html"
-    file.write_text(render(run(), details()), encoding="utf-8")
+    file.write_text(PAGES[kind], encoding="utf-8")
     browse(file, f"--print-to-pdf={tmp_path / 'page.pdf'}", "--no-pdf-header-footer")
     assert (tmp_path / "page.pdf").read_bytes().startswith(b"%PDF")
 
