@@ -1,4 +1,4 @@
-"""Make the pictures of docs/how-to/read-the-report-page.md again, from a run on the samples.
+"""Make the pictures of docs/how-to/read-the-report-page.md again, from a run and a sweep on the samples.
 
     python docs/make_screenshots.py
 
@@ -16,10 +16,16 @@ from pathlib import Path
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
-#: Name of a picture -> the sections that it shows, its height in pixels, and whether it is dark.
+#: Name of a picture -> its page, the sections that it shows, its height in pixels, and whether it is dark.
 PICTURES = {
-    "figures": (("head", "figures", "where", "skeleton"), 1540, False),
-    "behaviour": (("why", "behaviour"), 1800, True),
+    "figures": ("run/report.html", ("head", "figures", "where", "skeleton"), 1540, False),
+    "behaviour": ("run/report.html", ("why", "behaviour"), 1800, True),
+    "runs": ("sweep/sweep.html", ("head", "costs", "table"), 740, False),
+}
+#: Folder of a page -> the command that makes it.
+COMMANDS = {
+    "run": ["compress", "samples/model.pt", "--calib", "samples/images", "--keep", "0.4"],
+    "sweep": ["sweep", "samples/model.pt", "--calib", "samples/images", "--keep", "0.8,0.6,0.4"],
 }
 WIDTH = 1120
 
@@ -40,15 +46,15 @@ def shoot(page: str, sections: tuple[str, ...], height: int, dark: bool, out: Pa
 
 
 def main() -> None:
-    """Compress the sample network and write the pictures of its page."""
+    """Compress the sample network, also to several budgets, and write the pictures of the pages."""
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
-        line = ["compress", "samples/model.pt", "--calib", "samples/images", "--keep", "0.4", "-q"]
-        subprocess.run([sys.executable, "-m", "pfpcli", *line, "--out", str(scratch / "run")], cwd=ROOT, check=True)
-        page = (scratch / "run" / "report.html").read_text("utf-8")
-        for picture, (sections, height, dark) in PICTURES.items():
+        for folder, line in COMMANDS.items():
+            command = [sys.executable, "-m", "pfpcli", *line, "-q", "--out", str(scratch / folder)]
+            subprocess.run(command, cwd=ROOT, check=True)
+        for picture, (page, sections, height, dark) in PICTURES.items():
             out = ROOT / f"docs/how-to/report-page-{picture}.webp"
-            shoot(page, sections, height, dark, out, scratch)
+            shoot((scratch / page).read_text("utf-8"), sections, height, dark, out, scratch)
             print(f"{out.relative_to(ROOT)}  {out.stat().st_size / 1000:.0f} kB")
 
 

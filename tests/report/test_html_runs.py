@@ -48,7 +48,7 @@ def test_the_headline_says_how_many_runs_of_which_model_and_which_are_on_the_fro
     assert headline(three()) == "3 runs of model.pt: 1 is on the front of a cost (small)"
     assert headline(compared(only=run())) == "1 run of model.pt"
     many = compared(**{f"r{i}": made(0.5 + i / 100, 10_000 * i) for i in range(1, 10)})
-    assert headline(many) == "9 runs of model.pt: 9 are on the front of a cost"
+    assert headline(many) == "9 runs of model.pt: all are on the front of a cost"
     other = run(model=run().model | {"sha256": "cd" * 32, "name": "other.pt"})
     assert headline(compared(a=run(), b=other)).startswith("2 runs of model.pt, other.pt: ")
 

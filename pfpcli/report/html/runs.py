@@ -60,6 +60,8 @@ def headline(found: RunsCompared) -> str:
     if not _is_front(found):
         return start
     front = [run.name for run in found.runs if run.front]
+    if len(front) == len(found.runs):
+        return f"{start}: all are on the front of a cost"
     names = f" ({', '.join(front)})" if 0 < len(front) <= _NAMED else ""
     return f"{start}: {len(front) or 'none'} {'is' if len(front) == 1 else 'are'} on the front of a cost{names}"
 

@@ -126,12 +126,9 @@ def _labels(points: Sequence[Point]) -> list[Mark]:
     for i in sorted(range(len(points)), key=lambda i: -_ORDER.index(points[i].state)):
         x, y, text = points[i].x, points[i].y, str(i + 1)
         wide = _DIGIT * len(text)
-        for left, base in (
-            (x + _BESIDE, y - 3),
-            (x - _BESIDE - wide, y - 3),
-            (x + _BESIDE, y + 12),
-            (x - _BESIDE - wide, y + 12),
-        ):
+        before, behind = x - _BESIDE - wide, x + _BESIDE
+        # a front rises to the right, so its line leaves these two corners free
+        for left, base in ((before, y - 3), (behind, y + 12), (behind, y - 3), (before, y + 12)):
             box = (left, base - _LABEL_HEIGHT + 2, left + wide, base)
             if left >= _LEFT and left + wide <= _WIDTH and not any(_overlap(box, other) for other in taken):
                 taken.append(box)
