@@ -15,6 +15,7 @@ from html_pages import HOSTILE, Seen, headings
 from pfpcli.records.details import Behaviour, ChangedImage, ClassCount, GroupCurve, GroupScores
 from pfpcli.records.parts import GroupRow, LayerError, LayerRow, OutputQuality
 from pfpcli.records.runs import AnyRun
+from pfpcli.records.sources import Source
 from pfpcli.report import REPORTS
 from pfpcli.report.html.page import render
 from runs import failed, layers, run, sparse_run, tuned_run, unlabelled, warned
@@ -90,6 +91,12 @@ def test_a_fine_tuning_names_its_run_and_leaves_out_what_it_took_from_it() -> No
     origins = dict.fromkeys(settings, "command line") | {"preprocess": "model-keep0.40"}
     text = Seen(render(tuned_run(settings=settings, origins=origins))).text
     assert "pfp finetune model-keep0.40 --data train --lr 0.01 --no-augment" in text
+
+
+def test_a_run_names_the_run_and_the_sweep_that_it_came_from() -> None:
+    text = Seen(render(run(sources=[Source("planned", "keep0.4"), Source("swept", "model-sweep")]))).text
+    assert "plan of the run keep0.4 point of the sweep model-sweep" in text
+    assert "plan of the run" not in Seen(render(run())).text
 
 
 def test_a_run_of_a_python_call_has_no_command() -> None:
