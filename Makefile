@@ -5,7 +5,7 @@ READY  := $(VENV)/.ready
 PYTEST := $(BIN)/python -m pytest -n auto
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint format types reference examples samples bench bench-latency bench-accuracy kinds attack real oldest unchanged zoo check clean
+.PHONY: help setup demo test test-all lint format types reference examples screenshots samples bench bench-latency bench-accuracy kinds attack real oldest unchanged zoo check clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -48,6 +48,9 @@ reference: setup  ## write docs/reference.md from the command line, and docs/run
 
 examples: setup  ## run the examples of the tutorial and README.md, and write what they print (about 7 minutes)
 	$(BIN)/python docs/run_examples.py
+
+screenshots: setup  ## make the pictures of the report page in the documentation again (needs Chromium)
+	$(BIN)/python docs/make_screenshots.py
 
 samples: setup  ## draw the sample images and train the sample network again (about 4 minutes)
 	$(BIN)/python samples/make_samples.py

@@ -286,8 +286,8 @@ How a latency is planned and measured: [a budget of latency](how-to/latency.md).
 ## Half of the MACs, half of the latency"""
 _COLUMNS = """| network | half of the MACs | half of the latency | Torch-Pruning, half of the MACs |
 |---|---|---|---|"""
-_EQUAL = """ResNet-20, trained, 512 images of CIFAR-10 and 1,000 to judge, least squares: cut to a part of the MACs, and to
-the latency that this network has.
+_EQUAL = """ResNet-20, trained, 512 images of CIFAR-10 and 1,000 to judge, least squares: cut to a part of the MACs, and
+to the latency that this network has.
 
 | MACs | by MACs | by latency |
 |---|---|---|"""

@@ -98,8 +98,12 @@ class Session:
 
     def json(self, document: Document, folder: str | None = None) -> None:
         """Print a document in UTF-8, whatever the encoding of the terminal; with its folder, if it has one."""
+        self.text(document.json(folder))
+
+    def text(self, content: str) -> None:
+        """Print the content of a file in UTF-8, whatever the encoding of the terminal."""
         sys.stdout.flush()
-        sys.stdout.buffer.write(document.json(folder).encode("utf-8"))
+        sys.stdout.buffer.write(content.encode("utf-8"))
 
 
 @contextlib.contextmanager

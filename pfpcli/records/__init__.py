@@ -6,6 +6,7 @@ and makes run folders. It imports `pfpcli.errors` and `pfpcli.processes` only, a
 document         the base of all documents: `json()`
 runs             the record of a run: run.json of compress, sparsify and finetune
 parts            the parts of such a record
+details          details.json: scores, curves and changed images of a run
 searched         the part about the search of a network whose quality falls by at most so much
 precision        the part about files of lower precisions
 robustness       the part about damaged images

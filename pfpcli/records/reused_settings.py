@@ -9,7 +9,8 @@ from pfpcli.errors import InputError
 from pfpcli.records.folders import FILES
 from pfpcli.records.reading import read
 
-_REUSED = ("arch", "arch_kwargs", "input_size", "preprocess", "mean", "std", "resize", "convert", "output", "task")
+#: Settings that `pfp finetune` takes from the run unless a flag gives them.
+REUSED = ("arch", "arch_kwargs", "input_size", "preprocess", "mean", "std", "resize", "convert", "output", "task")
 
 #: Beginnings of the architectures that are taken over from a run.
 _BUILDERS = ("torchvision:", "timm:")
@@ -28,7 +29,7 @@ def reused_settings(given: dict[str, Any]) -> dict[str, Any]:
         InputError: the preprocessing of the run is a file, and no flag names it.
     """
     settings = read(given["run"]).settings
-    values = {name: settings.get(name) for name in _REUSED if given.get(name) in (None, False, ())}
+    values = {name: settings.get(name) for name in REUSED if given.get(name) in (None, False, ())}
     if "arch" in values and not str(values["arch"]).startswith(_BUILDERS):
         del values["arch"]
         values.pop("arch_kwargs", None)

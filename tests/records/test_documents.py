@@ -7,6 +7,7 @@ from dataclasses import fields
 
 import pytest
 
+from details import details
 from pfpcli.records.certified import Certified, LayerChecked
 from pfpcli.records.comparison import Comparison, Point
 from pfpcli.records.document import Document
@@ -19,6 +20,7 @@ DOCUMENTS: list[Document] = [
     run(),
     sparse_run(),
     tuned_run(),
+    details(),
     PlannedNetwork(
         {"name": "model.pt"},
         {"keep": 0.5, "of": "params"},

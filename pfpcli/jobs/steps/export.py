@@ -23,7 +23,7 @@ from pfpcli.onnx_io import write
 from pfpcli.onnx_io.network import OnnxNetwork
 from pfpcli.onnx_io.rewrite import CannotRewrite
 from pfpcli.progress import Console
-from pfpcli.records.folders import FILES
+from pfpcli.records.folders import FILES, LAST
 
 #: ONNX files before and after, or their contents.
 OnnxPair = tuple[Path | onnx.ModelProto, Path | onnx.ModelProto]
@@ -157,7 +157,7 @@ def export_files(model: LoadedModel, made: Cut, writer: OnnxWriter, folder: Path
         step.progress(2, 3, "files")
         written = writer.write(smaller, onnx_file, program)
         module, model_pt = _save_module(model, smaller, folder / FILES["pt"])
-        files = {kind: file if (folder / file).exists() or kind == "run" else None for kind, file in FILES.items()}
+        files = {kind: file if (folder / file).exists() or kind in LAST else None for kind, file in FILES.items()}
         models = [file for kind, file in files.items() if file and kind.startswith(("onnx", "pt"))]
         free = ", ".join(export.open_sizes(onnx_file)) or "no size"
         step.summary = f"{' · '.join(models)} · {free} open · onnx ≡ torch (max {written.difference:.0e})"
