@@ -5,7 +5,7 @@ READY  := $(VENV)/.ready
 PYTEST := $(BIN)/python -m pytest -n auto
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint format types reference examples samples bench bench-accuracy kinds attack real oldest unchanged zoo check clean
+.PHONY: help setup demo test test-all lint format types reference examples screenshots samples bench bench-latency bench-accuracy kinds attack real oldest unchanged zoo check clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -42,11 +42,15 @@ format: setup  ## apply the formatting and the safe fixes
 types: setup  ## check the types
 	$(BIN)/mypy
 
-reference: setup  ## write docs/reference.md from the command line
+reference: setup  ## write docs/reference.md from the command line, and docs/run.schema.json from the records
 	$(BIN)/python docs/make_reference.py
+	$(BIN)/python docs/make_schema.py
 
 examples: setup  ## run the examples of the tutorial and README.md, and write what they print (about 7 minutes)
 	$(BIN)/python docs/run_examples.py
+
+screenshots: setup  ## make the pictures of the report page in the documentation again (needs Chromium)
+	$(BIN)/python docs/make_screenshots.py
 
 samples: setup  ## draw the sample images and train the sample network again (about 4 minutes)
 	$(BIN)/python samples/make_samples.py
@@ -54,6 +58,10 @@ samples: setup  ## draw the sample images and train the sample network again (ab
 bench: setup  ## time and memory of each step of whole runs, beside other tools (about 10 minutes; continues)
 	$(BIN)/python -m pip install -c constraints.txt -e ".[bench]"
 	$(BIN)/python benchmarks/bench.py $(ARGS)
+
+bench-latency: setup  ## how fast cut networks are, beside Torch-Pruning (about an hour on a quiet machine; continues)
+	$(BIN)/python -m pip install -c constraints.txt -e ".[bench]"
+	$(BIN)/python benchmarks/latency.py $(ARGS)
 
 bench-accuracy: setup  ## accuracy beside that of other tools (hours; continues where it stopped)
 	$(BIN)/python -m pip install -c constraints.txt -e ".[bench]"

@@ -20,6 +20,7 @@ from pfpcli.api import (
     Result,
     Sweep,
     certify,
+    compare,
     compare_criteria,
     compress,
     finetune,
@@ -28,6 +29,7 @@ from pfpcli.api import (
     score,
     sparsify,
     sweep,
+    verify,
 )
 from pfpcli.errors import PfpError
 
@@ -39,6 +41,7 @@ __all__ = [
     "Sweep",
     "__version__",
     "certify",
+    "compare",
     "compare_criteria",
     "compress",
     "finetune",
@@ -47,6 +50,7 @@ __all__ = [
     "score",
     "sparsify",
     "sweep",
+    "verify",
 ]
 
 # onnxruntime (1.31, for one) reports to its makers and writes files of its own, unless this is set before its import.

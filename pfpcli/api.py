@@ -17,14 +17,17 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from pfpcli.errors import InputError
 from pfpcli.progress import Console
 from pfpcli.records.certified import Certified
+from pfpcli.records.compared_runs import RunsCompared
+from pfpcli.records.compared_runs import compare as compare_runs
 from pfpcli.records.comparison import Comparison as ComparisonRecord
 from pfpcli.records.folders import FILES
 from pfpcli.records.inspection import Inspection
 from pfpcli.records.planned import PlannedNetwork
 from pfpcli.records.ranking import Ranking
+from pfpcli.records.reading import read
 from pfpcli.records.reused_settings import network_of, reused_settings
 from pfpcli.records.runs import Run, SparseRun, TunedRun
-from pfpcli.records.sweep import Sweep as SweepRecord
+from pfpcli.records.verified import Verified
 from pfpcli.settings import (
     CertifySettings,
     CompareCriteriaSettings,
@@ -35,6 +38,7 @@ from pfpcli.settings import (
     ScoreSettings,
     SparsifySettings,
     SweepSettings,
+    VerifySettings,
 )
 from pfpcli.settings.python import from_python
 
@@ -86,9 +90,9 @@ class Result(Generic[_R]):
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep: its record, and the folder of its run folders."""
+    """A sweep: its runs compared, as `pfp compare` does, and the folder of their run folders."""
 
-    record: SweepRecord
+    record: RunsCompared
     folder: Path
 
 
@@ -204,6 +208,37 @@ def certify(run: PathLike | Result[Any], model: Model, calib: PathLike, **settin
     given = {"run": _folder(run), "model": model, "calib": calib, **settings}
     found: Certified = _job("certify", CertifySettings, {**given, **reused_settings(given)})
     return found
+
+
+def verify(a: PathLike | Result[Any], b: PathLike | Result[Any] | None = None, **settings: Any) -> Verified:
+    """Do what `pfp verify` does.
+
+    Args:
+        a: path of a file or of a run folder, or what `compress` returned.
+        b: the same for the second network; None compares the files of the run folder `a`.
+        settings: the other fields of `VerifySettings`.
+
+    Raises:
+        PfpError: it could not be done; `error.hint` says what to do instead.
+    """
+    first = _folder(a)
+    given = {"model": first, "other": None if b is None else _folder(b), **settings}
+    reused = reused_settings({**given, "run": first}) if first.is_dir() else {}
+    found: Verified = _job("verify", VerifySettings, {**given, **reused})
+    return found
+
+
+def compare(*runs: PathLike | Result[Any]) -> RunsCompared:
+    """Do what `pfp compare` does.
+
+    Args:
+        runs: folders of runs, or what `compress` returned.
+
+    Raises:
+        PfpError: a folder is no run.
+    """
+    folders = [_folder(run) for run in runs]
+    return compare_runs([(folder, read(folder)) for folder in folders])
 
 
 def _run(name: str, kind: type[NetworkSettings], values: dict[str, Any]) -> Result[Any]:

@@ -6,8 +6,10 @@ import torch.
 main       the `pfp` program: errors become text and an exit code
 app        the program as typer sees it, and how commands join it
 commands   one module for each command
-options    groups of options that several commands have
+options    groups of options that several commands have; input_options, output_options and limit_options have those
+           of files and images, of outputs, and of limits for CI
 flags      single options, and how they are checked
+config     the config file: defaults of options
 session    run a job with its steps on stderr and its result on stdout
 terminal   streams in colour, and the lines of running steps
 """

@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from pfpcli._version import __version__
+from pfpcli.cli import config
 from pfpcli.errors import INTERRUPTED, NOBODY_READS, InputError, Interrupted
 
 #: Command -> lines to type, the shortest first.
@@ -48,7 +49,24 @@ def _meant(name: str, known: Sequence[str]) -> str:
 
 
 class _Command(TyperCommand):
-    """A command whose usage is written out: typer's versions put different brackets around arguments."""
+    """A command that takes defaults from the config file.
+
+    Its usage is written out: typer's versions put different brackets around arguments.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments of the command, with the config file of the current folder."""
+        if not ctx.resilient_parsing and not {"-h", "--help"}.intersection(args):
+            config.apply(ctx, config.find(Path()))
+        with config.naming_the_file(ctx):
+            rest: list[str] = super().parse_args(ctx, args)
+        config.settle(ctx)
+        return rest
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        with config.naming_the_file(ctx):
+            return super().invoke(ctx)
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """What follows the name of the command."""

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pfpcli.cli.config import origins
 from pfpcli.errors import InputError
 from pfpcli.settings import NetworkSettings
 
@@ -78,25 +79,32 @@ Json = Annotated[bool, switch(OUTPUT, "Print the record as JSON on stdout, and n
 
 _Group = Callable[..., Any]
 
+#: Parameter of a command -> its setting, where that has another name.
+_SETTINGS = {"no_cache": "cache", "no_augment": "augment", "data": "calib"}
+
 
 def takes(*groups: _Group, **named: _Group) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command the options of several groups.
 
     Args:
-        groups: groups that return settings. The merged settings become the command's first argument.
+        groups: groups that return settings. The merged settings become the command's first argument, with their
+            origins.
         named: groups whose return value becomes the keyword argument of that name.
     """
 
     def give(command: Callable[..., None]) -> Callable[..., None]:
-        def called(**values: Any) -> None:
+        def called(ctx: typer.Context, **values: Any) -> None:
             def made(group: _Group) -> Any:
                 return group(**{name: values.pop(name) for name in signature(group).parameters})
 
             settings = {name: value for group in groups for name, value in made(group).items()}
+            if settings:
+                settings["origins"] = {_SETTINGS.get(name, name): each for name, each in origins(ctx).items()}
             command(settings, **{name: made(group) for name, group in named.items()}, **values)
 
         own = list(signature(command, eval_str=True).parameters.values())[1:]
         parameters = [
+            Parameter("ctx", Parameter.KEYWORD_ONLY, annotation=typer.Context),
             *(parameter for group in groups for parameter in _parameters(group)),
             *(parameter for parameter in own if parameter.name not in named),
             *(parameter for group in named.values() for parameter in _parameters(group)),

@@ -6,13 +6,26 @@ Each function is a group of options. It receives their values and returns the se
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from pfpcli.cli.flags import COLORS, OUTPUT, Color, Json, Verbose, flag, setting, switch
+from pfpcli.cli.input_options import (
+    IMAGES,
+    Arch,
+    ArchKwargs,
+    Convert,
+    InputSize,
+    Mean,
+    Preprocess,
+    Resize,
+    Std,
+    Trust,
+    loading,
+    preprocessing,
+)
 from pfpcli.cli.session import Session
 from pfpcli.errors import InputError
 from pfpcli.planning.allocations import ALLOCATIONS, BEST, TRIED
@@ -20,9 +33,9 @@ from pfpcli.recovery.methods import RECOVERIES
 from pfpcli.scoring.criteria import CRITERIA
 from pfpcli.settings import CompressSettings
 from pfpcli.settings.checks import EPOCHS
-from pfpcli.settings.text import parse_keep, parse_names, parse_numbers
+from pfpcli.settings.text import parse_keep, parse_names
 
-INPUT, IMAGES, BUDGET, SCORING = "Input", "Images", "Budget", "Scoring"
+BUDGET, SCORING = "Budget", "Scoring"
 CUT, RECOVERY, MACHINE = "What may be cut", "Recovery and training", "Machine"
 
 _CRITERIA = "; ".join(f"{name} ({found.summary})" for name, found in CRITERIA.items())
@@ -59,6 +72,8 @@ Delta = Annotated[
     float,
     flag(SCORING, "Allowed probability that an error bound fails. A smaller one asks for more images.", metavar="P"),
 ]
+Threads = Annotated[int | None, flag(MACHINE, "Number of CPU threads. Default: all cores.", metavar="N")]
+Seed = Annotated[int, flag(MACHINE, "Seed of all random choices.", metavar="N")]
 Out = Annotated[
     Path | None, flag(OUTPUT, "Run folder to write. Default: one in pfp-runs, named after the model.", metavar="DIR")
 ]
@@ -77,22 +92,10 @@ def checkpoint(
 
 
 def network(
-    arch: Annotated[
-        str | None,
-        flag(
-            INPUT,
-            "Function that builds the network of a state dict, e.g. torchvision:resnet18.",
-            metavar="MODULE:FACTORY",
-        ),
-    ] = None,
-    arch_kwargs: Annotated[str | None, flag(INPUT, "Keyword arguments of the --arch function.", metavar="JSON")] = None,
-    input_size: Annotated[
-        str | None,
-        flag(INPUT, "Shape of one input, without the batch. Needed if the file does not contain it.", metavar="C,H,W"),
-    ] = None,
-    trust: Annotated[
-        bool, switch(INPUT, "Load pickles that can run any code. Only for files you trust.", "--trust")
-    ] = False,
+    arch: Arch = None,
+    arch_kwargs: ArchKwargs = None,
+    input_size: InputSize = None,
+    trust: Trust = False,
     freeze: Annotated[
         list[str] | None,
         flag(
@@ -112,10 +115,7 @@ def network(
 ) -> dict[str, Any]:
     """How to load the checkpoint, and which of its channels may be pruned."""
     return {
-        "arch": arch,
-        "arch_kwargs": None if arch_kwargs is None else _json_object("--arch-kwargs", arch_kwargs),
-        "input_size": None if input_size is None else parse_numbers("--input-size", input_size, int),
-        "trust": trust,
+        **loading(arch, arch_kwargs, input_size, trust),
         "freeze": tuple(freeze or ()),
         "where": where,
         "exact_only": exact_only,
@@ -136,46 +136,18 @@ def images(
             metavar="FILE|DIR",
         ),
     ] = CompressSettings.labels,
-    preprocess: Annotated[
-        str | None,
-        flag(
-            IMAGES,
-            "imagenet, unit, raw255, none or a TOML file. Default: imagenet for images, none for arrays.",
-            metavar="NAME|FILE",
-        ),
-    ] = CompressSettings.preprocess,
-    mean: Annotated[str | None, flag(IMAGES, "Mean per channel, instead of the preset's.", metavar="X,Y,Z")] = None,
-    std: Annotated[
-        str | None, flag(IMAGES, "Standard deviation per channel, instead of the preset's.", metavar="X,Y,Z")
-    ] = None,
-    resize: Annotated[
-        str | None,
-        flag(
-            IMAGES,
-            "S: scale the short side to S, then crop the centre. HxW: stretch to that size. "
-            "Default: S is the short side of the input.",
-            metavar="S|HxW",
-        ),
-    ] = CompressSettings.resize,
-    convert: Annotated[
-        bool,
-        switch(
-            IMAGES,
-            "Convert images to the number of channels the model takes: grey to RGB, RGB to grey, no alpha.",
-            "--convert",
-        ),
-    ] = CompressSettings.convert,
+    preprocess: Preprocess = CompressSettings.preprocess,
+    mean: Mean = None,
+    std: Std = None,
+    resize: Resize = CompressSettings.resize,
+    convert: Convert = CompressSettings.convert,
 ) -> dict[str, Any]:
     """The calibration images and their preprocessing."""
     return {
         "calib": calib,
         "classes": classes,
         "labels": labels,
-        "preprocess": preprocess,
-        "mean": None if mean is None else parse_numbers("--mean", mean, float),
-        "std": None if std is None else parse_numbers("--std", std, float),
-        "resize": resize,
-        "convert": convert,
+        **preprocessing(preprocess, mean, std, resize, convert),
     }
 
 
@@ -311,10 +283,8 @@ def machine(
     device: Annotated[
         str, setting(MACHINE, "device", "Device to compute on. auto: the first of cuda, mps, cpu that exists.")
     ] = CompressSettings.device,
-    threads: Annotated[
-        int | None, flag(MACHINE, "Number of CPU threads. Default: all cores.", metavar="N")
-    ] = CompressSettings.threads,
-    seed: Annotated[int, flag(MACHINE, "Seed of all random choices.", metavar="N")] = CompressSettings.seed,
+    threads: Threads = CompressSettings.threads,
+    seed: Seed = CompressSettings.seed,
 ) -> dict[str, Any]:
     """The device, its threads, and the seed."""
     return {"device": device, "threads": threads, "seed": seed}
@@ -323,24 +293,13 @@ def machine(
 def session(
     as_json: Json = False,
     quiet: Annotated[bool, switch(OUTPUT, "Do not print the steps or the summary of a run.", "-q", "--quiet")] = False,
+    show_settings: Annotated[
+        bool, switch(OUTPUT, "Print every setting with its origin and stop.", "--show-settings")
+    ] = False,
     verbose: Verbose = False,
     color: Color = COLORS[0],
 ) -> Session:
     """How the command shows what it does."""
-    return Session(as_json, quiet, verbose, color)
-
-
-def _json_object(flag: str, text: str) -> dict[str, Any]:
-    """Parse a JSON object.
-
-    Raises:
-        InputError: the text is not a JSON object.
-    """
-    hint = f"""for example `{flag} '{{"num_classes": 10}}'`"""
-    try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise InputError(f"{flag}: not JSON ({error})", hint) from error
-    if not isinstance(value, dict):
-        raise InputError(f"{flag}: expected a JSON object, found {text}", hint)
-    return value
+    if as_json and show_settings:
+        raise InputError("--json --show-settings: two outputs", "give one of them")
+    return Session(as_json, quiet, verbose, color, show_settings)

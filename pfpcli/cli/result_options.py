@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from pfpcli.cli.flags import OUTPUT, switch
-from pfpcli.cli.options import IMAGES
+from pfpcli.cli.input_options import IMAGES
 from pfpcli.settings import CompressSettings
 
 

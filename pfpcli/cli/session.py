@@ -16,6 +16,8 @@ import typer
 
 from pfpcli import processes, report
 from pfpcli.records.document import Document
+from pfpcli.report import settings as shown_settings
+from pfpcli.settings import NetworkSettings
 
 if TYPE_CHECKING:
     from pfpcli.cli.terminal import Output
@@ -30,19 +32,26 @@ class Session:
         quiet: show no steps, and nothing but the result.
         verbose: show the warnings of libraries.
         color: "auto", "always" or "never".
+        show_settings: show the settings of a job with their origins, and do not run it.
     """
 
     as_json: bool
     quiet: bool
     verbose: bool
     color: str
+    show_settings: bool = False
 
-    def run(self, job: str, settings: object) -> Any:
+    def run(self, job: str, settings: NetworkSettings) -> Any:
         """Run a job of `pfpcli.jobs` with its steps on stderr; the warnings are shown also when it fails."""
         with _only_first_speaks():
+            if self.show_settings:
+                page = self.stdout()
+                text = shown_settings.render(settings.recorded(), settings.origins, width=width(), unicode=page.unicode)
+                page.write(text.removesuffix("\n"))
+                raise typer.Exit
             return self._run(job, settings)
 
-    def _run(self, job: str, settings: object) -> Any:
+    def _run(self, job: str, settings: NetworkSettings) -> Any:
         from pfpcli.cli.terminal import TerminalConsole
 
         console = TerminalConsole(self.stderr(), self.quiet)
@@ -89,8 +98,12 @@ class Session:
 
     def json(self, document: Document, folder: str | None = None) -> None:
         """Print a document in UTF-8, whatever the encoding of the terminal; with its folder, if it has one."""
+        self.text(document.json(folder))
+
+    def text(self, content: str) -> None:
+        """Print the content of a file in UTF-8, whatever the encoding of the terminal."""
         sys.stdout.flush()
-        sys.stdout.buffer.write(document.json(folder).encode("utf-8"))
+        sys.stdout.buffer.write(content.encode("utf-8"))
 
 
 @contextlib.contextmanager

@@ -144,13 +144,14 @@ class _Counting(Step):
         super().__init__(name)
         self._show = show
         self._first: tuple[float, int] | None = None
+        self._counted = ("", 0)
         self._shown = 0.0
 
     def progress(self, done: int, total: int, unit: str) -> None:
         """Show the count, but not more often than anyone can read."""
         now = time.perf_counter()
-        if self._first is None:
-            self._first = (now, done)
+        if self._first is None or self._counted != (unit, total):  # a step within this one has begun
+            self._first, self._counted = (now, done), (unit, total)
         if now - self._shown >= REFRESH:
             self._shown = now
             self._show(counting(self.name, done, total, unit, now - self._first[0], done - self._first[1]))

@@ -153,6 +153,12 @@ class Division:
         """The judging images, at most `most`, with their masks or target images; batch as in `scoring`."""
         return self.calibration.of(self.judges, self.judged[:most], batch, targeted=True)
 
+    def judged_names(self) -> list[str]:
+        """The files of the judging images in the order of `judging`, once all of them have been read."""
+        places = [self.judges.locate(int(index)) for index in self.judged]
+        names = [f"{source.name}[{row}]" if source.stacked else source.name for source, row in places]
+        return [name for name in names if name not in self.judges.tally.broken]
+
     def damaged(self, corruption: Corruption | None) -> Division:
         """The same images with damaged pixels; None for whole ones."""
         preprocess = replace(self.calibration.preprocess, corruption=corruption)

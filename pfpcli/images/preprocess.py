@@ -102,6 +102,16 @@ class Preprocess:
             out /= np.array(self.std, dtype=np.float32).reshape(per_channel)
         return out
 
+    def restored(self, values: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Values as they were stored, from those of `normalised`: float64 of the same shape."""
+        per_channel = (-1, *(1,) * (values.ndim - 1))
+        out = values.astype(np.float64)
+        if self.std:
+            out *= np.array(self.std).reshape(per_channel)
+        if self.mean:
+            out += np.array(self.mean).reshape(per_channel)
+        return out / self.scale
+
     def describe(self, size: tuple[int, ...] | None = None) -> str:
         """One line for the terminal; size: the shape of the model's input without the batch, for the numbers of pixels.
 

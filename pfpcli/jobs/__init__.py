@@ -8,7 +8,7 @@ compress, sparsify, finetune        write a run folder
 sweep                               writes several run folders
 plan                                writes plan.json
 compare_criteria                    writes a table and a chart
-inspect, score, certify             write nothing
+inspect, score, certify, verify     write nothing
 steps                               steps that several jobs share
 recorded                            networks, plans and machines as plain values for the record
 warnings                            what a user should know about a run that went through

@@ -59,9 +59,8 @@ def bench(settings: BenchSettings, console: Console) -> Bench:
         raise InputError(f"--provider {settings.provider}: this onnxruntime has {found}", "install one that has it")
     rows: list[Benched] = []
     with resources(settings.threads) as scratch:
-        networks = [
-            _opened(path, settings, scratch / str(number), console) for number, path in enumerate(settings.models)
-        ]
+        paths = [Path(str(settings.model)), *settings.others]
+        networks = [_opened(path, settings, scratch / str(number), console) for number, path in enumerate(paths)]
         for batch in settings.batches:
             with console.step("measure") as step:
                 rows += _timed(networks, batch)
@@ -126,7 +125,13 @@ def _opened(path: Path, settings: BenchSettings, scratch: Path, console: Console
         return _of_file(path.name, file, size, settings)
     if file.suffix == ".onnx" and settings.runtime == "torch":
         raise InputError(f"{path.name}: --runtime torch runs no ONNX file", "name the checkpoint, or a run folder")
-    given = NetworkSettings(model=file, input_size=size, trust=settings.trust)
+    given = NetworkSettings(
+        model=file,
+        arch=settings.arch,
+        arch_kwargs=settings.arch_kwargs,
+        input_size=size,
+        trust=settings.trust,
+    )
     model = load_model(given, console)
     size = size or model.input_size
     if size is None:

@@ -13,6 +13,7 @@ from pfpcli import processes
 from pfpcli.cutting.plan_file import PlanFile
 from pfpcli.cutting.verify import TOLERANCE
 from pfpcli.jobs import advice, warnings
+from pfpcli.jobs.detailed import group_curves, group_scores
 from pfpcli.jobs.finished import Finished
 from pfpcli.jobs.recorded import (
     cost_row,
@@ -32,6 +33,7 @@ from pfpcli.jobs.steps.judge import certify_layers, evaluate, status
 from pfpcli.jobs.steps.network import Maker, Network, Prepared, made_as_planned, prepare
 from pfpcli.jobs.steps.open import find_device, resources
 from pfpcli.jobs.steps.precision import write_precisions
+from pfpcli.jobs.steps.record import write_record
 from pfpcli.jobs.steps.replay import everything, replay
 from pfpcli.jobs.steps.robustness import measure_robustness
 from pfpcli.jobs.steps.search import by_metric, check_unit, search
@@ -40,7 +42,8 @@ from pfpcli.measures import MEASURES
 from pfpcli.onnx_io.runtime import ONNX_TOLERANCE
 from pfpcli.planning.outlook import keep_for
 from pfpcli.progress import Console
-from pfpcli.records.folders import FILES, run_folder
+from pfpcli.records.details import Behaviour, Details
+from pfpcli.records.folders import run_folder
 from pfpcli.records.parts import Certificate, Quality, UserMetric, Verification
 from pfpcli.records.precision import Precision
 from pfpcli.records.robustness import Robustness
@@ -122,7 +125,7 @@ def write_run(
     settings, device, division, made = ready.settings, ready.device, ready.division, network.made
     plan = network.planned.plan
     certificate = certify_layers(plan, ready.scored, settings, device, console)
-    quality = evaluate(ready.groups.labelled.graph, made.graph, division, device, console)
+    quality, behaviour = evaluate(ready.groups.labelled.graph, made.graph, division, device, console)
     robust = measure_robustness(ready, network, quality, console) if settings.robustness else None
     processes.finish()
     write_plan(plan, made, ready.scored.readers, folder)
@@ -144,7 +147,7 @@ def write_run(
     )  # fmt: skip
     warnings.warn(console, _warnings(outcome))
     run = _record(outcome, console)
-    (folder / FILES["run"]).write_text(run.json(), encoding="utf-8")
+    write_record(run, _details(outcome, behaviour), folder)
     return run, exported
 
 
@@ -202,6 +205,12 @@ def _achieved(outcome: Outcome) -> dict[str, Any]:
     return {"keep": round(kept, 6), "exact": is_exact}
 
 
+def _details(outcome: Outcome, behaviour: Behaviour | None) -> Details:
+    """What the page of the run shows beyond its record."""
+    planned, scores = outcome.network.planned, outcome.ready.scored.scores
+    return Details(group_scores(planned.plan, scores), group_curves(planned.plan, scores, planned.curves), behaviour)
+
+
 def _advice(outcome: Outcome) -> str:
     """What helps a network whose quality fell; "" for all others."""
     ready, quality, planned = outcome.ready, outcome.quality, outcome.network.planned
@@ -231,7 +240,7 @@ def _warnings(outcome: Outcome) -> Iterator[str]:
     yield warnings.exported_anew(outcome.exported)
     yield warnings.skipped_images(scored.division)
     if not ready.settings.is_whole:
-        yield warnings.no_faster(speed_up(*outcome.timed))
+        yield warnings.no_faster(speed_up(*outcome.timed), layer_rows(outcome.network.made.slicing))
     for each in outcome.precisions:
         yield warnings.not_converted(each)
         yield warnings.precision_gains_nothing(each, outcome.precisions[0])

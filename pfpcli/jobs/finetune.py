@@ -23,6 +23,7 @@ from pfpcli.jobs.recorded import run_fields
 from pfpcli.jobs.steps.export import ExportedFiles, OnnxWriter, export_files
 from pfpcli.jobs.steps.judge import evaluate
 from pfpcli.jobs.steps.open import find_device, load_model, open_images, resources, trace_groups, with_roles
+from pfpcli.jobs.steps.record import write_record
 from pfpcli.models.load import load
 from pfpcli.models.loaded_model import LoadedModel
 from pfpcli.onnx_io.runtime import ONNX_TOLERANCE
@@ -30,6 +31,7 @@ from pfpcli.outputs.kinds.classes import softened
 from pfpcli.outputs.quality import compare
 from pfpcli.outputs.roles import real
 from pfpcli.progress import Console
+from pfpcli.records.details import Details
 from pfpcli.records.folders import FILES, run_folder
 from pfpcli.records.parts import Training, Verification
 from pfpcli.records.reading import read
@@ -58,7 +60,7 @@ def finetune(settings: FinetuneSettings, console: Console) -> Finished[TunedRun]
         division = calibration.divide(1, None)
         teacher = _load_teacher(settings, run, calibration.size, console)
         made, training = _train(groups, teacher, division, settings, device, console)
-        quality = evaluate(groups.labelled.graph, made.graph, division, device, console)
+        quality, behaviour = evaluate(groups.labelled.graph, made.graph, division, device, console)
         shutil.copyfile(settings.run / FILES["plan"], folder.path / FILES["plan"])
         model, reason = _module(settings)
         writer = OnnxWriter(model, groups.labelled.graph, division.samples, scratch)
@@ -76,7 +78,7 @@ def finetune(settings: FinetuneSettings, console: Console) -> Finished[TunedRun]
             scoring=run.scoring,
             training=training,
         )
-        (folder.path / FILES["run"]).write_text(tuned.json(), encoding="utf-8")
+        write_record(tuned, Details(behaviour=behaviour), folder.path)
     return Finished(tuned, folder.name, exported.module)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -51,12 +51,13 @@ def run_fields(
     verdict: tuple[str, str] = ("ok", ""),
 ) -> dict[str, Any]:
     """The fields that the records of all runs have, but for the model; verdict: as `judge.status` returns it."""
-    graph = groups.labelled.graph
+    graph, recorded = groups.labelled.graph, settings.recorded()
     return {
         "pfp_version": __version__,
         "status": verdict[0],
         "failure": verdict[1],
-        "settings": settings.recorded(),
+        "settings": recorded,
+        "origins": {name: origin for name, origin in settings.origins.items() if name in recorded},
         "quality": quality,
         "verification": verification,
         "calibration": division.recorded(),
@@ -158,8 +159,18 @@ def layer_rows(slicing: Slicing) -> list[LayerRow]:
             (_whole(node)[dim], slicing.shape(node)[dim]),
             params.get(name, (0, 0)),
             (before[node], after[node]),
+            (_conv_groups(node, x, weights[0], _whole), _conv_groups(node, x, weights[0], slicing.shape)),
         )
     return list(found.values())
+
+
+def _conv_groups(node: Node, x: Node, weight: Node, shape: Callable[[Node], tuple[int, ...]]) -> int:
+    """The number of groups of a convolution, by the shapes of its tensors; 1 for every other op."""
+    op = str(node.target)
+    if "conv" not in op:
+        return 1
+    # the weight is [C_out, C_in / groups, ...], transposed: [C_in, C_out / groups, ...]
+    return shape(node if "transpose" in op else x)[1] // shape(weight)[1]
 
 
 def _whole(node: Node) -> tuple[int, ...]:

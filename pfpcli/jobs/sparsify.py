@@ -29,11 +29,13 @@ from pfpcli.jobs.steps.cut import check_costs, cut_network, write_plan
 from pfpcli.jobs.steps.export import ExportedFiles, OnnxWriter, export_files, mark_failed
 from pfpcli.jobs.steps.judge import evaluate, status
 from pfpcli.jobs.steps.open import find_device, open_network, resources
+from pfpcli.jobs.steps.record import write_record
 from pfpcli.models.loaded_model import LoadedModel
 from pfpcli.onnx_io.runtime import ONNX_TOLERANCE
 from pfpcli.planning.plan import Plan
 from pfpcli.planning.planner import without
 from pfpcli.progress import Console
+from pfpcli.records.details import Details
 from pfpcli.records.folders import FILES, run_folder
 from pfpcli.records.parts import Filling, Quality, SparseLayer, Verification
 from pfpcli.records.runs import SparseRun
@@ -105,7 +107,7 @@ def sparsify(settings: SparsifySettings, console: Console) -> Finished[SparseRun
             made, difference = _cut_dead(made.graph, planned, scored, chosen, console)
             write_plan(planned, made, readers(groups), folder.path)
         errors = _measure_errors(groups, scored, chosen, device, console)
-        quality = evaluate(groups.labelled.graph, made.graph, division, device, console)
+        quality, behaviour = evaluate(groups.labelled.graph, made.graph, division, device, console)
         processes.finish()
         writer = OnnxWriter(model, groups.labelled.graph, division.samples, scratch)
         exported = export_files(model, made, writer, folder.path, console)
@@ -120,7 +122,7 @@ def sparsify(settings: SparsifySettings, console: Console) -> Finished[SparseRun
         )  # fmt: skip
         warnings.warn(console, _warnings(outcome))
         run = _record(outcome, console)
-        (folder.path / FILES["run"]).write_text(run.json(), encoding="utf-8")
+        write_record(run, Details(behaviour=behaviour), folder.path)
     return Finished(run, folder.name, exported.module)
 
 

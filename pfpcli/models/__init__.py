@@ -7,6 +7,7 @@ downloaded. May import `onnx_io`, `graph` and `errors`.
     load            the table of input formats; `load` reads a file, `from_module` takes a module in memory
     names           checks the names of modules and tensors
     loaded_model    the class LoadedModel and the check of its weights
+    runnable        a network of any format that computes its outputs, in torch or onnxruntime
     artefact        a file before its format is known, and how each format is recognised
     checkpoint      files of torch.save: modules, state dicts, checkpoints
     program         .pt2 files of torch.export.save

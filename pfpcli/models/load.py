@@ -63,7 +63,12 @@ class Loader:
 
 
 def load(
-    path: Path, *, arch: str | None = None, arch_kwargs: dict[str, Any] | None = None, trust: bool = False
+    path: Path,
+    *,
+    arch: str | None = None,
+    arch_kwargs: dict[str, Any] | None = None,
+    trust: bool = False,
+    only_if_needed: bool = False,
 ) -> LoadedModel:
     """Load a network from a file.
 
@@ -72,6 +77,7 @@ def load(
         arch: the factory of the network of a state dict, e.g. "torchvision:resnet18" or "models:resnet20".
         arch_kwargs: keyword arguments of the factory.
         trust: whether the file may run code.
+        only_if_needed: whether the factory is for state dicts among several files; other files then ignore it.
 
     Raises:
         InputError: the file is refused; the message starts with its name or with `--arch`.
@@ -86,7 +92,7 @@ def load(
         if model.kind != "pt2":  # its names are checked in the archive, before torch makes a graph of it
             check_names(model.module, model.name)
         check_weights(model)
-    if (arch or arch_kwargs) and model.kind != "state_dict":
+    if (arch or arch_kwargs) and model.kind != "state_dict" and not only_if_needed:
         message = f"{model.name}: this is a {loader.noun}; --arch is not needed"
         raise InputError(message, "leave --arch and --arch-kwargs out")
     return model

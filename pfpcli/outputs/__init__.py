@@ -1,7 +1,7 @@
 """Outputs: what a network says, how far two networks are from each other, and what people read as quality.
 
 The package is given a traced network and its outputs on images. It returns the role of each output, losses and
-qualities. It may import `graph`, `records` and what is below them.
+qualities. It may import `graph`, `images`, `records` and what is below them.
 
 asked      what the user says about the outputs
 roles      tell the role of each output
@@ -11,5 +11,9 @@ kinds/     for each kind of role: its losses and its quality. A new kind touches
 losses     the losses of all outputs together
 boxes      boxes found again: outputs that are read together
 quality    compare networks on images
+changes    what a network does otherwise, class by class and image by image, collected while it is compared
+answers    what a network says about an image, and how far two answers are apart
+thumbnails small pictures of images and of outputs
 fall       how far the quality falls, with a confidence interval
+differences  how far the numbers of two networks are apart
 """

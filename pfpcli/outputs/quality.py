@@ -16,6 +16,7 @@ from pfpcli import processes
 from pfpcli.graph.graph import Graph, is_tensor
 from pfpcli.graph.role import Role
 from pfpcli.outputs.boxes import BoxTally, pairs
+from pfpcli.outputs.changes import Changes
 from pfpcli.outputs.kinds import KINDS
 from pfpcli.outputs.kinds.classes import Decisions
 from pfpcli.outputs.kinds.kind import Counts, Judged
@@ -43,9 +44,10 @@ def compare(
     batches: Iterable[tuple[Tensor, NDArray[np.int64] | None]],
     source: str,
     device: torch.device | str = "cpu",
+    changes: Changes | None = None,
 ) -> Quality:
     """Compare one network with the original on images; arguments as in `compare_all`."""
-    return compare_all(before, [after], batches, source, device)[0]
+    return compare_all(before, [after], batches, source, device, changes)[0]
 
 
 def compare_all(
@@ -54,6 +56,7 @@ def compare_all(
     batches: Iterable[tuple[Tensor, NDArray[np.int64] | None]],
     source: str,
     device: torch.device | str = "cpu",
+    changes: Changes | None = None,
 ) -> list[Quality]:
     """Compare networks with the original on images.
 
@@ -67,19 +70,25 @@ def compare_all(
         batches: (float[N, ...], class labels int64[N] or None).
         source: the name of the images in the report.
         device: where to compute.
+        changes: collects what the last of the cut networks does otherwise; None collects nothing.
     """
     roles = roles_of(before)
     tallies = [Tallies.of(before) for _ in after]
     with ExitStack() as there, torch.no_grad():
         for each in (before, *after):
             there.enter_context(each.on(device))
+        done = 0
         for images, labels in batches:
+            first, done = done, done + len(images)
             if not processes.is_mine(images):
                 continue
             x = images.to(device)
             whole = [each.cpu() for each in select(real(before.module(x)), roles)]
             for network, tally in zip(after, tallies, strict=True):
-                tally.add(len(x), whole, [each.cpu() for each in select(real(network.module(x)), roles)], labels)
+                now = [each.cpu() for each in select(real(network.module(x)), roles)]
+                tally.add(len(x), whole, now, labels)
+            if changes is not None and changes.watched is not None:
+                changes.add(first, images, whole[changes.watched], now[changes.watched], labels)
     return [tally.quality(source) for tally in tallies]
 
 

@@ -6,16 +6,19 @@ and makes run folders. It imports `pfpcli.errors` and `pfpcli.processes` only, a
 document         the base of all documents: `json()`
 runs             the record of a run: run.json of compress, sparsify and finetune
 parts            the parts of such a record
+details          details.json: scores, curves and changed images of a run
 searched         the part about the search of a network whose quality falls by at most so much
 precision        the part about files of lower precisions
 robustness       the part about damaged images
 reading          run.json -> record, with all types checked
 inspection       the document of `pfp inspect`
 ranking          the document of `pfp score`
-sweep            the document of `pfp sweep`
 comparison       the document of `pfp compare-criteria`
 planned          the document of `pfp plan`
 certified        the document of `pfp certify`
+verified         the document of `pfp verify`
+compared_runs    the document of `pfp compare`
+measures         the numbers of a run by name, and limits for them
 folders          run folders: their files, the newest one, and how a new one is written
 unfinished       folders of several runs, which go on after an interrupt
 reused_settings  settings that a later command takes from the run it works on

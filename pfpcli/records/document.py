@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from typing import Any
 
 
 @dataclass
@@ -15,14 +16,16 @@ class Document:
     with a default does not raise it.
     """
 
-    def json(self, folder: str | None = None) -> str:
-        """Write the document as JSON, one value a line.
+    def json(self, folder: str | None = None, *, compact: bool = False) -> str:
+        """Write the document as JSON.
 
         Args:
             folder: value of a last key "folder": where the document was written. None: the key is left out.
+            compact: all values in one line; otherwise each value has a line of its own.
         """
         content = asdict(self)
         if folder is not None:
             content["folder"] = folder
-        text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        layout: dict[str, Any] = {"separators": (",", ":")} if compact else {"indent": 1}
+        text = json.dumps(content, ensure_ascii=False, allow_nan=False, **layout) + "\n"
         return text.encode("utf-8", "replace").decode()  # a file name may hold bytes that are no UTF-8

@@ -17,7 +17,17 @@ from pfpcli import processes
 from pfpcli.errors import InputError
 
 #: Kind of a file -> its name in a run folder.
-FILES = {"onnx": "model.onnx", "pt2": "model.pt2", "pt": "model.pt", "plan": "plan.json", "run": "run.json"}
+FILES = {
+    "onnx": "model.onnx",
+    "pt2": "model.pt2",
+    "pt": "model.pt",
+    "plan": "plan.json",
+    "run": "run.json",
+    "details": "details.json",
+    "page": "report.html",
+}
+#: The files that are made from everything else, so they are written last.
+LAST = ("run", "details", "page")
 
 #: Precision below float32 -> the name of its file, which is written where it is asked for.
 PRECISIONS = {"int8": "model-int8.onnx", "fp16": "model-fp16.onnx"}

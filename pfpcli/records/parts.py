@@ -145,7 +145,15 @@ class Verification:
 
 @dataclass
 class LayerRow:
-    """A layer that has weights or reads channels; each pair is (before, after)."""
+    """A layer that has weights or reads channels; each pair is (before, after).
+
+    Attributes:
+        name: name of the layer.
+        op: its op, e.g. "conv2d".
+        channels_in, channels_out: number of channels that it reads and makes.
+        params, macs: number of its parameters, and its MACs for one input.
+        groups: number of groups of a convolution, (before, after); a depthwise one has as many as channels.
+    """
 
     name: str
     op: str
@@ -153,6 +161,7 @@ class LayerRow:
     channels_out: tuple[int, int]
     params: tuple[int, int]
     macs: tuple[int, int]
+    groups: tuple[int, int] = (1, 1)
 
 
 @dataclass

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from pfpcli.errors import InputError
+from pfpcli.records.details import Details
 from pfpcli.records.folders import FILES
 from pfpcli.records.runs import AnyRun, Record, Run, SparseRun, TunedRun
 
@@ -47,6 +48,35 @@ def read(path: Path) -> AnyRun:
         raise InputError(
             f"{where}: {_named_field(str(error))}", "name a run folder whose run.json is as pfp wrote it"
         ) from error
+
+
+def read_details(path: Path) -> Details | None:
+    """Read the details of a run.
+
+    Args:
+        path: the run folder, or its run.json.
+
+    Returns:
+        The details, or None where there are none: older runs lack them, and they may be removed.
+
+    Raises:
+        InputError: they have another schema version, or one of their fields is missing or wrong.
+    """
+    folder, name = path if path.is_dir() else path.parent, FILES["details"]
+    try:
+        found = msgspec.json.decode((folder / name).read_bytes(), type=Details)
+    except FileNotFoundError:
+        return None
+    except (ValueError, msgspec.DecodeError, RecursionError) as error:
+        raise InputError(
+            f"{path.name}: {name}: {_named_field(str(error))}", f"remove {name}: the page is made without it then"
+        ) from error
+    if found.schema_version != Details.schema_version:
+        raise InputError(
+            f"{path.name}: {name}: schema version {found.schema_version}, this pfp reads {Details.schema_version}",
+            f"remove {name}: the page is made without it then",
+        )
+    return found
 
 
 def incomplete(path: Path, error: Exception) -> InputError:

@@ -9,14 +9,15 @@ from pfpcli.errors import InputError
 from pfpcli.records.folders import FILES
 from pfpcli.records.reading import read
 
-_REUSED = ("arch", "arch_kwargs", "input_size", "preprocess", "mean", "std", "resize", "convert", "output", "task")
+#: Settings that `pfp finetune` takes from the run unless a flag gives them.
+REUSED = ("arch", "arch_kwargs", "input_size", "preprocess", "mean", "std", "resize", "convert", "output", "task")
 
 #: Beginnings of the architectures that are taken over from a run.
 _BUILDERS = ("torchvision:", "timm:")
 
 
 def reused_settings(given: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings of the run that no flag gives.
+    """Return the settings of the run that no flag gives, and the origins of all settings.
 
     An architecture is taken over only if torchvision or timm builds it: a run folder may come from somebody else, and
     importing the module of another factory runs its code.
@@ -28,7 +29,7 @@ def reused_settings(given: dict[str, Any]) -> dict[str, Any]:
         InputError: the preprocessing of the run is a file, and no flag names it.
     """
     settings = read(given["run"]).settings
-    values = {name: settings.get(name) for name in _REUSED if given.get(name) in (None, False, ())}
+    values = {name: settings.get(name) for name in REUSED if given.get(name) in (None, False, ())}
     if "arch" in values and not str(values["arch"]).startswith(_BUILDERS):
         del values["arch"]
         values.pop("arch_kwargs", None)
@@ -37,7 +38,9 @@ def reused_settings(given: dict[str, Any]) -> dict[str, Any]:
             f"{given['run'].name}: its images went through {values['preprocess']}, which is not kept with a run",
             f"name it: `--preprocess {values['preprocess']}`",
         )
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    taken = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    origins = {name: given["run"].name for name, value in taken.items() if value is not None}
+    return {**taken, "origins": {**given.get("origins", {}), **origins}}
 
 
 def network_of(run: Path) -> dict[str, Any]:

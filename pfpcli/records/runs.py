@@ -48,6 +48,8 @@ class Record(Document):
         machine: versions of libraries, platform and device.
         created: time in UTC, in ISO 8601.
         schema_version: version of the record's fields. 1: the first one.
+        origins: setting -> where its value came from: "command line", a config file and its table, or the name of the
+            run that it was taken from; a setting with its default is not there.
         advice: what helps a network whose quality fell; "" for all others.
     """
 
@@ -69,6 +71,7 @@ class Record(Document):
     failure: str = ""
     advice: str = ""
     memory: dict[str, Any] = field(default_factory=dict)
+    origins: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(kw_only=True)

@@ -27,8 +27,15 @@ def errors(page: Page, run: Run) -> None:
     page.space()
     when = " as they were cut, before recovery" if run.recovery else ""
     page.paragraph("", f"errors of layers{when}, relative to the sum of the sizes of their terms")
-    rows = [("layer", "read", "Σ s", "m", "ε", "at most", "measured")]
-    rows += [
+    page.table(rows(certificate), "<>>>>>>", drop=(2, 3, 1))
+    for text in remarks(run):
+        page.paragraph("", text)
+
+
+def rows(certificate: Certificate) -> list[tuple[str, ...]]:
+    """Return the rows of the table of errors: its heading, then the layers, those with the largest error first."""
+    found: list[tuple[str, ...]] = [("layer", "read", "Σ s", "m", "ε", "at most", "measured")]
+    found += [
         (
             row.name,
             f"{row.size} → {row.kept}",
@@ -40,12 +47,17 @@ def errors(page: Page, run: Run) -> None:
         )
         for row in sorted(certificate.layers, key=lambda row: -(row.measured or 0.0))
     ]
-    page.table(rows, "<>>>>>>", drop=(2, 3, 1))
-    where = f"measured: on {certificate.images} {certificate.source}"
-    page.paragraph("", f"{_explained(certificate, run.scoring['reduce'])}{where}")
-    page.paragraph(
-        "", f"the outputs moved by {_figure(run.quality.distance)} of their L2 norm; no bound is known for that"
-    )
+    return found
+
+
+def remarks(run: Run) -> list[str]:
+    """Return what the columns of that table mean, and how far the outputs moved."""
+    certificate = run.certificate
+    explained = _explained(certificate, run.scoring["reduce"])
+    return [
+        f"{explained}measured: on {certificate.images} {certificate.source}",
+        f"the outputs moved by {_figure(run.quality.distance)} of their L2 norm; no bound is known for that",
+    ]
 
 
 def _explained(certificate: Certificate, reduce: str) -> str:

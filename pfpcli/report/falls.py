@@ -32,16 +32,22 @@ def lines(page: Page, found: Search) -> None:
     achieved   a fall of 0.8 pp (95 %: −0.9 to 2.9 pp) on 500 images of test that chose the network, 7 networks tried
     confirmed  a fall of 1.1 pp (95 %: −0.7 to 3.1 pp) on 500 images of test
     """
-    achieved = found.achieved
     page.space()
-    page.paragraph("asked      ", f"{achieved.metric} falls by at most {spelled(found.asked, achieved.unit)}")
-    page.paragraph("achieved   ", f"{_figures(achieved)}, {len(found.points)} networks tried")
+    for lead, text in told(found):
+        page.paragraph(f"{lead:<9}  ", text)
+
+
+def told(found: Search) -> list[tuple[str, str]]:
+    """Return these lines as (lead, text)."""
+    achieved = found.achieved
+    lines = [
+        ("asked", f"{achieved.metric} falls by at most {spelled(found.asked, achieved.unit)}"),
+        ("achieved", f"{_figures(achieved)}, {len(found.points)} networks tried"),
+    ]
     if found.confirmed is not None:
-        page.paragraph("confirmed  ", f"{_figures(found.confirmed)} that nothing has used")
-    elif achieved.images is None:
-        page.paragraph("confirmed  ", "not at all: only --metric knows its images")
-    else:
-        page.paragraph("confirmed  ", "not at all: too few images to keep some apart (--eval)")
+        return [*lines, ("confirmed", f"{_figures(found.confirmed)} that nothing has used")]
+    why = "only --metric knows its images" if achieved.images is None else "too few images to keep some apart (--eval)"
+    return [*lines, ("confirmed", f"not at all: {why}")]
 
 
 def _figures(found: Fall) -> str:

@@ -38,6 +38,12 @@ def row(
     return (name, spelled(before), spelled(after), numbers.change(before, after), remark)
 
 
+def figures(page: Page, rows: Sequence[Row]) -> None:
+    """Write the table before → after."""
+    page.space()
+    page.annotated(rows, "<>>>")
+
+
 def quality(found: Quality) -> list[Row]:
     """Return a row for the metric and, for an accuracy, a second row for the agreement; rows of further outputs."""
     meaning = found.meaning or _METRICS.get(found.metric, "")
@@ -87,7 +93,7 @@ def plural(number: int, noun: str) -> str:
 def checks(page: Page, run: Record) -> None:
     """Write the checks of the result, each with the difference found and its tolerance."""
     page.space()
-    for name, _, found, bound in _differences(run):
+    for name, _, found, bound in differences(run):
         figure = numbers.error(found)
         if bound is None:
             page.paragraph(f"{name}  ", figure)
@@ -95,21 +101,22 @@ def checks(page: Page, run: Record) -> None:
             page.paragraph(f"{name}  ", f"{figure} (≤ {numbers.error(bound)})")
         else:
             page.paragraph(f"{name}  ", f"{figure}, more than {numbers.error(bound)}: FAILED")
-    page.paragraph(f"{FILES['pt']:<12}  ", _model_pt(run))
+    page.paragraph(f"{FILES['pt']:<12}  ", model_pt(run))
 
 
 def missing_module(page: Page, run: Record) -> None:
     """Write in one line why there is no model.pt, if there is none."""
     if run.verification.model_pt != "ok":
-        page.line(f"{FILES['pt']} ", _model_pt(run))
+        page.line(f"{FILES['pt']} ", model_pt(run))
 
 
-def _model_pt(run: Record) -> str:
+def model_pt(run: Record) -> str:
+    """Return whether model.pt was written, or why it was not."""
     reason = run.verification.model_pt
     return "written" if reason == "ok" else f"not written: {reason}"
 
 
-def _differences(run: Record) -> list[tuple[str, str, float, float | None]]:
+def differences(run: Record) -> list[tuple[str, str, float, float | None]]:
     """Return (name of the check, how a failure of it is called, difference found, tolerance) for each check made."""
     checked = run.verification
     compared = [
@@ -129,7 +136,7 @@ def failures(run: Record) -> str:
     if run.failure:
         return run.failure
     # "not <=" and not ">": a difference that is NaN is within no tolerance
-    failed = [no for _, no, found, bound in _differences(run) if bound is not None and not found <= bound]
+    failed = [no for _, no, found, bound in differences(run) if bound is not None and not found <= bound]
     if not failed and run.verification.model_pt != "ok":
         failed = [f"no {FILES['pt']}"]
     return ", ".join(failed) or "a check did not hold"
@@ -145,13 +152,22 @@ def warnings(page: Page, run: Record, everything: bool) -> None:
 
 def made(page: Page, run: Record) -> None:
     """Write which images were scored by which criterion."""
-    images, scoring = run.calibration, run.scoring
     page.space()
+    page.paragraph("", scored(run))
+    preprocessing(page, run)
+
+
+def scored(run: Record) -> str:
+    """Return `scored on 256 of 512 images in imgs, criterion pfp`."""
+    images, scoring = run.calibration, run.scoring
     on = f"scored on {images['scored']} of {images['images']} images in {images['folder']}"
     how = on if scoring.get("samples", 1) else "scored without images"
-    planned = scoring["criterion"] == "plan"
-    page.paragraph("", "not scored: cut as a plan says" if planned else f"{how}, criterion {scoring['criterion']}")
-    preprocessing(page, run)
+    how = (
+        "not scored: cut as a plan says"
+        if scoring["criterion"] == "plan"
+        else f"{how}, criterion {scoring['criterion']}"
+    )
+    return how
 
 
 def preprocessing(page: Page, run: Record) -> None:
@@ -161,18 +177,24 @@ def preprocessing(page: Page, run: Record) -> None:
 
 def facts(page: Page, run: Record) -> None:
     """Write everything else that is needed to repeat the run: settings, versions, durations."""
-    found = {
-        "settings": _pairs({name: value for name, value in run.settings.items() if value is not False and value != []}),
-        "scoring": _pairs(run.scoring),
+    settings = {name: value for name, value in run.settings.items() if value is not False and value != []}
+    for name, fact in {"settings": _pairs(settings), **made_by(run)}.items():
+        if fact:
+            page.paragraph(f"{name:<9} ", fact)
+
+
+def made_by(run: Record) -> dict[str, str]:
+    """Return name -> what is needed to repeat a run beyond its settings: versions, durations, hashes."""
+    return {
+        "set by": ", ".join(f"{name}: {origin}" for name, origin in run.origins.items()),
+        "scoring": _pairs({name: value for name, value in run.scoring.items() if name != "plans"}),
+        "plans": ", ".join(f"{each['name']} {each['loss']:.4g}" for each in run.scoring.get("plans", [])),
         "times": ", ".join(f"{step} {numbers.seconds(taken)}" for step, taken in run.timings.items()),
         "memory": _memory(run),
         "machine": _pairs(run.machine),
         "made": f"{run.created} by pfp {run.pfp_version}",
         "sha256": str(run.model.get("sha256", "")),
     }
-    for name, fact in found.items():
-        if fact:
-            page.paragraph(f"{name:<9} ", fact)
 
 
 def _memory(run: Record) -> str:
@@ -194,13 +216,18 @@ def _pairs(values: dict[str, object]) -> str:
 
 def files(page: Page, run: Record, folder: str) -> None:
     """Write the run folder and its files: in one line, or the files below the folder."""
-    names = "  ".join(dict.fromkeys([name for name in run.artifacts.values() if name] + [FILES["run"]]))
+    names = "  ".join(names_of_files(run))
     lead = f"{folder}/  " if folder else "files: "
     if len(lead) + len(names) + 2 <= page.width:
         page.paragraph(lead, names)
     else:
         page.paragraph("", lead)
         page.paragraph("", names, indent=4)
+
+
+def names_of_files(run: Record) -> list[str]:
+    """Return the names of the files of a run; older records do not name run.json."""
+    return list(dict.fromkeys([name for name in run.artifacts.values() if name] + [FILES["run"]]))
 
 
 def more(page: Page, *hidden: str) -> None:
@@ -226,7 +253,7 @@ def closing(page: Page, verdict: str, run: Record, folder: str) -> None:
     advice(page, run)
     if folder:
         known = Path(folder).parent == RUNS
-        following = f"next: pfp report{'' if known else f' {shlex.quote(folder)}'}"
+        following = f"next: pfp report{'' if known else f' {shlex.quote(folder)}'}, or open {FILES['page']}"
         page.lines.append(spell(f"wrote {folder}/    {following}", page.unicode))
 
 

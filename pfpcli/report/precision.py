@@ -13,26 +13,41 @@ _NAMES = 3
 
 def precisions(page: Page, run: Run, everything: bool) -> None:
     """Write one row for each file, and which layers stay in float32; nothing for a run in float32 alone."""
-    written = [each for each in run.precisions if each.file]
     if len(run.precisions) < 2:
         return
-    metric = run.metric.name if run.metric else run.quality.metric
-    before = run.metric.before if run.metric else run.quality.before
     page.space()
-    if len(written) > 1:
-        rows = [("precision", "size", "latency", "", metric, "", "layers")]
-        rows += [_row(each, written[0], run) for each in written]
-        page.table(rows, "<>>>>><", drop=(6, 5, 3))
-        spelled = f"{before:.4g}" if run.metric else numbers.percent(before)
-        page.paragraph("", f"original {spelled}; files timed in turn, median of {run.latency['runs']}")
+    found = rows(run)
+    if found:
+        page.table(found, "<>>>>><", drop=(6, 5, 3))
+    for text in remarks(run, everything):
+        page.paragraph("", text)
+
+
+def rows(run: Run) -> list[tuple[str, ...]]:
+    """Return the rows of the table, its heading first; none for one file alone."""
+    written = [each for each in run.precisions if each.file]
+    if len(written) < 2:
+        return []
+    metric = run.metric.name if run.metric else run.quality.metric
+    heading = ("precision", "size", "latency", "", metric, "", "layers")
+    return [heading, *(_row(each, written[0], run) for each in written)]
+
+
+def remarks(run: Run, everything: bool) -> list[str]:
+    """Return the quality of the original, which files there are not, and which layers stay in float32."""
+    found = []
+    if sum(bool(each.file) for each in run.precisions) > 1:
+        before = f"{run.metric.before:.4g}" if run.metric else numbers.percent(run.quality.before)
+        found.append(f"original {before}; files timed in turn, median of {run.latency['runs']}")
     for each in run.precisions:
         if each.why:
-            page.paragraph("", f"{each.name} not written: {each.why}")
+            found.append(f"{each.name} not written: {each.why}")
         elif each.in_float:
             shown = each.in_float if everything else each.in_float[:_NAMES]
             more = len(each.in_float) - len(shown)
             rest = f" and {more} more" if more else ""
-            page.paragraph("", f"{each.name} leaves in float32: {', '.join(shown)}{rest}")
+            found.append(f"{each.name} leaves in float32: {', '.join(shown)}{rest}")
+    return found
 
 
 def _row(each: Precision, float32: Precision, run: Run) -> tuple[str, str, str, str, str, str, str]:

@@ -14,17 +14,29 @@ def robustness(page: Page, run: Run, everything: bool) -> None:
     if found is None:
         return
     page.space()
-    strengths = [str(strength + 1) for strength in range(max(len(damage.constants) for damage in found.damages))]
-    rows = [(f"{found.metric}, %", *strengths)]
-    rows += [("undamaged", _cell(found.before, found.after, everything), *("" for _ in strengths[1:]))]
-    rows += [
-        (damage.corruption, *(_cell(a, b, everything) for a, b in zip(damage.before, damage.after, strict=True)))
-        for damage in found.damages
-    ]
-    told = ", before → after" if found.before < 1 else ""
-    page.paragraph("", f"{found.n} {found.source} damaged at the strengths of {found.constants_of}{told}")
-    page.table(rows, "<" + ">" * (len(rows[0]) - 1), drop=(2, 4))
+    head, *_ = table = rows(found, everything)
+    page.paragraph("", conditions(found))
+    page.table(table, "<" + ">" * (len(head) - 1), drop=(2, 4))
     page.paragraph("", sentence(found))
+
+
+def rows(found: Robustness, everything: bool) -> list[tuple[str, ...]]:
+    """Return the rows of the table, its heading first: a row for each corruption, a column for each strength."""
+    strengths = [str(strength + 1) for strength in range(max(len(damage.constants) for damage in found.damages))]
+    return [
+        (f"{found.metric}, %", *strengths),
+        ("undamaged", _cell(found.before, found.after, everything), *("" for _ in strengths[1:])),
+        *(
+            (damage.corruption, *(_cell(a, b, everything) for a, b in zip(damage.before, damage.after, strict=True)))
+            for damage in found.damages
+        ),
+    ]
+
+
+def conditions(found: Robustness) -> str:
+    """Return which images were damaged, and how much."""
+    told = ", before → after" if found.before < 1 else ""
+    return f"{found.n} {found.source} damaged at the strengths of {found.constants_of}{told}"
 
 
 def _cell(before: float, after: float, everything: bool) -> str:

@@ -57,7 +57,7 @@ def render(run: Run, *, folder: str = "", width: int = 80, everything: bool = Fa
 
 def _main_points(page: Page, run: Run, folder: str) -> None:
     """Write what most readers need."""
-    _figures(page, run, everything=False)
+    parts.figures(page, figures(run))
     _work(page, run)
     precisions(page, run, everything=False)
     robustness(page, run, everything=False)
@@ -78,7 +78,7 @@ def _main_points(page: Page, run: Run, folder: str) -> None:
 
 def _everything(page: Page, run: Run, folder: str) -> None:
     """Write all that the record has."""
-    _figures(page, run, everything=True)
+    parts.figures(page, figures(run, everything=True))
     parts.roles(page, run.quality.outputs, everything=True)
     _work(page, run)
     precisions(page, run, everything=True)
@@ -102,7 +102,7 @@ def summary(run: Run, *, folder: str = "", width: int = 80, unicode: bool = True
     wrote pfp-runs/model-keep0.40/    next: pfp report`
     """
     page = Page(max(width, parts.NARROWEST), unicode)
-    _figures(page, run, everything=False)
+    parts.figures(page, figures(run))
     _work(page, run)
     precisions(page, run, everything=False)
     robustness(page, run, everything=False)
@@ -124,12 +124,7 @@ def verdict(run: Run, width: int = 80) -> str:
 
 def _judgement(run: Run) -> tuple[str, str]:
     """Return the parts of the verdict before and after the name of the model."""
-    asked, kept = numbers.percent(run.requested["keep"]), numbers.percent(run.achieved["keep"])
-    if run.requested.get("epsilon") is not None:
-        asked = f"ε = {run.requested['epsilon']:g}"
-    asked = run.requested.get("amount") or asked
-    if run.search is not None:
-        asked = falls.signed(run.search.asked, run.search.told.unit)
+    asked, kept = budget(run)
     if run.status == "failed":
         return "FAILED", f": {parts.failures(run)} (asked {asked}, kept {kept})"
     measure = MEASURES[run.requested["of"]].noun
@@ -144,8 +139,19 @@ def _judgement(run: Run) -> tuple[str, str]:
     return "PASS", f": {kept} of the {measure} (asked {asked}), all checks hold"
 
 
-def _figures(page: Page, run: Run, everything: bool) -> None:
-    """Write the table before → after."""
+def budget(run: Run) -> tuple[str, str]:
+    """Return what was asked and what was kept: `("40.0 %", "40.1 %")`."""
+    asked, kept = numbers.percent(run.requested["keep"]), numbers.percent(run.achieved["keep"])
+    if run.requested.get("epsilon") is not None:
+        asked = f"ε = {run.requested['epsilon']:g}"
+    asked = run.requested.get("amount") or asked
+    if run.search is not None:
+        asked = falls.signed(run.search.asked, run.search.told.unit)
+    return asked, kept
+
+
+def figures(run: Run, everything: bool = False) -> list[parts.Row]:
+    """Return the rows of the table before → after, its heading first; with everything, the remarks are longer."""
     before, after = run.before, run.after
     rows = [
         ("", "before", "after", "change", ""),
@@ -156,8 +162,7 @@ def _figures(page: Page, run: Run, everything: bool) -> None:
         _metric(run),
         *parts.quality(run.quality),
     ]
-    page.space()
-    page.annotated([row for row in rows if row], "<>>>")
+    return [row for row in rows if row]
 
 
 def _metric(run: Run) -> parts.Row | None:
@@ -194,25 +199,40 @@ def _latency(before: Cost, after: Cost, run: Run, everything: bool) -> parts.Row
 
 
 def _work(page: Page, run: Run) -> None:
-    """Write which plan was the best, and one line for each recovery: what it did, and whether it helped."""
+    """Write what a search has found, which plan was the best, and what was done after the cut."""
     if run.search is not None:
         falls.lines(page, run.search)
-    plans: list[dict[str, Any]] = run.scoring.get("plans", [])
-    if run.recovery or plans:
+    found = _done(run)
+    if found:
         page.space()
+    for text in found:
+        page.paragraph("", text)
+
+
+def notes(run: Run) -> list[tuple[str, str]]:
+    """Return (lead, text) for what a search has found, the best plan, and each recovery."""
+    searched = [] if run.search is None else falls.told(run.search)
+    return [*searched, *(("", text) for text in _done(run))]
+
+
+def _done(run: Run) -> list[str]:
+    """Return which plan was the best, and one line for each recovery: what it did, and whether it helped."""
+    plans: list[dict[str, Any]] = run.scoring.get("plans", [])
+    found = []
     if plans:
         best, *others = plans
         behind = next((each for each in others if each["name"] != best["name"]), None)
         text = f"plan {best['name']}, the best of {len(plans)}: loss {best['loss']:.2g}"
-        page.paragraph("", text + (f" before recovery ({behind['name']} {behind['loss']:.2g})" if behind else ""))
+        found.append(text + (f" before recovery ({behind['name']} {behind['loss']:.2g})" if behind else ""))
     for each in run.recovery:
         on = f"{each.method} on {parts.plural(each.images, 'image')}"
         if each.before is None or each.after is None:
-            page.paragraph("", f"recovered by {on}, not checked: there were no others")
+            found.append(f"recovered by {on}, not checked: there were no others")
             continue
         change = f"{each.metric} {numbers.percent(each.before)} → {numbers.percent(each.after)}"
         did = f"{on} undone" if each.undone else f"recovered by {on}"
-        page.paragraph("", f"{did}: {change} on {each.checked} others")
+        found.append(f"{did}: {change} on {each.checked} others")
+    return found
 
 
 def _unknown_ops(page: Page, run: Run) -> None:

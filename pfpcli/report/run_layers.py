@@ -16,7 +16,7 @@ LARGEST = 4
 #: Field of `LayerRow` and `Cost` -> heading of its column.
 _HEADINGS = {"params": "params", "macs": "MACs"}
 #: What a budget measures -> the field that tells where it was saved.
-_FIELDS = {"params": "params", "macs": "macs", "size": "params", "latency": "macs"}
+FIELDS = {"params": "params", "macs": "macs", "size": "params", "latency": "macs"}
 
 
 def largest(page: Page, run: Run | PlannedNetwork) -> int:
@@ -25,7 +25,7 @@ def largest(page: Page, run: Run | PlannedNetwork) -> int:
     Returns:
         Number of the other layers that saved something.
     """
-    measure = _FIELDS[run.requested["of"]]
+    measure = FIELDS[run.requested["of"]]
     smaller = [layer for layer in _ranked(run, measure) if _saved(layer, measure) > 0]
     _table(page, run, smaller[:LARGEST], measure)
     return max(len(smaller) - LARGEST, 0)
@@ -33,7 +33,7 @@ def largest(page: Page, run: Run | PlannedNetwork) -> int:
 
 def all_layers(page: Page, run: Run | PlannedNetwork) -> None:
     """Write all layers with their parameters, after their MACs where the budget measures MACs."""
-    for measure in dict.fromkeys([_FIELDS[run.requested["of"]], "params"]):
+    for measure in dict.fromkeys([FIELDS[run.requested["of"]], "params"]):
         _table(page, run, _ranked(run, measure), measure)
 
 

@@ -40,7 +40,7 @@ def render(run: SparseRun, *, folder: str = "", width: int = 80, everything: boo
     """
     page = Page(max(width, parts.NARROWEST), unicode)
     page.paragraph("", verdict(run, page.width), indent=0)
-    _figures(page, run)
+    parts.figures(page, figures(run))
     _notes(page, run, everything)
     if everything or run.status == "failed":
         parts.checks(page, run)
@@ -66,8 +66,8 @@ def render(run: SparseRun, *, folder: str = "", width: int = 80, everything: boo
 def summary(run: SparseRun, *, folder: str = "", width: int = 80, unicode: bool = True) -> str:
     """Return the last lines of `pfp sparsify`: the figures, the verdict and the next command."""
     page = Page(max(width, parts.NARROWEST), unicode)
-    _figures(page, run)
-    _notes(page, run, everything=False)
+    parts.figures(page, figures(run))
+    _notes(page, run)
     if run.status == "failed":
         parts.checks(page, run)
     parts.closing(page, verdict(run, page.width), run, folder)
@@ -86,8 +86,8 @@ def verdict(run: SparseRun, width: int = 80) -> str:
     return parts.fitted(run.model["name"], "PASS", f": {kept} of the parameters are nonzero (asked {asked})", width)
 
 
-def _figures(page: Page, run: SparseRun) -> None:
-    """Write the table before → after."""
+def figures(run: SparseRun, everything: bool = False) -> list[parts.Row]:
+    """Return the rows of the table before → after, its heading first; all of them in either case."""
     before, after = run.before, run.after
     is_cut = before.params != after.params
     deflated = (before.deflated_bytes, after.deflated_bytes)
@@ -100,18 +100,24 @@ def _figures(page: Page, run: SparseRun) -> None:
         parts.row("deflated", numbers.size, *deflated, "that file, zlib level 9"),
         *parts.quality(run.quality),
     ]
-    page.space()
-    page.annotated([row for row in rows if row], "<>>>")
+    return [row for row in rows if row]
 
 
-def _notes(page: Page, run: SparseRun, everything: bool) -> None:
+def _notes(page: Page, run: SparseRun, everything: bool = False) -> None:
     """Write why there is no latency, and which channels no layer reads any more."""
     page.space()
+    for lead, text in notes(run, everything):
+        page.paragraph(f"{lead}  ", text)
+
+
+def notes(run: SparseRun, everything: bool = True) -> list[tuple[str, str]]:
+    """Return (lead, text) for why there is no latency, and for the channels that no layer reads any more."""
+    found = [("dead channels", _dead(run))]
     if run.before.params == run.after.params:
         whole = "zeros in place are multiplied like other numbers, and nothing gets faster"
         reason = whole if everything else "zeros are multiplied like other numbers"
-        page.paragraph("latency  ", f"not measured: {reason}")
-    page.paragraph("dead channels  ", _dead(run))
+        found.insert(0, ("latency", f"not measured: {reason}"))
+    return found
 
 
 def _dead(run: SparseRun) -> str:

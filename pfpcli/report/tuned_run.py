@@ -31,7 +31,7 @@ def render(run: TunedRun, *, folder: str = "", width: int = 80, everything: bool
     """
     page = Page(max(width, parts.NARROWEST), unicode)
     page.paragraph("", verdict(run, page.width), indent=0)
-    _figures(page, run)
+    parts.figures(page, figures(run))
     _training(page, run)
     if everything or run.status == "failed":
         parts.checks(page, run)
@@ -51,7 +51,7 @@ def render(run: TunedRun, *, folder: str = "", width: int = 80, everything: bool
 def summary(run: TunedRun, *, folder: str = "", width: int = 80, unicode: bool = True) -> str:
     """Return the last lines of `pfp finetune`: the figures, the verdict and the next command."""
     page = Page(max(width, parts.NARROWEST), unicode)
-    _figures(page, run)
+    parts.figures(page, figures(run))
     parts.closing(page, verdict(run, page.width), run, folder)
     return page.text()
 
@@ -63,11 +63,10 @@ def verdict(run: TunedRun, width: int = 80) -> str:
     return parts.fitted(run.run, "PASS", f": {said}", width)
 
 
-def _figures(page: Page, run: TunedRun) -> None:
-    """Write the accuracy before and after."""
+def figures(run: TunedRun, everything: bool = False) -> list[parts.Row]:
+    """Return the rows of the table before → after, its heading first; all of them in either case."""
     found = run.quality
-    page.space()
-    rows = [
+    return [
         ("", "before", "fine-tuned", "change", ""),
         (
             "accuracy",
@@ -77,24 +76,28 @@ def _figures(page: Page, run: TunedRun) -> None:
             f"top-1, {found.n} {found.source}",
         ),
     ]
-    page.annotated(rows, "<>>>")
 
 
 def _training(page: Page, run: TunedRun) -> None:
     """Write the cost of the network, and how it was trained."""
     page.space()
+    for lead, text in notes(run):
+        page.paragraph(f"{lead}: ", text)
+
+
+def notes(run: TunedRun) -> list[tuple[str, str]]:
+    """Return (lead, text) for the cost of the network, and for its training."""
     shares = [numbers.percent(run.after.params / run.before.params), numbers.percent(run.after.macs / run.before.macs)]
-    page.paragraph(
-        "the network: ",
+    network = (
         f"{numbers.count(run.after.params)} parameters ({shares[0]} of {run.model['name']}), "
-        f"{numbers.count(run.after.macs)} MACs ({shares[1]})",
+        f"{numbers.count(run.after.macs)} MACs ({shares[1]})"
     )
     made = run.training
     before, after = map(numbers.percent, made.accuracy)
     taught = f", and from {made.teacher} with weight {made.weight:g}" if made.teacher else ""
-    page.paragraph(
-        "trained: ",
+    trained = (
         f"{made.epochs:g} epochs of {made.images} images in {numbers.seconds(made.seconds)}, learning rate "
         f"{run.settings['lr']:g}{taught}; accuracy {before} → {after} on {made.checked} other images, which chose the "
-        "weights",
+        "weights"
     )
+    return [("the network", network), ("trained", trained)]

@@ -14,6 +14,7 @@ certify            `pfp certify`
 sparsify           `pfp sparsify`
 finetune           `pfp finetune`
 max_drop           how far a quality may fall
+verify             `pfp verify`
 text               values as they are typed
 python             values as they are written in Python
 checks             limits that several commands share
@@ -28,6 +29,7 @@ from pfpcli.settings.network import InMemoryModel, NetworkSettings
 from pfpcli.settings.scoring import ScoreSettings, ScoringSettings
 from pfpcli.settings.sparsify import SparsifySettings
 from pfpcli.settings.sweep import SweepSettings
+from pfpcli.settings.verify import VerifySettings
 
 __all__ = [
     "CalibrationSettings",
@@ -41,4 +43,5 @@ __all__ = [
     "ScoringSettings",
     "SparsifySettings",
     "SweepSettings",
+    "VerifySettings",
 ]

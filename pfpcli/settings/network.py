@@ -63,6 +63,8 @@ class NetworkSettings:
         strict: refuse networks with ops that have no rule.
         output: what outputs say, "NAME=ROLE" or "NAME=ROLE:AXIS" each; all others are told by themselves.
         task: what the network is for, one of `pfpcli.outputs.roles.TASKS`; None tells it by the network.
+        origins: setting -> where its value came from; a setting that is not there has its default, or came from a
+            caller in Python.
     """
 
     model: Path | InMemoryModel
@@ -76,6 +78,7 @@ class NetworkSettings:
     strict: bool = False
     output: tuple[str, ...] = ()
     task: str | None = None
+    origins: dict[str, Any] = dataclasses.field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         """Refuse values that no step could use, before anything is loaded."""
@@ -110,6 +113,8 @@ class NetworkSettings:
         """The settings as plain values for the record. Of a path only the last part is recorded: it is private."""
         out: dict[str, Any] = {}
         for field in fields(self):
+            if field.name == "origins":
+                continue
             value = getattr(self, field.name)
             if isinstance(value, Path | InMemoryModel):
                 value = value.name

@@ -18,6 +18,7 @@ import pfpcli
 from pfpcli.cli import main as cli
 from pfpcli.cli import terminal as terminal_console
 from pfpcli.errors import BudgetError, CheckFailed, InputError
+from pfpcli.measures import MEASURES
 from pfpcli.progress import Console
 from pfpcli.records.runs import Run
 from pfpcli.settings import CompressSettings
@@ -161,7 +162,7 @@ def test_the_completion_script_is_for_pfp(tmp_path: Path) -> None:
 
 def test_choices_are_completed(tmp_path: Path) -> None:
     asked = {"_PFP_COMPLETE": "complete_bash", "COMP_WORDS": "pfp compress --keep-of ", "COMP_CWORD": "3"}
-    assert pfp(cwd=tmp_path, **asked).stdout.split() == ["params", "macs"]
+    assert pfp(cwd=tmp_path, **asked).stdout.split() == list(MEASURES)
 
 
 # --- usage errors --------------------------------------------------------------------------------------------------
@@ -184,7 +185,7 @@ def test_choices_are_completed(tmp_path: Path) -> None:
         (["compress", "model.pt"], "--calib is missing", f"for example `{cli.EXAMPLES['compress'][0]}`"),
         (
             [*COMPRESS, "--keep-of", "prams"],
-            "--keep-of prams: expected one of params, macs",
+            "--keep-of prams: expected one of params, macs, size, latency",
             "did you mean `--keep-of params`?",
         ),
         (
@@ -350,8 +351,8 @@ def test_every_setting_has_a_flag(pipeline: Callable[[Any], list[CompressSetting
         seed=3,
     )
     switches = {"trust", "convert", "exact_only", "strict", "cache", "int8", "fp16", "robustness"}
-    others = {"model", "calib", "epsilon", "plan", *switches}
-    assert set(given) | others == set(CompressSettings.__dataclass_fields__)
+    others = {"model", "calib", "epsilon", "plan", *MEASURES, "latency_table", *switches}
+    assert set(given) | others == set(CompressSettings.__dataclass_fields__) - {"origins"}
     seen = pipeline(run())
     on = ["--trust", "--convert", "--exact-only", "--strict", "--no-cache", "--int8", "--fp16", "--robustness"]
     assert cli.run([*COMPRESS, *flags, "--freeze", "stem", *on]) == 0
@@ -465,7 +466,7 @@ def test_compress_talks_on_stderr_and_shows_the_result_on_stdout(tmp_path: Path)
     assert score.startswith("  score      4 images    ")
     assert rest == ["a library talks", "warning: 2 images were skipped", ""]
     assert done.stdout.startswith("                before     after   change\n")
-    assert done.stdout.endswith("\nwrote pfp-runs/model-keep0.50/    next: pfp report\n")
+    assert done.stdout.endswith("\nwrote pfp-runs/model-keep0.50/    next: pfp report, or open report.html\n")
 
 
 def test_json_is_all_there_is_on_stdout_and_equals_the_record(tmp_path: Path) -> None:
@@ -587,6 +588,49 @@ def test_report_json_is_the_file_byte_for_byte(encoding: str, finished: Path) ->
         check=True,
     )
     assert done.stdout == (finished / "pfp-runs" / "model-keep0.55" / "run.json").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("flags", "beginning"),
+    [
+        (["--html"], b"<!doctype html>\n"),
+        (["--md"], b"**PASS** model.pt: 54.6 % of the parameters"),
+        (["--csv", "layers"], b"layer,op,in_before,"),
+    ],
+    ids=["html", "md", "csv"],
+)
+def test_report_prints_a_format_in_utf8_and_nothing_else(flags: list[str], beginning: bytes, finished: Path) -> None:
+    command = [sys.executable, "-m", "pfpcli", "report", *flags]
+    env = ENV | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, cwd=finished, env=env, capture_output=True, check=True)
+    assert done.stdout.startswith(beginning)
+    assert done.stdout.endswith(b"\n")
+    assert done.stderr == b""
+
+
+@pytest.mark.parametrize("flags", [("--html", "--md"), ("--md", "--json"), ("--html", "--csv", "layers", "--json")])
+def test_report_prints_one_format_at_a_time(flags: tuple[str, ...], finished: Path) -> None:
+    done = pfp("report", *flags, cwd=finished)
+    names = [flag for flag in flags if flag.startswith("--")]
+    assert (done.returncode, done.stdout) == (2, "")
+    assert sorted(done.stderr.split(":")[1].split()) == sorted(names)
+    assert done.stderr.endswith(f"{len(names)} formats\n\nhint: give one of them\n")
+
+
+def test_a_table_that_there_is_not_is_refused_with_those_that_there_are(finished: Path) -> None:
+    done = pfp("report", "--csv", "layer", cwd=finished)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: --csv layer: expected one of layers\n\nhint: did you mean `--csv layers`?")
+
+
+def test_broken_details_are_an_error_of_the_page_alone(finished: Path) -> None:
+    (finished / "pfp-runs" / "model-keep0.55" / "details.json").write_text('{"groups": 7}', encoding="utf-8")
+    assert pfp("report", cwd=finished).returncode == 0
+    done = pfp("report", "--html", cwd=finished)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(
+        "error: model-keep0.55: details.json: groups: expected array, found int\n\nhint: remove"
+    )
 
 
 def test_report_of_a_failed_run_is_a_success_of_the_report(finished: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from image_files import IMAGENET, NONE, RAW, UNIT, refusal
@@ -25,6 +26,12 @@ def test_mean_std_and_resize_override_the_preset() -> None:
     asked = settings(preprocess="unit", mean=(0.5,), std=(0.25,), resize="40x50")
     assert preprocessing(asked, arrays=False) == Preprocess("unit", 1 / 255, (0.5,), (0.25,), "40x50")
     assert preprocessing(settings(mean=(1.0, 2.0, 3.0)), arrays=False).std == IMAGENET.std
+
+
+@pytest.mark.parametrize("by", [IMAGENET, UNIT, RAW, NONE, Preprocess("grey", 1 / 255, (0.5,), (0.25,))])
+def test_values_can_be_restored_as_they_were_stored(by: Preprocess) -> None:
+    stored = np.random.default_rng(0).integers(0, 256, (3, 5, 4))
+    assert np.allclose(by.restored(by.normalised(stored)), stored, atol=1e-3)
 
 
 @pytest.mark.parametrize(("typed", "close"), [("imagnet", "imagenet"), ("raw", "raw255"), ("UNIT", "unit")])

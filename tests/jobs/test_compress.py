@@ -107,7 +107,7 @@ def typed(tmp_path_factory: pytest.TempPathFactory) -> Typed:
 def test_the_line_as_typed_writes_a_run_folder(typed: Typed) -> None:
     assert typed.first.code == 0, typed.first.err
     assert {file.name for file in typed.run.iterdir()} == {*FILES.values()}
-    assert typed.first.out.endswith(f"\nwrote {RUN}/    next: pfp report\n")
+    assert typed.first.out.endswith(f"\nwrote {RUN}/    next: pfp report, or open report.html\n")
     steps = [line.split()[0] for line in typed.first.err.splitlines() if re.match(r"  \S", line)]
     first = ["load", "images", "trace", "score", "curves", "plan", "cut", "verify", "recover", "certify"]
     assert steps == [*first, "evaluate", "export", "measure"]
@@ -173,6 +173,12 @@ def test_layers_and_groups_add_up(typed: Typed) -> None:
     assert {group["frozen_reason"] for group in frozen} == {"input of the model", "output of the model"}
     assert all(group["kept"] == group["size"] for group in frozen)
     assert any(group["kept"] < group["size"] for group in record["groups"])
+
+
+def test_the_record_tells_the_groups_of_convolutions(typed: Typed) -> None:
+    groups = {layer["name"]: (layer["groups"], layer["channels_in"]) for layer in typed.record["layers"]}
+    assert groups["3.0"][0] == groups["10"][0] == [1, 1]
+    assert groups["5.0"][0] == groups["5.0"][1]  # depthwise
 
 
 def test_the_report_shows_accuracy_where_class_folders_are(typed: Typed) -> None:

@@ -57,8 +57,18 @@ def read(run: Path) -> SparseRun:
     return found
 
 
+def test_the_page_shows_the_layers_and_the_images_that_changed(folder: Path) -> None:
+    page = (folder / "run" / FILES["page"]).read_text(encoding="utf-8")
+    found = reading.read_details(folder / "run")
+    assert found is not None
+    assert found.groups == found.curves == []
+    assert report.REPORTS["html"](read(folder / "run"), details=found) == page
+    assert all(f"<td>{layer.name}</td>" in page for layer in read(folder / "run").layers)
+    assert "Images that changed most" in page
+
+
 def test_a_run_folder_holds_the_models_and_the_record(folder: Path) -> None:
-    assert set(hashes(folder / "run")) == {FILES[kind] for kind in ("onnx", "pt2", "pt", "run")}
+    assert set(hashes(folder / "run")) == set(FILES.values()) - {FILES["plan"]}
     run, module = read(folder / "run"), torch.load(folder / "run" / FILES["pt"], weights_only=False)
     left = sum(int((p != 0).sum()) for p in module.parameters())
     assert (run.kind, run.status, run.requested) == ("sparsify", "ok", {"keep": 0.4})
@@ -139,7 +149,7 @@ def test_a_run_typed_ends_with_the_figures_and_gets_a_folder_of_its_own(
     line = ["sparsify", str(folder / "model.pt"), "--calib", str(folder / "imgs"), "--keep", "50%", "--samples", "4"]
     done = command(*line, "--threads", "1", "--criterion", "sipp-hybrid", "--freeze", "0", cwd=tmp_path)
     assert done.code == 0, done.err
-    assert done.out.endswith("\nwrote pfp-runs/model-sparse0.50/    next: pfp report\n")
+    assert done.out.endswith("\nwrote pfp-runs/model-sparse0.50/    next: pfp report, or open report.html\n")
     run = json.loads((tmp_path / "pfp-runs/model-sparse0.50" / FILES["run"]).read_text(encoding="utf-8"))
     assert "0.0" not in [layer["name"] for layer in run["layers"]]
     assert run["settings"]["freeze"] == ["0"]

@@ -7,20 +7,20 @@ from dataclasses import fields
 
 import pytest
 
+from details import details
 from pfpcli.records.certified import Certified, LayerChecked
 from pfpcli.records.comparison import Comparison, Point
 from pfpcli.records.document import Document
 from pfpcli.records.inspection import GroupSeen, Inspection, OutputSeen
 from pfpcli.records.planned import PlannedNetwork
 from pfpcli.records.ranking import GroupRanked, LayerRanked, Ranking
-from pfpcli.records.sweep import swept
 from runs import run, sparse_run, tuned_run
 
 DOCUMENTS: list[Document] = [
     run(),
     sparse_run(),
     tuned_run(),
-    swept([("keep0.5", run()), ("keep0.3", run())], {"seed": 0}, []),
+    details(),
     PlannedNetwork(
         {"name": "model.pt"},
         {"keep": 0.5, "of": "params"},

@@ -78,7 +78,7 @@ def test_everything_is_longer_and_hides_nothing(made: Record) -> None:
 
 @pytest.mark.parametrize("made", [run(), sparse_run(), tuned_run()], ids=["run", "sparse", "tuned"])
 def test_a_summary_ends_with_the_verdict_and_the_folder(made: Record) -> None:
-    ending = [report.verdict(made), "wrote there/run/    next: pfp report there/run"]
+    ending = [report.verdict(made), "wrote there/run/    next: pfp report there/run, or open report.html"]
     assert report.summary(made, folder="there/run").splitlines()[-2:] == ending
 
 

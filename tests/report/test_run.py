@@ -105,7 +105,7 @@ FAILED_SUMMARY = """\
   model.pt      not written: the module cannot be rebuilt
 
 FAILED  model.pt: onnx != torch (asked 54.6 %, kept 54.6 %)
-wrote my runs/small/    next: pfp report 'my runs/small'
+wrote my runs/small/    next: pfp report 'my runs/small', or open report.html
 """
 
 
@@ -147,7 +147,7 @@ def test_the_summary_ends_with_the_verdict_and_the_next_command() -> None:
     assert summary(run(), folder="pfp-runs/model-keep0.55").splitlines()[-3:] == [
         "",
         "PASS  model.pt: 54.6 % of the parameters (asked 54.6 %), all checks hold",
-        "wrote pfp-runs/model-keep0.55/    next: pfp report",
+        "wrote pfp-runs/model-keep0.55/    next: pfp report, or open report.html",
     ]
 
 

@@ -1,7 +1,7 @@
 """Commands: one module each, which joins the program when it is imported. Flags in, settings out.
 
 Nothing here imports torch before a command needs it. A command is the file of the same name here, in `settings` and in
-`jobs`.
+`jobs`; `report` and `compare` read records alone and have neither.
 """
 
 from __future__ import annotations

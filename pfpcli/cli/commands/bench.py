@@ -3,18 +3,40 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from pfpcli.cli.app import command
 from pfpcli.cli.flags import OUTPUT, flag, switch, takes
-from pfpcli.cli.options import INPUT, MACHINE, session
+from pfpcli.cli.input_options import loading
+from pfpcli.cli.options import MACHINE, Threads, session
 from pfpcli.cli.session import Session, width
 from pfpcli.errors import InputError
 from pfpcli.report import benched
 from pfpcli.settings.bench import RUNTIMES, BenchSettings
 from pfpcli.settings.text import parse_numbers
+
+
+def _networks(
+    models: Annotated[
+        list[Path],
+        typer.Argument(metavar="MODEL…", help="ONNX files, checkpoints and run folders, the first one first."),
+    ],
+) -> dict[str, Any]:
+    return {"model": models[0], "others": tuple(models[1:])}
+
+
+def _how(
+    batch: Annotated[str, flag(MACHINE, "Batch sizes, separated by commas.", metavar="N,…")] = "1",
+    threads: Threads = BenchSettings.threads,
+    runtime: Annotated[str, flag(MACHINE, "What runs the networks.", choices=RUNTIMES)] = BenchSettings.runtime,
+    provider: Annotated[
+        str, flag(MACHINE, "Provider of onnxruntime, e.g. CUDAExecutionProvider.", metavar="NAME")
+    ] = BenchSettings.provider,
+) -> dict[str, Any]:
+    batches = parse_numbers("--batch", batch, int)
+    return {"batches": batches, "threads": threads, "runtime": runtime, "provider": provider}
 
 
 @command(
@@ -23,41 +45,17 @@ from pfpcli.settings.text import parse_numbers
     "pfp bench model.pt2 pfp-runs/model-keep0.40 --threads 1 --batch 1,8",
     "pfp bench net.onnx small.onnx --md >> comment.md",
 )
-@takes(session=session)
+@takes(_networks, loading, _how, session=session)
 def bench(
-    given: dict[str, object],
+    given: dict[str, Any],
     *,
-    models: Annotated[list[Path], typer.Argument(help="ONNX files, checkpoints and run folders.", show_default=False)],
-    input_size: Annotated[
-        str | None, flag(INPUT, "Shape of one input, where the files do not say it.", metavar="C,H,W")
-    ] = None,
-    trust: Annotated[
-        bool, switch(INPUT, "Load pickles that name classes outside the allow-list. They can run any code.", "--trust")
-    ] = BenchSettings.trust,
-    batch: Annotated[str, flag(MACHINE, "Batch sizes, separated by commas.", metavar="N,…")] = "1",
-    threads: Annotated[
-        int | None, flag(MACHINE, "Threads of the runtime. Default: all cores.", metavar="N")
-    ] = BenchSettings.threads,
-    runtime: Annotated[str, flag(MACHINE, "What runs the networks.", choices=RUNTIMES)] = BenchSettings.runtime,
-    provider: Annotated[
-        str, flag(MACHINE, "Provider of onnxruntime, e.g. CUDAExecutionProvider.", metavar="NAME")
-    ] = BenchSettings.provider,
-    as_md: Annotated[bool, switch(OUTPUT, "Print the table in Markdown.", "--md")] = False,
+    as_md: Annotated[bool, switch(OUTPUT, "Print the table as Markdown.", "--md")] = False,
     session: Session,
 ) -> None:
     """Time networks in onnxruntime, in turn, and compare each with the first. Writes nothing."""
     if as_md and session.as_json:
         raise InputError("--md --json: two formats", "give one of them")
-    settings = BenchSettings(
-        models=tuple(models),
-        batches=parse_numbers("--batch", batch, int),
-        threads=threads,
-        runtime=runtime,
-        provider=provider,
-        input_size=None if input_size is None else parse_numbers("--input-size", input_size, int),
-        trust=trust,
-    )
-    found = session.run("bench", settings)
+    found = session.run("bench", BenchSettings(**given))
     page = session.stdout()
     if session.as_json:
         session.json(found)

@@ -9,7 +9,8 @@ import typer
 
 from pfpcli.cli.app import command
 from pfpcli.cli.flags import OUTPUT, flag, switch, takes
-from pfpcli.cli.options import IMAGES, INPUT, RECOVERY, Classes, Epochs, Minutes, machine, session
+from pfpcli.cli.input_options import IMAGES, Trust
+from pfpcli.cli.options import RECOVERY, Classes, Epochs, Minutes, machine, session
 from pfpcli.cli.session import Session
 from pfpcli.records.reused_settings import network_of, reused_settings
 from pfpcli.settings import FinetuneSettings
@@ -17,9 +18,7 @@ from pfpcli.settings import FinetuneSettings
 
 def _run(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder that `pfp compress` wrote.")],
-    trust: Annotated[
-        bool, switch(INPUT, "Load pickles that can run any code. Only for files you trust.", "--trust")
-    ] = False,
+    trust: Trust = False,
 ) -> dict[str, Any]:
     return {**network_of(run), "trust": trust}
 

@@ -7,25 +7,15 @@ from typing import Annotated, Any
 
 from pfpcli.cli.app import command
 from pfpcli.cli.flags import OUTPUT, flag, switch, takes
-from pfpcli.cli.options import MACHINE, checkpoint, network, session
+from pfpcli.cli.input_options import loading
+from pfpcli.cli.options import MACHINE, Threads, checkpoint, session
 from pfpcli.cli.session import Session, width
 from pfpcli.report import latencies
 from pfpcli.settings.latency import LatencySettings
 
 
-@command(
-    "MODEL [OPTIONS]",
-    "pfp latency model.pt",
-    "pfp latency net.onnx --threads 1 --all",
-    "pfp latency model.pt --pack latency.pyz",
-)
-@takes(checkpoint, network, session=session)
-def latency(
-    given: dict[str, Any],
-    *,
-    threads: Annotated[
-        int | None, flag(MACHINE, "Threads of onnxruntime. Default: all cores.", metavar="N")
-    ] = LatencySettings.threads,
+def _how(
+    threads: Threads = LatencySettings.threads,
     pack: Annotated[
         Path | None,
         flag(
@@ -35,11 +25,25 @@ def latency(
             metavar="FILE",
         ),
     ] = LatencySettings.pack,
+) -> dict[str, Any]:
+    return {"threads": threads, "pack": pack}
+
+
+@command(
+    "MODEL [OPTIONS]",
+    "pfp latency model.pt",
+    "pfp latency net.onnx --threads 1 --all",
+    "pfp latency model.pt --pack latency.pyz",
+)
+@takes(checkpoint, loading, _how, session=session)
+def latency(
+    given: dict[str, Any],
+    *,
     everything: Annotated[bool, switch(OUTPUT, "Show all layers, in their order.", "--all")] = False,
     session: Session,
 ) -> None:
     """Time the layers of MODEL in onnxruntime: from the table that --latency plans with, and in the network itself."""
-    found = session.run("latency", LatencySettings(**given, threads=threads, pack=pack))
+    found = session.run("latency", LatencySettings(**given))
     if session.as_json:
         session.json(found)
     else:

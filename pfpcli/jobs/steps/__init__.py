@@ -12,6 +12,7 @@ search        the smallest network whose quality falls by at most so much
 search_state  what an interrupted search has measured
 gate          a metric of the user, and how far the quality may fall
 judge         measure the errors of layers and the quality of the network
+networks      the pairs of networks that `pfp verify` compares
 export        write the models, and time them
 precision     write the network as int8 and float16 files, and measure them beside the float file
 robustness    measure the quality on damaged images

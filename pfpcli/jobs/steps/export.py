@@ -23,7 +23,7 @@ from pfpcli.onnx_io import write
 from pfpcli.onnx_io.network import OnnxNetwork
 from pfpcli.onnx_io.rewrite import CannotRewrite
 from pfpcli.progress import Console
-from pfpcli.records.folders import FILES
+from pfpcli.records.folders import FILES, LAST
 
 #: ONNX files before and after, or their contents.
 OnnxPair = tuple[Path | onnx.ModelProto, Path | onnx.ModelProto]
@@ -81,11 +81,15 @@ class OnnxWriter:
         whole: its graph.
         samples: returns so many samples, float[N, ...], to run the files on.
         scratch: a folder for the ONNX file of the original.
+
+    Attributes:
+        scratch: this folder.
     """
 
     def __init__(self, model: LoadedModel, whole: Graph, samples: Callable[[int], Tensor], scratch: Path) -> None:
         self._model, self._whole, self._draw = model, whole, samples
         self._named = model.names or export.names(whole)
+        self.scratch = scratch
         self._original = scratch / FILES["onnx"]
 
     @cached_property
@@ -153,7 +157,7 @@ def export_files(model: LoadedModel, made: Cut, writer: OnnxWriter, folder: Path
         step.progress(2, 3, "files")
         written = writer.write(smaller, onnx_file, program)
         module, model_pt = _save_module(model, smaller, folder / FILES["pt"])
-        files = {kind: file if (folder / file).exists() or kind == "run" else None for kind, file in FILES.items()}
+        files = {kind: file if (folder / file).exists() or kind in LAST else None for kind, file in FILES.items()}
         models = [file for kind, file in files.items() if file and kind.startswith(("onnx", "pt"))]
         free = ", ".join(export.open_sizes(onnx_file)) or "no size"
         step.summary = f"{' · '.join(models)} · {free} open · onnx ≡ torch (max {written.difference:.0e})"

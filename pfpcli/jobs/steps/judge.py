@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from pfpcli.cutting.certificate import certificate, measure
 from pfpcli.graph.graph import Graph
 from pfpcli.images.calibration import Division
+from pfpcli.images.preprocess import Preprocess
 from pfpcli.jobs.steps.score import Scored
+from pfpcli.outputs.changes import Changes
 from pfpcli.outputs.kinds.kind import FARTHEST
 from pfpcli.outputs.quality import LOSS, compare
+from pfpcli.outputs.thumbnails import picture
 from pfpcli.planning.plan import Plan
 from pfpcli.progress import Console
+from pfpcli.records.details import Behaviour
 from pfpcli.records.parts import Certificate, Quality
 from pfpcli.settings import ScoringSettings
 
@@ -41,14 +49,35 @@ def certify_layers(
     return Certificate(settings.delta, images, division.source, layers)
 
 
-def evaluate(whole: Graph, smaller: Graph, division: Division, device: torch.device, console: Console) -> Quality:
-    """Compare two networks."""
+def evaluate(
+    whole: Graph, smaller: Graph, division: Division, device: torch.device, console: Console
+) -> tuple[Quality, Behaviour | None]:
+    """Compare two networks; returns the quality, and what the second one does otherwise."""
     with console.step("evaluate") as step:
         judging = step.counted(division.judging(whole.fixed_batch), len(division.judged))
-        quality = compare(whole, smaller, judging, division.source, device)
+        changes = Changes(whole, division.judges.classes or ())
+        quality = compare(whole, smaller, judging, division.source, device, changes)
+        names = division.judged_names()
+        # where a fixed batch size left images out, it is not known which image is which
+        behaviour = changes.behaviour(
+            names if len(names) == quality.n else [], _picture(division.calibration.preprocess)
+        )
         shown = f"{100 * quality.before:.1f} → " if quality.metric == "accuracy" else ""
         step.summary = f"{quality.metric} {shown}{100 * quality.after:.1f} % · {quality.n} {quality.source}"
-    return quality
+    return quality, behaviour
+
+
+def _picture(preprocess: Preprocess) -> Callable[[NDArray[np.float32]], str]:
+    """Returns how an image is shown: as it was stored; an array from its lowest to its highest value."""
+
+    def shown(image: NDArray[np.float32]) -> str:
+        stored = preprocess.restored(image)
+        if preprocess.arrays:
+            low, high = stored.min(), stored.max()
+            stored = (stored - low) * (255 / ((high - low) or 1.0))
+        return picture(stored)
+
+    return shown
 
 
 def status(quality: Quality) -> tuple[str, str]:

@@ -102,12 +102,11 @@ def trace_groups(model: LoadedModel, size: tuple[int, ...], settings: NetworkSet
         console: shows the step.
     """
     with console.step("trace") as step:
-        graph = _traced(model, size)
-        _check_inference(graph, model.name)
+        graph = traced(model, size)
         if isinstance(model.module, OnnxNetwork):
             assert isinstance(settings.model, Path)
             _check_reading(graph, model.module, settings.model)
-        graph = replace(graph, roles=tell(graph, _output_names(model, graph), settings.asked))
+        graph = replace(graph, roles=tell(graph, output_names(model, graph), settings.asked))
         groups = group_by_settings(graph, settings)
         ops = sum(node.op == "call_function" for node in graph.nodes)
         frozen = len(groups.groups) - len(groups.prunable)
@@ -123,12 +122,8 @@ def with_roles(groups: Groups, model: LoadedModel, calibration: Calibration, set
     """
     graph = groups.labelled.graph
     seen = _look(graph, calibration, model.name)
-    told = replace(graph, roles=tell(graph, _output_names(model, graph), settings.asked, seen))
+    told = replace(graph, roles=tell(graph, output_names(model, graph), settings.asked, seen))
     return replace(groups, labelled=replace(groups.labelled, graph=told))
-
-
-def _output_names(model: LoadedModel, graph: Graph) -> tuple[str, ...]:
-    return (model.names or export.names(graph)).outputs
 
 
 def group_by_settings(graph: Graph, settings: NetworkSettings) -> Groups:
@@ -167,7 +162,28 @@ def resources(threads: int | None) -> Iterator[Path]:
         torch.set_num_threads(before)
 
 
-def _traced(model: LoadedModel, size: tuple[int, ...]) -> Graph:
+def traced(model: LoadedModel, size: tuple[int, ...]) -> Graph:
+    """Trace a network.
+
+    Args:
+        model: the network.
+        size: shape of one input, without the batch.
+
+    Raises:
+        TraceError: its forward pass cannot be followed.
+        InputError: it is too large to run here, or its outputs depend on more than the image.
+    """
+    graph = _graph_of(model, size)
+    _check_inference(graph, model.name)
+    return graph
+
+
+def output_names(model: LoadedModel, graph: Graph) -> tuple[str, ...]:
+    """Return the names of a network's outputs."""
+    return (model.names or export.names(graph)).outputs
+
+
+def _graph_of(model: LoadedModel, size: tuple[int, ...]) -> Graph:
     generator = torch.Generator().manual_seed(0)
     # torch.export takes a batch of one for a constant
     shape = (model.batch or 2, *size)

@@ -28,7 +28,7 @@ from pfpcli.planning.curves import Curve, curves
 from pfpcli.planning.plan import Budget, Plan
 from pfpcli.planning.planner import Planner
 from pfpcli.planning.portfolio import TOWARDS, Tried, try_plans
-from pfpcli.progress import Console
+from pfpcli.progress import Console, Step
 from pfpcli.recovery.trial import Trials
 from pfpcli.scoring.criteria import CRITERIA
 from pfpcli.settings import CompareCriteriaSettings, CompressSettings
@@ -100,16 +100,7 @@ def make_plan(
             seed=settings.seed,
             curves=measured,
         )
-        tried: list[Tried] = []
-        if len(names) > 1:
-            most, measured_plans = len(names) + TOWARDS, count_from(0)
-            trials = Trials(scored.readers, scored.division, device)
-
-            def measure(each: Plan) -> float:
-                step.progress(next(measured_plans), most, "plans")
-                return trials.loss(each)
-
-            tried = try_plans(planner, names, measure)
+        tried = _tried(planner, names, scored, device, step) if len(names) > 1 else []
         plan = tried[0].plan if tried else planner.by(names[0])
         what = MEASURES[budget.of].noun
         asked = f"asked {100 * budget.keep:.4g} %" if budget.epsilon is None else f"asked ε ≤ {budget.epsilon:g}"
@@ -117,6 +108,18 @@ def make_plan(
         best = f" · best of {len(tried)} plans: {tried[0].name}" if tried else ""
         step.summary = f"keep {100 * plan.achieved:.1f} % of the {what}, {asked}{epsilon}{best}"
     return Planned(plan, tried, measured)
+
+
+def _tried(planner: Planner, names: tuple[str, ...], scored: Scored, device: torch.device, step: Step) -> list[Tried]:
+    """Try the plans of several allocations on the network; the best one comes first."""
+    most, measured = len(names) + TOWARDS, count_from(0)
+    trials = Trials(scored.readers, scored.division, device)
+
+    def measure(each: Plan) -> float:
+        step.progress(next(measured), most, "plans")
+        return trials.loss(each)
+
+    return try_plans(planner, names, measure)
 
 
 def _allocations(scored: Scored, budget: Budget, settings: Allocating) -> tuple[str, ...]:

@@ -35,7 +35,7 @@ class Logits(Kind):
         """Return the cross-entropy to the labels, if they fit, or to the own decisions: the mean over places."""
         rows = len(output)
         scores = _first(self.scores(output), axis)
-        is_known = labels is not None and _fit(scores, labels)
+        is_known = labels is not None and fit(scores, labels)
         target = torch.from_numpy(labels).to(output.device) if is_known else scores.argmax(1)
         return F.cross_entropy(scores, target, reduction="none").reshape(rows, -1).mean(1)
 
@@ -45,7 +45,7 @@ class Logits(Kind):
         Where labels fit, return the cross-entropy to them.
         """
         output, whole = _first(self.scores(output), axis), _first(self.scores(whole), axis)
-        if labels is not None and _fit(output, labels):
+        if labels is not None and fit(output, labels):
             return F.cross_entropy(output, torch.from_numpy(labels).to(output.device), reduction="sum")
         # a class that the original rules out (-inf) has no share in the divergence
         finite = whole.isfinite()
@@ -110,8 +110,8 @@ def _first(output: Tensor, axis: int | None) -> Tensor:
     return output if axis in (None, 1) else output.movedim(axis, 1)
 
 
-def _fit(output: Tensor, labels: Labels) -> bool:
-    """Whether class labels fit an output: float[N, classes], one label for each row, a class for each label."""
+def fit(output: Tensor, labels: Labels) -> bool:
+    """Return whether class labels fit an output: float[N, classes], one label for each row, a class for each label."""
     if labels is None or labels.ndim != 1 or output.dim() != 2 or len(labels) != len(output):
         return False
     return bool(labels.min() >= 0 and labels.max() < output.shape[1])
@@ -140,7 +140,7 @@ class Decisions(Tally):
             self.classes = before.shape[1]
             for found, each in zip(self.decided, (first, second), strict=True):
                 found.update(each.tolist())
-            self._add_labels(after, first, second, labels, _fit(before, labels))
+            self._add_labels(after, first, second, labels, fit(before, labels))
         elif before.dim() == 3 and before.shape[1] >= _CHARACTERS:
             self._add_texts(first.tolist(), second.tolist(), before.shape[1])
         elif before.dim() >= 4:

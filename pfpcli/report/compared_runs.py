@@ -1,0 +1,171 @@
+"""The page of `pfp compare`, and the same as Markdown and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from pfpcli.records.compared_runs import DifferenceFound, RunCompared, RunsCompared
+from pfpcli.records.measures import COSTS, NUMBER, SHARE
+from pfpcli.report import numbers
+from pfpcli.report.measures import spelled
+from pfpcli.report.page import Page
+
+#: Headings of the costs.
+_HEADINGS = {"params": "parameters", "nonzeros": "nonzeros", "macs": "MACs", "size": "file", "latency": "latency"}
+#: The parts of the differences, and how many of one part are shown unless everything is.
+_PARTS = {"settings": 20, "conditions": 8, "results": 8, "widths": 6}
+
+
+def render(found: RunsCompared, *, width: int = 80, everything: bool = False, unicode: bool = True) -> str:
+    """Return the page.
+
+       run             accuracy     drop  parameters    MACs      file   latency  front
+    1  model-keep0.40    90.2 %   4.1 pp      59.2 k  11.0 M  239.6 kB  0.116 ms  all
+    2  model-keep0.20    80.3 %  14.0 pp      29.5 k  6.10 M  120.1 kB  0.093 ms  all
+       original          94.3 %        –     147.4 k  20.8 M  592.2 kB  0.118 ms
+
+    settings   keep  0.4 (1), 0.2 (2)
+    widths     7.0   48 (1), 24 (2)
+    """
+    page = Page(width, unicode)
+    rows = _table(found)
+    page.table(
+        [(str(i) if 0 < i <= len(found.runs) else "", *row) for i, row in enumerate(rows)],
+        "<<" + ">" * (len(rows[0]) - 2) + "<",
+        shrink=1,
+        drop=_droppable(rows[0]),
+    )
+    if len(found.runs) > 1 and found.quality:
+        page.space()
+        page.paragraph("front: ", f"no other run has as much {found.quality} for as little {', '.join(found.common)}")
+    for remark in found.remarks:
+        page.paragraph("warning: ", remark)
+    for part, most in _PARTS.items():
+        _part(page, part, [each for each in found.differences if each.part == part], None if everything else most)
+    return page.text()
+
+
+def markdown(found: RunsCompared) -> str:
+    """Return the table and the differences in Markdown, fit for a comment on a pull request."""
+    head, *rows = _table(found)
+    lines = [_row(head), "|---" + "|--:" * (len(head) - 2) + "|---|", *map(_row, rows), ""]
+    lines += [f"Warning: {_escaped(remark)}  " for remark in found.remarks]
+    others = [each for each in found.differences if each.part != "widths"]
+    if others:
+        names = [run.name for run in found.runs]
+        lines += [_row(("differs in", *names)), "|---" * (len(names) + 1) + "|"]
+        lines += [_row((each.name, *map(_value, each.values))) for each in others]
+    return "\n".join([*lines, ""])
+
+
+def as_csv(found: RunsCompared) -> str:
+    """Return a line for each run: its name, kind, status, metric, measures in full, and the costs of its fronts."""
+    names = list(dict.fromkeys(name for run in found.runs for name in run.measures))
+    out = io.StringIO()
+    rows = csv.writer(out, lineterminator="\n")
+    rows.writerow(("run", "kind", "status", "metric", *names, "front"))
+    for run in found.runs:
+        measures = (repr(run.measures[name]) if name in run.measures else "" for name in names)
+        rows.writerow((run.name, run.kind, run.status, run.metric, *measures, " ".join(run.front)))
+    return out.getvalue()
+
+
+def _table(found: RunsCompared) -> list[tuple[str, ...]]:
+    """Return the headings, a row for each run, and one for the original."""
+    quality = found.quality or "quality"
+    head = ("run", quality, "drop", *(_HEADINGS[cost] for cost in found.costs), "front")
+    rows = [
+        (
+            run.name,
+            _quality(found, run),
+            _drop(run),
+            *(spelled(COSTS[cost].unit, run.measures.get(cost)) for cost in found.costs),
+            _front(found, run),
+        )
+        for run in found.runs
+    ]
+    if found.original:
+        original = found.original
+        before = spelled(_unit(found, found.runs[0]), original.get(quality))
+        costs = (spelled(COSTS[cost].unit, original.get(cost)) for cost in found.costs)
+        rows.append(("original", before, "–", *costs, ""))
+    return [head, *rows]
+
+
+def _unit(found: RunsCompared, run: RunCompared) -> str:
+    """The unit of the quality: a metric of the user is a number, and the quality of a run is a share."""
+    return SHARE if found.quality in ("", "agreement") or not run.own_metric else NUMBER
+
+
+def _quality(found: RunsCompared, run: RunCompared) -> str:
+    if not found.quality:
+        return f"{run.metric} {spelled(NUMBER if run.own_metric else SHARE, run.measures[run.metric])}"
+    return spelled(_unit(found, run), run.measures.get(found.quality))
+
+
+def _drop(run: RunCompared) -> str:
+    """How far the quality of a run fell, in its own unit."""
+    drop = run.measures["drop"]
+    return spelled(NUMBER, drop) if run.own_metric else numbers.points(-drop, 0.0).removeprefix("+")
+
+
+def _front(found: RunsCompared, run: RunCompared) -> str:
+    if run.status == "failed":
+        return "FAILED"
+    if len(found.runs) < 2 or not run.front:
+        return ""
+    return "all" if run.front == found.common else " ".join(run.front)
+
+
+def _droppable(head: Sequence[str]) -> list[int]:
+    """The columns that are left out first where the page is narrow, with the number of the run before the others."""
+    return [1 + head.index(name) for name in ("MACs", "file", "drop") if name in head]
+
+
+def _part(page: Page, part: str, differences: Sequence[DifferenceFound], most: int | None) -> None:
+    """Write the differences of one part; the runs are numbered from 1."""
+    if not differences:
+        return
+    page.space()
+    ranked = sorted(differences, key=_spread, reverse=True) if part == "widths" else list(differences)
+    shown = ranked[:most]
+    for number, each in enumerate(shown):
+        lead = part if number == 0 else ""
+        page.paragraph(f"{lead:<10}  {each.name}  ", ", ".join(_by_value(each)))
+    if len(ranked) > len(shown):
+        page.line(" " * 12 + "… ", f"{len(ranked) - len(shown)} more: --all")
+
+
+def _spread(difference: DifferenceFound) -> float:
+    """How far apart the widths of a group are, relative to the largest one."""
+    smallest, largest = min(difference.values), max(difference.values)
+    return 1 - float(smallest / max(1, largest))
+
+
+def _by_value(difference: DifferenceFound) -> Iterator[str]:
+    """Yield each value with the numbers of its runs: `0.4 (1 3)`."""
+    texts = [_value(value) for value in difference.values]
+    for text in dict.fromkeys(texts):
+        yield f"{text} ({' '.join(str(i) for i, each in enumerate(texts, 1) if each == text)})"
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, list):
+        return ",".join(map(_value, value)) or "none"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(map(_escaped, cells))} |"
+
+
+def _escaped(cell: str) -> str:
+    """Return text that stands for itself in a table: names come from files and folders."""
+    for character in "\\`|<>*_[]":
+        cell = cell.replace(character, f"\\{character}")
+    return " ".join(cell.split())
