@@ -5,7 +5,7 @@ READY  := $(VENV)/.ready
 PYTEST := $(BIN)/python -m pytest -n auto
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint format types reference examples screenshots samples bench bench-accuracy kinds attack real oldest unchanged zoo check clean
+.PHONY: help setup demo test test-all lint format types reference examples screenshots samples bench bench-latency bench-accuracy kinds attack real oldest unchanged zoo check clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -58,6 +58,10 @@ samples: setup  ## draw the sample images and train the sample network again (ab
 bench: setup  ## time and memory of each step of whole runs, beside other tools (about 10 minutes; continues)
 	$(BIN)/python -m pip install -c constraints.txt -e ".[bench]"
 	$(BIN)/python benchmarks/bench.py $(ARGS)
+
+bench-latency: setup  ## how fast cut networks are, beside Torch-Pruning (about an hour on a quiet machine; continues)
+	$(BIN)/python -m pip install -c constraints.txt -e ".[bench]"
+	$(BIN)/python benchmarks/latency.py $(ARGS)
 
 bench-accuracy: setup  ## accuracy beside that of other tools (hours; continues where it stopped)
 	$(BIN)/python -m pip install -c constraints.txt -e ".[bench]"

@@ -27,7 +27,6 @@ from pfpcli.records.ranking import Ranking
 from pfpcli.records.reading import read
 from pfpcli.records.reused_settings import network_of, reused_settings
 from pfpcli.records.runs import Run, SparseRun, TunedRun
-from pfpcli.records.sweep import Sweep as SweepRecord
 from pfpcli.records.verified import Verified
 from pfpcli.settings import (
     CertifySettings,
@@ -91,9 +90,9 @@ class Result(Generic[_R]):
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep: its record, and the folder of its run folders."""
+    """A sweep: its runs compared, as `pfp compare` does, and the folder of their run folders."""
 
-    record: SweepRecord
+    record: RunsCompared
     folder: Path
 
 

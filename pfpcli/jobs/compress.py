@@ -138,9 +138,7 @@ def write_run(
     if verdict[0] == "failed":
         exported = mark_failed(exported, folder)
     else:
-        exported, precisions = write_precisions(
-            ready, network, exported, quality, measured, folder, ready.writer.scratch, console
-        )
+        exported, precisions = write_precisions(ready, network, exported, quality, measured, folder, console)
     tolerances = {"cut_vs_masked": TOLERANCE, "onnx_vs_torch": ONNX_TOLERANCE}
     verification = Verification(network.difference, exported.onnx_vs_torch, exported.model_pt, tolerances)
     outcome = Outcome(
@@ -242,7 +240,7 @@ def _warnings(outcome: Outcome) -> Iterator[str]:
     yield warnings.exported_anew(outcome.exported)
     yield warnings.skipped_images(scored.division)
     if not ready.settings.is_whole:
-        yield warnings.no_faster(speed_up(*outcome.timed))
+        yield warnings.no_faster(speed_up(*outcome.timed), layer_rows(outcome.network.made.slicing))
     for each in outcome.precisions:
         yield warnings.not_converted(each)
         yield warnings.precision_gains_nothing(each, outcome.precisions[0])

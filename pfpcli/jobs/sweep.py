@@ -16,10 +16,10 @@ from pfpcli.jobs.steps.open import find_device, resources
 from pfpcli.jobs.steps.search import check_unit
 from pfpcli.planning.curves import Curve
 from pfpcli.progress import Console
+from pfpcli.records.compared_runs import RunsCompared, compare
 from pfpcli.records.folders import FILES, RUNS, run_folder
 from pfpcli.records.reading import read
 from pfpcli.records.runs import Run
-from pfpcli.records.sweep import Sweep, swept
 from pfpcli.records.unfinished import unfinished
 from pfpcli.report import numbers
 from pfpcli.settings import SweepSettings
@@ -28,8 +28,8 @@ from pfpcli.settings import SweepSettings
 SWEEP = "sweep.json"
 
 
-def sweep(settings: SweepSettings, console: Console) -> Finished[Sweep]:
-    """Compress a model to several budgets, each into a run folder of its own below one folder.
+def sweep(settings: SweepSettings, console: Console) -> Finished[RunsCompared]:
+    """Compress a model to several budgets, each into a run folder of its own below one folder, and compare the runs.
 
     An interrupted sweep keeps its finished runs, and the same command goes on.
 
@@ -58,7 +58,7 @@ def sweep(settings: SweepSettings, console: Console) -> Finished[Sweep]:
                     curves = make.curves
             for warning in _warnings([run for _, run in runs]):
                 console.warn(warning)
-            found = swept(runs, settings.recorded(), console.warnings)
+            found = compare([(folder / name, run) for name, run in runs])
             (folder / SWEEP).write_text(found.json(), encoding="utf-8")
     return Finished(found, str(folder))
 

@@ -23,10 +23,11 @@ from pfpcli.outputs.fall import images_needed
 from pfpcli.outputs.quality import LOSS
 from pfpcli.progress import Console
 from pfpcli.records.folders import PRECISIONS
-from pfpcli.records.parts import Quality, UserMetric
+from pfpcli.records.parts import LayerRow, Quality, UserMetric
 from pfpcli.records.precision import Precision
 from pfpcli.records.searched import Search
 from pfpcli.report import falls
+from pfpcli.report.unlucky_widths import remark
 from pfpcli.scoring.scores import set_size
 from pfpcli.settings.max_drop import DECIBELS, MaxDrop
 from pfpcli.sparsity.choose import Chosen
@@ -254,14 +255,14 @@ def precision_beyond_gate(
     return f"{precision.file}: {name} fell by {before - after:.4g}; --max-drop {max_drop} holds for model.onnx alone"
 
 
-def no_faster(found: SpeedUp) -> str:
-    """The cut network is not faster."""
+def no_faster(found: SpeedUp, layers: Sequence[LayerRow]) -> str:
+    """The cut network is not faster; layers: with their widths, of which some may be unlucky."""
     if found.is_measurable and found.times > 1:
         return ""
     what = (
         "no difference measurable" if not found.is_measurable else f"{1 / found.times:.2f} × the time of the original"
     )
-    return (
-        f"not faster: {what}; widths that fill the registers may be (--multiple-of 16), and --latency 0.6 spends the "
-        "budget on time instead of size"
-    )
+    unlucky = [f"{layer.name}: {remark(layer)}" for layer in layers if remark(layer)]
+    more = f", and {len(unlucky) - 1} more such" if len(unlucky) > 1 else ""
+    widths = f" ({unlucky[0]}{more}: use --multiple-of 4)" if unlucky else ""
+    return f"not faster: {what}{widths}; --latency 0.6 spends the budget on time instead of size"

@@ -13,7 +13,6 @@ robustness       the part about damaged images
 reading          run.json -> record, with all types checked
 inspection       the document of `pfp inspect`
 ranking          the document of `pfp score`
-sweep            the document of `pfp sweep`
 comparison       the document of `pfp compare-criteria`
 planned          the document of `pfp plan`
 certified        the document of `pfp certify`

@@ -24,7 +24,6 @@ verified       the page of `pfp verify`
 compared_runs  the page of `pfp compare`, as Markdown and as CSV
 measures       measures of runs as text, and which runs break a limit
 settings       the page of `--show-settings`
-sweep          the table of `pfp sweep`
 planned        the page of `pfp plan`
 falls          falls of a metric, and the search for the smallest network within one
 parts          parts that the reports on all runs share

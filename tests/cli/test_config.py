@@ -132,6 +132,8 @@ def test_values_are_written_as_toml_has_them(line: str, name: str, value: Any, m
 
 def test_a_flag_replaces_a_value_of_the_file_that_it_excludes(made: list[Any]) -> None:
     write("keep = 0.3")
+    planned = compressed(made, "--plan", "plan.json")
+    assert (planned.plan, planned.keep) == (Path("plan.json"), None)
     settings = compressed(made, "--epsilon", "0.5")
     assert settings.epsilon == 0.5
     assert "keep" not in settings.origins

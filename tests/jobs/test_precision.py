@@ -108,6 +108,7 @@ def test_an_onnx_file_that_is_cut_in_place_is_quantised(tmp_path: Path, behind: 
         assert run_onnx(tmp_path / "run" / name, torch.randn(3, 3, 8, 8)).shape[0] > 0
 
 
+@pytest.mark.slow
 def test_an_image_network_with_its_channels_last_is_quantised(tmp_path: Path) -> None:
     module = nn.Sequential(conv(3, 8), nn.Conv2d(8, 3, 3, 1, 1), nn.Sigmoid()).eval()
     inner = onnx.load(onnx_files.write(module, torch.randn(1, 3, 8, 8), tmp_path / "inner.onnx", free=()))
@@ -161,12 +162,19 @@ def test_a_failure_of_the_tools_gives_one_line_and_the_run_stays(
     assert (tmp_path / "run" / FILES["onnx"]).exists()
 
 
-def test_a_metric_of_the_user_is_measured_on_every_file(small: Path, tmp_path: Path) -> None:
+def test_a_metric_of_the_user_is_measured_on_every_file_and_its_gate_holds_for_the_float_file_alone(
+    small: Path, tmp_path: Path
+) -> None:
     (tmp_path / "size.py").write_text("import os\n\n\ndef size(file, images):\n    return os.path.getsize(file)\n")
+    metric = f"{tmp_path / 'size.py'}:size"
     run = compress(
-        small / "model.pt", small / "imgs", tmp_path / "run", keep=1, int8=True, metric=f"{tmp_path / 'size.py'}:size"
+        small / "model.pt", small / "imgs", tmp_path / "run", keep=1, int8=True, metric=metric, max_drop=5000
     )
     assert [each.metric for each in run.precisions] == [each.file_bytes for each in run.precisions]
+    assert run.status == "ok"
+    (line,) = [warning for warning in run.warnings if "--max-drop" in warning]
+    assert line.startswith("model-int8.onnx: size fell by ")
+    assert line.endswith("--max-drop 5000 holds for model.onnx alone")
 
 
 def test_the_terminal_and_the_folder_stay_clean(small: Path, tmp_path: Path) -> None:
@@ -188,15 +196,3 @@ def test_a_converted_file_holds_nothing_of_the_tools(small: Path) -> None:
         onnx.checker.check_model(model)
         assert (model.producer_name, list(model.metadata_props)) == ("pfp", [])
         assert {each.domain for each in model.opset_import} == {""}
-
-
-def test_a_gate_that_only_the_float_file_holds_is_said_to_hold_for_it_alone(small: Path, tmp_path: Path) -> None:
-    (tmp_path / "size.py").write_text("import os\n\n\ndef size(file, images):\n    return os.path.getsize(file)\n")
-    run = compress(
-        small / "model.pt", small / "imgs", tmp_path / "run", keep=1, fp16=True, metric=f"{tmp_path / 'size.py'}:size",
-        max_drop=5000,
-    )  # fmt: skip
-    assert run.status == "ok"
-    (line,) = [warning for warning in run.warnings if "--max-drop" in warning]
-    assert line.startswith("model-fp16.onnx: size fell by ")
-    assert line.endswith("--max-drop 5000 holds for model.onnx alone")

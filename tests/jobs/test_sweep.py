@@ -15,8 +15,8 @@ from pfpcli.cli import main as cli
 from pfpcli.errors import BudgetError, InputError
 from pfpcli.jobs import sweep as job
 from pfpcli.jobs.steps import network, plan
+from pfpcli.records.compared_runs import compare
 from pfpcli.records.reading import read
-from pfpcli.report import sweep as table
 
 FAST = {"criterion": "l2", "task": "classify", "threads": 1}
 KEEPS = (0.7, 0.5, 0.3)
@@ -49,10 +49,14 @@ def swept(here: Path) -> pfpcli.Sweep:
 
 def test_each_budget_gets_a_whole_run_folder_below_the_folder_of_the_sweep(swept: pfpcli.Sweep) -> None:
     assert {path.name for path in swept.folder.iterdir()} == {"keep0.7", "keep0.5", "keep0.3", "sweep.json"}
-    for point in swept.record.points:
-        run = read(swept.folder / point.run)
-        assert (run.settings["keep"], run.after.params) == (point.keep, point.after.params)
-        assert {path.name for path in (swept.folder / point.run).iterdir()} >= {"model.onnx", "plan.json", "run.json"}
+    for keep, compared in zip(KEEPS, swept.record.runs, strict=True):
+        run = read(swept.folder / compared.name)
+        assert (run.settings["keep"], run.after.params) == (keep, compared.measures["params"])
+        assert {path.name for path in (swept.folder / compared.name).iterdir()} >= {
+            "model.onnx",
+            "plan.json",
+            "run.json",
+        }
     assert json.loads((swept.folder / "sweep.json").read_text(encoding="utf-8")) == json.loads(swept.record.json())
 
 
@@ -80,28 +84,14 @@ def test_the_channels_are_scored_and_the_curves_are_measured_once(
     assert sorted(calls) == ["measure_curves", "score_channels"]
     printed = json.loads(capsys.readouterr().out)
     assert printed["folder"] == "counted"
-    assert [point["run"] for point in printed["points"]] == ["keep0.7", "keep0.5"]
+    assert [run["name"] for run in printed["runs"]] == ["keep0.7", "keep0.5"]
 
 
-def test_the_front_has_the_runs_that_no_other_run_beats(swept: pfpcli.Sweep) -> None:
-    points = swept.record.points
-    assert [point.keep for point in points] == sorted(KEEPS, reverse=True)
-    for point in points:
-        beaten = any(
-            each.quality >= point.quality and each.achieved <= point.achieved and each is not point for each in points
-        )
-        assert point.front == (not beaten)
-    assert points[-1].front
-
-
-def test_the_table_has_a_row_for_each_run_with_what_was_asked_and_what_was_kept(swept: pfpcli.Sweep) -> None:
-    page = table.render(swept.record)
-    rows = [row.split() for row in page.splitlines()[2:7]]
-    assert rows[0][:2] == ["run", "kept"]
-    assert [row[0] for row in rows[1:]] == ["original", "keep0.7", "keep0.5", "keep0.3"]
-    assert rows[1][1] == "100.0"
-    assert "front" in rows[-1]
-    assert max(map(len, page.splitlines())) <= 80
+def test_the_runs_are_compared_as_pfp_compare_does(swept: pfpcli.Sweep) -> None:
+    folders = [swept.folder / f"keep{keep}" for keep in KEEPS]
+    assert swept.record == compare([(folder, read(folder)) for folder in folders])
+    assert "params" in swept.record.runs[-1].front
+    assert [each.name for each in swept.record.differences if each.part == "settings"] == ["keep"]
 
 
 @pytest.mark.parametrize(
@@ -151,7 +141,7 @@ def test_an_interrupted_sweep_keeps_its_finished_runs_and_goes_on(
     assert cli.run(line) == 0
     out, err = capsys.readouterr()
     assert "finished before: keep 70.0 %" in err
-    assert out.startswith("model.pt: agreement on")
+    assert [line.split()[1] for line in out.splitlines()[:3]] == ["agreement", "keep0.7", "keep0.5"]
     assert "wrote interrupted/    next: pfp report interrupted/keep0.5" in err
     assert (inside / "interrupted" / "keep0.7" / "run.json").read_bytes() == first
     assert {path.name for path in (inside / "interrupted").iterdir()} == {"keep0.7", "keep0.5", "sweep.json"}

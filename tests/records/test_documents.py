@@ -14,7 +14,6 @@ from pfpcli.records.document import Document
 from pfpcli.records.inspection import GroupSeen, Inspection, OutputSeen
 from pfpcli.records.planned import PlannedNetwork
 from pfpcli.records.ranking import GroupRanked, LayerRanked, Ranking
-from pfpcli.records.sweep import swept
 from runs import run, sparse_run, tuned_run
 
 DOCUMENTS: list[Document] = [
@@ -22,7 +21,6 @@ DOCUMENTS: list[Document] = [
     sparse_run(),
     tuned_run(),
     details(),
-    swept([("keep0.5", run()), ("keep0.3", run())], {"seed": 0}, []),
     PlannedNetwork(
         {"name": "model.pt"},
         {"keep": 0.5, "of": "params"},

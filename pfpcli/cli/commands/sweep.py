@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,7 +24,7 @@ from pfpcli.cli.options import (
 )
 from pfpcli.cli.output_options import gate, outputs
 from pfpcli.cli.session import Session, width
-from pfpcli.report import sweep as table
+from pfpcli.report.compared_runs import render
 from pfpcli.settings import SweepSettings
 from pfpcli.settings.text import parse_keep
 
@@ -55,7 +56,7 @@ def sweep(
         session.json(found, folder)
         return
     page = session.stdout()
-    page.write(table.render(found, width=width(), unicode=page.unicode).removesuffix("\n"))
+    page.write(render(found, width=width(), unicode=page.unicode).removesuffix("\n"))
     if not session.quiet:
-        best = found.points[-1].run
-        session.stderr().write(f"wrote {folder}/    next: pfp report {folder}/{best}")
+        last = Path(folder, found.runs[-1].name)
+        session.stderr().write(f"wrote {folder}/    next: pfp report {shlex.quote(str(last))}")

@@ -97,7 +97,7 @@ def prepare(settings: CompressSettings, device: torch.device, scratch: Path, con
     """Open the model and the images, find the budget and refuse one that cannot be met, and score.
 
     Args:
-        settings: of the job; where they name a plan, there is nothing to plan for, and nothing is scored.
+        settings: of the job; where they name a plan or keep everything, nothing is scored.
         device: where to compute.
         scratch: a folder for files.
         console: shows the steps.
@@ -105,7 +105,9 @@ def prepare(settings: CompressSettings, device: torch.device, scratch: Path, con
     Raises:
         BudgetError: the smallest valid network costs more than the budget.
     """
-    model, calibration, groups = _opened(settings, console)
+    model, calibration, groups = (open_network if settings.is_whole else open_prunable)(settings, console)
+    if settings.robustness:
+        check_damageable(calibration)
     replayed = unscored(groups, calibration, settings)
     writer = OnnxWriter(model, groups.labelled.graph, replayed.division.samples, scratch)
     if settings.plan is not None or settings.is_whole:
@@ -119,14 +121,6 @@ def prepare(settings: CompressSettings, device: torch.device, scratch: Path, con
         check_reachable(groups, budget, predictor)
     scored = score_channels(groups, calibration, settings.criterion, settings, device, console)
     return Prepared(settings, device, model, calibration, groups, scored, predictor, writer, budget, target)
-
-
-def _opened(settings: CompressSettings, console: Console) -> tuple[LoadedModel, Calibration, Groups]:
-    """Open the model and the images, and refuse what a later step could not use."""
-    opened = (open_network if settings.is_whole else open_prunable)(settings, console)
-    if settings.robustness:
-        check_damageable(opened[1])
-    return opened
 
 
 class Maker:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -83,7 +84,6 @@ def write_precisions(
     quality: Quality,
     measured: Metric | None,
     folder: Path,
-    scratch: Path,
     console: Console,
 ) -> tuple[ExportedFiles, list[Precision]]:
     """Write the files of the precisions that are asked for.
@@ -97,7 +97,6 @@ def write_precisions(
         quality: of its float file.
         measured: the metric of the user, or None.
         folder: the run folder.
-        scratch: a folder for temporary files.
         console: shows the steps.
 
     Returns:
@@ -106,28 +105,35 @@ def write_precisions(
     wanted = ready.settings.precisions
     if not wanted:
         return exported, []
-    files = _Files(ready, exported, folder, scratch, *_readings(ready, exported))
-    source: Source | str
+    with tempfile.TemporaryDirectory() as scratch:
+        files = _Files(ready, exported, folder, Path(scratch), *_readings(ready, exported))
+        source = _source(files, console)
+        rows = [_written(files, source, name, console) for name in wanted]
+        rows = [Precision("float32", FILES["onnx"], layers=max(row.layers for row in rows)), *rows]
+        _judge([row for row in rows if row.file], files, network, quality, console)
+    if measured is not None:
+        for row in rows:
+            row.metric = _metric(row, files, measured)
+    made = {row.name: row.file for row in rows[1:]}
+    return replace(exported, files={**exported.files, **made}), rows
+
+
+def _source(files: _Files, console: Console) -> Source | str:
+    """Prepare the float network; returns the reason where it cannot be converted."""
+    ready = files.ready
     try:
         with console.step("ranges") as step:
             division = ready.division
             batches = (images for images, _ in division.fitting(ready.groups.labelled.graph.fixed_batch))
-            source = source_of(files.float32, files.as_read, batches, scratch)
+            source = source_of(files.float32, files.as_read, batches, files.scratch)
             if (moved := files.loss(source.model)) > SAME:
                 raise CannotConvert(
                     f"preparing it for onnxruntime's tools moves its outputs by {100 * moved**0.5:.2g} %"
                 )
             step.summary = f"{source.images} of {len(division.fitted)} images · {len(source.ranges.keys())} tensors"
     except Exception as error:  # the tools of onnxruntime raise any kind of error
-        source = _said(error)
-    rows = [_written(files, source, name, console) for name in wanted]
-    rows = [Precision("float32", FILES["onnx"], layers=max(row.layers for row in rows)), *rows]
-    _judge([row for row in rows if row.file], files, network, quality, console)
-    if measured is not None:
-        for row in rows:
-            row.metric = _metric(row, files, measured)
-    made = {row.name: row.file for row in rows[1:]}
-    return replace(exported, files={**exported.files, **made}), rows
+        return _said(error)
+    return source
 
 
 def _readings(ready: Prepared, exported: ExportedFiles) -> tuple[Reading, Reading]:
