@@ -66,3 +66,11 @@ def test_nothing_that_was_not_measured_is_claimed() -> None:
     metric = " ".join(report.render(run(search=Search(0.02, own, None, POINTS))).split())
     assert "achieved a fall of 0.01, 2 networks tried" in metric
     assert "confirmed not at all: only --metric knows its images" in metric
+
+
+def test_the_page_shows_what_a_search_was_asked_achieved_and_confirmed() -> None:
+    page = report.REPORTS["html"](run(search=SEARCH))
+    for lead, text in falls.told(SEARCH):
+        assert f"<b>{lead}:</b> {text}" in page
+    assert "budget met" not in page
+    assert "asked a fall of at most 1.0 pp" in page
