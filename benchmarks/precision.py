@@ -11,6 +11,7 @@ in several rounds. Prints the tables of docs/how-to/precision.md and docs/how-to
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import shutil
 import tempfile
@@ -137,7 +138,7 @@ def machine() -> str:
     """Return what the latencies were measured on."""
     told = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").exists() else ""
     there = [name for name, flag in VNNI.items() if flag in told.split()]
-    return f"{platform.machine()}, {torch.get_num_threads()} threads, {', '.join(there) or 'no VNNI'}"
+    return f"{platform.machine()}, {os.cpu_count()} cores, {', '.join(there) or 'no VNNI'}"
 
 
 def table(points: list[Point], rows: dict[str, dict[str, Any]]) -> str:

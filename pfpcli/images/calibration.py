@@ -164,6 +164,12 @@ class Division:
         preprocess = replace(self.calibration.preprocess, corruption=corruption)
         return replace(self, calibration=replace(self.calibration, preprocess=preprocess))
 
+    def thinned(self, most: int) -> Division:
+        """The same with at most `most` judging images, spread over all of them: a folder is in the order of classes."""
+        if len(self.judged) <= most:
+            return self
+        return replace(self, judged=self.judged[np.arange(most) * len(self.judged) // most])
+
     def samples(self, count: int) -> Tensor:
         """The first judging images that can be read, float[count, ...]; repeated if there are fewer."""
         one_by_one = self.calibration.of(self.judges, self.judged, 1, shared=False)

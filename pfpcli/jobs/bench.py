@@ -16,7 +16,7 @@ from pfpcli._version import __version__
 from pfpcli.errors import InputError
 from pfpcli.jobs.recorded import speed_up_row
 from pfpcli.jobs.steps.export import OnnxWriter
-from pfpcli.jobs.steps.open import load_model, resources, trace_groups
+from pfpcli.jobs.steps.open import input_size, load_model, resources, sizeless, trace_groups
 from pfpcli.latency.files import Latency, speed_up, time_in_turn
 from pfpcli.latency.stopwatch import machine
 from pfpcli.onnx_io.runtime import run_onnx, session
@@ -133,9 +133,7 @@ def _opened(path: Path, settings: BenchSettings, scratch: Path, console: Console
         trust=settings.trust,
     )
     model = load_model(given, console)
-    size = size or model.input_size
-    if size is None:
-        raise _sizeless(path.name)
+    size = input_size(model, size)
     graph = trace_groups(model, size, given, console).labelled.graph
     if settings.runtime == "torch":
         return _Network(path.name, size, graph.fixed_batch, partial(_run_torch, graph.module))
@@ -157,7 +155,7 @@ def _of_file(name: str, file: Path, size: tuple[int, ...] | None, settings: Benc
     shape: list[Any] = list(opened.get_inputs()[0].shape)
     if not all(isinstance(n, int) for n in shape[1:]):
         if size is None:
-            raise _sizeless(name)
+            raise sizeless(name)
     else:
         size = tuple(shape[1:])
     return _Network(name, size or (), shape[0] if isinstance(shape[0], int) else None, partial(_run_onnx, opened))
@@ -170,10 +168,3 @@ def _run_onnx(opened: onnxruntime.InferenceSession, x: Tensor) -> object:
 def _run_torch(module: torch.nn.Module, x: Tensor) -> object:
     with torch.no_grad():
         return module(x)
-
-
-def _sizeless(name: str) -> InputError:
-    return InputError(
-        f"{name}: the file does not say how large its input is",
-        "say it with --input-size C,H,W, e.g. `--input-size 3,224,224`",
-    )

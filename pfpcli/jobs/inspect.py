@@ -9,10 +9,9 @@ import numpy as np
 from pfpcli._version import __version__
 from pfpcli.channels.cost import Predictor
 from pfpcli.channels.groups import Groups
-from pfpcli.errors import InputError
 from pfpcli.graph.graph import owner
 from pfpcli.jobs.recorded import model_row
-from pfpcli.jobs.steps.open import load_model, trace_groups, unknown_ops
+from pfpcli.jobs.steps.open import input_size, load_model, trace_groups, unknown_ops
 from pfpcli.models.loaded_model import LoadedModel
 from pfpcli.progress import Console
 from pfpcli.records.inspection import GroupSeen, Inspection, OutputSeen
@@ -26,12 +25,7 @@ def inspect(settings: NetworkSettings, console: Console) -> Inspection:
         PfpError: it could not be loaded or traced.
     """
     model = load_model(settings, console)
-    size = settings.input_size or model.input_size
-    if size is None:
-        raise InputError(
-            f"{model.name}: the file does not say how large its input is",
-            "say it with --input-size C,H,W, e.g. `--input-size 3,224,224`",
-        )
+    size = input_size(model, settings.input_size)
     return _inspection(model, size, trace_groups(model, size, settings, console))
 
 

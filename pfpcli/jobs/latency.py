@@ -8,11 +8,10 @@ from torch import Tensor
 
 from pfpcli._version import __version__
 from pfpcli.channels.groups import Groups
-from pfpcli.errors import InputError
 from pfpcli.graph.graph import owner
 from pfpcli.jobs.recorded import model_row
 from pfpcli.jobs.steps.export import OnnxWriter
-from pfpcli.jobs.steps.open import load_model, resources, trace_groups
+from pfpcli.jobs.steps.open import input_size, load_model, resources, trace_groups
 from pfpcli.latency.files import latency as time_files
 from pfpcli.latency.layers import Layer, kind_of
 from pfpcli.latency.pack import write_pack
@@ -36,12 +35,7 @@ def latency(settings: LatencySettings, console: Console) -> Latencies:
     """
     with resources(settings.threads) as scratch:
         model = load_model(settings, console)
-        size = settings.input_size or model.input_size
-        if size is None:
-            raise InputError(
-                f"{model.name}: the file does not say how large its input is",
-                "say it with --input-size C,H,W, e.g. `--input-size 3,224,224`",
-            )
+        size = input_size(model, settings.input_size)
         groups = trace_groups(model, size, settings, console)
         table = Table.here(settings.threads)
         with console.step("time") as step:

@@ -13,8 +13,8 @@ class Damage:
         corruption: one of `pfpcli.images.corruptions.CORRUPTIONS`.
         constants: its strengths, in its own unit.
         before, after: the metric of the original and of the result.
-        margins: by how much more than on undamaged images the metric may fall by chance: three standard errors of the
-            difference where decisions are counted, 2 points elsewhere.
+        margins: by how much more than on undamaged images the metric may fall by chance: the 95 % confidence interval
+            of the difference, or 2 points where there is none.
     """
 
     corruption: str

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from pfpcli.records.runs import AnyRun, Run
-from pfpcli.report import numbers, parts, run_groups
+from pfpcli.report import numbers, parts, precision, robustness, run_groups
 from pfpcli.report.kinds import KINDS
 from pfpcli.report.page import spell
 from pfpcli.report.unlucky_widths import remark
@@ -32,6 +32,9 @@ def render(run: AnyRun) -> str:
     lines = [f"**{word}** {plain(sentence)}", ""]
     lines += [plain(run.advice), ""] if run.advice else []
     lines += _table((*heading[:4], ""), figures, "lrrrl")
+    if isinstance(run, Run) and precision.rows(run):
+        head, *files = precision.rows(run)
+        lines += ["", *_table(head, files, "lrrrrrl")]
     lines += ["", *(f"- {plain(text)}" for text in _remarks(run))]
     if isinstance(run, Run):
         lines += ["", *_layers(run)]
@@ -55,6 +58,9 @@ def _remarks(run: AnyRun) -> Iterator[str]:
         frozen = run_groups.frozen(run.groups)
         if frozen:
             yield f"not pruned: {', '.join(frozen)}"
+        yield from precision.remarks(run, everything=False)
+        if run.robustness is not None:
+            yield f"{robustness.conditions(run.robustness)}: {robustness.sentence(run.robustness)}"
     if run.verification.model_pt != "ok":
         yield f"model.pt: {parts.model_pt(run)}"
     for warning in run.warnings:

@@ -130,7 +130,8 @@ def _judgement(run: Run) -> tuple[str, str]:
     measure = MEASURES[run.requested["of"]].noun
     if run.search is not None:
         told = run.search.told
-        return "PASS", f": {kept} of the {measure}, {told.metric} {falls.signed(told.fall, told.unit)} (asked {asked})"
+        word = "WORSE" if run.status == "worse" else "PASS"
+        return word, f": {kept} of the {measure}, {told.metric} {falls.signed(told.fall, told.unit)} (asked {asked})"
     if run.status == "worse":
         missed = "" if run.achieved["exact"] else f" (asked {asked})"
         return "WORSE", f": {parts.fall(run.quality)} at {kept} of the {measure}{missed}"

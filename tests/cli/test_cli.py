@@ -328,6 +328,9 @@ def test_every_setting_has_a_flag(pipeline: Callable[[Any], list[CompressSetting
         exact_only=True,
         strict=True,
         cache=False,
+        int8=True,
+        fp16=True,
+        robustness=True,
         input_size=(3, 32, 64),
         preprocess="unit",
         mean=(-0.5, 0.1, 0.0),
@@ -347,16 +350,12 @@ def test_every_setting_has_a_flag(pipeline: Callable[[Any], list[CompressSetting
         threads=1,
         seed=3,
     )
-    others = {"model", "calib", "epsilon", "plan", "trust", "convert", "exact_only", "strict", "cache"}
-    others |= {*MEASURES, "latency_table", "int8", "fp16", "robustness"}
+    switches = {"trust", "convert", "exact_only", "strict", "cache", "int8", "fp16", "robustness"}
+    others = {"model", "calib", "epsilon", "plan", *MEASURES, "latency_table", *switches}
     assert set(given) | others == set(CompressSettings.__dataclass_fields__) - {"origins"}
     seen = pipeline(run())
-    assert (
-        cli.run(
-            [*COMPRESS, *flags, "--freeze", "stem", "--trust", "--convert", "--exact-only", "--strict", "--no-cache"]
-        )
-        == 0
-    )
+    on = ["--trust", "--convert", "--exact-only", "--strict", "--no-cache", "--int8", "--fp16", "--robustness"]
+    assert cli.run([*COMPRESS, *flags, "--freeze", "stem", *on]) == 0
     assert seen == [expected]
 
 

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 import image_files
+from pfpcli.images.calibration import Calibration
 from pfpcli.images.corruptions import CONSTANTS, CORRUPTIONS, Corruption, source_of
 from pfpcli.images.decode import batches
 from pfpcli.images.folder import open_folder
@@ -96,3 +97,19 @@ def test_pixels_are_damaged_before_the_preprocessing(tmp_path: Path) -> None:
     first = images.sources[0].name
     pixels = np.moveaxis(whole[0], 0, -1).astype(np.uint8)
     assert np.array_equal(np.moveaxis(damaged[0], 0, -1), corruption.on(pixels, first))
+
+
+def test_fewer_judging_images_are_spread_over_all_of_them(tmp_path: Path) -> None:
+    images = open_folder(image_files.folder(tmp_path / "imgs", count=40))
+    division = Calibration(images, images, (3, 8, 8), PRESETS["unit"], False, 0).divide(10, None)
+    assert division.thinned(4).judged.tolist() == [0, 10, 20, 30]
+    assert division.thinned(40) is division
+
+
+def test_a_division_is_damaged_and_whole_again(tmp_path: Path) -> None:
+    images = open_folder(image_files.folder(tmp_path / "imgs", count=4))
+    division = Calibration(images, images, (3, 8, 8), PRESETS["unit"], False, 0).divide(2, None)
+    damaged = division.damaged(Corruption("noise", 0.2, 0))
+    whole, noisy, again = (next(each.judging())[0] for each in (division, damaged, damaged.damaged(None)))
+    assert not np.array_equal(whole, noisy)
+    assert np.array_equal(whole, again)

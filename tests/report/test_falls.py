@@ -47,6 +47,13 @@ def test_the_report_says_what_was_asked_achieved_and_confirmed() -> None:
     assert max(map(len, text.splitlines())) <= 80
 
 
+def test_a_network_that_falls_further_on_other_images_is_no_pass() -> None:
+    found = replace(SEARCH, confirmed=replace(CONFIRMED, after=0.846))
+    text = report.verdict(run(search=found, status="worse"))
+    assert text.startswith("WORSE  model.pt: ")
+    assert text.endswith("accuracy −1.5 pp (asked −1.0 pp)")
+
+
 def test_a_failed_run_says_the_fall_that_was_asked_for() -> None:
     text = report.verdict(run(search=SEARCH, status="failed", failure="accuracy fell by 0.03"))
     assert "accuracy fell by 0.03 (asked −1.0 pp" in text
@@ -59,3 +66,11 @@ def test_nothing_that_was_not_measured_is_claimed() -> None:
     metric = " ".join(report.render(run(search=Search(0.02, own, None, POINTS))).split())
     assert "achieved a fall of 0.01, 2 networks tried" in metric
     assert "confirmed not at all: only --metric knows its images" in metric
+
+
+def test_the_page_shows_what_a_search_was_asked_achieved_and_confirmed() -> None:
+    page = report.REPORTS["html"](run(search=SEARCH))
+    for lead, text in falls.told(SEARCH):
+        assert f"<b>{lead}:</b> {text}" in page
+    assert "budget met" not in page
+    assert "asked a fall of at most 1.0 pp" in page

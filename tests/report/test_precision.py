@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from pfpcli.records.parts import Quality, UserMetric
 from pfpcli.records.precision import Precision
+from pfpcli.report import REPORTS
 from pfpcli.report.run import render, summary
 from runs import run
 
@@ -58,3 +59,17 @@ def test_a_narrow_page_leaves_columns_out() -> None:
     text = render(run(precisions=[FLOAT, INT8, FP16]), width=60, unicode=False)
     assert max(map(len, text.splitlines())) <= 60
     assert "198.0 kB" in text
+
+
+def test_the_page_and_the_markdown_show_the_files_and_what_stays_in_float32() -> None:
+    made = run(precisions=[FLOAT, INT8, FP16])
+    page, text = REPORTS["html"](made), REPORTS["markdown"](made)
+    assert "<h3>Precisions</h3>" in page
+    assert "<td>fp16 not written" not in page
+    assert "fp16 not written: its outputs move too far" in page
+    assert "| int8 | 198.0 kB | 0.662 ms | 2.00× | 88.8 % | −1.0 pp | 12 of 14 |" in text
+    assert "- int8 leaves in float32: conv1, linear" in text
+
+
+def test_a_file_that_is_missing_alone_leaves_the_reason_on_the_page() -> None:
+    assert "fp16 not written: its outputs move too far" in REPORTS["html"](run(precisions=[FLOAT, FP16]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pfpcli.records.robustness import Damage, Robustness
+from pfpcli.report import REPORTS
 from pfpcli.report.robustness import sentence
 from pfpcli.report.run import render, summary
 from runs import run
@@ -55,3 +56,11 @@ def test_a_narrow_page_leaves_strengths_out() -> None:
     text = render(run(robustness=FOUND), width=60, unicode=False)
     assert max(map(len, text.splitlines())) <= 60
     assert "70 -> 50" in text or "80 -> 66" in text
+
+
+def test_the_page_and_the_markdown_say_where_the_network_is_worse() -> None:
+    made = run(robustness=FOUND)
+    page, text = REPORTS["html"](made), REPORTS["markdown"](made)
+    assert "<h3>Damaged images</h3>" in page
+    assert f"<td>{NOISE.corruption}</td>" in page
+    assert sentence(FOUND) in text

@@ -122,7 +122,8 @@ def gated(
     """The status of a run whose quality must not fall too far: that of `judge.status`, or "failed" and why.
 
     The gate is on the user's metric if there is one, and on the quality otherwise. A run within its gate is not worse.
-    A network that was searched fails only if the images that confirm it say with confidence that it falls too far.
+    A network that was searched is worse if it falls too far on the images that confirm it, and fails only if they are
+    sure of that: it was good enough on those that chose it.
 
     Args:
         verdict: as `judge.status` returns it.
@@ -144,4 +145,4 @@ def gated(
     # "not <=": a fall that is nan is within no gate
     if not sure <= max_drop.most:
         return "failed", f"{name} fell by {fallen:.4g}, more than --max-drop {max_drop}"
-    return "ok", ""
+    return ("worse" if fallen > max_drop.most else "ok"), ""

@@ -82,6 +82,30 @@ def load_model(settings: NetworkSettings, console: Console) -> LoadedModel:
     return model
 
 
+def input_size(model: LoadedModel, asked: tuple[int, ...] | None) -> tuple[int, ...]:
+    """Return the shape of one input, without the batch.
+
+    Args:
+        model: the network.
+        asked: the shape that the user names; None takes that of the file.
+
+    Raises:
+        InputError: neither says it.
+    """
+    size = asked or model.input_size
+    if size is None:
+        raise sizeless(model.name)
+    return size
+
+
+def sizeless(name: str) -> InputError:
+    """Return the error for a file that does not say how large its input is."""
+    return InputError(
+        f"{name}: the file does not say how large its input is",
+        "say it with --input-size C,H,W, e.g. `--input-size 3,224,224`",
+    )
+
+
 def open_images(settings: CalibrationSettings, model: LoadedModel, console: Console) -> Calibration:
     """Open the calibration folders and check that they fit the network."""
     with console.step("images") as step:

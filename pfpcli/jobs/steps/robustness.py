@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from pfpcli.images.corruptions import CONSTANTS, Corruption, source_of
 from pfpcli.jobs.steps.network import Network, Prepared
-from pfpcli.outputs.quality import compare
+from pfpcli.outputs.fall import fall
 from pfpcli.progress import Console
 from pfpcli.records.parts import Quality
 from pfpcli.records.robustness import Damage, Robustness
+from pfpcli.records.searched import Fall
 
-#: The most images that are damaged: each of them is computed 26 times.
+#: The most images that are damaged: each of them is computed 26 times. They are spread over all judging images.
 MOST = 1000
-#: A larger fall than on undamaged images counts from this many standard errors on, or from this many points where no
-#: decisions are counted.
-ERRORS, POINTS = 3.0, 0.02
+#: By how much more the metric may fall by chance where there is no confidence interval.
+POINTS = 0.02
 
 
 def measure_robustness(ready: Prepared, network: Network, quality: Quality, console: Console) -> Robustness:
@@ -29,7 +30,7 @@ def measure_robustness(ready: Prepared, network: Network, quality: Quality, cons
     """
     source = source_of(ready.calibration.size)
     with console.step("damage") as step:
-        clean = _compared(ready, network, None)
+        clean, clean_fall = _compared(ready, network, None)
         found = Robustness(quality.metric, source, clean.n, clean.source, *clean.at(quality), [])
         rows = CONSTANTS[source]
         for done, (kind, strength) in enumerate(_conditions(rows)):
@@ -37,15 +38,17 @@ def measure_robustness(ready: Prepared, network: Network, quality: Quality, cons
             if strength == 0:
                 found.damages.append(Damage(kind, list(rows[kind])))
             damage = found.damages[-1]
-            damaged = _compared(ready, network, Corruption(kind, rows[kind][strength], ready.settings.seed))
+            corruption = Corruption(kind, rows[kind][strength], ready.settings.seed)
+            damaged, damaged_fall = _compared(ready, network, corruption)
             before, after = damaged.at(quality)
             damage.before.append(before)
             damage.after.append(after)
-            damage.margins.append(round(_margin(clean, damaged), 4))
+            is_same = {clean.output, damaged.output} == {quality.output}
+            damage.margins.append(round(_margin(clean_fall, damaged_fall) if is_same else POINTS, 4))
         falls = {damage.corruption: max(map(_fall, damage.before, damage.after)) for damage in found.damages}
         worst = max(falls, key=falls.__getitem__)
-        fall = 100 * _fall(found.before, found.after)
-        step.summary = f"{found.metric} falls by {fall:.1f} points, by up to {100 * falls[worst]:.1f} ({worst})"
+        whole = 100 * _fall(found.before, found.after)
+        step.summary = f"{found.metric} falls by {whole:.1f} points, by up to {100 * falls[worst]:.1f} ({worst})"
     return found
 
 
@@ -57,20 +60,19 @@ def _fall(before: float, after: float) -> float:
     return before - after
 
 
-def _compared(ready: Prepared, network: Network, corruption: Corruption | None) -> Quality:
-    division = ready.division.damaged(corruption)
+def _compared(ready: Prepared, network: Network, corruption: Corruption | None) -> tuple[Quality, Fall]:
+    """Compare the network with the original on damaged images."""
+    division = ready.division.damaged(corruption).thinned(MOST)
     graph = ready.groups.labelled.graph
-    batches = division.judging(graph.fixed_batch, MOST)
-    return compare(graph, network.made.graph, batches, division.source, ready.device)
+    return fall(graph, network.made.graph, division.judging(graph.fixed_batch), division.source, ready.device)
 
 
-def _margin(clean: Quality, damaged: Quality) -> float:
+def _margin(clean: Fall, damaged: Fall) -> float:
     """By how much more the metric may fall on damaged images by chance.
 
-    The fall of an accuracy is the mean of numbers -1, 0 and 1 that are 0 wherever both networks decide the same, so its
-    variance is at most the share of different decisions over the number of images.
+    The difference of two falls has an interval of its own: the squares of the distances to the ends of both add up
+    (Zou and Donner, Construction of confidence limits about effect measures, Statistics in Medicine 2008).
     """
-    if clean.agreement is None or damaged.agreement is None or not clean.n:
+    if clean.high is None or damaged.low is None:
         return POINTS
-    different = (1 - clean.agreement) + (1 - damaged.agreement)
-    return float(ERRORS * (different / clean.n) ** 0.5)
+    return math.hypot(clean.high - clean.fall, damaged.fall - damaged.low)

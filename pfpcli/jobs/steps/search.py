@@ -25,6 +25,7 @@ from pfpcli.planning.plan import Budget
 from pfpcli.progress import Console
 from pfpcli.records.searched import Fall, Search, SearchedPoint
 from pfpcli.report import falls, numbers
+from pfpcli.report.parts import plural
 from pfpcli.settings.max_drop import DECIBELS, MaxDrop
 
 #: The search ends when a network that is good enough keeps at most this fraction more than one that is not.
@@ -106,6 +107,9 @@ def bisect(is_good: Callable[[float], bool]) -> None:
 def _bisected(make: Make, measure: Judge, asked: MaxDrop, budget: Budget, state: State, console: Console) -> list[Try]:
     """Try networks for budgets that bisection chooses."""
     known = processes.of_first(state.load)
+    if known:
+        with console.step("search") as step:
+            step.summary = f"goes on where it stopped, after {plural(len(known), 'network')}"
     tried: list[Try] = []
 
     def is_good(keep: float) -> bool:

@@ -76,7 +76,8 @@ def precisions(run: Run) -> Table | None:
     if len(run.precisions) < 2:
         return None
     heading, *rows = precision.rows(run) or [("precision",)]
-    columns = [Column(name, 0 < i < len(heading) - 1) for i, name in enumerate(heading)]
+    unnamed = iter(("speed", "change"))
+    columns = [Column(name or next(unnamed), 0 < i < len(heading) - 1) for i, name in enumerate(heading)]
     remarks = precision.remarks(run, everything=True)
     return Table("precisions", columns, [Row([Cell(text) for text in row]) for row in rows], (), remarks)
 

@@ -30,7 +30,11 @@ def asked(run: AnyRun) -> str:
         return f"asked {wanted} nonzero parameters, kept {kept}"
     wanted, kept = compress_run.budget(run)
     of = MEASURES[run.requested["of"]].noun
-    if run.requested.get("epsilon") is not None or run.search is not None:
+    if run.search is not None:
+        return (
+            f"asked a fall of at most {falls.spelled(run.search.asked, run.search.told.unit)}, kept {kept} of the {of}"
+        )
+    if run.requested.get("epsilon") is not None:
         return f"asked {wanted} at most, kept {kept} of the {of}"
     return f"asked {wanted} of the {of}, kept {kept}"
 
@@ -41,7 +45,7 @@ def chips(run: AnyRun) -> list[Chip]:
 
 
 def _budget(run: AnyRun) -> Iterator[Chip]:
-    if isinstance(run, TunedRun):
+    if isinstance(run, TunedRun) or (isinstance(run, Run) and run.search is not None):
         return
     is_met = not isinstance(run, Run) or run.achieved["exact"]
     yield Chip("good" if is_met else "plain", "budget met" if is_met else "closest feasible budget", asked(run))
