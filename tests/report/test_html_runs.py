@@ -128,6 +128,12 @@ def test_the_table_is_that_of_pfp_compare_with_the_original_below() -> None:
     assert "original 91.2 % – 194.6 k 40.8 M 1.09 MB 2.10 ms" in seen.text
 
 
+def test_one_run_alone_has_no_front() -> None:
+    text = page(compared(only=run()))
+    assert 'class="point front"' not in text.partition("<figure>")[2]
+    assert text.count('class="point other"') == 1 + 4
+
+
 def test_a_few_runs_have_a_column_each_in_what_differs() -> None:
     found = compared(a=run(), b=run(settings=run().settings | {"criterion": "l1"}))
     text = page(found)

@@ -36,15 +36,16 @@ def render(found: RunsCompared, links: Sequence[str]) -> str:
     named = [
         Link(f"{number} {run.name}", to) for number, (run, to) in enumerate(zip(found.runs, links, strict=True), 1)
     ]
+    drawn = scatters(found, links)
     return fill(
         "runs.html",
         pfp_version=__version__,
         sentence=headline(found),
         chips=list(_chips(found)),
         quality=found.quality,
-        scatters=scatters(found, links),
+        scatters=drawn,
         marks=MARKS,
-        has_original=bool(found.original),
+        has_original=any(point.state == "original" for each in drawn for point in each.points),
         runs=_runs(found, links),
         has_links=any(links),
         differences=[(part, each) for part in PARTS if (each := _differences(found, part, named))],
@@ -82,34 +83,15 @@ def _chips(found: RunsCompared) -> Iterator[Chip]:
 def _runs(found: RunsCompared, links: Sequence[str]) -> Table:
     """Return the table of `pfp compare`; the original stays below it."""
     head, *rows = table(found)
-    costs = [f"{name}" for name in found.costs]
-    orders = [
-        [
-            None,
-            run.measures.get(found.quality) if found.quality else None,
-            run.measures["drop"],
-            *(run.measures.get(cost) for cost in costs),
-            None,
-        ]
-        for run in found.runs
-    ]
+    originals = rows[len(found.runs) :]
     columns = [Column("no.", True), *(Column(name, 0 < i < len(head) - 1) for i, name in enumerate(head))]
-    made = [
-        Row(
-            [
-                Cell(str(number), number),
-                *(
-                    Cell(text, order, link=link if i == 0 else "")
-                    for i, (text, order) in enumerate(zip(texts, order_of, strict=True))
-                ),
-            ],
-            not run.front,
-        )
-        for number, (run, texts, order_of, link) in enumerate(
-            zip(found.runs, rows[: len(found.runs)], orders, links, strict=True), 1
-        )
-    ]
-    totals = [Cell(text) for text in ("", *rows[-1])] if len(rows) > len(found.runs) else ()
+    made = []
+    for number, (run, link) in enumerate(zip(found.runs, links, strict=True), 1):
+        name, *figures, front = rows[number - 1]
+        orders = (run.measures.get(measure) for measure in (found.quality, "drop", *found.costs))
+        cells = [Cell(text, order) for text, order in zip(figures, orders, strict=True)]
+        made.append(Row([Cell(str(number), number), Cell(name, link=link), *cells, Cell(front)], not run.front))
+    totals = [Cell(text) for row in originals for text in ("", *row)]
     return Table("runs", columns, made, totals, hide="hide runs that are on no front")
 
 

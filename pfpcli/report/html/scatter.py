@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from pfpcli.records.compared_runs import RunsCompared
+from pfpcli.records.compared_runs import RunCompared, RunsCompared
 from pfpcli.records.measures import BYTES, COSTS, COUNT, MILLISECONDS, NUMBER, SHARE
 from pfpcli.report.chart import tick_text, ticks
 from pfpcli.report.compared_runs import HEADINGS, unit
@@ -92,13 +92,9 @@ def _scatter(found: RunsCompared, cost: str, links: Sequence[str]) -> Scatter:
             x_axis.place(place[0]), y_axis.place(place[1]), state, MARKS[state], f"{name}: {figures}{words}", link
         )
 
-    states = [
-        "failed" if run.status == "failed" else "front" if len(found.runs) > 1 and cost in run.front else "other"
-        for run in found.runs
-    ]
     points = [
-        point(place, state, f"{number} {run.name}", link)
-        for number, (run, place, state, link) in enumerate(zip(found.runs, measured, states, links, strict=True), 1)
+        point(place, _state(found, run, cost), f"{number} {run.name}", link)
+        for number, (run, place, link) in enumerate(zip(found.runs, measured, links, strict=True), 1)
     ]
     front = sorted((each.x, -each.y) for each in points if each.state == "front")
     return Scatter(
@@ -115,6 +111,13 @@ def _scatter(found: RunsCompared, cost: str, links: Sequence[str]) -> Scatter:
         ),
         labels=_labels(points),
     )  # fmt: skip
+
+
+def _state(found: RunsCompared, run: RunCompared, cost: str) -> str:
+    """Return the state of the point of a run; a single run has no front."""
+    if run.status == "failed":
+        return "failed"
+    return "front" if len(found.runs) > 1 and cost in run.front else "other"
 
 
 def _labels(points: Sequence[Point]) -> list[Mark]:
