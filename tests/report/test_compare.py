@@ -183,11 +183,14 @@ def test_a_folder_that_is_no_run_is_named(folders: Path, capsys: pytest.CaptureF
     assert captured.out == ""
 
 
-def test_a_record_that_lacks_a_key_is_named(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("wrong", [{"scoring": {"plans": [{}]}}, {"after": {"params": 10**400, "macs": 1, "bytes": 1}}])
+@pytest.mark.parametrize("flags", [(), ("--html",)])
+def test_a_record_that_cannot_be_shown_is_named(
+    wrong: dict[str, Any], flags: tuple[str, ...], folders: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     content: dict[str, Any] = json.loads((folders / "worse" / "run.json").read_text(encoding="utf-8"))
-    content["scoring"]["plans"] = [{}]
-    (folders / "worse" / "run.json").write_text(json.dumps(content), encoding="utf-8")
-    assert cli.run(["compare", "good", "worse"]) == 2
+    (folders / "worse" / "run.json").write_text(json.dumps(content | wrong), encoding="utf-8")
+    assert cli.run(["compare", "good", "worse", *flags]) == 2
     assert "error: worse: run.json cannot be shown" in capsys.readouterr().err
 
 

@@ -53,7 +53,7 @@ def compare(
     records = [(path, read(path)) for path in runs]
     for path, run in records:
         try:
-            compared_runs.compare([(path, run)])
+            render(compared_runs.compare([(path, run)]))  # alone, so that the error names the run
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             raise incomplete(path, error) from error
     found = compared_runs.compare(records)
