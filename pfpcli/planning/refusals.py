@@ -30,13 +30,13 @@ def unreachable(choices: Sequence[Choice], groups: Groups, budget: Budget, small
         budget: what was asked for.
         smallest: the keep ratio of the smallest valid network.
     """
-    what = MEASURES[budget.of].noun
+    what, flag = MEASURES[budget.of].noun, f"--{budget.of}" if MEASURES[budget.of].is_measured else "--keep"
     frozen = sum(bool(group.frozen) for group in groups.groups)
     reachable = math.ceil(smallest * 1000) / 1000
     least = min(choice.rounded(0) * choice.group.width for choice in choices)
     rounding = "; --multiple-of is large for this network" if any(choice.step > 1 for choice in choices) else ""
     return BudgetError(
-        f"--keep {budget.keep:g}: not reachable; the smallest valid network keeps {reachable:.3f} of the {what} "
+        f"{flag} {budget.keep:g}: not reachable; the smallest valid network keeps {reachable:.3f} of the {what} "
         f"(every group keeps at least {least} channel{'s' * (least > 1)}; {frozen} groups are frozen{rounding})",
-        f"use `--keep {reachable:.3f}` or more" + (", or a smaller --multiple-of" if rounding else ""),
+        f"use `{flag} {reachable:.3f}` or more" + (", or a smaller --multiple-of" if rounding else ""),
     )

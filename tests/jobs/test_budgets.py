@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from commands import compress, draw, pfp, plain
+from commands import compress, draw, plain
+from pfpcli.cli import main as cli
 from pfpcli.jobs.steps.budget import met
 from pfpcli.jobs.steps.plan import Planned
 from pfpcli.planning.plan import Budget
@@ -69,16 +70,21 @@ def test_a_part_of_the_latency_leads_to_a_network_that_is_measured(inputs: Path)
         (["--latency", "0.5", "--steps", "2"], "--steps 2: the latency is measured on one written file"),
         (["--latency-table", "t.json"], "--latency-table: the budget is no latency"),
         (["--latency", "0.5", "--latency-table", "none.json"], "--latency-table none.json: cannot be read"),
-        (["--latency", "0.01"], "not reachable; the smallest valid network keeps"),
+        (["--latency", "0.01"], "--latency 0.01: not reachable; the smallest valid network keeps"),
     ],
 )
 def test_a_budget_that_makes_no_sense_is_refused_before_anything_is_scored(
-    inputs: Path, flags: list[str], message: str
+    inputs: Path,
+    flags: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    done = pfp("compress", "model.pt", "--calib", "imgs", "--criterion", "l2", *flags, "--out", "no", cwd=inputs)
-    assert done.code == 2
-    assert message in done.err.replace("\n", " ")
-    assert "score " not in done.err
+    monkeypatch.chdir(inputs)
+    assert cli.run(["compress", "model.pt", "--calib", "imgs", "--criterion", "l2", *flags, "--out", "no"]) == 2
+    said = capsys.readouterr().err
+    assert message in said.replace("\n", " ")
+    assert "score " not in said
     assert not (inputs / "no").exists()
 
 
@@ -118,18 +124,20 @@ def test_the_closest_file_is_taken_where_none_meets_the_budget() -> None:
     assert meter.asked == 2
 
 
-def test_networks_are_compared_with_the_first(inputs: Path) -> None:
+def test_networks_are_compared_with_the_first(
+    inputs: Path, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
     run(inputs, keep=0.5)
-    done = pfp(
-        "bench", "model.pt", "run", "run/model.onnx", "--input-size", "3,8,8", "--threads", "1", "--json", cwd=inputs
-    )
-    rows = json.loads(done.out)["rows"]
+    monkeypatch.chdir(inputs)
+    flags = ["--input-size", "3,8,8", "--threads", "1", "--json"]
+    assert cli.run(["bench", "model.pt", "run", "run/model.onnx", *flags]) == 0
+    rows = json.loads(capsysbinary.readouterr().out)["rows"]
     assert [row["name"] for row in rows] == ["model.pt", "run", "model.onnx"]
     assert rows[0]["speed_up"] is None
     assert rows[1]["speed_up"]["low"] <= rows[1]["speed_up"]["high"]
     assert all(row["median_ms"] > 0 and row["input_size"] == [3, 8, 8] for row in rows)
-    table = pfp("bench", "run", "run", "--md", "--batch", "1,2", cwd=inputs).out
-    assert table.count("| run |") == 4
+    assert cli.run(["bench", "run", "run", "--md", "--batch", "1,2"]) == 0
+    assert capsysbinary.readouterr().out.count(b"| run |") == 4
 
 
 @pytest.mark.parametrize(
@@ -144,21 +152,30 @@ def test_networks_are_compared_with_the_first(inputs: Path) -> None:
         (["run", "--md", "--json"], "--md --json: two formats"),
     ],
 )
-def test_what_cannot_be_timed_is_one_clear_line(inputs: Path, flags: list[str], message: str) -> None:
+def test_what_cannot_be_timed_is_one_clear_line(
+    inputs: Path,
+    flags: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     if not (inputs / "run").exists():
         run(inputs, keep=0.5)
-    done = pfp("bench", *flags, cwd=inputs)
-    assert done.code == 2
-    assert message in done.err.replace("\n", " ")
+    monkeypatch.chdir(inputs)
+    assert cli.run(["bench", *flags]) == 2
+    assert message in capsys.readouterr().err.replace("\n", " ")
 
 
-def test_the_layers_of_a_network_are_shown_with_their_times(inputs: Path) -> None:
+def test_the_layers_of_a_network_are_shown_with_their_times(
+    inputs: Path, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    monkeypatch.chdir(inputs)
     flags = ["--input-size", "3,8,8", "--threads", "1", "--pack", "pack.pyz"]
-    done = pfp("latency", "model.pt", *flags, "--json", cwd=inputs)
-    found = json.loads(done.out)
+    assert cli.run(["latency", "model.pt", *flags, "--json"]) == 0
+    found = json.loads(capsysbinary.readouterr().out)
     layers = found["layers"]
     assert sum(layer["predicted_ms"] for layer in layers) == pytest.approx(found["predicted_ms"], abs=1e-2)
     assert any(layer["measured_ms"] for layer in layers)
     assert (inputs / "pack.pyz").exists()
-    text = pfp("latency", "model.pt", *flags, cwd=inputs).out
-    assert "python3 pack.pyz table.json" in text
+    assert cli.run(["latency", "model.pt", *flags]) == 0
+    assert b"python3 pack.pyz table.json" in capsysbinary.readouterr().out
