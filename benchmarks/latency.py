@@ -258,6 +258,9 @@ def page(found: dict[str, dict[str, Any]]) -> str:
         _HEAD.format(processor=about["processor"], cores=about["cores"], version=about["onnxruntime"]),
     ]
     for threads in (2, 1):
+        names = [Point(each, way, threads).name for each in (*TORCHVISION, *FILES) for way in WAYS]
+        if not found.keys() & set(names):
+            continue
         lines += [f"\n### {threads} thread{'s' * (threads > 1)}\n", _COLUMNS]
         ratios, exact = [], []
         for each in (*TORCHVISION, *FILES):
@@ -314,7 +317,11 @@ changes no width. Medians of files that are timed in turn.
 
 - **half of the MACs**: `--keep 0.5 --keep-of macs`, everything else by default.
 - **half of the latency**: `--latency 0.5`.
-- **Torch-Pruning**: l2 norm, `round_to=8`, the ratio that leaves half of the MACs.
+- **Torch-Pruning**: l2 norm, `round_to=8`, the ratio that leaves half of the MACs. It takes no ONNX file.
+
+Where half of the latency has no figure, pfp refused it: the smallest network that can be made takes longer. The widths
+of the small files (no group has 128 channels) fall as they may with a budget of MACs; `--multiple-of 4` or `--latency`
+keeps them out of the slow ones.
 
 How a latency is planned and measured: [a budget of latency](how-to/latency.md).
 
