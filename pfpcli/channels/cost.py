@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.fx.node import Node
 
+from pfpcli.amounts import COUNTED
 from pfpcli.channels import rules
 from pfpcli.channels.groups import Groups
 from pfpcli.channels.labels import Axes
 from pfpcli.graph.graph import Graph, is_tensor
-from pfpcli.measures import MEASURES
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class Costs:
     ms: float = field(default=math.nan, compare=False)
 
     def of(self, measure: str) -> float:
-        """Return one of them; measure: one of `measures.MEASURES`."""
-        return float(getattr(self, MEASURES[measure].cost))
+        """Return one of them; measure: one of `amounts.COUNTED`."""
+        return float(getattr(self, COUNTED[measure].cost))
 
 
 def count(graph: Graph) -> Costs:

@@ -17,8 +17,8 @@ from inspect import signature
 from pathlib import Path
 from typing import Any, get_args
 
+from pfpcli.amounts import COUNTED
 from pfpcli.errors import InputError, PfpError
-from pfpcli.measures import MEASURES
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -36,7 +36,7 @@ _TYPED = {
 #: Beginnings of the architectures that a file may name: importing any other module would run its code.
 _BUILDERS = ("torchvision:", "timm:")
 #: Flags of which one replaces the others: a file's value gives way to the command line's.
-_EXCLUSIVE = (("keep", "epsilon", "plan", *MEASURES),)
+_EXCLUSIVE = (("keep", "epsilon", "plan", *COUNTED),)
 #: Under this key, the metadata of a context has the origin of each parameter that a file sets.
 _ORIGINS = "pfpcli.origins"
 

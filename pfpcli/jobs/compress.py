@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from pfpcli import processes
+from pfpcli.amounts import COUNTED
 from pfpcli.cutting.plan_file import PlanFile
 from pfpcli.cutting.verify import TOLERANCE
 from pfpcli.jobs import advice, warnings
@@ -38,7 +39,6 @@ from pfpcli.jobs.steps.replay import everything, replay
 from pfpcli.jobs.steps.robustness import measure_robustness
 from pfpcli.jobs.steps.search import by_metric, check_unit, search
 from pfpcli.latency.files import Latency, speed_up
-from pfpcli.measures import MEASURES
 from pfpcli.onnx_io.runtime import ONNX_TOLERANCE
 from pfpcli.planning.outlook import keep_for
 from pfpcli.progress import Console
@@ -200,7 +200,7 @@ def _achieved(outcome: Outcome) -> dict[str, Any]:
     """What came out: of the plan, or of the file where that is what counts."""
     ready, plan = outcome.ready, outcome.network.planned.plan
     of, share = plan.budget.of, ready.budget.keep if ready.target is None else ready.target[1]
-    if not MEASURES[of].is_measured or ready.settings.latency_table is not None:
+    if not COUNTED[of].is_measured or ready.settings.latency_table is not None:
         return {"keep": round(plan.achieved, 6), "exact": plan.is_met}
     sizes, (before, after) = outcome.exported.file_bytes, outcome.timed
     kept = sizes[1] / sizes[0] if of == "size" else after.part_of(before)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from pfpcli.amounts import COUNTED
 from pfpcli.channels.groups import Groups
 from pfpcli.channels.reading_layers import Reader
 from pfpcli.graph.graph import Graph
@@ -15,7 +16,6 @@ from pfpcli.images.calibration import Division
 from pfpcli.jobs.steps.export import ExportedFiles
 from pfpcli.jobs.steps.score import Scored
 from pfpcli.latency.files import SpeedUp
-from pfpcli.measures import MEASURES
 from pfpcli.models.loaded_model import LoadedModel
 from pfpcli.onnx_io.network import OnnxNetwork
 from pfpcli.onnx_io.untouched import Untouched
@@ -125,8 +125,8 @@ def budget_missed(requested: dict[str, Any], achieved: dict[str, Any]) -> str:
     if achieved["exact"]:
         return ""
     of, asked, found = requested["of"], requested["keep"], achieved["keep"]
-    if MEASURES[of].is_measured:
-        noun = MEASURES[of].noun
+    if COUNTED[of].is_measured:
+        noun = COUNTED[of].noun
         return f"--{of}: the written file has {found:.3f} of the original's {noun}, {asked:.3f} was asked for"
     return f"--keep {asked:g}: the closest plan there is keeps {found:.4f}"
 

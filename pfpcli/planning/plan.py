@@ -24,7 +24,7 @@ class Budget:
 
     Attributes:
         keep: keep ratio, 0 < keep <= 1.
-        of: what the keep ratio measures, one of `measures.MEASURES`.
+        of: what the keep ratio measures, one of `amounts.COUNTED`.
         epsilon: if set, keep as little as leaves every layer within this relative error, and ignore `keep`.
         multiple_of: kept channels of a group are a multiple of this (or all of them); None stands for what runs well:
             see `choices.natural_multiple`. It yields where the budget could not be met.

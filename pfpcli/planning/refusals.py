@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from pfpcli.amounts import COUNTED
 from pfpcli.channels.groups import Groups
 from pfpcli.errors import BudgetError, UnsupportedError
-from pfpcli.measures import MEASURES
 from pfpcli.planning.choices import Choice
 from pfpcli.planning.plan import Budget
 
@@ -30,7 +30,7 @@ def unreachable(choices: Sequence[Choice], groups: Groups, budget: Budget, small
         budget: what was asked for.
         smallest: the keep ratio of the smallest valid network.
     """
-    what, flag = MEASURES[budget.of].noun, f"--{budget.of}" if MEASURES[budget.of].is_measured else "--keep"
+    what, flag = COUNTED[budget.of].noun, f"--{budget.of}" if COUNTED[budget.of].is_measured else "--keep"
     frozen = sum(bool(group.frozen) for group in groups.groups)
     reachable = math.ceil(smallest * 1000) / 1000
     least = min(choice.rounded(0) * choice.group.width for choice in choices)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 
+from pfpcli.amounts import COUNTED, Amount, parse_amount
 from pfpcli.errors import InputError
-from pfpcli.measures import MEASURES, Amount, parse_amount
 from pfpcli.planning.allocations import BEST
 from pfpcli.records.folders import PRECISIONS
 from pfpcli.recovery.methods import RECOVERIES
@@ -23,7 +23,7 @@ class CompressSettings(ScoreSettings):
 
     Attributes:
         keep: fraction of `keep_of` to keep, 0 < keep <= 1; None means 0.5 where nothing else says how much.
-        keep_of: what `keep` measures, one of `pfpcli.measures.MEASURES`.
+        keep_of: what `keep` measures, one of `pfpcli.amounts.COUNTED`.
         params, macs, size, latency: instead of `keep`, what the network has at most: a fraction of the original's, or
             an amount such as "1M", "200M", "2MB" or "4ms". Size and latency are measured on the written file.
         latency_table: times of the network's layers on another machine, as `pfp latency --pack` has them written; None
@@ -101,12 +101,12 @@ class CompressSettings(ScoreSettings):
 
     def _check_amount(self) -> None:
         """Refuse two budgets, and settings that only a latency has."""
-        names = [name for name in ("keep", "epsilon", "plan", *MEASURES) if getattr(self, name) is not None]
+        names = [name for name in ("keep", "epsilon", "plan", *COUNTED) if getattr(self, name) is not None]
         if self.amount is not None and len(names) > 1:
             raise InputError(f"{' '.join(f'--{name}' for name in names)}: several budgets", "give one of them")
         if self.measure in ("size", "latency") and self.steps > 1:
             raise InputError(
-                f"--steps {self.steps}: the {MEASURES[self.measure].noun} is measured on one written file",
+                f"--steps {self.steps}: the {COUNTED[self.measure].noun} is measured on one written file",
                 "use --keep-of macs with --steps",
             )
         if self.latency_table is not None and self.measure != "latency":
@@ -141,12 +141,12 @@ class CompressSettings(ScoreSettings):
     @property
     def amount(self) -> Amount | None:
         """What the network has at most; None where `keep` or another budget says how far to go."""
-        given = ((name, getattr(self, name)) for name in MEASURES)
+        given = ((name, getattr(self, name)) for name in COUNTED)
         return next((parse_amount(name, value) for name, value in given if value is not None), None)
 
     @property
     def measure(self) -> str:
-        """What the budget counts, one of `pfpcli.measures.MEASURES`."""
+        """What the budget counts, one of `pfpcli.amounts.COUNTED`."""
         return self.keep_of if self.amount is None else self.amount.of
 
     @property

@@ -7,9 +7,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from pfpcli.amounts import COUNTED
 from pfpcli.channels.places import EVERYWHERE, PLACES
 from pfpcli.errors import InputError
-from pfpcli.measures import MEASURES
 from pfpcli.outputs.asked import TASKS, Asked, parse
 from pfpcli.planning.allocations import ALLOCATIONS, BEST
 from pfpcli.scoring.criteria import CRITERIA
@@ -17,7 +17,7 @@ from pfpcli.settings.max_drop import MaxDrop
 
 #: Setting -> the values it may have, where they are fixed.
 CHOICES: dict[str, tuple[str, ...]] = {
-    "keep_of": tuple(MEASURES),
+    "keep_of": tuple(COUNTED),
     "allocate": (BEST, *ALLOCATIONS),
     "criterion": tuple(CRITERIA),
     "where": PLACES,

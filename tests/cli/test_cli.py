@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 import pfpcli
+from pfpcli.amounts import COUNTED
 from pfpcli.cli import main as cli
 from pfpcli.cli import terminal as terminal_console
 from pfpcli.errors import BudgetError, CheckFailed, InputError
-from pfpcli.measures import MEASURES
 from pfpcli.progress import Console
 from pfpcli.records.runs import Run
 from pfpcli.settings import CompressSettings
@@ -162,7 +162,7 @@ def test_the_completion_script_is_for_pfp(tmp_path: Path) -> None:
 
 def test_choices_are_completed(tmp_path: Path) -> None:
     asked = {"_PFP_COMPLETE": "complete_bash", "COMP_WORDS": "pfp compress --keep-of ", "COMP_CWORD": "3"}
-    assert pfp(cwd=tmp_path, **asked).stdout.split() == list(MEASURES)
+    assert pfp(cwd=tmp_path, **asked).stdout.split() == list(COUNTED)
 
 
 # --- usage errors --------------------------------------------------------------------------------------------------
@@ -351,7 +351,7 @@ def test_every_setting_has_a_flag(pipeline: Callable[[Any], list[CompressSetting
         seed=3,
     )
     switches = {"trust", "convert", "exact_only", "strict", "cache", "int8", "fp16", "robustness"}
-    others = {"model", "calib", "epsilon", "plan", *MEASURES, "latency_table", *switches}
+    others = {"model", "calib", "epsilon", "plan", *COUNTED, "latency_table", *switches}
     assert set(given) | others == set(CompressSettings.__dataclass_fields__) - {"origins"}
     seen = pipeline(run())
     on = ["--trust", "--convert", "--exact-only", "--strict", "--no-cache", "--int8", "--fp16", "--robustness"]

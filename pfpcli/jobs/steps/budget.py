@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pfpcli.amounts import COUNTED
 from pfpcli.channels.cost import Costs, Predictor
 from pfpcli.channels.groups import Groups
 from pfpcli.cutting.cut import cut
@@ -22,7 +23,6 @@ from pfpcli.jobs.steps.plan import Planned
 from pfpcli.latency.files import Latency, latency
 from pfpcli.latency.prediction import TimedPredictor
 from pfpcli.latency.table import Table
-from pfpcli.measures import MEASURES
 from pfpcli.planning.allocations import ALLOCATIONS
 from pfpcli.planning.plan import Budget, Plan
 from pfpcli.progress import Console
@@ -120,7 +120,7 @@ def budget_of(
         InputError: the network has no more than was asked for.
     """
     share = _share(settings, predictor, meter)
-    is_measured = MEASURES[settings.measure].is_measured and settings.latency_table is None
+    is_measured = COUNTED[settings.measure].is_measured and settings.latency_table is None
     keep = _first_guess(share, predictor, meter) if settings.measure == "size" else share
     budget = Budget(keep, settings.measure, settings.epsilon, settings.multiple_of, settings.min_channels)
     return budget, (meter, share) if is_measured and not settings.is_searched and share < 1 else None
@@ -134,7 +134,7 @@ def _share(settings: CompressSettings, predictor: Predictor, meter: Meter) -> fl
     if isinstance(predictor, TimedPredictor) and predictor.table.network_ms is not None:
         whole = predictor.table.network_ms
     else:
-        whole = meter.whole() if MEASURES[amount.of].is_measured else _whole(predictor).of(amount.of)
+        whole = meter.whole() if COUNTED[amount.of].is_measured else _whole(predictor).of(amount.of)
     if amount.absolute >= whole:
         raise InputError(
             f"--{amount.of} {amount.text}: the network has {_SHOWN[amount.of](whole)} already",
@@ -179,7 +179,7 @@ def met(
         allocation = next((each.name for each in planned.tried if each.name in ALLOCATIONS), allocation)
         with console.step("check") as step:
             measured = meter.share(planned.plan)
-            noun = MEASURES[meter.of].noun
+            noun = COUNTED[meter.of].noun
             step.summary = f"{numbers.percent(measured)} of the {noun} in the written file, asked {100 * share:.4g} %"
         found.append(replace(planned, measured=measured))
         if abs(measured - share) <= MEASURED_WITHIN * share:

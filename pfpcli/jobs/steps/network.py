@@ -108,14 +108,22 @@ def prepare(settings: CompressSettings, device: torch.device, scratch: Path, con
     model, calibration, groups = (open_network if settings.is_whole else open_prunable)(settings, console)
     if settings.robustness:
         check_damageable(calibration)
-    replayed = unscored(groups, calibration, settings)
-    writer = OnnxWriter(model, groups.labelled.graph, replayed.division.samples, scratch)
+    nothing_scored = unscored(groups, calibration, settings)
+    writer = OnnxWriter(model, groups.labelled.graph, nothing_scored.division.samples, scratch)
     if settings.plan is not None or settings.is_whole:
         return Prepared(
-            settings, device, model, calibration, groups, replayed, Predictor(groups), writer, Budget(settings.fraction)
+            settings,
+            device,
+            model,
+            calibration,
+            groups,
+            nothing_scored,
+            Predictor(groups),
+            writer,
+            Budget(settings.fraction),
         )
     predictor = predictor_for(groups, settings, console)
-    meter = Meter(settings.measure, writer, groups, replayed.division, settings.threads, scratch)
+    meter = Meter(settings.measure, writer, groups, nothing_scored.division, settings.threads, scratch)
     budget, target = budget_of(settings, predictor, meter)
     if not settings.is_searched:
         check_reachable(groups, budget, predictor)

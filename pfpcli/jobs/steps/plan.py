@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from pfpcli.activations.task import Task
+from pfpcli.amounts import COUNTED
 from pfpcli.channels.cost import Predictor, count
 from pfpcli.channels.groups import Group, Groups
 from pfpcli.channels.slicing import Slicing
@@ -21,7 +22,6 @@ from pfpcli.graph.graph import Graph
 from pfpcli.jobs import cache
 from pfpcli.jobs.steps.open import group_by_settings
 from pfpcli.jobs.steps.score import Scored
-from pfpcli.measures import MEASURES
 from pfpcli.planning.allocations import ALLOCATIONS, BEST, TRIED, UNMEASURED
 from pfpcli.planning.choices import orders
 from pfpcli.planning.curves import Curve, curves
@@ -102,7 +102,7 @@ def make_plan(
         )
         tried = _tried(planner, names, scored, device, step) if len(names) > 1 else []
         plan = tried[0].plan if tried else planner.by(names[0])
-        what = MEASURES[budget.of].noun
+        what = COUNTED[budget.of].noun
         asked = f"asked {100 * budget.keep:.4g} %" if budget.epsilon is None else f"asked ε ≤ {budget.epsilon:g}"
         epsilon = f" → ε = {plan.epsilon:.3g}" if plan.epsilon is not None and budget.epsilon is None else ""
         best = f" · best of {len(tried)} plans: {tried[0].name}" if tried else ""

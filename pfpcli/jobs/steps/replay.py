@@ -9,13 +9,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from pfpcli.amounts import COUNTED
 from pfpcli.channels.groups import Groups
 from pfpcli.channels.reading_layers import Reader, readers
 from pfpcli.cutting.plan_file import PlanFile
 from pfpcli.images.calibration import Calibration
 from pfpcli.jobs.steps.plan import Planned
 from pfpcli.jobs.steps.score import Scored, divided
-from pfpcli.measures import MEASURES
 from pfpcli.planning.planner import without
 from pfpcli.progress import Console
 from pfpcli.scoring.scores import Scores
@@ -48,7 +48,7 @@ def replay(file: PlanFile, groups: Groups, found: Sequence[Reader], name: str, c
     """
     with console.step("plan") as step:
         plan = file.plan(groups, found, name)
-        step.summary = f"keep {100 * plan.achieved:.1f} % of the {MEASURES[file.of].noun}, as {name} says"
+        step.summary = f"keep {100 * plan.achieved:.1f} % of the {COUNTED[file.of].noun}, as {name} says"
     return Planned(plan, [], [])
 
 

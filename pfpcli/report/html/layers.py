@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pfpcli.measures import MEASURES
+from pfpcli.amounts import COUNTED
 from pfpcli.records.parts import LayerRow, SparseLayer
 from pfpcli.records.runs import AnyRun, Run, SparseRun
 from pfpcli.report import numbers, precision
@@ -66,7 +66,7 @@ def _cut(run: Run) -> Table:
         Cell("100.0 %" if total else "–"),
         *([Cell("")] if any(found) else []),
     ]
-    of = MEASURES[measure].noun
+    of = COUNTED[measure].noun
     explained = f"kept: share of the layer's {of} that is left; saved: its share of the {of} that the network lost"
     return Table("layers", columns, rows, totals, [explained, *([_REMARK] if any(found) else [])])
 

@@ -1,4 +1,4 @@
-"""Measures: what a budget can count. This module does not import torch."""
+"""Amounts: what a budget can count, and how much of it. This module does not import torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _TIMES = {"us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3}
 
 
 @dataclass(frozen=True)
-class Measure:
+class Counted:
     """What a budget counts.
 
     Attributes:
@@ -31,20 +31,20 @@ class Measure:
     is_measured: bool = False
 
 
-MEASURES: dict[str, Measure] = {
-    "params": Measure("params", "parameters", _COUNTS, "1M"),
-    "macs": Measure("macs", "MACs", _COUNTS, "200M"),
-    "size": Measure("bytes", "file size", _BYTES, "2MB", is_measured=True),
-    "latency": Measure("ms", "latency", _TIMES, "4ms", is_measured=True),
+COUNTED: dict[str, Counted] = {
+    "params": Counted("params", "parameters", _COUNTS, "1M"),
+    "macs": Counted("macs", "MACs", _COUNTS, "200M"),
+    "size": Counted("bytes", "file size", _BYTES, "2MB", is_measured=True),
+    "latency": Counted("ms", "latency", _TIMES, "4ms", is_measured=True),
 }
 
 
 @dataclass(frozen=True)
 class Amount:
-    """An amount of a measure.
+    """An amount of what a budget counts.
 
     Attributes:
-        of: one of `MEASURES`.
+        of: one of `COUNTED`.
         fraction: of the original's; None where the amount is absolute.
         absolute: the number, bytes or milliseconds; None where the amount is a fraction.
         text: as it was typed.
@@ -62,13 +62,13 @@ def parse_amount(of: str, given: str | float) -> Amount:
     A number up to 1 and a percentage are fractions of the original's; larger numbers are counts.
 
     Args:
-        of: one of `MEASURES`.
+        of: one of `COUNTED`.
         given: as it was typed.
 
     Raises:
         InputError: it is no positive amount of this measure.
     """
-    measure, text = MEASURES[of], str(given).strip()
+    measure, text = COUNTED[of], str(given).strip()
     found = re.fullmatch(r"([0-9.]+(?:[eE][-+]?[0-9]+)?)\s*([^\s0-9]*)", text)
     try:
         value = float(found[1]) if found else -1.0

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from pfpcli.amounts import parse_amount
 from pfpcli.errors import InputError
-from pfpcli.measures import parse_amount
 
 
 @pytest.mark.parametrize(
