@@ -1,9 +1,12 @@
-"""Gram matrices: X'X of what a layer reads in the original, and the refit of a layer that loses channels."""
+"""Gram matrices: X'X of what a layer reads in the original, and the refit of a layer that loses channels.
+
+A layer that reads fewer rows than it has columns keeps the rows instead, which are smaller.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -11,9 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pfpcli import processes
 from pfpcli.activations.nested_fits import NestedFits
 from pfpcli.activations.normal_equations import Normal, Sums
 from pfpcli.activations.ridge import best_ridge
+from pfpcli.activations.row_fits import RowFits, StoredRows
 from pfpcli.activations.row_products import draw_patches
 from pfpcli.activations.task import Task
 from pfpcli.channels.groups import Group
@@ -31,25 +36,26 @@ RIDGES = (1e-3, 1e-2, 1e-1, 1.0)
 
 @dataclass(frozen=True)
 class Gram:
-    """The Gram matrices of what a layer reads: one of every second image, one of the others.
+    """What a layer reads: the Gram matrix, or the rows, of every second image, and those of the others.
 
     Attributes:
         reader: the layer; it has weights.
         tensor: its weights.
         matrix: float64[G, O, J, R], its weights as in `Columns.weight`.
-        halves: X'X of the images with an even and with an odd index. They have no targets, because Y = X W with the
-            weights W of the layer.
+        halves: X'X, or X, of the images with an even and with an odd index. They have no targets, because Y = X W with
+            the weights W of the layer.
     """
 
     reader: Reader
     tensor: Tensor
     matrix: Tensor
-    halves: tuple[Normal, Normal]
+    halves: tuple[Normal, Normal] | tuple[StoredRows, StoredRows]
 
     @property
     def normal(self) -> Normal:
         """X'X of all images."""
-        return self.halves[0] + self.halves[1]
+        first, second = (_normal(half) for half in self.halves)
+        return first + second
 
     def refits(self, alive: Sequence[Tensor]) -> list[Refit]:
         """Fit the layer's outputs in the original by least squares, with the kept channels alone, at several widths.
@@ -63,9 +69,10 @@ class Gram:
         """
         _, _, inputs, kernel = self.matrix.shape
         fits, ridge = self._fits(alive)
-        solved = torch.stack([fit.solutions(ridge) for fit in fits], 1)
+        fitted = [fit.fitted(ridge) for fit in fits]
+        errors = self._relative(fits, [each for each, _ in fitted])
         found = []
-        for error, each in zip(self._errors(fits, ridge), solved, strict=True):
+        for error, each in zip(errors, torch.stack([solved for _, solved in fitted], 1), strict=True):
             values = each[:, :-1].unflatten(1, (inputs, kernel)).permute(0, 3, 1, 2)
             weight = self.reader.into_weight(values, self.tensor.double()).to(self.tensor)
             found.append(Refit(weight, each[:, -1].flatten().to(self.tensor), float(error)))
@@ -73,27 +80,24 @@ class Gram:
 
     def errors(self, alive: Sequence[Tensor]) -> NDArray[np.float64]:
         """Return the errors of `refits` alone: float64[w]."""
-        return self._errors(*self._fits(alive))
+        fits, ridge = self._fits(alive)
+        return self._relative(fits, [fit.errors(ridge) for fit in fits])
 
-    def _fits(self, alive: Sequence[Tensor]) -> tuple[list[NestedFits], float | None]:
+    def _fits(self, alive: Sequence[Tensor]) -> tuple[list[Fits], float | None]:
         """Return the fits of each group of the layer, and the lambda."""
         weights, kept = self.matrix.permute(0, 2, 3, 1).flatten(1, 2), [self._kept(each) for each in alive]
         fits = [
-            NestedFits.of(self.halves, weight, torch.stack([each[i] for each in kept]), i)
-            for i, weight in enumerate(weights)
+            _fits(self.halves, weight, torch.stack([each[i] for each in kept]), i) for i, weight in enumerate(weights)
         ]
-        middle = slice(len(alive) // 2, len(alive) // 2 + 1)
+        if not self._has_halves:
+            return fits, best_ridge(RIDGES, None)
+        judges = [fit.judge(len(alive) // 2) for fit in fits]
+        return fits, best_ridge(RIDGES, lambda ridge: sum(judge(ridge) for judge in judges))
 
-        def error(ridge: float | None) -> float:
-            return sum(fit.errors(ridge, middle)[0] for fit in fits)
-
-        return fits, best_ridge(RIDGES, error if self._has_halves else None)
-
-    def _errors(self, fits: list[NestedFits], ridge: float | None) -> NDArray[np.float64]:
-        """Return the squared errors on the second half, relative to the variance of the outputs: float64[w]."""
-        errors = np.sum([fit.errors(ridge) for fit in fits], axis=0)
-        spread = sum(fit.second.energy for fit in fits)
-        return errors / spread if self._has_halves and spread > 0 else np.zeros(len(errors))
+    def _relative(self, fits: list[Fits], errors: Sequence[Sequence[float]]) -> NDArray[np.float64]:
+        """Return the squared errors of all groups relative to the variance of the outputs: float64[w]."""
+        summed, spread = np.sum(errors, axis=0), sum(fit.energy for fit in fits)
+        return summed / spread if self._has_halves and spread > 0 else np.zeros(len(summed))
 
     @property
     def _has_halves(self) -> bool:
@@ -104,6 +108,79 @@ class Gram:
         groups, _, inputs, kernel = self.matrix.shape
         there = alive[self.reader.contraction.labels].view(groups, inputs, 1)
         return there.expand(-1, -1, kernel).flatten(1).to(self.matrix.device)
+
+
+#: The fits of one group of a layer at several widths.
+Fits = NestedFits | RowFits
+
+
+def _fits(
+    halves: tuple[Normal, Normal] | tuple[StoredRows, StoredRows], weight: Tensor, kept: Tensor, group: int
+) -> Fits:
+    """Return the fits of one group of a layer, see `NestedFits.of`."""
+    first, second = halves
+    if isinstance(first, StoredRows) and isinstance(second, StoredRows):
+        return RowFits.of((first, second), weight, kept, group)
+    return NestedFits.of((_normal(first), _normal(second)), weight, kept, group)
+
+
+def _normal(half: Normal | StoredRows) -> Normal:
+    return half.normal if isinstance(half, StoredRows) else half
+
+
+@dataclass
+class _Half:
+    """What a layer reads of every second image: its rows, and X'X once there are more rows than half of the columns.
+
+    Attributes:
+        groups, columns: G and K of the layer.
+        rows: float32[G, M, K + 1] each, the rows of this process, if there is no X'X.
+        sums: X'X; None as long as the rows are few.
+    """
+
+    groups: int
+    columns: int
+    rows: list[Tensor] = field(default_factory=list, repr=False)
+    sums: Sums | None = None
+
+    def add(self, rows: Tensor) -> None:
+        """Add rows: float32[G, M, K + 1]."""
+        if self.sums is None:
+            self.rows.append(rows)
+            if self._count > self.columns // 2:
+                self._sum()
+        else:
+            self.sums.add(rows, rows[..., :0])
+
+    def is_few(self) -> bool:
+        """Whether the rows of all processes are few."""
+        summed, count = processes.largest(int(self.sums is not None)), processes.total(self._count)
+        return not summed and count <= self.columns // 2
+
+    def stored(self, device: torch.device) -> StoredRows:
+        """Return the rows of all processes, if they are few."""
+        return StoredRows(torch.cat(self.rows or [self._none(device)], 1)).of_all()
+
+    def normal(self, device: torch.device) -> Normal:
+        """Return X'X of the rows of all processes."""
+        if self.sums is None:
+            self.rows = self.rows or [self._none(device)]
+            self._sum()
+        assert self.sums is not None
+        return self.sums.finished().of_all()
+
+    @property
+    def _count(self) -> int:
+        return sum(each.shape[1] for each in self.rows)
+
+    def _none(self, device: torch.device) -> Tensor:
+        return torch.zeros(self.groups, 0, self.columns + 1, device=device)
+
+    def _sum(self) -> None:
+        self.sums = Sums.empty(self.groups, self.columns, 0, self.rows[0].device)
+        while self.rows:
+            rows = self.rows.pop()
+            self.sums.add(rows, rows[..., :0])
 
 
 @dataclass
@@ -120,7 +197,7 @@ class _Seen:
 
     reader: Reader
     patches: Tensor
-    halves: tuple[Sums, Sums]
+    halves: tuple[_Half, _Half]
     images: int = 0
 
     @classmethod
@@ -128,18 +205,24 @@ class _Seen:
         """Return it for no images; matrix: float64[G, O, J, R], the weights of the layer."""
         groups, _, inputs, kernel = matrix.shape
         columns, random = inputs * kernel, torch.Generator().manual_seed(0)
-        patches = draw_patches(reader.patches, -(-ROWS * columns // IMAGES), random)
-        first, second = (Sums.empty(groups, columns, 0, matrix.device) for _ in range(2))
-        return cls(reader, patches, (first, second))
+        patches = draw_patches(reader.patches, _rows_per_image(reader, columns), random)
+        return cls(reader, patches, (_Half(groups, columns), _Half(groups, columns)))
 
     def add(self, x: Tensor) -> None:
         """Add the inputs of the layer for some images."""
         for i, half in enumerate(self.halves):
             some = x[(i + self.images) % 2 :: 2]
             if len(some):
-                rows = self.reader.rows(some, self.patches)
-                half.add(rows, rows[..., :0])
+                half.add(self.reader.rows(some, self.patches))
         self.images += len(x)
+
+    def finished(self, device: torch.device) -> tuple[Normal, Normal] | tuple[StoredRows, StoredRows]:
+        """Return what the layer reads of all images of all processes."""
+        first, second = self.halves
+        few = [half.is_few() for half in self.halves]  # every process has to ask for both
+        if all(few):
+            return first.stored(device), second.stored(device)
+        return first.normal(device), second.normal(device)
 
 
 class Refit(NamedTuple):
@@ -172,7 +255,7 @@ def gram_batches(
     held: set[Reader] = set()
     for group in groups:
         found = [r for r in task.readers if has_gram(r) and _reads(r, group, task)]
-        if batch and sum(map(_bytes, held.union(found))) > HELD:
+        if batch and sum(_bytes(reader, images) for reader in held.union(found)) > HELD:
             yield _measured(task, batch, images)
             batch, held = [], set()
         batch.append((group, found))
@@ -191,9 +274,19 @@ def _reads(reader: Reader, group: Group, task: Task) -> bool:
     return bool((seats(reader, group, len(task.groups.root)) < len(group.units)).any())
 
 
-def _bytes(reader: Reader) -> int:
-    """Return the size of the layer's Gram matrix."""
-    return 16 * _width(reader) * len(reader.units) * reader.kernel
+def _bytes(reader: Reader, images: int | None) -> int:
+    """Return the size of what is kept of a layer, at most."""
+    columns = len(reader.units) * reader.kernel
+    size = 16 * _width(reader) * columns
+    if images is None:
+        return size
+    rows = images * min(reader.patches, _rows_per_image(reader, _width(reader)))
+    return min(size, 4 * rows * columns) if rows <= _width(reader) else size
+
+
+def _rows_per_image(reader: Reader, columns: int) -> int:
+    """Return how many rows an image gives at most."""
+    return -(-ROWS * columns // IMAGES)
 
 
 def _width(reader: Reader) -> int:
@@ -213,6 +306,5 @@ def _measured(
         task.walk(lambda reader, x, _: seen[id(reader)].add(x), readers.values(), images)
     grams = {}
     for key, reader in readers.items():
-        first, second = (sums.finished().of_all() for sums in seen.pop(key).halves)
-        grams[key] = Gram(reader, tensors[key], matrices[key], (first, second))
+        grams[key] = Gram(reader, tensors[key], matrices[key], seen.pop(key).finished(task.device))
     return [(group, [grams[id(reader)] for reader in found]) for group, found in batch]

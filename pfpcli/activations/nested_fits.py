@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pfpcli.activations.normal_equations import Normal
-from pfpcli.activations.ridge import factor, mean_square
+from pfpcli.activations.ridge import Judge, factor, mean_square
 
 
 @dataclass(frozen=True)
@@ -49,18 +49,36 @@ class NestedFits:
         first, second = (_Ordered.of(half, group, order, ordered) for half in halves)
         return cls(order, kept.sum(1).tolist(), ordered, first, second)
 
-    def errors(self, ridge: float | None, widths: slice = slice(None)) -> list[float]:
-        """Return the squared error of some widths on the second half, of a fit to the first half.
+    def judge(self, width: int) -> Judge:
+        """Return what tells the error of a width, as in `errors`, for every lambda; width: its index."""
+        return lambda ridge: self._errors([self.counts[width]], ridge)[0]
+
+    def errors(self, ridge: float | None) -> list[float]:
+        """Return the squared error of each width on the second half, of a fit to the first half.
 
         Args:
             ridge: lambda, relative to the mean square of the columns; None keeps the weights.
-            widths: which of the widths.
         """
-        solved = self.first.solved(self.weight, self.counts[widths], ridge)
+        return self._errors(self.counts, ridge)
+
+    def _errors(self, counts: list[int], ridge: float | None) -> list[float]:
+        solved = self.first.solved(self.weight, counts, ridge)
         return [self.second.error(self.first.mean, self.weight, each) for each in solved]
 
-    def solutions(self, ridge: float | None) -> Tensor:
-        """Return the fits of all widths to both halves, float32[w, K + 1, O]: 0 for dropped columns, intercept last."""
+    @property
+    def energy(self) -> float:
+        """The squared norm of the outputs of the second half, less their mean."""
+        return self.second.energy
+
+    def fitted(self, ridge: float | None) -> tuple[list[float], Tensor]:
+        """Return the errors of all widths, and their fits to both halves.
+
+        Returns:
+            (errors; float32[w, K + 1, O], the fits: 0 for dropped columns, the intercept last).
+        """
+        return self.errors(ridge), self._solutions(ridge)
+
+    def _solutions(self, ridge: float | None) -> Tensor:
         both = self.first.joined(self.second, self.weight)
         found = self.weight.new_zeros(len(self.counts), len(self.order) + 1, self.weight.shape[1])
         target = both.mean @ self.weight
@@ -92,7 +110,7 @@ class _Ordered:
     @classmethod
     def of(cls, normal: Normal, group: int, order: Tensor, weight: Tensor) -> _Ordered:
         """Return the rows of one group of some equations; weight: float32[K, O], in the order."""
-        count = float(normal.count[group])
+        count = float(normal.gram[group, -1, -1])  # 0 for no rows
         mean = normal.mean[group, 0, order]
         gram = normal.gram[group][order[:, None], order]
         gram.addr_(mean, mean, alpha=-count)

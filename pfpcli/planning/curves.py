@@ -108,6 +108,7 @@ def curves(
     measuring: Task,
     orders: Sequence[tuple[Group, NDArray[np.int64]]],
     macs: int,
+    fitted: int = FITTED,
     progress: Callable[[float], None] = lambda share: None,
 ) -> list[Curve]:
     """Measure the curve of each group.
@@ -117,6 +118,7 @@ def curves(
         measuring: the same network and the images that measure the losses: others, as far as there are any.
         orders: groups and int64[n, parts], their units from the first to keep to the first to drop.
         macs: multiply-adds of the network for one image; larger networks are measured on fewer images.
+        fitted: the number of images that there are to refit the layers to.
         progress: receives the share of the work that is done, 0 to 1.
     """
     order_of = {id(group): order for group, order in orders}
@@ -129,7 +131,7 @@ def curves(
         progress((len(found) + groups * part) / len(orders))
 
     with task.groups.labelled.graph.on(task.device):
-        for grams in gram_batches(task, [group for group, _ in orders], FITTED):
+        for grams in gram_batches(task, [group for group, _ in orders], min(FITTED, fitted)):
             cuts, count = {}, len(grams)
             while grams:  # a Gram matrix is freed as soon as its group is refitted
                 group, of_group = grams.pop(0)

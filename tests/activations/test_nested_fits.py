@@ -8,13 +8,15 @@ from torch import Tensor
 
 from pfpcli.activations.nested_fits import NestedFits
 from pfpcli.activations.normal_equations import Normal, Sums
+from pfpcli.activations.row_fits import RowFits, StoredRows
 
 COLUMNS, OUTPUTS = 12, 5
 
 
 @pytest.mark.parametrize("ridge", [1e-3, 1e-1, None])
 @pytest.mark.parametrize("rows", [9, 60])
-def test_each_width_is_fitted_as_if_it_were_alone(rows: int, ridge: float | None) -> None:
+@pytest.mark.parametrize("form", ["normal", "stored"])
+def test_each_width_is_fitted_as_if_it_were_alone(form: str, rows: int, ridge: float | None) -> None:
     random = torch.Generator().manual_seed(rows)
     weight = torch.randn(COLUMNS, OUTPUTS, generator=random, dtype=torch.float64)
     mixed = torch.randn(COLUMNS, COLUMNS, generator=random)
@@ -23,15 +25,27 @@ def test_each_width_is_fitted_as_if_it_were_alone(rows: int, ridge: float | None
     kept = torch.zeros(3, COLUMNS, dtype=torch.bool)
     for width, count in zip(kept, (10, 6, 3), strict=True):
         width[order[:count]] = True
-    fits = NestedFits.of((normal(first), normal(second)), weight, kept, 0)
-    solutions = fits.solutions(ridge)
-    for width, found, error in zip(kept, solutions, fits.errors(ridge), strict=True):
+    fits = (
+        NestedFits.of((normal(first), normal(second)), weight, kept, 0)
+        if form == "normal"
+        else RowFits.of((stored(first), stored(second)), weight, kept, 0)
+    )
+    errors, solutions = fits.fitted(ridge)
+    assert errors == fits.errors(ridge)
+    for width, found, error in zip(kept, solutions, errors, strict=True):
         expected = alone(torch.cat([first, second]), weight, width, ridge)
         torch.testing.assert_close(found.double(), expected, rtol=1e-3, atol=1e-3)
         assert not found[:-1][~width].any()
         missed = with_ones(second) @ alone(first, weight, width, ridge) - second.double() @ weight
         torch.testing.assert_close(error, float(missed.square().sum()), rtol=1e-3, atol=1e-3)
-    assert fits.errors(ridge, slice(1, 2)) == pytest.approx(fits.errors(ridge)[1:2], rel=1e-3)
+    assert [fits.judge(i)(ridge) for i in range(3)] == pytest.approx(errors, rel=1e-3)
+    made = second.double() @ weight
+    assert fits.energy == pytest.approx(float((made - made.mean(0)).square().sum()), rel=1e-3)
+
+
+def test_stored_rows_have_the_equations_of_their_rows() -> None:
+    rows = torch.randn(9, COLUMNS, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(stored(rows).normal.gram, normal(rows).gram)
 
 
 def normal(x: Tensor) -> Normal:
@@ -40,6 +54,11 @@ def normal(x: Tensor) -> Normal:
     rows = with_ones(x).float()[None]
     sums.add(rows, rows[..., :0])
     return sums.finished()
+
+
+def stored(x: Tensor) -> StoredRows:
+    """Some rows as they are."""
+    return StoredRows(with_ones(x).float()[None])
 
 
 def alone(x: Tensor, weight: Tensor, width: Tensor, ridge: float | None) -> Tensor:

@@ -164,6 +164,7 @@ def measure_curves(
                 measuring,
                 ordered,
                 count(graph).macs,
+                len(division.fitted),
                 lambda share: step.progress(int(100 * share), 100, "% of the groups"),
             )
             if key:
