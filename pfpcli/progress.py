@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from pfpcli import memory
 from pfpcli.errors import Interrupted
+from pfpcli.forecast import Forecast
 
 _Batch = TypeVar("_Batch", bound=tuple[Any, ...])
 
@@ -24,12 +25,14 @@ class Step:
         name: its name, e.g. "score".
         summary: its result, in one line.
         seconds: its time, once it has ended.
+        is_cached: whether its result was read from a cache, so that its time says nothing about the work.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.summary = ""
         self.seconds = 0.0
+        self.is_cached = False
 
     def progress(self, done: int, total: int, unit: str) -> None:
         """Report that `done` of `total` units are done, e.g. images; called often."""
@@ -57,9 +60,13 @@ class Console:
         held: name of a step -> the bytes of memory held after it; empty where the system does not tell.
         peaks: name of a step -> the most bytes held during it.
         warnings: the warnings in order, without duplicates.
+        worked: the seconds of the steps whose result was not read from a cache.
+        forecast: the expected times of the steps; None where they are not known.
     """
 
     def __init__(self) -> None:
+        self.forecast: Forecast | None = None
+        self.worked: dict[str, float] = {}
         self.timings: dict[str, float] = {}
         self.held: dict[str, int] = {}
         self.peaks: dict[str, int] = {}
@@ -77,6 +84,8 @@ class Console:
             self.abandon(step)
             raise
         step.seconds = time.perf_counter() - start
+        if not step.is_cached:
+            self.worked[name] = step.seconds
         self.timings[name] = round(self.timings.get(name, 0.0) + step.seconds, 3)
         peak = memory.peak()
         memory.give_back()

@@ -81,7 +81,7 @@ class Output:
 class TerminalConsole(Console):
     """Shows one line per step: a live one on a terminal, and a final one everywhere.
 
-        score      128/256 images  41/s  ETA 0:03
+        curves     50/100 % of the groups  8/s  ETA 0:06, of the run about 0:40
         score      256 images · criterion pfp                                      6.1 s
 
     Args:
@@ -103,7 +103,7 @@ class TerminalConsole(Console):
         self._line = Live(console=self._output.rich, auto_refresh=False, transient=True)
         self._line.start()
         self._picture(f"  {name}")
-        return _Counting(name, self._picture)
+        return _Counting(name, self._picture, None if self.forecast is None else self.forecast.after(name, self.worked))
 
     def end(self, step: Step) -> None:
         """Put the final line in its place."""
@@ -138,11 +138,18 @@ class TerminalConsole(Console):
 
 
 class _Counting(Step):
-    """A step whose line counts."""
+    """A step whose line counts.
 
-    def __init__(self, name: str, show: Callable[[str], None]) -> None:
+    Args:
+        name: of the step.
+        show: shows the line.
+        later: the seconds that the steps after it will take, about; None where that is not known.
+    """
+
+    def __init__(self, name: str, show: Callable[[str], None], later: float | None) -> None:
         super().__init__(name)
         self._show = show
+        self._later = later
         self._first: tuple[float, int] | None = None
         self._counted = ("", 0)
         self._shown = 0.0
@@ -154,11 +161,14 @@ class _Counting(Step):
             self._first, self._counted = (now, done), (unit, total)
         if now - self._shown >= REFRESH:
             self._shown = now
-            self._show(counting(self.name, done, total, unit, now - self._first[0], done - self._first[1]))
+            elapsed, gained = now - self._first[0], done - self._first[1]
+            self._show(counting(self.name, done, total, unit, elapsed, gained, self._later))
 
 
-def counting(name: str, done: int, total: int, unit: str, elapsed: float, gained: int) -> str:
-    """A running step: `  score      128/256 images  41/s  ETA 0:03`.
+def counting(
+    name: str, done: int, total: int, unit: str, elapsed: float, gained: int, later: float | None = None
+) -> str:
+    """A running step: `  score      128/256 images  41/s  ETA 0:03`, and `, of the run about 0:40` where it is known.
 
     Args:
         name: of the step.
@@ -167,12 +177,15 @@ def counting(name: str, done: int, total: int, unit: str, elapsed: float, gained
         unit: of these.
         elapsed: seconds since counting began.
         gained: how many were done in that time.
+        later: the seconds that the steps after it will take, about.
     """
     text = f"  {name:<9}  {done}/{total} {unit}"
     if gained < 1 or elapsed <= 0:
         return text
     rate = gained / elapsed
-    return f"{text}  {rate:.{0 if rate >= 9.5 else 1}f}/s  ETA {clock(ceil((total - done) / rate))}"
+    left = (total - done) / rate
+    run = "" if later is None else f", of the run about {clock(ceil(left + later))}"
+    return f"{text}  {rate:.{0 if rate >= 9.5 else 1}f}/s  ETA {clock(ceil(left))}{run}"
 
 
 def finished(step: Step) -> str:

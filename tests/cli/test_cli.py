@@ -558,6 +558,11 @@ def test_a_running_step_shows_count_rate_and_time_left(elapsed: float, gained: i
     assert terminal_console.counting("score", 128, 256, "images", elapsed, gained) == text
 
 
+def test_a_running_step_shows_the_time_left_of_the_run_where_it_is_known() -> None:
+    line = terminal_console.counting("curves", 50, 100, "% of the groups", 6.0, 50, later=33.5)
+    assert line == "  curves     50/100 % of the groups  8.3/s  ETA 0:06, of the run about 0:40"
+
+
 # --- report --------------------------------------------------------------------------------------------------------
 
 

@@ -48,8 +48,10 @@ from pfpcli.cli.session import Session
 from pfpcli.errors import CalibrationError, InputError
 from pfpcli.exporting import export
 from pfpcli.images.preprocess import PRESETS
+from pfpcli.jobs.steps.expected import forecast
 from pfpcli.records.folders import FILES
 from pfpcli.records.runs import Run
+from pfpcli.settings import CompressSettings
 
 #: The line of the README, and the folder it writes to.
 LINE = ["compress", "model.pt", "--calib", "./imgs", "--keep", "0.4"]
@@ -162,6 +164,9 @@ def test_the_record_has_what_the_issue_names(typed: Typed) -> None:
     assert verification["model_pt"] == "ok"
     assert record["artifacts"] == FILES
     assert {"load", "score", "export"} <= record["timings"].keys()
+    expected = forecast(CompressSettings(model=Path("model.pt"), calib=Path("imgs"), keep=0.4), "module")
+    assert expected is not None
+    assert [name for name in record["timings"] if name in expected.expected] == [*expected.expected]
     assert all(seconds >= 0 for seconds in record["timings"].values())
     assert all(isinstance(warning, str) for warning in record["warnings"])
 

@@ -16,6 +16,7 @@ from pfpcli.graph.graph import Graph
 from pfpcli.images.calibration import Calibration, Division, check_damageable
 from pfpcli.jobs.steps.budget import Meter, budget_of, met, predictor_for
 from pfpcli.jobs.steps.cut import cut_network, verify_cut
+from pfpcli.jobs.steps.expected import forecast
 from pfpcli.jobs.steps.export import OnnxWriter
 from pfpcli.jobs.steps.open import open_network, open_prunable
 from pfpcli.jobs.steps.plan import Planned, make_plan, plan_in_steps
@@ -127,6 +128,7 @@ def prepare(settings: CompressSettings, device: torch.device, scratch: Path, con
     budget, target = budget_of(settings, predictor, meter)
     if not settings.is_searched:
         check_reachable(groups, budget, predictor)
+    console.forecast = forecast(settings, model.kind)
     scored = score_channels(groups, calibration, settings.criterion, settings, device, console)
     return Prepared(settings, device, model, calibration, groups, scored, predictor, writer, budget, target)
 

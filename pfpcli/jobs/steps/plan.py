@@ -153,7 +153,8 @@ def measure_curves(
         graph, division = groups.labelled.graph, scored.division
         key = cache.key_of_curves(scored.key, division, ordered) if scored.key else ""
         found = cache.load_curves(key) if key else None
-        before = "" if found is None else "cached: "
+        step.is_cached = found is not None
+        before = "cached: " if step.is_cached else ""
         if found is None:
             batch = graph.fixed_batch
             task = Task(groups, scored.readers, lambda: division.fitting(batch), device, seed=settings.seed)

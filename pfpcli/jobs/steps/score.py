@@ -53,7 +53,8 @@ def score_channels(
         division = divided(calibration, found, criterion, settings)
         key = cache.key(groups, found, division, settings, row.function) if settings.cache else ""
         scores = cache.load(key) if key else None
-        before = "cached: " if scores else ""
+        step.is_cached = scores is not None
+        before = "cached: " if step.is_cached else ""
         if scores is None:
             total, batch = len(division.scored), groups.labelled.graph.fixed_batch
             task = Task(
