@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import repeat
 
 import torch
 from torch import Tensor
@@ -15,7 +14,9 @@ from pfpcli.channels.rules import Columns
 from pfpcli.graph.graph import is_constant, owner
 
 #: The most numbers of unfolded input, or of results, in one piece of a layer's work (`Layer.pieces`).
-_CHUNK = 1 << 22
+PIECE = 1 << 22
+#: A stripe of a large image has a multiple of this many patches: the kernel of the sensitivity pads others.
+_ALIGNED = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,12 +28,14 @@ class Layer:
         x: its input.
         weight: the operand that multiplies the input: weights, or other activations.
         kernel: number of kernel positions.
+        patches: positions at which the layer is applied, P.
     """
 
     node: Node
     x: Node
     weight: Node
     kernel: int
+    patches: int
 
     @property
     def name(self) -> str:
@@ -44,8 +47,8 @@ class Layer:
         """Whether the input is multiplied with stored weights."""
         return is_constant(self.weight)
 
-    def columns(self, x: Tensor, weight: Tensor, patches: Tensor | None = None) -> Columns:
-        """Return the layer as a matrix product; patches: int64[p], the patches that are needed, None for all."""
+    def columns(self, x: Tensor, weight: Tensor, patches: Tensor | slice | None = None) -> Columns:
+        """Return the layer as a matrix product; patches: the patches that are needed, int64[p] or a range, or all."""
         rule = rules.find(self.node.target)
         assert rule is not None
         assert rule.columns is not None
@@ -73,15 +76,20 @@ class Layer:
         rows[..., :-1] = found.flatten(3)
         return rows.flatten(1, 2)
 
-    def pieces(self, x: Tensor, weight: Tensor) -> Iterator[Columns]:
-        """Yield the layer as matrix products in float32, each of a few images.
+    def pieces(self, x: Tensor, weight: Tensor, *, whole: bool = False) -> Iterator[Columns]:
+        """Yield the layer as matrix products in float32, each of a few images or of a stripe of a large one.
 
         Args:
             x: float[N, ...], the input.
             weight: the weights, or the other operand.
+            whole: whether each piece has all patches of its images.
         """
-        made = self.node.meta["val"]
-        step = max(1, _CHUNK // max(1, x[0].numel() * self.kernel, made.numel() // made.shape[0]))
-        per_sample = repeat(weight) if self.has_weights else weight.split(step)
-        for part, weights in zip(x.split(step), per_sample, strict=False):
-            yield self.columns(part.float(), weights.float())
+        weights = weight.float()
+        groups, outputs, channels, kernel = self.matrix(weights if self.has_weights else weights[:1]).shape
+        held = groups * max(outputs, channels * kernel)
+        images = max(1, PIECE // (held * self.patches))
+        stripe = self.patches if whole else max(1, PIECE // (held * images * _ALIGNED)) * _ALIGNED
+        for i, part in enumerate(x.split(images)):
+            some, of_some = part.float(), weights if self.has_weights else weights[i * images : (i + 1) * images]
+            for start in range(0, self.patches, stripe):
+                yield self.columns(some, of_some, slice(start, start + stripe))

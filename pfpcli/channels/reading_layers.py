@@ -25,7 +25,6 @@ class Reader(Layer):
         contraction: where the layer is in the graph.
         units: int64[C_in], the unit of each channel that the layer reads; 0 if the channel may not be dropped.
         heads: int64[C_in], the unit of the head that each channel belongs to; 0 if no such head may be dropped.
-        patches: positions at which the layer is applied, P.
         outputs: channels that the layer makes, in each group of a grouped convolution.
         neurons: numbers in the output for one sample.
     """
@@ -33,7 +32,6 @@ class Reader(Layer):
     contraction: Contraction
     units: NDArray[np.int64]
     heads: NDArray[np.int64]
-    patches: int
     outputs: int
     neurons: int
 
@@ -76,10 +74,10 @@ def _reader(
         x=contraction.x,
         weight=weight,
         kernel=kernel,
+        patches=patches,
         contraction=contraction,
         units=units,
         heads=heads,
-        patches=patches,
         outputs=columns.weight.shape[1],
         neurons=columns.weight.shape[:2].numel() * patches,
     )

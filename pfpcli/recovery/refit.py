@@ -31,7 +31,7 @@ from pfpcli.channels.layers import Layer
 from pfpcli.recovery.call_by_call import recover_calls
 from pfpcli.recovery.epilogue import Epilogue
 from pfpcli.recovery.paired_run import BatchValues, PairedRun
-from pfpcli.recovery.refit_layers import Intercept, fixed_bias, layer_of, output_dim, positions
+from pfpcli.recovery.refit_layers import Intercept, fixed_bias, layer_of, output_dim
 from pfpcli.recovery.refit_problem import FULL, Effort, Problem, open_problem
 from pfpcli.recovery.task import RecoveryTask
 
@@ -115,7 +115,7 @@ class Refit:
         matrix, intercept = layer.matrix(weight.detach().double()), Intercept.of(layer, self._pair)
         is_final = len(self._pair.users(layer.weight)) == 1
         made = open_problem(
-            matrix, images, positions(layer), self._effort, intercept=intercept is not None, is_final=is_final
+            matrix, images, layer.patches, self._effort, intercept=intercept is not None, is_final=is_final
         )
         if not is_final:
             self._shared[key] = made, intercept
@@ -171,7 +171,7 @@ class _LayerBatches:
         # seeded by the batch: the positions do not depend on the process that runs it
         random = torch.Generator().manual_seed(values.first)
         x = values.now(layer.x)
-        patches = draw_patches(positions(layer), self._problem.positions, random).to(x.device)
+        patches = draw_patches(layer.patches, self._problem.positions, random).to(x.device)
         others = [values.original(layer.node), None, None]
         if self._other is not None:
             others[1:] = values.original(self._other), values.now(self._other)

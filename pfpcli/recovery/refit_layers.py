@@ -32,13 +32,7 @@ def layer_of(node: Node) -> Layer | None:
     if read.dim() < 2 or (str(node.target) in _PRODUCTS and held.dim() != 2):
         return None
     shown = (torch.empty(each.shape, device="meta") for each in (read[:1], held))
-    return Layer(node, x, weight, rule.columns(node, *shown).x.shape[3])
-
-
-def positions(layer: Layer) -> int:
-    """The number of positions at which a layer reads each image."""
-    made, dim = layer.node.meta["val"], output_dim(layer)
-    return int(made.numel() // (made.shape[0] * made.shape[dim]))
+    return Layer(node, x, weight, *rule.columns(node, *shown).x.shape[3:])
 
 
 def output_dim(layer: Layer) -> int:

@@ -71,12 +71,12 @@ def sensitivity(columns: Columns, reduce: str = "sum", known: Tensor | None = No
 
 def halves(x: Tensor) -> tuple[Tensor, ...]:
     """Split inputs into their positive and their negative part, in the same shape; the latter only if it is not 0."""
-    return (x.clamp(min=0), x.neg().clamp(min=0)) if bool((x < 0).any()) else (x,)
+    return (x.clamp(min=0), x.neg().clamp_(min=0)) if bool((x < 0).any()) else (x,)
 
 
 def inverse(total: Tensor) -> Tensor:
     """Return 1 over each denominator; 0, so that the share is 0, where the denominator is at most `EPSILON`."""
-    return torch.where(total > EPSILON, total.reciprocal(), 0.0)
+    return torch.where(total > EPSILON, total, math.inf).reciprocal_()
 
 
 def block(device: torch.device) -> int:
@@ -91,7 +91,8 @@ def _largest_share(x: Tensor, weight: Tensor, known: Tensor) -> Tensor:
     samples, groups, channels, kernel, patches = x.shape
     x = x.permute(1, 2, 3, 0, 4).reshape(groups, channels, kernel, samples * patches)
     signs = (weight.clamp(min=0), weight.neg().clamp(min=0))
-    positive, negative = (inverse(sign.flatten(2) @ x.flatten(1, 2)) for sign in signs)
+    inverted = inverse(torch.cat(signs, 1).flatten(2) @ x.flatten(1, 2))
+    positive, negative = inverted.split(weight.shape[1], 1)
     fused = largest_shares(x)
     if fused is not None:
         return fused(x, weight, positive, negative, known)

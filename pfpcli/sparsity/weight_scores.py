@@ -93,7 +93,7 @@ def _shares(
     )
 
     def look(reader: Reader, x: Tensor, weight: Tensor) -> None:
-        for columns in reader.pieces(x, weight):
+        for columns in reader.pieces(x, weight, whole=with_mean):
             largest[id(reader)].add(sipp.weight_sensitivity(columns, "max"))
             if with_mean:
                 mean[id(reader)].add(sipp.weight_sensitivity(columns, "mean"))

@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.fx.node import Node
 
@@ -49,32 +48,36 @@ def _per_dim(value: Any, dims: int) -> list[int]:
     return values * dims if len(values) == 1 else values
 
 
-def conv_columns(node: Node, x: Tensor, weight: Tensor, patches: Tensor | None = None) -> Columns:
+def conv_columns(node: Node, x: Tensor, weight: Tensor, patches: Tensor | slice | None = None) -> Columns:
     """Return a convolution as matrix products over its patches.
 
     Args:
         node: the call.
         x: float[N, C_in, *spatial].
         weight: the weight argument of the call.
-        patches: int64[p], the patches of `Columns.x`; None for all.
+        patches: int64[p] or a range, the patches of `Columns.x`; None for all. For a range, only the rows of the map
+            that it reads are touched.
     """
     given = bind(node)
     dims = x.dim() - 2
     groups, kernel = given["groups"], list(weight.shape[2:])
     stride, dilation = _per_dim(given["stride"], dims), _per_dim(given["dilation"], dims)
     span = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+    apart = [1] * dims
     if _is_transposed(node):
         # a transposed convolution is a convolution of the input with zeros between its elements
-        x = _with_zeros_between(x, stride)
         padding, extra = _per_dim(given["padding"], dims), _per_dim(given["output_padding"], dims)
         pads = [(s - p, s - p + e) for s, p, e in zip(span, padding, extra, strict=True)]
         weight = weight.unflatten(0, (groups, -1)).transpose(1, 2).flip(*range(3, 3 + dims))
-        stride = [1] * dims
+        apart, stride = stride, apart
     else:
         pads = _paddings(given["padding"], span)
         weight = weight.unflatten(0, (groups, -1))
-    x = F.pad(x, [amount for pair in reversed(pads) for amount in pair])
-    found = _patches(x, kernel, stride, dilation, patches)
+    ends = [(-low, (n - 1) * a + 1 + high) for n, a, (low, high) in zip(x.shape[2:], apart, pads, strict=True)]
+    if isinstance(patches, slice):
+        made = [(high - low - s - 1) // step + 1 for (low, high), s, step in zip(ends, span, stride, strict=True)]
+        patches, ends[0] = _stripe(patches, made, ends[0][0], stride[0], span[0])
+    found = _patches(_spread(x, apart, ends), kernel, stride, dilation, patches)
     return Columns(found.unflatten(1, (groups, -1)), weight.flatten(3))
 
 
@@ -86,15 +89,48 @@ def _paddings(padding: Any, span: list[int]) -> list[tuple[int, int]]:
     return [(p, p) for p in _per_dim(padding, len(span))]
 
 
-def _with_zeros_between(x: Tensor, stride: list[int]) -> Tensor:
-    sizes = [(n - 1) * s + 1 for n, s in zip(x.shape[2:], stride, strict=True)]
-    wide = x.new_zeros(*x.shape[:2], *sizes)
-    places: tuple[Any, ...] = (..., *[slice(None, None, s) for s in stride])
-    wide[places] = x
-    return wide
+def _stripe(patches: slice, made: list[int], low: int, stride: int, span: int) -> tuple[slice, tuple[int, int]]:
+    """Return where some patches are in the stripe of the map that holds them, and what that stripe reads.
+
+    Args:
+        patches: the range of patches.
+        made: the sizes of the map.
+        low, stride, span: of its first dimension: the place where the first window begins, the distance between
+            windows, and that between the first and the last element of a window.
+    """
+    row = math.prod(made[1:])
+    first, last = patches.start // row, -(-min(patches.stop, row * made[0]) // row)
+    inside = slice(patches.start - first * row, patches.stop - first * row)
+    return inside, (low + first * stride, low + (last - 1) * stride + span + 1)
 
 
-def _patches(x: Tensor, kernel: list[int], stride: list[int], dilation: list[int], wanted: Tensor | None) -> Tensor:
+def _spread(x: Tensor, apart: list[int], ends: list[tuple[int, int]]) -> Tensor:
+    """Return a part of the input, which may reach beyond it, with zeros between its elements and around it.
+
+    Args:
+        x: float[N, C, *spatial].
+        apart: for each spatial dimension the distance between neighbouring elements; 1 for no zeros between them.
+        ends: for each spatial dimension where the part begins and ends; the first element is at 0.
+    """
+    into: list[Any] = [...]
+    taken: list[Any] = [...]
+    for n, step, (low, high) in zip(x.shape[2:], apart, ends, strict=True):
+        first = min(n, max(0, -(-low // step)))
+        last = max(first, min(n, -(-high // step)))
+        taken.append(slice(first, last))
+        into.append(slice(first * step - low, last * step - low, step))
+    part = x[tuple(taken)]
+    sizes = [high - low for low, high in ends]
+    if part.shape[2:] == torch.Size(sizes):
+        return part
+    found = x.new_zeros(*x.shape[:2], *sizes)
+    found[tuple(into)] = part
+    return found
+
+
+def _patches(
+    x: Tensor, kernel: list[int], stride: list[int], dilation: list[int], wanted: Tensor | slice | None
+) -> Tensor:
     """Return the R values of each channel in each of the P windows, or in those that are wanted: float[N, C, R, P]."""
     for i, (k, s, d) in enumerate(zip(kernel, stride, dilation, strict=True)):
         window = x.unfold(2 + i, d * (k - 1) + 1, s)
@@ -102,8 +138,8 @@ def _patches(x: Tensor, kernel: list[int], stride: list[int], dilation: list[int
     dims = len(kernel)
     spatial, offsets = range(2, 2 + dims), range(2 + dims, 2 + 2 * dims)
     windows = x.permute(0, 1, *offsets, *spatial)
-    if wanted is None:
-        return windows.flatten(2, 1 + dims).flatten(3)
+    if wanted is None or isinstance(wanted, slice):
+        return windows.flatten(2, 1 + dims).flatten(3)[..., wanted or slice(None)]
     # x is still a view: only the wanted windows are copied
     places: Any = (..., *torch.unravel_index(wanted, windows.shape[2 + dims :]))
     return windows[places].flatten(2, 1 + dims)

@@ -13,7 +13,6 @@ from pfpcli import processes
 from pfpcli.activations.task import Task
 from pfpcli.channels.labels import along
 from pfpcli.channels.reading_layers import Reader, seats
-from pfpcli.channels.rules import Columns
 from pfpcli.scoring.scores import Scores
 
 #: The number of outputs of a layer that ThiNet samples.
@@ -61,7 +60,7 @@ def weight_activation(task: Task) -> Scores:
             squares[id(reader)] += _squares(reader, x)
             counts[id(reader)] += x.numel() / len(reader.units)
         else:
-            for columns in reader.pieces(x, weight):
+            for columns in reader.pieces(x, weight, whole=True):
                 read = columns.x.square().mean((0, 3, 4)).sqrt()
                 squares[id(reader)] += _by_channel(reader, read * _norms(columns.weight))
             counts[id(reader)] += len(x)
@@ -155,11 +154,12 @@ class SampledOutputs:
 
     def add(self, x: Tensor, weight: Tensor) -> None:
         """Add the inputs of the layer for some images; arguments as for `walk.Look`."""
-        for columns in self.reader.pieces(x, weight) if self.places else ():
-            self._add_columns(columns)
+        if self.places:
+            columns = self.reader.columns(x, weight, self.position)
+            self._add_columns(columns.x.float(), columns.weight[:, self.output].float())
 
-    def _add_columns(self, columns: Columns) -> None:
-        x, weight = columns.x[..., self.position], columns.weight[:, self.output]
+    def _add_columns(self, x: Tensor, weight: Tensor) -> None:
+        """Add the inputs of the sampled outputs; x: float[N, G, J, R, K], weight: float[G, K, J, R]."""
         terms = torch.einsum("ngjrk,gkjr->ngkj", x, weight)
         self.energy += float(terms.sum(3).square().sum())
         # each group of a convolution has its own outputs; a product of activations has a stack of them for each image

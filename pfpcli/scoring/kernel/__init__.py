@@ -64,9 +64,10 @@ def _largest_shares(
     library = _library()
     assert library is not None
     groups, channels, kernel, patches = x.shape
-    x, positive, negative = (F.pad(t, (0, -patches % _BLOCK)).contiguous() for t in (x, positive, negative))
     more = -weight.shape[1] % _BLOCK
-    positive, negative = (F.pad(t, (0, 0, 0, more)) for t in (positive, negative))
+    x, positive, negative = (
+        _padded(t, -patches % _BLOCK, rows) for t, rows in ((x, 0), (positive, more), (negative, more))
+    )
     by_channel = F.pad(weight.permute(0, 2, 3, 1), (0, more))
     up, down = by_channel.clamp(min=0).contiguous(), by_channel.neg().clamp_(min=0).contiguous()
     largest = known.clone()
@@ -83,6 +84,11 @@ def _largest_shares(
         for done in [pool.submit(part, *where) for where in parts]:
             done.result()
     return largest
+
+
+def _padded(tensor: Tensor, columns: int, rows: int) -> Tensor:
+    """Return a tensor with more columns and rows of zeros, contiguous; a copy only where one is needed."""
+    return F.pad(tensor, (0, columns, 0, rows)) if columns or rows else tensor.contiguous()
 
 
 @cache
