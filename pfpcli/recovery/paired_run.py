@@ -9,7 +9,7 @@ Each process runs its own batches and may have none. A visitor has to combine it
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -21,6 +21,11 @@ from pfpcli.channels.labels import Axes
 from pfpcli.cutting.cut import Cut
 from pfpcli.graph.graph import Graph, fetch, is_tensor
 from pfpcli.recovery.shelf import Shelf, read
+
+#: A call that nobody visits waits until another call reads it, if its result has this many numbers for each number that
+#: it is computed from. That is a product of all positions with all positions: to keep it from visit to visit would fill
+#: the shelf. Maps that are only enlarged do not wait: the refit of a branch looks at the other branch.
+_EXPANDING = 16
 
 #: Node -> its value for one batch.
 _Values = dict[Node, Any]
@@ -100,16 +105,18 @@ class PairedRun:
         """
         first = self._whole.inputs[0]
         self._computed = {(0, first), (1, self._partner[first])}
-        last_uses = _last_uses(self._whole), _last_uses(self._smaller)
+        order = _late_order(self._whole, lambda node: self._is_visited(node, visitor))
+        partners = [self._partner[node] for node in order if node in self._partner]
+        last_uses = _last_uses(order), _last_uses(partners)
         steps: list[_Step] = []
         with torch.no_grad():
-            for node in self._whole.nodes:
+            for node in order:
                 if node.op in ("placeholder", "output", "get_attr"):
                     continue
                 steps.append(_Step(0, node))
                 partner = self._partner.get(node)
                 if partner is not None:
-                    if partner.op == "call_function" and visitor.wants(partner):
+                    if self._is_visited(node, visitor):
                         self._run_batches(steps)
                         visitor(partner)
                         steps = []
@@ -148,8 +155,14 @@ class PairedRun:
         """Whether both networks have computed a node of the cut network."""
         return (0, self._original.get(node)) in self._computed and (1, node) in self._computed
 
+    def _is_visited(self, node: Node, visitor: Visitor) -> bool:
+        """Whether the call that a node of the original has become is visited."""
+        partner = self._partner.get(node)
+        return partner is not None and partner.op == "call_function" and visitor.wants(partner)
+
     def _run_batches(self, steps: list[_Step]) -> None:
-        """Run some steps for every batch."""
+        """Run some steps for every batch: those of the original first, so that one network's values come and go."""
+        steps = sorted(steps, key=lambda step: step.which)
         for i, batch in enumerate(self._batches):
             values = [
                 {**stored, **self._shelf.take(each)} for stored, each in zip(self._stored, batch.values, strict=True)
@@ -190,7 +203,7 @@ class _Step:
 
 def peak_numbers(graph: Graph) -> int:
     """The largest number of values that a graph holds at one time for one image."""
-    last_uses, held, most = _last_uses(graph), 0, 0
+    last_uses, held, most = _last_uses(graph.nodes), 0, 0
     for node in graph.nodes:
         held += _size(node)
         most = max(most, held)
@@ -202,11 +215,40 @@ def _size(node: Node) -> int:
     return int(node.meta["val"].numel()) if node.op != "get_attr" and is_tensor(node) else 0
 
 
-def _last_uses(graph: Graph) -> dict[Node, list[Node]]:
-    """Node -> the nodes whose values no later node reads."""
+def _late_order(graph: Graph, is_visited: Callable[[Node], bool]) -> list[Node]:
+    """The nodes in the order of the graph, but for expanding calls, which wait until their result is read.
+
+    Calls that pass so large a result on (a softmax) wait as well. Visited calls never wait.
+
+    Args:
+        graph: the original.
+        is_visited: whether a call is visited.
+    """
+    found: dict[Node, None] = {}
+    waiting: dict[Node, None] = {}
+    for node in graph.nodes:
+        read = [each for each in node.all_input_nodes if each.op != "get_attr"]
+        passes_on = any(2 * _size(node) >= _size(each) for each in read if each in waiting)
+        expands = _size(node) >= _EXPANDING * sum(map(_size, read)) > 0
+        if (expands or passes_on) and not is_visited(node):
+            waiting[node] = None
+            continue
+        needed = {node}
+        for each in reversed(waiting):
+            if not needed.isdisjoint(each.users):
+                needed.add(each)
+        for each in [each for each in waiting if each in needed]:
+            del waiting[each]
+            found[each] = None
+        found[node] = None
+    return list(found)
+
+
+def _last_uses(nodes: Iterable[Node]) -> dict[Node, list[Node]]:
+    """Node -> the nodes whose values no later node of these reads."""
     found: dict[Node, list[Node]] = {}
     seen: set[Node] = set()
-    for node in reversed(list(graph.nodes)):
+    for node in reversed(list(nodes)):
         for source in (node, *node.all_input_nodes):
             if source not in seen:
                 seen.add(source)

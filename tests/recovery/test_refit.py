@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.fx.node import Node
 
 import traced
 from pfpcli.channels.groups import Groups
 from pfpcli.channels.slicing import Slicing
 from pfpcli.cutting.cut import Cut, cut
 from pfpcli.graph.graph import Graph
-from pfpcli.recovery import epilogue
+from pfpcli.recovery import epilogue, paired_run
 from pfpcli.recovery.paired_run import PairedRun
 from pfpcli.recovery.refit import Refit
 from pfpcli.recovery.refit_problem import FULL
@@ -274,3 +276,44 @@ def test_values_that_lie_in_a_file_change_nothing() -> None:
         found.append(smaller.module.state_dict())
     for other in found[1:]:
         assert all(torch.equal(tensor, found[0][name]) for name, tensor in other.items())
+
+
+class AllWithAll(nn.Module):
+    """Attention of each position of a map to all positions; a layer comes between the product and its use."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.value = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 6, 1), nn.Conv2d(6, 6, 1)
+        self.last = nn.Conv2d(6, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.second(self.first(x).relu())
+        flat = x.flatten(2)
+        likeness = (flat.mT @ flat).softmax(2)
+        return self.last((self.value(x).flatten(2) @ likeness.mT).view_as(x) + x)
+
+
+def test_a_product_of_all_positions_with_all_is_not_kept_from_one_layer_to_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torch.manual_seed(0)
+    groups = grouped(AllWithAll(), 3, 24, 24)
+    images, found, largest = torch.randn(8, 3, 24, 24), [], []
+
+    class Seen(Shelf):
+        def put(self, values: Mapping[Node, Any]) -> dict[Node, Any]:
+            largest[-1] = max(largest[-1], *(value.numel() for value in values.values()))
+            return super().put(values)
+
+    for expanding in (paired_run._EXPANDING, 1 << 60):
+        monkeypatch.setattr(paired_run, "_EXPANDING", expanding)
+        largest.append(0)
+        kept, smaller = dropped(groups, 2, 5)
+        pair = PairedRun(Cut(kept, smaller), Seen())
+        pair.add(0, images)
+        pair.run(Refit(pair))
+        found.append(smaller.module.state_dict())
+    product = len(images) * 24**4
+    assert largest[0] < product / 16
+    assert largest[1] == product
+    assert all(torch.equal(tensor, found[0][name]) for name, tensor in found[1].items())

@@ -95,8 +95,9 @@ def _stripe(patches: slice, made: list[int], low: int, stride: int, span: int) -
     Args:
         patches: the range of patches.
         made: the sizes of the map.
-        low, stride, span: of its first dimension: the place where the first window begins, the distance between
-            windows, and that between the first and the last element of a window.
+        low: the place, in its first dimension, where the first window begins.
+        stride: the distance between windows.
+        span: the distance between the first and the last element of a window.
     """
     row = math.prod(made[1:])
     first, last = patches.start // row, -(-min(patches.stop, row * made[0]) // row)
