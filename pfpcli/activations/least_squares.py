@@ -109,9 +109,11 @@ class Normals:
 
     def _joined(self) -> tuple[_Factored, Tensor, Tensor]:
         fitted, held = self.fitted.finished().of_all(), self.held.finished().of_all()
-        if self.is_final:  # these are the largest tensors of a recovery
+        if self.is_final:  # these are the largest tensors of a recovery: they are added in place, and one is freed
             fitted.gram.add_(held.gram)
             normal = Normal(fitted.gram, fitted.cross + held.cross)
+            self.held = self.fitted
+            del held
         else:
             normal = fitted + held
         return _factored(normal.to(self.start), self.start, intercept=self.intercept)

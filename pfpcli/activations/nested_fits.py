@@ -16,6 +16,9 @@ from torch import Tensor
 from pfpcli.activations.normal_equations import Normal
 from pfpcli.activations.ridge import Judge, factor, mean_square
 
+#: Rows of X'X that are put in order together.
+_ROWS = 512
+
 
 @dataclass(frozen=True)
 class NestedFits:
@@ -112,9 +115,11 @@ class _Ordered:
         """Return the rows of one group of some equations; weight: float32[K, O], in the order."""
         count = float(normal.gram[group, -1, -1])  # 0 for no rows
         mean = normal.mean[group, 0, order]
-        gram = normal.gram[group][order[:, None], order]
-        gram.addr_(mean, mean, alpha=-count)
-        return cls._with_targets(count, mean.float(), gram.float(), weight)
+        gram = weight.new_empty(len(order), len(order))
+        # some rows at a time: X'X can be the largest tensor of a run, and float64 is needed only until it is centred
+        for some, of_some, into in zip(order.split(_ROWS), mean.split(_ROWS), gram.split(_ROWS), strict=True):
+            into.copy_(normal.gram[group][some[:, None], order].addr_(of_some, mean, alpha=-count))
+        return cls._with_targets(count, mean.float(), gram, weight)
 
     @classmethod
     def _with_targets(cls, count: float, mean: Tensor, gram: Tensor, weight: Tensor) -> _Ordered:

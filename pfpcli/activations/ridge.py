@@ -43,7 +43,10 @@ def factor(gram: Tensor, ridge: float | None, size: Tensor | None = None) -> Ten
     """
     if ridge is None:
         return None
-    found, failed = torch.linalg.cholesky_ex(damped(gram, ridge, size))
+    # in place: X'X can be the largest tensor of a run. It is symmetric, and LAPACK counts by columns
+    found = damped(gram, ridge, size).mT
+    failed = torch.empty(gram.shape[:-2], dtype=torch.int32, device=gram.device)
+    torch.linalg.cholesky_ex(found, out=(found, failed))
     return None if failed.any() else found
 
 
