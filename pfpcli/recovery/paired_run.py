@@ -63,6 +63,10 @@ class BatchValues:
         """The cut network's value at a node."""
         return read(self.values[1][node])
 
+    def length(self, node: Node) -> int:
+        """The length of the cut network's value at a node, which is not read from its file for it."""
+        return len(self.values[1][node])
+
 
 class PairedRun:
     """The original and its cut network, run side by side.
@@ -95,7 +99,9 @@ class PairedRun:
             images: float[N, ...], on the device of the graphs.
         """
         node = self._whole.inputs[0]
-        self._batches.append(BatchValues(first, self, self._kept({node: images}, {self._partner[node]: images})))
+        self._batches.append(
+            BatchValues(first, self, self._kept([{node: images}, {self._partner[node]: images}], ({}, {})))
+        )
 
     def run(self, visitor: Visitor) -> None:
         """Run both networks on the batches that were added, and forget them.
@@ -163,9 +169,14 @@ class PairedRun:
     def _run_batches(self, steps: list[_Step]) -> None:
         """Run some steps for every batch: those of the original first, so that one network's values come and go."""
         steps = sorted(steps, key=lambda step: step.which)
+        needed = [
+            {source for step in steps if step.which == i and step.node for source in step.node.all_input_nodes}
+            for i in range(2)
+        ]
         for i, batch in enumerate(self._batches):
             values = [
-                {**stored, **self._shelf.take(each)} for stored, each in zip(self._stored, batch.values, strict=True)
+                {**stored, **self._shelf.take(each, of_network)}
+                for stored, each, of_network in zip(self._stored, batch.values, needed, strict=True)
             ]
             for step in steps:
                 interpreter, env = self._interpreters[step.which], values[step.which]
@@ -174,14 +185,19 @@ class PairedRun:
                     env[step.node] = interpreter.run_node(step.node)
                 for node in step.done:
                     env.pop(node, None)
-            self._batches[i] = BatchValues(batch.first, self, self._kept(values[0], values[1]))
+            self._batches[i] = BatchValues(batch.first, self, self._kept(values, batch.values))
         self._computed.update((step.which, step.node) for step in steps if step.node is not None)
 
-    def _kept(self, whole: _Values, smaller: _Values) -> tuple[_Values, _Values]:
-        """Put the values of a batch on the shelf; stored tensors need no place there."""
+    def _kept(self, values: Sequence[_Values], before: Sequence[_Values]) -> tuple[_Values, _Values]:
+        """Put the values of a batch on the shelf; stored tensors need no place there.
+
+        Args:
+            values: of the original and of the cut network.
+            before: what lay on the shelf.
+        """
         found = [
-            self._shelf.put({node: value for node, value in values.items() if node.op != "get_attr"})
-            for values in (whole, smaller)
+            self._shelf.put({node: value for node, value in each.items() if node.op != "get_attr"}, was)
+            for each, was in zip(values, before, strict=True)
         ]
         return found[0], found[1]
 

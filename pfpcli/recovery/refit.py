@@ -111,7 +111,7 @@ class Refit:
         key = (id(weight), layer.node.target)
         if key in self._shared:
             return self._shared[key]
-        images = processes.total(sum(len(batch.now(layer.x)) for batch in self._pair.batches))
+        images = processes.total(sum(batch.length(layer.x) for batch in self._pair.batches))
         matrix, intercept = layer.matrix(weight.detach().double()), Intercept.of(layer, self._pair)
         is_final = len(self._pair.users(layer.weight)) == 1
         made = open_problem(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import tempfile
 import weakref
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -29,11 +30,20 @@ class Shelf:
     def __init__(self, most: int = MOST_BYTES) -> None:
         self._left = most
 
-    def put(self, values: Mapping[Node, Any]) -> dict[Node, Any]:
-        """Return the values, those that do not fit into memory as what stands for them in a file."""
+    def put(self, values: Mapping[Node, Any], before: Mapping[Node, Any] | None = None) -> dict[Node, Any]:
+        """Return the values, those that do not fit into memory as what stands for them in a file.
+
+        Args:
+            values: node -> its value.
+            before: what `take` was given. What lies in a file already is not written again.
+        """
         found: dict[Node, Any] = {}
         file: _File | None = None
         for node, value in values.items():
+            there = (before or {}).get(node)
+            if isinstance(there, _Stored):
+                found[node] = there
+                continue
             if isinstance(value, Tensor) and value.nbytes > self._left:
                 file = file or _File()
                 found[node] = _Stored(file, value)
@@ -42,10 +52,10 @@ class Shelf:
             found[node] = value
         return found
 
-    def take(self, values: Mapping[Node, Any]) -> dict[Node, Any]:
-        """Return the values that `put` was given; they no longer count as kept."""
+    def take(self, values: Mapping[Node, Any], needed: Collection[Node]) -> dict[Node, Any]:
+        """Return the values that `put` was given, which no longer count as kept; those that are needed in memory."""
         self._left += sum(value.nbytes for value in values.values() if isinstance(value, Tensor))
-        return {node: read(value) for node, value in values.items()}
+        return {node: read(value) if node in needed else value for node, value in values.items()}
 
 
 def read(value: Any) -> Any:
@@ -76,17 +86,22 @@ class _Stored:
             file.size += written
             data = data[written:]
 
+    def __len__(self) -> int:
+        return self._shape[0]
+
     def read(self) -> Tensor:
         """Return the tensor.
 
         Raises:
             OSError: the file is shorter than what was written.
         """
-        data = bytearray()
-        os.lseek(self._file.handle, self._at, os.SEEK_SET)
-        while len(data) < self._bytes:
-            some = os.read(self._file.handle, self._bytes - len(data))
-            if not some:
-                raise OSError("a temporary file has become shorter")
-            data += some
-        return torch.frombuffer(data, dtype=self._like.dtype).view(self._shape).to(self._like.device)
+        found = torch.empty(self._bytes, dtype=torch.uint8)
+        data = memoryview(found.numpy().data)
+        with io.FileIO(self._file.handle, closefd=False) as file:
+            file.seek(self._at)
+            while data:
+                count = file.readinto(data)
+                if not count:
+                    raise OSError("a temporary file has become shorter")
+                data = data[count:]
+        return found.view(self._like.dtype).view(self._shape).to(self._like.device)

@@ -301,9 +301,9 @@ def test_a_product_of_all_positions_with_all_is_not_kept_from_one_layer_to_the_n
     images, found, largest = torch.randn(8, 3, 24, 24), [], []
 
     class Seen(Shelf):
-        def put(self, values: Mapping[Node, Any]) -> dict[Node, Any]:
+        def put(self, values: Mapping[Node, Any], before: Mapping[Node, Any] | None = None) -> dict[Node, Any]:
             largest[-1] = max(largest[-1], *(value.numel() for value in values.values()))
-            return super().put(values)
+            return super().put(values, before)
 
     for expanding in (paired_run._EXPANDING, 1 << 60):
         monkeypatch.setattr(paired_run, "_EXPANDING", expanding)
@@ -317,3 +317,22 @@ def test_a_product_of_all_positions_with_all_is_not_kept_from_one_layer_to_the_n
     assert largest[0] < product / 16
     assert largest[1] == product
     assert all(torch.equal(tensor, found[0][name]) for name, tensor in found[1].items())
+
+
+def test_a_value_that_lies_in_a_file_is_not_written_again() -> None:
+    torch.manual_seed(0)
+    groups = traced.grouped("residual")
+    written: list[int] = []
+
+    class Seen(Shelf):
+        def put(self, values: Mapping[Node, Any], before: Mapping[Node, Any] | None = None) -> dict[Node, Any]:
+            found = super().put(values, before)
+            known = {id(each) for each in (before or {}).values()}
+            written.extend(id(node) for node, each in found.items() if id(each) not in known)
+            return found
+
+    kept, smaller = cut(groups.labelled, groups.alive(random_drop(groups, 3)))
+    pair = PairedRun(Cut(kept, smaller), Seen(0))
+    pair.add(0, torch.randn(COUNT, *NETS["residual"].inputs[0]))
+    pair.run(Refit(pair))
+    assert len(written) == len(set(written))
