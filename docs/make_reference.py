@@ -47,7 +47,7 @@ _END = """## Exit codes
 
 | variable | meaning |
 |---|---|
-| `PFP_CACHE` | Scores, curves, interrupted trainings and searches. Default: `~/.cache/pfp` (or `$XDG_CACHE_HOME`). |
+| `PFP_CACHE` | Scores, curves, finished steps of interrupted runs. Default: `~/.cache/pfp` (or `$XDG_CACHE_HOME`). |
 | `PFP_NO_PROGRESS` | If set, no live progress lines. |
 | `NO_COLOR`, `FORCE_COLOR` | If set, no colour, or colour even in files. `--color` overrides both. |
 | `ORT_DISABLE_TELEMETRY` | pfp sets it to 1 unless you have set it: onnxruntime then sends nothing to its makers. |

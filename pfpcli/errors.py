@@ -66,8 +66,14 @@ class Dismissed(BaseException):
 
 
 class Interrupted(BaseException):
-    """The user or the system asks pfp to end. It is no `Exception`, so that `except Exception` does not catch it."""
+    """The user or the system asks pfp to end. It is no `Exception`, so that `except Exception` does not catch it.
 
-    def __init__(self, exit_code: int) -> None:
+    Args:
+        exit_code: of the program.
+        hint: how to go on.
+    """
+
+    def __init__(self, exit_code: int, hint: str = "") -> None:
         super().__init__()
         self.exit_code = exit_code
+        self.hint = hint

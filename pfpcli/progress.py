@@ -8,11 +8,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, TypeVar
 
 from pfpcli import memory
-from pfpcli.errors import Interrupted
 from pfpcli.forecast import Forecast
 
 _Batch = TypeVar("_Batch", bound=tuple[Any, ...])
@@ -93,21 +91,6 @@ class Console:
         if held is not None and peak is not None:
             self.held[name], self.peaks[name] = held, max(peak, self.peaks.get(name, 0))
         self.end(step)
-
-    @contextmanager
-    def resumable(self, state: Path, what: str = "training") -> Iterator[None]:
-        """Run a `with` block; if it is interrupted and has written its state, warn that it can resume.
-
-        Args:
-            state: the file of the state.
-            what: what runs.
-        """
-        try:
-            yield
-        except (KeyboardInterrupt, Interrupted):
-            if state.exists():
-                self.warn(f"{what} was interrupted; the same command goes on where it stopped")
-            raise
 
     def warn(self, message: str) -> None:
         """Keep a warning for the record and for the end of the run."""

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from pfpcli._version import __version__
-from pfpcli.cli import config
+from pfpcli.cli import config, resume
 from pfpcli.errors import INTERRUPTED, NOBODY_READS, InputError, Interrupted
 
 #: Command -> lines to type, the shortest first.
@@ -55,11 +55,12 @@ class _Command(TyperCommand):
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse the arguments of the command, with the config file of the current folder."""
-        if not ctx.resilient_parsing and not {"-h", "--help"}.intersection(args):
+        """Parse the arguments of the command, with the config file of the current folder, or a run that goes on."""
+        if not ctx.resilient_parsing and not {"-h", "--help"}.intersection(args) and not resume.apply(ctx, args):
             config.apply(ctx, config.find(Path()))
         with config.naming_the_file(ctx):
             rest: list[str] = super().parse_args(ctx, args)
+        resume.check(ctx)
         config.settle(ctx)
         return rest
 

@@ -19,6 +19,7 @@ from typing import Any, get_args
 
 from pfpcli.amounts import COUNTED
 from pfpcli.errors import InputError, PfpError
+from pfpcli.records.reused_settings import BUILDERS
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -33,12 +34,12 @@ _TYPED = {
     "metric": "it runs a file",
     "show-settings": "it shows them and stops",
 }
-#: Beginnings of the architectures that a file may name: importing any other module would run its code.
-_BUILDERS = ("torchvision:", "timm:")
 #: Flags of which one replaces the others: a file's value gives way to the command line's.
 _EXCLUSIVE = (("keep", "epsilon", "plan", *COUNTED),)
 #: Under this key, the metadata of a context has the origin of each parameter that a file sets.
 _ORIGINS = "pfpcli.origins"
+#: Under this key, it has the origins that were kept with a run.
+_KEPT = "pfpcli.kept"
 
 #: Type of an option -> the types that a file may give it, what is expected in words, and an example.
 _TYPES: dict[Any, tuple[tuple[type, ...], str, str]] = {
@@ -125,9 +126,9 @@ def apply(context: Any, config: Config | None) -> None:
 def settle(context: Any) -> None:
     """Drop a file's value of a flag where the command line has the flag that replaces it; after the parsing."""
     for group in _EXCLUSIVE:
-        typed = [name for name in group if _source(context, name) == "COMMANDLINE"]
+        typed = [name for name in group if source(context, name) == "COMMANDLINE"]
         for name in group:
-            if typed and _source(context, name) == "DEFAULT_MAP":
+            if typed and source(context, name) == "DEFAULT_MAP":
                 context.params[name] = None
                 context.meta[_ORIGINS].pop(name)
 
@@ -141,9 +142,14 @@ def origins(context: Any) -> dict[str, str]:
     Returns:
         Name of a parameter -> "command line", or the file and its table.
     """
-    files: Mapping[str, str] = context.meta.get(_ORIGINS, {})
-    typed = {name: "command line" for name in context.params if _source(context, name) == "COMMANDLINE"}
-    return {**files, **typed}
+    files, kept = (context.meta.get(key, {}) for key in (_ORIGINS, _KEPT))
+    typed = {name: "command line" for name in context.params if source(context, name) == "COMMANDLINE"}
+    return {**files, **kept, **typed}
+
+
+def remember(context: Any, found: Mapping[str, str]) -> None:
+    """Let the origins that were kept with a run be those of the parameters of a command."""
+    context.meta[_KEPT] = found
 
 
 @contextmanager
@@ -156,12 +162,13 @@ def naming_the_file(context: Any) -> Iterator[None]:
         for key, option in _options(context.command).items():
             rest = error.message.removeprefix(f"--{key}")
             is_about = rest != error.message and rest[:1] in (" ", ":")
-            if is_about and option.name in files and _source(context, option.name) != "COMMANDLINE":
+            if is_about and option.name in files and source(context, option.name) != "COMMANDLINE":
                 raise type(error)(f"{files[option.name]}: {error.message[2:]}", error.hint) from error
         raise
 
 
-def _source(context: Any, name: str) -> str:
+def source(context: Any, name: str) -> str:
+    """Return where the value of a parameter came from, as click names it, e.g. "COMMANDLINE"."""
     return str(getattr(context.get_parameter_source(name), "name", ""))
 
 
@@ -214,7 +221,7 @@ def _typed(table: str, key: str, value: Any, kind: Any) -> Any:
     """
     if key in _TYPED:
         raise InputError(f"{table}: {key} is for the command line alone: {_TYPED[key]}", f"type `--{key}` instead")
-    if key == "arch" and not str(value).startswith(_BUILDERS):
+    if key == "arch" and not str(value).startswith(BUILDERS):
         raise InputError(
             f"{table}: arch = {value!r} would run a module; a file may name architectures of torchvision and timm only",
             f"type it: `--arch {value}`",

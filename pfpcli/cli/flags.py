@@ -78,6 +78,8 @@ Verbose = Annotated[
 Json = Annotated[bool, switch(OUTPUT, "Print the record as JSON on stdout, and nothing else.", "--json")]
 
 _Group = Callable[..., Any]
+#: The parameter of a group that receives the context of the command.
+_CONTEXT = "ctx"
 
 #: Parameter of a command -> its setting, where that has another name.
 _SETTINGS = {"no_cache": "cache", "no_augment": "augment", "data": "calib"}
@@ -95,7 +97,8 @@ def takes(*groups: _Group, **named: _Group) -> Callable[[Callable[..., None]], C
     def give(command: Callable[..., None]) -> Callable[..., None]:
         def called(ctx: typer.Context, **values: Any) -> None:
             def made(group: _Group) -> Any:
-                return group(**{name: values.pop(name) for name in signature(group).parameters})
+                names = signature(group).parameters
+                return group(**{name: ctx if name == _CONTEXT else values.pop(name) for name in names})
 
             settings = {name: value for group in groups for name, value in made(group).items()}
             if settings:
@@ -104,7 +107,7 @@ def takes(*groups: _Group, **named: _Group) -> Callable[[Callable[..., None]], C
 
         own = list(signature(command, eval_str=True).parameters.values())[1:]
         parameters = [
-            Parameter("ctx", Parameter.KEYWORD_ONLY, annotation=typer.Context),
+            Parameter(_CONTEXT, Parameter.KEYWORD_ONLY, annotation=typer.Context),
             *(parameter for group in groups for parameter in _parameters(group)),
             *(parameter for parameter in own if parameter.name not in named),
             *(parameter for group in named.values() for parameter in _parameters(group)),
@@ -129,4 +132,5 @@ def without(group: _Group, *names: str) -> _Group:
 
 
 def _parameters(group: _Group) -> list[Parameter]:
-    return list(signature(group, eval_str=True).parameters.values())
+    found = signature(group, eval_str=True).parameters
+    return [parameter for name, parameter in found.items() if name != _CONTEXT]

@@ -95,7 +95,8 @@ def _exit_code(error: BaseException) -> int:
 def _text(error: BaseException, verbose: bool) -> str:
     """All that is said about an error."""
     if isinstance(error, KeyboardInterrupt | Interrupted):
-        return "interrupted; no unfinished run was written"
+        hint = getattr(error, "hint", "")
+        return "interrupted; no unfinished run was written" + (f"\n\nhint: {hint}" if hint else "")
     message, hint = _explained(error, verbose)
     seen = "".join(traceback.format_exception(error)) + "\n" if verbose and not isinstance(error, UsageError) else ""
     return f"{seen}error: {message}" + (f"\n\nhint: {hint}" if hint else "")

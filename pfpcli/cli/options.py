@@ -26,6 +26,7 @@ from pfpcli.cli.input_options import (
     loading,
     preprocessing,
 )
+from pfpcli.cli.resume import Line
 from pfpcli.cli.session import Session
 from pfpcli.errors import InputError
 from pfpcli.planning.allocations import ALLOCATIONS, BEST, TRIED
@@ -290,7 +291,23 @@ def machine(
     return {"device": device, "threads": threads, "seed": seed}
 
 
+def resuming(
+    resume: Annotated[
+        Path | None,
+        flag(
+            OUTPUT,
+            "Go on with a run that was interrupted, with the settings that it was started with; nothing else needs to "
+            "be typed. RUN is the folder that it was to become.",
+            metavar="RUN",
+        ),
+    ] = None,
+) -> dict[str, Any]:
+    """A run that goes on; `resume` has taken over its options before they were parsed."""
+    return {}
+
+
 def session(
+    ctx: typer.Context,
     as_json: Json = False,
     quiet: Annotated[bool, switch(OUTPUT, "Do not print the steps or the summary of a run.", "-q", "--quiet")] = False,
     show_settings: Annotated[
@@ -302,4 +319,4 @@ def session(
     """How the command shows what it does."""
     if as_json and show_settings:
         raise InputError("--json --show-settings: two outputs", "give one of them")
-    return Session(as_json, quiet, verbose, color, show_settings)
+    return Session(as_json, quiet, verbose, color, show_settings, Line.of(ctx))

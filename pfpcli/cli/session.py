@@ -8,6 +8,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Any, TextIO
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import typer
 
 from pfpcli import processes, report
+from pfpcli.cli.resume import Line
 from pfpcli.records.document import Document
 from pfpcli.report import settings as shown_settings
 from pfpcli.settings import NetworkSettings
@@ -33,6 +35,7 @@ class Session:
         verbose: show the warnings of libraries.
         color: "auto", "always" or "never".
         show_settings: show the settings of a job with their origins, and do not run it.
+        line: what was typed, for a job that can go on after an interrupt; None for all others.
     """
 
     as_json: bool
@@ -40,16 +43,23 @@ class Session:
     verbose: bool
     color: str
     show_settings: bool = False
+    line: Line | None = None
 
-    def run(self, job: str, settings: NetworkSettings) -> Any:
-        """Run a job of `pfpcli.jobs` with its steps on stderr; the warnings are shown also when it fails."""
+    def run(self, job: str, settings: Any) -> Any:
+        """Run a job of `pfpcli.jobs` with its steps on stderr; the warnings are shown also when it fails.
+
+        Args:
+            job: its name.
+            settings: of the class that the job takes.
+        """
         with _only_first_speaks():
             if self.show_settings:
                 page = self.stdout()
                 text = shown_settings.render(settings.recorded(), settings.origins, width=width(), unicode=page.unicode)
                 page.write(text.removesuffix("\n"))
                 raise typer.Exit
-            return self._run(job, settings)
+            with nullcontext() if self.line is None else self.line.kept(settings):
+                return self._run(job, settings)
 
     def _run(self, job: str, settings: NetworkSettings) -> Any:
         from pfpcli.cli.terminal import TerminalConsole

@@ -195,6 +195,8 @@ class Division:
         preprocess = self.calibration.preprocess
         return {
             "folder": self.calibration.images.name,
+            "sha256": self.calibration.images.sha256,
+            "judging_sha256": self.judges.sha256,
             "images": len(self.calibration.images),
             "scored": len(self.scored),
             "evaluated": len(self.judged),

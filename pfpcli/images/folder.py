@@ -12,9 +12,11 @@ skipped and counted.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import warnings
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -60,6 +62,7 @@ class ImageSet:
         classes: the names of the class sub-folders, or None; labels of a .npz have no names.
         tally: the broken and the converted samples.
         targets: the mask or the target image of each file, or None.
+        digests: file -> sha256 of its content, for the files that `digest` has read.
     """
 
     root: Path
@@ -70,6 +73,7 @@ class ImageSet:
     classes: tuple[str, ...] | None
     tally: Tally
     targets: tuple[Path, ...] | None = None
+    digests: dict[str, bytes] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """The number of samples."""
@@ -84,6 +88,24 @@ class ImageSet:
         """The file of a sample, and its row in the file."""
         place = int(np.searchsorted(self._starts, index, side="right")) - 1
         return self.sources[place], index - int(self._starts[place])
+
+    def digest(self, name: str) -> bytes:
+        """The sha256 of the content of a file, which is read once; b"" if it has been deleted since the scan."""
+        if name not in self.digests:
+            try:
+                self.digests[name] = hashlib.sha256((self.root / name).read_bytes()).digest()
+            except FileNotFoundError:
+                return b""
+        return self.digests[name]
+
+    @property
+    def sha256(self) -> str:
+        """The hash of the folder in hex: of the path of each readable file inside of the folder, and of its content."""
+        names, whole = [source.name for source in self.sources], hashlib.sha256()
+        with ThreadPoolExecutor() as pool:  # reading and hashing leave Python's lock
+            for name, found in zip(names, pool.map(self.digest, names), strict=True):
+                whole.update(hashlib.sha256(os.fsencode(name)).digest() + found)
+        return whole.hexdigest()
 
     @property
     def skipped(self) -> int:

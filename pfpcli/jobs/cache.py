@@ -1,10 +1,8 @@
 """Cache: scores and curves, kept under a key of their content, so that another budget need not measure again.
 
-The state of interrupted training and of an interrupted search is kept here too, until it continues.
-
 A key covers everything that a score depends on: the source of pfp, the version of torch, the traced network with all
 its tensors, the bytes of the images and their preprocessing, the criterion and its settings. A file that cannot be read
-counts as missing.
+counts as missing. `kept` has the steps of a run that has not finished.
 """
 
 from __future__ import annotations
@@ -13,7 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -29,7 +27,6 @@ from pfpcli.channels.groups import Group, Groups
 from pfpcli.channels.reading_layers import Reader
 from pfpcli.graph.graph import Graph, is_tensor
 from pfpcli.images.calibration import Division
-from pfpcli.images.folder import ImageSet
 from pfpcli.planning.curves import MEASURED, Curve
 from pfpcli.scoring.scores import LayerScores, Scores
 from pfpcli.settings import ScoringSettings
@@ -85,8 +82,7 @@ def _images(division: Division, indices: NDArray[np.int64]) -> Iterator[bytes]:
     if images.labels is not None:
         yield images.labels[indices].tobytes()
     for name in sorted({images.locate(int(index))[0].name for index in indices}):
-        with contextlib.suppress(FileNotFoundError):  # deleted since the folder was scanned
-            yield (images.root / name).read_bytes()
+        yield images.digest(name)
 
 
 def key_of_curves(name: str, division: Division, orders: Sequence[tuple[Group, NDArray[np.int64]]]) -> str:
@@ -106,49 +102,35 @@ def key_of_curves(name: str, division: Division, orders: Sequence[tuple[Group, N
     return digest.hexdigest()
 
 
-def training(graph: Graph, division: Division, *told: object) -> Path:
-    """The file for the state of interrupted training.
-
-    Its name covers the network at the beginning, the names and sizes of the image files (reading all bytes could take
-    too long), and the other arguments.
-
-    Args:
-        graph: the network.
-        division: the images.
-        told: plain values that the training depends on.
-    """
-    name = _digest((*_job(graph, division, division.calibration.images, told), division.fitted, division.checked))
-    return cache_folder() / f"{name}.training"
-
-
-def key_of_job(graph: Graph, division: Division, *told: object) -> str:
-    """The key of all networks that a job makes of one network: sha256 in hex.
-
-    As that of interrupted training, and of all images, whatever their purpose.
-    """
-    judges = json.dumps(_files(division.judges)).encode()
-    uses = (division.scored, division.fitted, division.checked, division.judged)
-    return _digest((*_job(graph, division, division.calibration.images, told), judges, *uses))
-
-
-def _job(graph: Graph, division: Division, images: ImageSet, told: object) -> Iterator[bytes]:
-    """The program, a network, the names and sizes of image files, what is done to them, and plain values."""
-    yield from _program()
-    yield from _network(graph)
-    calibration = division.calibration
-    preprocess = calibration.preprocess.recorded()
-    yield json.dumps([_files(images), preprocess, calibration.size, calibration.convert, told]).encode()
-
-
-def _files(images: ImageSet) -> list[tuple[str, int | None]]:
-    return [(source.name, _size(images.root / source.name)) for source in images.sources]
-
-
-def _digest(parts: Iterable[bytes | NDArray[np.int64]]) -> str:
+def key_of_job(graph: Graph, division: Division) -> str:
+    """The key of all networks that a job makes of one network on images, whatever their purpose: sha256 in hex."""
     digest = hashlib.sha256()
-    for part in parts:
-        digest.update(hashlib.sha256(part if isinstance(part, bytes) else part.tobytes()).digest())
+    for part in (*_program(), *_network(graph), repr(graph.roles).encode(), *_folders(division)):
+        digest.update(hashlib.sha256(part).digest())
     return digest.hexdigest()
+
+
+def program() -> str:
+    """The hash of the source of pfp and of the version of torch, in hex."""
+    return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in _program())).hexdigest()
+
+
+def network(graph: Graph) -> bytes:
+    """The hash of a network with its tensors."""
+    return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in _network(graph))).digest()
+
+
+def _folders(division: Division) -> Iterator[bytes]:
+    """The folders of images, their labels, what is done to the images, and their division."""
+    calibration = division.calibration
+    yield json.dumps([calibration.preprocess.recorded(), calibration.size, calibration.convert]).encode()
+    for images in (calibration.images, division.judges):
+        yield images.sha256.encode()
+        yield b"" if images.labels is None else images.labels.tobytes()
+        for target in images.targets or ():
+            yield target.read_bytes()
+    for indices in (division.scored, division.fitted, division.checked, division.judged):
+        yield indices.tobytes()
 
 
 def load(name: str) -> Scores | None:
@@ -208,14 +190,6 @@ def _found(name: str) -> dict[str, Any] | None:
         with (cache_folder() / f"{name}.npz").open("rb") as file, np.load(file, allow_pickle=False) as held:
             return dict(held)
     except (OSError, ValueError, BadZipFile):
-        return None
-
-
-def _size(file: Path) -> int | None:
-    """The size of a file in bytes; None if it has been deleted since the folder was scanned."""
-    try:
-        return file.stat().st_size
-    except FileNotFoundError:
         return None
 
 

@@ -17,8 +17,9 @@ from pfpcli.cutting.cut import Cut, cut
 from pfpcli.errors import CalibrationError, InputError
 from pfpcli.graph.graph import Graph
 from pfpcli.images.calibration import Calibration, Division
-from pfpcli.jobs import cache, warnings
+from pfpcli.jobs import warnings
 from pfpcli.jobs.finished import Finished
+from pfpcli.jobs.kept import Kept, open_kept
 from pfpcli.jobs.recorded import run_fields
 from pfpcli.jobs.steps.export import ExportedFiles, OnnxWriter, export_files
 from pfpcli.jobs.steps.judge import evaluate
@@ -36,6 +37,7 @@ from pfpcli.records.folders import FILES, run_folder
 from pfpcli.records.parts import Training, Verification
 from pfpcli.records.reading import read
 from pfpcli.records.runs import Run, TunedRun
+from pfpcli.records.started import state_folder
 from pfpcli.recovery.augment import moved
 from pfpcli.recovery.distill import checking
 from pfpcli.recovery.loss_on_device import Loss
@@ -56,15 +58,17 @@ def finetune(settings: FinetuneSettings, console: Console) -> Finished[TunedRun]
     run = _open_run(settings)
     device, out = find_device(settings.device), settings.folder
     with run_folder(out, out.name) as folder, resources(settings.threads) as scratch:
-        calibration, groups = _open_data(settings, console)
+        model, calibration, groups = _open_data(settings, console)
         division = calibration.divide(1, None)
+        kept_in = state_folder("finetune", out, settings.recorded())
+        kept = open_kept(kept_in, model, groups.labelled.graph, division, console)
         teacher = _load_teacher(settings, run, calibration.size, console)
-        made, training = _train(groups, teacher, division, settings, device, console)
-        quality, behaviour = evaluate(groups.labelled.graph, made.graph, division, device, console)
+        made, training = _train(groups, teacher, division, settings, device, kept, console)
+        quality, behaviour = evaluate(groups.labelled.graph, made.graph, division, device, console, kept)
         shutil.copyfile(settings.run / FILES["plan"], folder.path / FILES["plan"])
         model, reason = _module(settings)
-        writer = OnnxWriter(model, groups.labelled.graph, division.samples, scratch)
-        exported = export_files(model, made, writer, folder.path, console)
+        writer = OnnxWriter(model, groups.labelled.graph, division.samples, scratch, kept)
+        exported = export_files(model, made, writer, folder.path, console, kept)
         exported = replace(exported, model_pt=reason) if reason else exported
         tolerances = {"onnx_vs_torch": ONNX_TOLERANCE}
         verification = Verification(None, exported.onnx_vs_torch, exported.model_pt, tolerances)
@@ -79,6 +83,7 @@ def finetune(settings: FinetuneSettings, console: Console) -> Finished[TunedRun]
             training=training,
         )
         write_record(tuned, Details(behaviour=behaviour), folder.path)
+    kept.forget()
     return Finished(tuned, folder.name, exported.module)
 
 
@@ -97,7 +102,7 @@ def _open_run(settings: FinetuneSettings) -> Run | TunedRun:
     return found
 
 
-def _open_data(settings: FinetuneSettings, console: Console) -> tuple[Calibration, Groups]:
+def _open_data(settings: FinetuneSettings, console: Console) -> tuple[LoadedModel, Calibration, Groups]:
     """The network of a run, and labelled images for it.
 
     Raises:
@@ -112,7 +117,7 @@ def _open_data(settings: FinetuneSettings, console: Console) -> tuple[Calibratio
         raise CalibrationError(*named) from error
     groups = trace_groups(model, calibration.size, settings, console)
     check_classes(calibration, groups.labelled.graph)
-    return calibration, with_roles(groups, model, calibration, settings)
+    return model, calibration, with_roles(groups, model, calibration, settings)
 
 
 def check_classes(calibration: Calibration, graph: Graph) -> None:
@@ -174,6 +179,7 @@ def _train(
     division: Division,
     settings: FinetuneSettings,
     device: torch.device,
+    kept: Kept,
     console: Console,
 ) -> tuple[Cut, Training]:
     """Train a copy of the network; returns it, and the figures of the training."""
@@ -191,9 +197,9 @@ def _train(
             return compare(graph, made.graph, batches, "", device).after
 
         schedule = Schedule(settings.most_epochs, settings.minutes, settings.lr)
-        limits = (schedule.epochs, schedule.minutes, schedule.rate, settings.seed, settings.augment, settings.weight)
-        state = cache.training(graph, division, *limits)
-        with console.resumable(state), graph.on(device), (teacher or graph).on(device):
+        limits = (schedule.epochs, schedule.minutes, schedule.rate, settings.seed, settings.augment)
+        state = kept.path("training", *limits, settings.weight, teacher or b"", device.type)
+        with graph.on(device), (teacher or graph).on(device):
             found = train(
                 made.graph,
                 _loss(made.graph, teacher, settings),

@@ -19,6 +19,7 @@ from pfpcli.progress import Console
 from pfpcli.records.folders import write_new
 from pfpcli.records.parts import Cost
 from pfpcli.records.planned import PlannedNetwork
+from pfpcli.records.started import state_folder
 from pfpcli.settings import CompressSettings
 
 
@@ -30,7 +31,8 @@ def plan(settings: CompressSettings, console: Console) -> Finished[PlannedNetwor
     """
     device = find_device(settings.device)
     with resources(settings.threads) as scratch:
-        ready = prepare(settings, device, scratch, console)
+        kept_in = state_folder("plan", settings.folder, settings.recorded())
+        ready = prepare(settings, device, scratch, kept_in, console)
         planned, _ = Maker(ready).plan(ready.budget, console)
         processes.finish()
         slicing = Slicing(ready.groups.labelled, planned.plan.alive)
@@ -40,7 +42,9 @@ def plan(settings: CompressSettings, console: Console) -> Finished[PlannedNetwor
         warnings.warn(console, [warnings.budget_missed(requested, achieved)])
         record = _record(ready, planned, requested, achieved, slicing, console)
     target = settings.out or Path(f"{settings.name}-plan.json")
-    return Finished(record, str(write_new(target, file.json())))
+    written = write_new(target, file.json())
+    ready.kept.forget()
+    return Finished(record, str(written))
 
 
 def _achieved(ready: Prepared, planned: Planned) -> dict[str, Any]:

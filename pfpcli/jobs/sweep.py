@@ -7,7 +7,6 @@ from pathlib import Path
 
 from pfpcli import processes
 from pfpcli.errors import InputError
-from pfpcli.jobs import cache
 from pfpcli.jobs.compress import write_run
 from pfpcli.jobs.finished import Finished
 from pfpcli.jobs.steps.gate import Metric, load_metric
@@ -17,10 +16,11 @@ from pfpcli.jobs.steps.search import check_unit
 from pfpcli.planning.curves import Curve
 from pfpcli.progress import Console
 from pfpcli.records.compared_runs import RunsCompared, compare
-from pfpcli.records.folders import FILES, RUNS, SWEEP, SWEEP_PAGE, page_from, run_folder
+from pfpcli.records.folders import FILES, SWEEP, SWEEP_PAGE, page_from, run_folder
 from pfpcli.records.reading import read
 from pfpcli.records.runs import Run
 from pfpcli.records.sources import Source
+from pfpcli.records.started import state_folder
 from pfpcli.records.unfinished import unfinished
 from pfpcli.report import numbers
 from pfpcli.report.html import runs as runs_page
@@ -43,24 +43,26 @@ def sweep(settings: SweepSettings, console: Console) -> Finished[RunsCompared]:
     device = find_device(settings.device)
     measured = load_metric(settings.metric)
     with resources(settings.threads) as scratch:
-        ready = prepare(settings.at(min(settings.keeps)), device, scratch, console)
+        kept_in = state_folder("sweep", settings.folder, settings.recorded())
+        ready = prepare(settings.at(min(settings.keeps)), device, scratch, kept_in, console)
         check_unit(ready, settings.max_drop, measured)
         told = {name: value for name, value in settings.recorded().items() if name not in ("out", "keeps", "cache")}
-        key = cache.key_of_job(ready.groups.labelled.graph, ready.division, told)
-        with unfinished(settings.out or RUNS / settings.name, key) as folder:
+        key = ready.kept.path("sweep", told).name
+        with unfinished(settings.folder, key) as folder:
             curves: Sequence[Curve] = ()
             runs: list[tuple[str, Run]] = []
-            with console.resumable(folder / _name(settings.keeps[0]), "the sweep"):
-                for keep in settings.keeps:
-                    make = Maker(ready.asked(settings.at(keep), scratch), curves)
-                    runs.append((_name(keep), _point(make, measured, folder, console)))
-                    curves = make.curves
+            for keep in settings.keeps:
+                make = Maker(ready.asked(settings.at(keep), scratch), curves)
+                runs.append((_name(keep), _point(make, measured, folder, console)))
+                curves = make.curves
+                ready.kept.drop(ready.kept.files)
             for warning in _warnings([run for _, run in runs]):
                 console.warn(warning)
             found = compare([(folder / name, run) for name, run in runs])
             (folder / SWEEP).write_text(found.json(), encoding="utf-8")
             links = [page_from(folder / name, folder) for name, _ in runs]
             (folder / SWEEP_PAGE).write_text(runs_page.render(found, links), encoding="utf-8")
+        ready.kept.forget()
     return Finished(found, str(folder))
 
 

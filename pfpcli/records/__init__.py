@@ -1,7 +1,7 @@
 """Records: what commands write down and reports show, as dataclasses that are JSON.
 
 This package is given plain values and returns documents, JSON text, and the documents of files it reads. It also names
-and makes run folders. It imports `pfpcli.errors` and `pfpcli.processes` only, and no torch.
+and makes run folders. It imports only modules below it, and no torch.
 
 document         the base of all documents: `json()`
 runs             the record of a run: run.json of compress, sparsify and finetune
@@ -22,6 +22,7 @@ provenance       which of several runs came from which
 compared_runs    the document of `pfp compare`
 measures         the numbers of a run by name, and limits for them
 folders          run folders: their files, the newest one, and how a new one is written
+started          what was typed, from the start of a run until it is written
 unfinished       folders of several runs, which go on after an interrupt
 reused_settings  settings that a later command takes from the run it works on
 """

@@ -12,8 +12,8 @@ from pfpcli.records.reading import read
 #: Settings that `pfp finetune` takes from the run unless a flag gives them.
 REUSED = ("arch", "arch_kwargs", "input_size", "preprocess", "mean", "std", "resize", "convert", "output", "task")
 
-#: Beginnings of the architectures that are taken over from a run.
-_BUILDERS = ("torchvision:", "timm:")
+#: Beginnings of the architectures that a file may name: importing any other module would run its code.
+BUILDERS = ("torchvision:", "timm:")
 
 
 def reused_settings(given: dict[str, Any]) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def reused_settings(given: dict[str, Any]) -> dict[str, Any]:
     """
     settings = read(given["run"]).settings
     values = {name: settings.get(name) for name in REUSED if given.get(name) in (None, False, ())}
-    if "arch" in values and not str(values["arch"]).startswith(_BUILDERS):
+    if "arch" in values and not str(values["arch"]).startswith(BUILDERS):
         del values["arch"]
         values.pop("arch_kwargs", None)
     if str(values.get("preprocess") or "").endswith(".toml"):

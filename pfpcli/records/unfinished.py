@@ -60,12 +60,13 @@ def _left(target: Path, key: str) -> Path | None:
             found, host, process = (folder / MARK).read_text(encoding="utf-8").split()
         except (OSError, ValueError):
             continue
-        if (found, host) == (key, HOST) and process.isdigit() and not _runs(int(process)):
+        if (found, host) == (key, HOST) and process.isdigit() and not runs(int(process)):
             return folder
     return None
 
 
-def _runs(process: int) -> bool:
+def runs(process: int) -> bool:
+    """Whether another process of this machine has this number."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

@@ -126,7 +126,8 @@ def train(
         batches: the training images.
         schedule: the limits and the learning rate.
         device: the device to compute on.
-        state: the file for the state; it is read if it fits the network, and removed when the training has finished.
+        state: the file for the state; it is read if it fits the network. Whoever named it removes it: until then, a
+            training that has finished is not repeated.
         progress: receives the fraction that is done and the best figure so far.
 
     Raises:
@@ -171,8 +172,8 @@ class _Training:
         except (KeyboardInterrupt, Interrupted):
             self.file.write(self.state)
             raise
+        self.file.write(self.state)
         restore(self.tensors, self.state.held)
-        self.file.remove()
         return Trained(self._epochs(), self.state.seconds, self.state.before, self.state.figure)
 
     def _first_state(self) -> TrainingState:
@@ -188,9 +189,10 @@ class _Training:
     def _train(self, progress: Progress) -> None:
         state = self.state
         began, saved = time.perf_counter() - state.seconds, time.perf_counter()
-        finished = False
-        while not finished:
+        while state.checked < _CHECKS:
             for batches in self._steps():
+                if self._done() >= 1:  # interrupted before the last check
+                    break
                 self._descend(batches)
                 state.step += 1
                 state.seconds = processes.largest(time.perf_counter() - began)
@@ -202,9 +204,8 @@ class _Training:
                     break
             else:
                 state.epoch, state.step = state.epoch + 1, 0
-            finished = self._done() >= 1
             due = int(_CHECKS * self._done())
-            if finished or due > state.checked:
+            if due > state.checked:
                 state.checked = due
                 self._hold(self.check.figure())
                 state.seconds = processes.largest(time.perf_counter() - began)

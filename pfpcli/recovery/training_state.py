@@ -88,11 +88,6 @@ class StateFile:
         known: dict[str, Any] = {each.name: content[each.name] for each in fields(TrainingState)}
         return TrainingState(**known)
 
-    def remove(self) -> None:
-        """Remove the file when the training has finished."""
-        if self.path is not None and not processes.rank():
-            self.path.unlink(missing_ok=True)
-
 
 def copied(tensors: dict[str, nn.Parameter]) -> dict[str, Tensor]:
     """Copies of tensors, on the CPU."""

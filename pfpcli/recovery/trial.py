@@ -38,11 +38,14 @@ class Trials:
         readers: the layers that read channels.
         division: the images; some have to be checking images.
         device: where to compute.
+
+    Attributes:
+        ridges: call -> the lambda of its layer, once a trial has chosen it.
     """
 
     def __init__(self, readers: Iterable[Reader], division: Division, device: torch.device) -> None:
         self._readers, self._division, self._device = readers, division, device
-        self._ridges: dict[str, float | None] = {}
+        self.ridges: dict[str, float | None] = {}
 
     def loss(self, planned: Plan) -> float:
         """Return the distance of the outputs of the network that a plan leads to, on checking images."""
@@ -50,7 +53,7 @@ class Trials:
         if planned.is_sampled:
             reweight(made, planned, self._readers)
         task = RecoveryTask(made, self._division, self._device, TrainingLimits(None, None, 0))
-        recover_calls(task, lambda pair: Refit(pair, effort=COARSE, ridges=self._ridges), FITTED)
+        recover_calls(task, lambda pair: Refit(pair, effort=COARSE, ridges=self.ridges), FITTED)
         whole = planned.groups.labelled.graph
         return output_distance(whole, made.graph, self._division.checking(whole.fixed_batch, CHECKED), self._device)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from pfpcli.amounts import COUNTED, Amount, parse_amount
 from pfpcli.errors import InputError
 from pfpcli.planning.allocations import BEST
-from pfpcli.records.folders import PRECISIONS
+from pfpcli.records.folders import PRECISIONS, RUNS
 from pfpcli.recovery.methods import RECOVERIES
 from pfpcli.scoring.criteria import CRITERIA
 from pfpcli.settings.checks import KEEP, check_allocate, check_keep, check_training_limits
@@ -161,6 +161,11 @@ class CompressSettings(ScoreSettings):
         """Whether the smallest network within `max_drop` is searched."""
         others = (self.keep, self.epsilon, self.plan, self.amount)
         return self.max_drop is not None and all(each is None for each in others)
+
+    @property
+    def folder(self) -> Path:
+        """The folder to write."""
+        return self.out or RUNS / self.name
 
     @property
     def name(self) -> str:

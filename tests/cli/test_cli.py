@@ -507,7 +507,7 @@ def test_a_signal_takes_the_run_folder_back(sent: signal.Signals, code: int, tmp
     process.send_signal(sent)
     _, text = process.communicate(timeout=30)
     assert process.returncode == code
-    assert text.endswith("interrupted; no unfinished run was written\n")
+    assert "interrupted; no unfinished run was written\n\nhint: go on with `pfp compress --resume " in text
     assert list(tmp_path.iterdir()) == []
 
 

@@ -11,9 +11,10 @@ import pytest
 import typer
 
 from pages import PAGES, outside_blocks, text
-from pfpcli.cli import commands
+from pfpcli.cli import commands, resume
 from pfpcli.cli.app import app
 from pfpcli.cli.flags import Asked
+from pfpcli.records.started import Started
 
 commands.join_all()
 PROGRAM: Any = typer.main.get_command(app)
@@ -46,13 +47,20 @@ def typed(page: str) -> Iterator[list[str]]:
         yield words[:end]
 
 
+def interrupted(words: list[str]) -> Started:
+    """An interrupted run of a command, with whatever its line has to name, which was started with the same code."""
+    options = {"model": "model.pt", "calib": "imgs", "keep": "0.5", "run": "run", "data": "imgs"}
+    return Started(words[1], options, {}, ["--metric"] if "--metric" in words else [], "small")
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if page not in NOT_TYPED])
-def test_every_command_line_parses(page: str) -> None:
+def test_every_command_line_parses(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for words in typed(page):
         name, given = words[1] if len(words) > 1 else "", words[2:]
         if "[OPTIONS]" in words or "…" in words or name in ("", "--help", "COMMAND", "--install-completion"):
             continue
         assert name in PROGRAM.commands, words
+        monkeypatch.setattr(resume, "find", lambda *_, words=words: interrupted(words))
         if "--help" not in given:
             PROGRAM.commands[name].make_context(name, given, obj=Asked())
 

@@ -801,7 +801,7 @@ def test_an_interrupted_run_leaves_nothing_behind(step: str, typed: Typed, tmp_p
     # CPython ends itself by the signal if it arrived inside exec(); a shell says 130 either way
     assert process.returncode in (130, -signal.SIGINT)
     assert out == ""
-    assert err.endswith("interrupted; no unfinished run was written\n")
+    assert err.endswith("\n\nhint: go on with `pfp compress --resume pfp-runs/model-keep0.50`\n")
     assert os.listdir(tmp_path / "work") == []
     assert left_in(tmp_path / "temporary") == []
 

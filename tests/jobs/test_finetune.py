@@ -210,7 +210,7 @@ def test_only_runs_that_were_cut_are_taken(here: Path, capsys: pytest.CaptureFix
     assert "error: model.pt2: there is no such file" in capsys.readouterr().err
 
 
-def test_an_interrupt_leaves_no_folder_and_the_same_command_goes_on(
+def test_an_interrupt_leaves_no_folder_and_the_training_goes_on(
     here: Path, tuned: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     epoch = TrainingBatches.epoch
@@ -225,10 +225,10 @@ def test_an_interrupt_leaves_no_folder_and_the_same_command_goes_on(
         patch.setattr(TrainingBatches, "epoch", interrupted)
         assert finetune(*TRAINED, "--out", "broken") == 130
     err = capsys.readouterr().err
-    assert "the same command goes on where it stopped" in err
-    assert err.endswith("interrupted; no unfinished run was written\n")
+    assert "interrupted; no unfinished run was written" in err
+    assert err.endswith("hint: go on with `pfp finetune --resume broken`\n")
     assert sorted(here.iterdir()) == before
-    assert len(list(cache_folder().glob("*.training"))) == 1
+    assert len(list(cache_folder().glob("unfinished/*/training-*"))) == 1
 
     begun: list[int] = []
 
@@ -237,12 +237,12 @@ def test_an_interrupt_leaves_no_folder_and_the_same_command_goes_on(
         return epoch(self, number, start)
 
     monkeypatch.setattr(TrainingBatches, "epoch", noted)
-    assert finetune(*TRAINED, "--out", "broken", "--json") == 0
+    assert cli.run(["finetune", "--resume", "broken", "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed.pop("folder") == "broken"
     assert printed == json.loads((here / "broken" / FILES["run"]).read_text(encoding="utf-8"))
     assert begun == [0, 4, 5]  # the first batch says in which way the network is trained fastest
-    assert not list(cache_folder().glob("*.training"))
+    assert not list(cache_folder().glob("unfinished/*/training-*"))
     folders = [tuned, here / "broken"]
     runs = [read(folder) for folder in folders]
     assert all(isinstance(run, TunedRun) for run in runs)

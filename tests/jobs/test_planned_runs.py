@@ -10,27 +10,13 @@ import pytest
 import torch
 
 import pfpcli
-from commands import draw, plain
+from commands import plain
 from pfpcli.cli import main as cli
 from pfpcli.errors import InputError
 from pfpcli.records.sources import Source
 from zoo import conv
 
 FAST = {"criterion": "l2", "allocate": "uniform", "task": "classify", "threads": 1}
-
-
-@pytest.fixture(scope="module")
-def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("plan")
-    torch.save(plain(), folder / "model.pt")
-    draw(folder / "imgs", 24)
-    return folder
-
-
-@pytest.fixture
-def inside(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(here)
-    return here
 
 
 def compress(model: str = "model.pt", **settings: Any) -> pfpcli.Result:

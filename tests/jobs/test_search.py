@@ -215,4 +215,4 @@ def test_an_interrupted_search_goes_on_where_it_stopped(
 
 
 def test_a_search_that_has_ended_leaves_nothing_in_the_cache(searched: pfpcli.Result) -> None:
-    assert not list(Path(os.environ["PFP_CACHE"]).glob("*.search"))
+    assert not list(Path(os.environ["PFP_CACHE"]).glob("unfinished/*/search-*"))

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 import pfpcli
-from commands import draw, plain
 from pfpcli.cli import main as cli
 from pfpcli.errors import BudgetError, InputError
 from pfpcli.jobs import sweep as job
@@ -22,20 +21,6 @@ from pfpcli.records.reading import read
 
 FAST = {"criterion": "l2", "task": "classify", "threads": 1}
 KEEPS = (0.7, 0.5, 0.3)
-
-
-@pytest.fixture(scope="module")
-def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("sweep")
-    torch.save(plain(), folder / "model.pt")
-    draw(folder / "imgs", 24)
-    return folder
-
-
-@pytest.fixture
-def inside(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(here)
-    return here
 
 
 def sweep(out: str, keep: Any = KEEPS, **settings: Any) -> pfpcli.Sweep:
@@ -152,10 +137,10 @@ def test_an_interrupted_sweep_keeps_its_finished_runs_and_goes_on(
     with monkeypatch.context() as patch:
         interrupt_after(1, patch)
         assert cli.run(line) == 130
-    assert "the sweep was interrupted; the same command goes on where it stopped" in capsys.readouterr().err
+    assert capsys.readouterr().err.endswith("hint: go on with `pfp sweep --resume interrupted`\n")
     first = (inside / "interrupted" / "keep0.7" / "run.json").read_bytes()
     assert not (inside / "interrupted" / "keep0.5").exists()
-    assert cli.run(line) == 0
+    assert cli.run(["sweep", "--resume", "interrupted"]) == 0
     out, err = capsys.readouterr()
     assert "finished before: keep 70.0 %" in err
     assert [line.split()[1] for line in out.splitlines()[:3]] == ["agreement", "keep0.7", "keep0.5"]

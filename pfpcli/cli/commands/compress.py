@@ -7,22 +7,9 @@ from typing import Any
 from pfpcli.cli.amount_options import amounts
 from pfpcli.cli.app import command
 from pfpcli.cli.flags import takes
-from pfpcli.cli.options import (
-    Out,
-    budget,
-    checkpoint,
-    criterion,
-    images,
-    judging,
-    machine,
-    network,
-    recovery,
-    replaying,
-    samples,
-    scoring,
-    session,
-)
-from pfpcli.cli.output_options import gate, outputs
+from pfpcli.cli.options import Out, budget, replaying, resuming, session
+from pfpcli.cli.output_options import gate
+from pfpcli.cli.pruning_options import HOW, WHAT
 from pfpcli.cli.result_options import damage, precisions
 from pfpcli.cli.session import Session
 from pfpcli.settings import CompressSettings
@@ -38,26 +25,9 @@ from pfpcli.settings import CompressSettings
     "pfp compress model.pt --calib ./imgs --max-drop 1%",
     "pfp compress model.pt --calib ./imgs --keep 0.4 --int8",
     "pfp compress net.onnx --calib ./imgs --metric map.py:score --max-drop 1%",
+    "pfp compress --resume small",
 )
-@takes(
-    checkpoint,
-    network,
-    outputs,
-    images,
-    judging,
-    damage,
-    gate,
-    budget,
-    amounts,
-    replaying,
-    criterion,
-    samples,
-    scoring,
-    recovery,
-    precisions,
-    machine,
-    session=session,
-)
+@takes(*WHAT, damage, gate, budget, amounts, replaying, *HOW, precisions, resuming, session=session)
 def compress(given: dict[str, Any], *, out: Out = CompressSettings.out, session: Session) -> None:
     """Prune the channels of MODEL, recover its accuracy, and write the smaller network to a run folder."""
     session.finish(session.run("compress", CompressSettings(**given, out=out)))

@@ -10,7 +10,7 @@ import typer
 from pfpcli.cli.app import command
 from pfpcli.cli.flags import OUTPUT, flag, switch, takes
 from pfpcli.cli.input_options import IMAGES, Trust
-from pfpcli.cli.options import RECOVERY, Classes, Epochs, Minutes, machine, session
+from pfpcli.cli.options import RECOVERY, Classes, Epochs, Minutes, machine, resuming, session
 from pfpcli.cli.session import Session
 from pfpcli.records.reused_settings import network_of, reused_settings
 from pfpcli.settings import FinetuneSettings
@@ -66,8 +66,9 @@ def _training(
     "pfp finetune pfp-runs/model-keep0.40 --data ./train",
     "pfp finetune pfp-runs/model-keep0.40 --data ./train --eval ./test --minutes 10",
     "pfp finetune pfp-runs/model-keep0.40 --data ./train --teacher model.pt",
+    "pfp finetune --resume pfp-runs/model-keep0.40-finetuned",
 )
-@takes(_run, _images, _training, machine, session=session)
+@takes(_run, _images, _training, machine, resuming, session=session)
 def finetune(
     given: dict[str, Any],
     *,

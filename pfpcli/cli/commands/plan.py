@@ -9,20 +9,8 @@ from typing import Annotated, Any
 from pfpcli.cli.amount_options import amounts
 from pfpcli.cli.app import command
 from pfpcli.cli.flags import OUTPUT, flag, switch, takes
-from pfpcli.cli.options import (
-    budget,
-    checkpoint,
-    criterion,
-    images,
-    judging,
-    machine,
-    network,
-    recovery,
-    samples,
-    scoring,
-    session,
-)
-from pfpcli.cli.output_options import outputs
+from pfpcli.cli.options import budget, session
+from pfpcli.cli.pruning_options import HOW, WHAT
 from pfpcli.cli.session import Session, width
 from pfpcli.report import planned
 from pfpcli.settings import CompressSettings
@@ -34,10 +22,7 @@ from pfpcli.settings import CompressSettings
     "pfp plan model.pt --calib ./imgs --keep-of macs --out macs.json",
     "pfp compress model.pt --calib ./imgs --plan macs.json",
 )
-@takes(
-    checkpoint, network, outputs, images, judging, budget, amounts, criterion, samples, scoring, recovery, machine,
-    session=session,
-)  # fmt: skip
+@takes(*WHAT, budget, amounts, *HOW, session=session)
 def plan(
     given: dict[str, Any],
     *,

@@ -8,21 +8,9 @@ from typing import Annotated, Any
 
 from pfpcli.cli.app import command
 from pfpcli.cli.flags import OUTPUT, flag, takes, without
-from pfpcli.cli.options import (
-    BUDGET,
-    budget,
-    checkpoint,
-    criterion,
-    images,
-    judging,
-    machine,
-    network,
-    recovery,
-    samples,
-    scoring,
-    session,
-)
-from pfpcli.cli.output_options import gate, outputs
+from pfpcli.cli.options import BUDGET, budget, resuming, session
+from pfpcli.cli.output_options import gate
+from pfpcli.cli.pruning_options import HOW, WHAT
 from pfpcli.cli.session import Session, width
 from pfpcli.records.folders import SWEEP_PAGE
 from pfpcli.report.compared_runs import render
@@ -35,11 +23,9 @@ from pfpcli.settings.text import parse_keep
     "pfp sweep model.pt --calib ./imgs --keep 0.8,0.6,0.4",
     "pfp sweep model.pt --calib ./imgs --keep-of macs --keep 0.7,0.5",
     "pfp sweep model.pt --calib ./imgs --keep 0.8,0.6 --out widths --json",
+    "pfp sweep --resume widths",
 )
-@takes(
-    checkpoint, network, outputs, images, judging, gate, without(budget, "keep", "epsilon"), criterion, samples,
-    scoring, recovery, machine, session=session,
-)  # fmt: skip
+@takes(*WHAT, gate, without(budget, "keep", "epsilon"), *HOW, resuming, session=session)
 def sweep(
     given: dict[str, Any],
     *,

@@ -9,7 +9,6 @@ cut           cut the network as planned, and prove that it equals the masked on
 recover       recover what the cut network lost
 network       all of plan, cut, verify and recover, for several budgets
 search        the smallest network whose quality falls by at most so much
-search_state  what an interrupted search has measured
 gate          a metric of the user, and how far the quality may fall
 judge         measure the errors of layers and the quality of the network
 networks      the pairs of networks that `pfp verify` compares

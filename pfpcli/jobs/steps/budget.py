@@ -18,6 +18,7 @@ from pfpcli.channels.groups import Groups
 from pfpcli.cutting.cut import cut
 from pfpcli.errors import InputError
 from pfpcli.images.calibration import Division
+from pfpcli.jobs.kept import Kept
 from pfpcli.jobs.steps.export import OnnxWriter
 from pfpcli.jobs.steps.plan import Planned
 from pfpcli.latency.files import Latency, latency
@@ -73,6 +74,7 @@ class Meter:
         division: has the images that are timed.
         threads: of onnxruntime.
         scratch: a folder for files.
+        kept: the finished steps of the job.
     """
 
     of: str
@@ -81,20 +83,28 @@ class Meter:
     division: Division
     threads: int | None
     scratch: Path
+    kept: Kept
 
     def whole(self) -> float:
         """Return the bytes or the milliseconds of the original's file."""
-        if self.of == "size":
-            return self.writer.original.stat().st_size
-        return self._timed([self.writer.original])[0].median_ms
+        return self.kept.value(self._whole, float, "whole", self.of, self.threads)[0]
 
     def share(self, plan: Plan) -> float:
         """Write the file of a plan, and return its size or latency as a part of the original's."""
+        parts = self.of, self.threads, plan.alive.tobytes()
+        return self.kept.value(lambda: self._share(plan), float, "check", *parts)[0]
+
+    def _whole(self) -> float:
+        if self.of == "size":
+            return float(self.writer.original.stat().st_size)
+        return self._timed([self.writer.original])[0].median_ms
+
+    def _share(self, plan: Plan) -> float:
         made, path = cut(self.groups.labelled, plan.alive), self.scratch / "candidate.onnx"
         written = self.writer.write(made.graph, path)
         if self.of == "size":
             return path.stat().st_size / self.writer.original.stat().st_size
-        before, after = self._timed(written.timed)
+        before, after = self._timed(self.writer.timed(path, written))
         return after.part_of(before)
 
     def _timed(self, files: list[Path] | tuple[object, ...]) -> list[Latency]:

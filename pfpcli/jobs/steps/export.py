@@ -17,6 +17,7 @@ from pfpcli.exporting import export
 from pfpcli.exporting.rebuild import rebuild
 from pfpcli.graph.graph import Graph
 from pfpcli.images.calibration import Division
+from pfpcli.jobs.kept import NOTHING, Kept
 from pfpcli.latency.files import Latency, latency
 from pfpcli.models.loaded_model import LoadedModel
 from pfpcli.onnx_io import write
@@ -62,13 +63,11 @@ class OnnxFile:
 
     Attributes:
         difference: largest relative difference between the file and the network in torch.
-        timed: the ONNX networks before and after whose latency is measured.
-        is_whole: whether they are the whole files.
+        is_whole: whether the latency of the whole file can be measured.
         exported: as in `ExportedFiles`.
     """
 
     difference: float
-    timed: OnnxPair
     is_whole: bool = True
     exported: str = ""
 
@@ -81,13 +80,21 @@ class OnnxWriter:
         whole: its graph.
         samples: returns so many samples, float[N, ...], to run the files on.
         scratch: a folder for the ONNX file of the original.
+        kept: the finished steps of the job.
 
     Attributes:
         scratch: this folder.
     """
 
-    def __init__(self, model: LoadedModel, whole: Graph, samples: Callable[[int], Tensor], scratch: Path) -> None:
-        self._model, self._whole, self._draw = model, whole, samples
+    def __init__(
+        self,
+        model: LoadedModel,
+        whole: Graph,
+        samples: Callable[[int], Tensor],
+        scratch: Path,
+        kept: Kept = NOTHING,
+    ) -> None:
+        self._model, self._whole, self._draw, self._kept = model, whole, samples, kept
         self._named = model.names or export.names(whole)
         self.scratch = scratch
         self._original = scratch / FILES["onnx"]
@@ -105,9 +112,15 @@ class OnnxWriter:
             if isinstance(module, OnnxNetwork) and module.file is not None:
                 write.copy(module.file, self._original)
             else:
-                program = export.program(self._whole)
-                export.save_onnx(program, self._whole, self._named, self._original, self._samples)
+                content, cached = self._kept.value(self._export_original, bytes, "original", self._model.sha256)
+                if cached:
+                    self._original.write_bytes(content)
         return self._original
+
+    def _export_original(self) -> bytes:
+        program = export.program(self._whole)
+        export.save_onnx(program, self._whole, self._named, self._original, self._samples)
+        return self._original.read_bytes()
 
     def write(self, smaller: Graph, path: Path, program: ExportedProgram | None = None) -> OnnxFile:
         """Write the ONNX file of a cut network and compare it with torch.
@@ -122,23 +135,46 @@ class OnnxWriter:
         """
         original, module = self.original, self._model.module
         if not isinstance(module, OnnxNetwork) or module.file is None:
-            return OnnxFile(self._exported(smaller, path, program), (original, path))
+            return OnnxFile(self._exported(smaller, path, program))
         try:
             difference = write.save(module, self._whole, smaller, path, self._samples)
-            is_whole = write.runs(module, original, self._samples)
-            of = module.whole if is_whole else module.as_read
-            return OnnxFile(difference, (of(original), of(path)), is_whole)
+            return OnnxFile(difference, write.runs(module, original, self._samples))
         except CannotRewrite as error:
             lost = write.lost_by_export(module, str(error))
-        difference = self._exported(smaller, path, program)
-        return OnnxFile(difference, (module.as_read(original), path), not module.untouched.nodes, lost)
+        return OnnxFile(self._exported(smaller, path, program), not module.untouched.nodes, lost)
+
+    def timed(self, path: Path, written: OnnxFile) -> OnnxPair:
+        """Return the ONNX networks before and after whose latency is measured.
+
+        Args:
+            path: the file of the cut network.
+            written: what `write` returned about it.
+        """
+        module = self._model.module
+        if not isinstance(module, OnnxNetwork) or module.file is None:
+            return self.original, path
+        if written.exported:
+            return module.as_read(self.original), path
+        of = module.whole if written.is_whole else module.as_read
+        return of(self.original), of(path)
 
     def _exported(self, smaller: Graph, path: Path, program: ExportedProgram | None) -> float:
         program = program or export.program(smaller)
         return export.save_onnx(program, smaller, self._named, path, self._samples)
 
 
-def export_files(model: LoadedModel, made: Cut, writer: OnnxWriter, folder: Path, console: Console) -> ExportedFiles:
+@dataclass(frozen=True)
+class _Written:
+    """The files of a network: name -> content, what is told about its ONNX file, and about model.pt."""
+
+    files: dict[str, bytes]
+    onnx: OnnxFile
+    model_pt: str
+
+
+def export_files(
+    model: LoadedModel, made: Cut, writer: OnnxWriter, folder: Path, console: Console, kept: Kept = NOTHING
+) -> ExportedFiles:
     """Write model.onnx, model.pt2 and, where it fits, model.pt.
 
     Args:
@@ -147,23 +183,46 @@ def export_files(model: LoadedModel, made: Cut, writer: OnnxWriter, folder: Path
         writer: writes the ONNX files.
         folder: the run folder.
         console: shows the step.
+        kept: the finished steps of the job.
     """
-    with console.step("export") as step:
-        smaller, onnx_file = made.graph, folder / FILES["onnx"]
+    smaller, onnx_file = made.graph, folder / FILES["onnx"]
+    modules: list[nn.Module | None] = []
+
+    def written() -> _Written:
         program = export.program(smaller)
         export.save_pt2(program, folder / FILES["pt2"])
         step.progress(1, 3, "files")
-        original = writer.original
+        _ = writer.original
         step.progress(2, 3, "files")
-        written = writer.write(smaller, onnx_file, program)
+        told = writer.write(smaller, onnx_file, program)
         module, model_pt = _save_module(model, smaller, folder / FILES["pt"])
+        modules.append(module)
+        paths = (folder / FILES[kind] for kind in ("onnx", "pt2", "pt"))
+        return _Written({path.name: path.read_bytes() for path in paths if path.exists()}, told, model_pt)
+
+    with console.step("export") as step:
+        found, cached = kept.value(written, _Written, "export", smaller, model.kind, model.sha256)
+        if cached:
+            for name, content in found.files.items():
+                (folder / name).write_bytes(content)
+            modules.append(_rebuilt(model, smaller)[0])
+        original, onnx_told = writer.original, found.onnx
         files = {kind: file if (folder / file).exists() or kind in LAST else None for kind, file in FILES.items()}
         models = [file for kind, file in files.items() if file and kind.startswith(("onnx", "pt"))]
         free = ", ".join(export.open_sizes(onnx_file)) or "no size"
-        step.summary = f"{' · '.join(models)} · {free} open · onnx ≡ torch (max {written.difference:.0e})"
+        told = f"{' · '.join(models)} · {free} open · onnx ≡ torch (max {onnx_told.difference:.0e})"
+        step.summary = f"{cached}{told}"
     sizes = original.stat().st_size, onnx_file.stat().st_size
     return ExportedFiles(
-        files, sizes, written.difference, model_pt, written.timed, written.is_whole, original, written.exported, module
+        files,
+        sizes,
+        onnx_told.difference,
+        found.model_pt,
+        writer.timed(onnx_file, onnx_told),
+        onnx_told.is_whole,
+        original,
+        onnx_told.exported,
+        modules[0],
     )
 
 
@@ -191,9 +250,7 @@ def measure_latency(
 
 def _save_module(model: LoadedModel, smaller: Graph, path: Path) -> tuple[nn.Module | None, str]:
     """Write model.pt where the input was a module; returns the module, and "ok" or why there is no file."""
-    if model.kind not in ("module", "state_dict"):
-        return None, f"the input is no module: {model.kind}"
-    module, reason = rebuild(model.module, smaller)
+    module, reason = _rebuilt(model, smaller)
     if module is not None:
         try:
             torch.save(module, path)
@@ -201,3 +258,10 @@ def _save_module(model: LoadedModel, smaller: Graph, path: Path) -> tuple[nn.Mod
             path.unlink(missing_ok=True)
             return module, f"its class cannot be pickled ({str(error).strip().splitlines()[0]})"
     return module, reason
+
+
+def _rebuilt(model: LoadedModel, smaller: Graph) -> tuple[nn.Module | None, str]:
+    """Return the user's own module with the smaller tensors, and "ok" or why there is none."""
+    if model.kind not in ("module", "state_dict"):
+        return None, f"the input is no module: {model.kind}"
+    return rebuild(model.module, smaller)

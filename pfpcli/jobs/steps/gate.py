@@ -10,6 +10,7 @@ from typing import Any
 
 from pfpcli.errors import InputError
 from pfpcli.images.calibration import Division
+from pfpcli.jobs.kept import NOTHING, Kept
 from pfpcli.jobs.steps.export import ExportedFiles
 from pfpcli.progress import Console
 from pfpcli.records.parts import Quality, UserMetric
@@ -65,6 +66,7 @@ def measure_metric(
     division: Division,
     console: Console,
     before: float | None = None,
+    kept: Kept = NOTHING,
 ) -> UserMetric | None:
     """Measure the ONNX files before and after.
 
@@ -76,6 +78,7 @@ def measure_metric(
         division: the images; the folder of the judging images is passed on.
         console: shows the step.
         before: the metric of the original, if it is known.
+        kept: the finished steps of the job.
 
     Raises:
         InputError: the function fails, or returns something that is no finite number.
@@ -85,11 +88,21 @@ def measure_metric(
     name = named.rpartition(":")[2]
     with console.step("metric") as step:
         images = str(division.judges.root)
-        if before is None:
-            before = _value(metric, named, str(exported.original), images)
-        after = _value(metric, named, str(folder / str(exported.files["onnx"])), images)
-        step.summary = f"{name} {before:.4g} → {after:.4g}"
-    return UserMetric(name, before, after)
+        file = folder / str(exported.files["onnx"])
+
+        def measured() -> UserMetric:
+            whole = _value(metric, named, str(exported.original), images) if before is None else before
+            return UserMetric(name, whole, _value(metric, named, str(file), images))
+
+        parts = code_of(named), named, file.read_bytes()
+        found, cached = kept.value(measured, UserMetric, "metric", *parts)
+        step.summary = f"{cached}{name} {found.before:.4g} → {found.after:.4g}"
+    return found
+
+
+def code_of(named: str | None) -> bytes:
+    """Return the source of the file of a metric; b"" where there is no metric."""
+    return b"" if named is None else Path(named.rpartition(":")[0]).read_bytes()
 
 
 def metric_of(metric: Metric, named: str, file: Path, division: Division) -> float:

@@ -12,13 +12,14 @@ from pfpcli.cutting.certificate import certificate, measure
 from pfpcli.graph.graph import Graph
 from pfpcli.images.calibration import Division
 from pfpcli.images.preprocess import Preprocess
+from pfpcli.jobs.kept import NOTHING, Kept
 from pfpcli.jobs.steps.score import Scored
 from pfpcli.outputs.changes import Changes
 from pfpcli.outputs.kinds.kind import FARTHEST
 from pfpcli.outputs.quality import LOSS, compare
 from pfpcli.outputs.thumbnails import picture
 from pfpcli.planning.plan import Plan
-from pfpcli.progress import Console
+from pfpcli.progress import Console, Step
 from pfpcli.records.details import Behaviour
 from pfpcli.records.parts import Certificate, Quality
 from pfpcli.settings import ScoringSettings
@@ -30,14 +31,19 @@ CERTIFIED = 128
 
 
 def certify_layers(
-    planned: Plan, scored: Scored, settings: ScoringSettings, device: torch.device, console: Console
+    planned: Plan, scored: Scored, settings: ScoringSettings, device: torch.device, kept: Kept, console: Console
 ) -> Certificate:
-    """Bound the error of each layer, and measure it."""
+    """Bound the error of each layer, and measure it; kept: the finished steps of the job."""
     with console.step("certify") as step:
         division = scored.division
         judging = division.judging(planned.groups.labelled.graph.fixed_batch, CERTIFIED)
         batches = (images for images, _ in step.counted(judging, min(CERTIFIED, len(division.judged))))
-        measured, images = measure(planned, scored.readers, batches, device)
+        (measured, images), cached = kept.value(
+            lambda: measure(planned, scored.readers, batches, device),
+            tuple[dict[str, float], int],
+            "certify",
+            *(planned.alive.tobytes(), planned.scale.tobytes(), division.judged.tobytes(), device.type),
+        )
         layers = certificate(
             planned, scored.readers, scored.scores, reduce=settings.reduce, delta=settings.delta, measured=measured
         )
@@ -45,25 +51,42 @@ def certify_layers(
         telling = sum(bound < 1 for bound in bounds)
         about = f"bounds for {telling} of {len(bounds)} layers" if bounds else "no bounds"
         largest = max((row.measured or 0.0 for row in layers), default=0.0)
-        step.summary = f"{about} · largest error measured {largest:.2g}, {images} {division.source}"
+        step.summary = f"{cached}{about} · largest error measured {largest:.2g}, {images} {division.source}"
     return Certificate(settings.delta, images, division.source, layers)
 
 
 def evaluate(
-    whole: Graph, smaller: Graph, division: Division, device: torch.device, console: Console
+    whole: Graph, smaller: Graph, division: Division, device: torch.device, console: Console, kept: Kept = NOTHING
 ) -> tuple[Quality, Behaviour | None]:
-    """Compare two networks; returns the quality, and what the second one does otherwise."""
-    with console.step("evaluate") as step:
+    """Compare two networks; returns the quality, and what the second one does otherwise.
+
+    Args:
+        whole: the original.
+        smaller: the other network.
+        division: has the images that judge.
+        device: where to compute.
+        console: shows the step.
+        kept: the finished steps of the job.
+    """
+
+    def judged(step: Step) -> tuple[Quality, Behaviour | None]:
         judging = step.counted(division.judging(whole.fixed_batch), len(division.judged))
         changes = Changes(whole, division.judges.classes or ())
         quality = compare(whole, smaller, judging, division.source, device, changes)
         names = division.judged_names()
         # where a fixed batch size left images out, it is not known which image is which
-        behaviour = changes.behaviour(
-            names if len(names) == quality.n else [], _picture(division.calibration.preprocess)
+        named = names if len(names) == quality.n else []
+        return quality, changes.behaviour(named, _picture(division.calibration.preprocess))
+
+    with console.step("evaluate") as step:
+        (quality, behaviour), cached = kept.value(
+            lambda: judged(step),
+            tuple[Quality, Behaviour | None],
+            "evaluate",
+            *(smaller, division.judged.tobytes(), division.source, division.judges.classes, device.type),
         )
         shown = f"{100 * quality.before:.1f} → " if quality.metric == "accuracy" else ""
-        step.summary = f"{quality.metric} {shown}{100 * quality.after:.1f} % · {quality.n} {quality.source}"
+        step.summary = f"{cached}{quality.metric} {shown}{100 * quality.after:.1f} % · {quality.n} {quality.source}"
     return quality, behaviour
 
 

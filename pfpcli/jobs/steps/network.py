@@ -14,6 +14,7 @@ from pfpcli.cutting.cut import Cut
 from pfpcli.cutting.reweight import reweight
 from pfpcli.graph.graph import Graph
 from pfpcli.images.calibration import Calibration, Division, check_damageable
+from pfpcli.jobs.kept import Kept, open_kept
 from pfpcli.jobs.steps.budget import Meter, budget_of, met, predictor_for
 from pfpcli.jobs.steps.cut import cut_network, verify_cut
 from pfpcli.jobs.steps.expected import forecast
@@ -47,6 +48,7 @@ class Prepared:
         predictor: predicts the costs of plans.
         writer: writes ONNX files.
         budget: how much to keep, as far as it is known before a file is measured.
+        kept: the finished steps of the job.
         target: what to measure on the written file of a plan, and its share of the original's; None measures nothing.
     """
 
@@ -59,6 +61,7 @@ class Prepared:
     predictor: Predictor
     writer: OnnxWriter
     budget: Budget
+    kept: Kept
     target: tuple[Meter, float] | None = None
 
     @property
@@ -68,7 +71,7 @@ class Prepared:
 
     def asked(self, settings: CompressSettings, scratch: Path) -> Prepared:
         """Return the same for the budget of other settings, which differ in nothing else."""
-        meter = Meter(settings.measure, self.writer, self.groups, self.division, settings.threads, scratch)
+        meter = Meter(settings.measure, self.writer, self.groups, self.division, settings.threads, scratch, self.kept)
         budget, target = budget_of(settings, self.predictor, meter)
         return replace(self, settings=settings, budget=budget, target=target)
 
@@ -94,13 +97,16 @@ class Network:
     recovered: list[Recovered]
 
 
-def prepare(settings: CompressSettings, device: torch.device, scratch: Path, console: Console) -> Prepared:
+def prepare(
+    settings: CompressSettings, device: torch.device, scratch: Path, kept_in: Path, console: Console
+) -> Prepared:
     """Open the model and the images, find the budget and refuse one that cannot be met, and score.
 
     Args:
         settings: of the job; where they name a plan or keep everything, nothing is scored.
         device: where to compute.
         scratch: a folder for files.
+        kept_in: the folder of the finished steps, see `records.started.state_folder`.
         console: shows the steps.
 
     Raises:
@@ -110,7 +116,8 @@ def prepare(settings: CompressSettings, device: torch.device, scratch: Path, con
     if settings.robustness:
         check_damageable(calibration)
     nothing_scored = unscored(groups, calibration, settings)
-    writer = OnnxWriter(model, groups.labelled.graph, nothing_scored.division.samples, scratch)
+    kept = open_kept(kept_in, model, groups.labelled.graph, nothing_scored.division, console, is_used=settings.cache)
+    writer = OnnxWriter(model, groups.labelled.graph, nothing_scored.division.samples, scratch, kept)
     if settings.plan is not None or settings.is_whole:
         return Prepared(
             settings,
@@ -122,15 +129,16 @@ def prepare(settings: CompressSettings, device: torch.device, scratch: Path, con
             Predictor(groups),
             writer,
             Budget(settings.fraction),
+            kept,
         )
     predictor = predictor_for(groups, settings, console)
-    meter = Meter(settings.measure, writer, groups, nothing_scored.division, settings.threads, scratch)
+    meter = Meter(settings.measure, writer, groups, nothing_scored.division, settings.threads, scratch, kept)
     budget, target = budget_of(settings, predictor, meter)
     if not settings.is_searched:
         check_reachable(groups, budget, predictor)
     console.forecast = forecast(settings, model.kind)
     scored = score_channels(groups, calibration, settings.criterion, settings, device, console)
-    return Prepared(settings, device, model, calibration, groups, scored, predictor, writer, budget, target)
+    return Prepared(settings, device, model, calibration, groups, scored, predictor, writer, budget, kept, target)
 
 
 class Maker:
@@ -173,7 +181,8 @@ class Maker:
             device,
             console,
             score=lambda now: score_channels(now, ready.calibration, settings.criterion, settings, device, console),
-            recover=lambda cut: recover_network(cut, ready.division, settings, device, console),
+            recover=lambda cut: recover_network(cut, ready.division, settings, device, ready.kept, console),
+            kept=ready.kept,
         )
 
     def _planned(self, budget: Budget, smallest: float, console: Console) -> Planned:
@@ -191,6 +200,7 @@ class Maker:
                 self.curves,
                 predictor=ready.predictor,
                 allocation=allocation,
+                kept=ready.kept,
             )
             self.curves = planned.curves
             return planned
@@ -214,5 +224,5 @@ def made_as_planned(ready: Prepared, planned: Planned, console: Console, stepped
         copy_tensors(stepped, made.graph)
     elif plan.is_sampled:
         reweight(made, plan, ready.scored.readers)
-    recovered = recover_network(made, division, ready.settings, ready.device, console)
+    recovered = recover_network(made, division, ready.settings, ready.device, ready.kept, console)
     return Network(planned, made, difference, recovered)

@@ -20,6 +20,7 @@ from pfpcli.cutting.plan_file import PlanFile
 from pfpcli.cutting.reweight import reweight
 from pfpcli.graph.graph import Graph
 from pfpcli.jobs import cache
+from pfpcli.jobs.kept import NOTHING, Kept
 from pfpcli.jobs.steps.open import group_by_settings
 from pfpcli.jobs.steps.score import Scored
 from pfpcli.planning.allocations import ALLOCATIONS, BEST, TRIED, UNMEASURED
@@ -54,6 +55,14 @@ class Planned:
     measured: float | None = None
 
 
+@dataclass(frozen=True)
+class _Trial:
+    """What the trial of a plan came to: its loss, and the lambdas of all layers after it (`Trials.ridges`)."""
+
+    loss: float
+    ridges: dict[str, float | None]
+
+
 def make_plan(
     groups: Groups,
     scored: Scored,
@@ -65,6 +74,7 @@ def make_plan(
     *,
     predictor: Predictor | None = None,
     allocation: str | None = None,
+    kept: Kept = NOTHING,
 ) -> Planned:
     """Measure the curves, if an allocator needs them and they are not known from another budget, and plan.
 
@@ -78,6 +88,7 @@ def make_plan(
         known: curves that were measured for another budget.
         predictor: of the same groups, for a budget of latency; None makes one.
         allocation: the only allocation that is tried; None tries those that come into question.
+        kept: the finished steps of the job.
     """
     names = (allocation,) if allocation else _allocations(scored, budget, settings)
     measured = list(known)
@@ -100,7 +111,7 @@ def make_plan(
             seed=settings.seed,
             curves=measured,
         )
-        tried = _tried(planner, names, scored, device, step) if len(names) > 1 else []
+        tried = _tried(planner, names, scored, device, kept, step) if len(names) > 1 else []
         plan = tried[0].plan if tried else planner.by(names[0])
         what = COUNTED[budget.of].noun
         asked = f"asked {100 * budget.keep:.4g} %" if budget.epsilon is None else f"asked ε ≤ {budget.epsilon:g}"
@@ -110,14 +121,22 @@ def make_plan(
     return Planned(plan, tried, measured)
 
 
-def _tried(planner: Planner, names: tuple[str, ...], scored: Scored, device: torch.device, step: Step) -> list[Tried]:
+def _tried(
+    planner: Planner, names: tuple[str, ...], scored: Scored, device: torch.device, kept: Kept, step: Step
+) -> list[Tried]:
     """Try the plans of several allocations on the network; the best one comes first."""
     most, measured = len(names) + TOWARDS, count_from(0)
     trials = Trials(scored.readers, scored.division, device)
 
-    def measure(each: Plan) -> float:
+    def tried(plan: Plan) -> _Trial:
+        return _Trial(trials.loss(plan), trials.ridges)
+
+    def measure(plan: Plan) -> float:
         step.progress(next(measured), most, "plans")
-        return trials.loss(each)
+        parts = plan.groups.labelled.graph, plan.alive.tobytes(), plan.scale.tobytes(), trials.ridges, device.type
+        found, _ = kept.value(lambda: tried(plan), _Trial, "trial", *parts)
+        trials.ridges.update(found.ridges)
+        return found.loss
 
     return try_plans(planner, names, measure)
 
@@ -185,6 +204,7 @@ def plan_in_steps(
     *,
     score: Callable[[Groups], Scored],
     recover: Callable[[Cut], object],
+    kept: Kept = NOTHING,
 ) -> tuple[Planned, Graph]:
     """Plan in several steps: cut, recover, score what is left, and go on. The last cut is not recovered here.
 
@@ -199,6 +219,7 @@ def plan_in_steps(
         console: shows the steps.
         score: scores a network that a step has left.
         recover: recovers a network that a step has cut.
+        kept: the finished steps of the job.
 
     Returns:
         (one plan for the original network, with the plans that the last step tried; the network that the steps have
@@ -213,7 +234,7 @@ def plan_in_steps(
         # A convolution whose groups keep one channel each becomes a depthwise one, which can drop whole groups.
         part = 1 if step == settings.steps else 2
         part_budget = replace(budget, keep=left, min_part=part)
-        planned = make_plan(groups_now, scored_now, part_budget, settings, device, console)
+        planned = make_plan(groups_now, scored_now, part_budget, settings, device, console, kept=kept)
         made = cut(groups_now.labelled, planned.plan.alive)
         reweight(made, planned.plan, scored_now.readers)
         file = PlanFile.of_plan(planned.plan, made.slicing, scored_now.readers).only(names)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -107,7 +108,7 @@ def write_precisions(
         return exported, []
     with tempfile.TemporaryDirectory() as scratch:
         files = _Files(ready, exported, folder, Path(scratch), *_readings(ready, exported))
-        source = _source(files, console)
+        source = cache(lambda: _source(files, console))
         rows = [_written(files, source, name, console) for name in wanted]
         rows = [Precision("float32", FILES["onnx"], layers=max(row.layers for row in rows)), *rows]
         _judge([row for row in rows if row.file], files, network, quality, console)
@@ -150,9 +151,34 @@ def _said(error: Exception) -> str:
     return str(error)
 
 
-def _written(files: _Files, source: Source | str, precision: str, console: Console) -> Precision:
-    """Write a file of a precision, with the blocks in float32 that it needs."""
+@dataclass(frozen=True)
+class _Made:
+    """What the search for a file of a precision came to: its record, and its content; b"" where there is no file."""
+
+    row: Precision
+    content: bytes
+
+
+def _written(files: _Files, source: Callable[[], Source | str], precision: str, console: Console) -> Precision:
+    """Write a file of a precision, unless it was written before an interrupt."""
     path = files.folder / PRECISIONS[precision]
+
+    def made() -> _Made:
+        row = _converted(files, source(), precision, path, console)
+        return _Made(row, path.read_bytes() if row.file else b"")
+
+    parts = precision, files.float32.read_bytes(), files.ready.model.kind
+    found, cached = files.ready.kept.value(made, _Made, "precision", *parts)
+    if cached:
+        with console.step(precision) as step:
+            step.summary = f"{cached}{found.row.file or found.row.why}"
+            if found.row.file:
+                path.write_bytes(found.content)
+    return found.row
+
+
+def _converted(files: _Files, source: Source | str, precision: str, path: Path, console: Console) -> Precision:
+    """Write a file of a precision, with the blocks in float32 that it needs."""
     if isinstance(source, str):
         return Precision(precision, None, why=source)
     try:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pfpcli.images.corruptions import CONSTANTS, Corruption, source_of
 from pfpcli.jobs.steps.network import Network, Prepared
 from pfpcli.outputs.fall import fall
-from pfpcli.progress import Console
+from pfpcli.progress import Console, Step
 from pfpcli.records.parts import Quality
 from pfpcli.records.robustness import Damage, Robustness
 from pfpcli.records.searched import Fall
@@ -28,27 +28,40 @@ def measure_robustness(ready: Prepared, network: Network, quality: Quality, cons
         quality: of the network; its headline decides what is compared.
         console: shows the step.
     """
-    source = source_of(ready.calibration.size)
     with console.step("damage") as step:
-        clean, clean_fall = _compared(ready, network, None)
-        found = Robustness(quality.metric, source, clean.n, clean.source, *clean.at(quality), [])
-        rows = CONSTANTS[source]
-        for done, (kind, strength) in enumerate(_conditions(rows)):
-            step.progress(done, sum(map(len, rows.values())), "corruptions")
-            if strength == 0:
-                found.damages.append(Damage(kind, list(rows[kind])))
-            damage = found.damages[-1]
-            corruption = Corruption(kind, rows[kind][strength], ready.settings.seed)
-            damaged, damaged_fall = _compared(ready, network, corruption)
-            before, after = damaged.at(quality)
-            damage.before.append(before)
-            damage.after.append(after)
-            is_same = {clean.output, damaged.output} == {quality.output}
-            damage.margins.append(round(_margin(clean_fall, damaged_fall) if is_same else POINTS, 4))
+        found, cached = ready.kept.value(
+            lambda: _measured(ready, network, quality, step),
+            Robustness,
+            "damage",
+            *(network.made.graph, ready.division.judged.tobytes(), ready.division.source),
+            *(quality.metric, quality.output, ready.settings.seed, ready.device.type),
+        )
         falls = {damage.corruption: max(map(_fall, damage.before, damage.after)) for damage in found.damages}
         worst = max(falls, key=falls.__getitem__)
-        whole = 100 * _fall(found.before, found.after)
-        step.summary = f"{found.metric} falls by {whole:.1f} points, by up to {100 * falls[worst]:.1f} ({worst})"
+        whole, most = (100 * fall for fall in (_fall(found.before, found.after), falls[worst]))
+        told = f"{found.metric} falls by {whole:.1f} points, by up to {most:.1f} ({worst})"
+        step.summary = f"{cached}{told}"
+    return found
+
+
+def _measured(ready: Prepared, network: Network, quality: Quality, step: Step) -> Robustness:
+    """Compare both networks on undamaged and on damaged images."""
+    source = source_of(ready.calibration.size)
+    clean, clean_fall = _compared(ready, network, None)
+    found = Robustness(quality.metric, source, clean.n, clean.source, *clean.at(quality), [])
+    rows = CONSTANTS[source]
+    for done, (kind, strength) in enumerate(_conditions(rows)):
+        step.progress(done, sum(map(len, rows.values())), "corruptions")
+        if strength == 0:
+            found.damages.append(Damage(kind, list(rows[kind])))
+        damage = found.damages[-1]
+        corruption = Corruption(kind, rows[kind][strength], ready.settings.seed)
+        damaged, damaged_fall = _compared(ready, network, corruption)
+        before, after = damaged.at(quality)
+        damage.before.append(before)
+        damage.after.append(after)
+        is_same = {clean.output, damaged.output} == {quality.output}
+        damage.margins.append(round(_margin(clean_fall, damaged_fall) if is_same else POINTS, 4))
     return found
 
 

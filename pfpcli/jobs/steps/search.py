@@ -16,21 +16,21 @@ from pfpcli import processes
 from pfpcli.errors import BudgetError, InputError
 from pfpcli.images.calibration import Division
 from pfpcli.jobs.steps.export import export_files
-from pfpcli.jobs.steps.gate import Metric, measure_metric
+from pfpcli.jobs.steps.gate import Metric, code_of, measure_metric
 from pfpcli.jobs.steps.network import Network, Prepared
-from pfpcli.jobs.steps.search_state import State, Try
 from pfpcli.outputs import fall
 from pfpcli.outputs.roles import roles_of
 from pfpcli.planning.plan import Budget
 from pfpcli.progress import Console
 from pfpcli.records.searched import Fall, Search, SearchedPoint
 from pfpcli.report import falls, numbers
-from pfpcli.report.parts import plural
 from pfpcli.settings.max_drop import DECIBELS, MaxDrop
 
 #: The search ends when a network that is good enough keeps at most this fraction more than one that is not.
 PRECISION = 0.02
 
+#: What is kept of a network that was tried.
+_Point = tuple[SearchedPoint, Fall | None]
 #: Makes the network for a budget.
 Make = Callable[[Budget, Console], Network]
 #: Measures how far the quality of a network falls.
@@ -45,13 +45,20 @@ class Searched:
         network: the network.
         search: the record of the search.
         ready: what the network was made of; its judging images are those that confirm it, where there are some.
-        state: what an interrupt leaves; to be forgotten when the run is written.
     """
 
     network: Network
     search: Search
     ready: Prepared
-    state: State
+
+
+@dataclass
+class Try:
+    """A network that was tried; `network` is None where it was tried before an interrupt, or there is none."""
+
+    point: SearchedPoint
+    fall: Fall | None
+    network: Network | None = None
 
 
 def search(
@@ -75,12 +82,10 @@ def search(
     choosing, confirming = ready.division.halves() if judge is None else (ready.division, None)
     decibels = asked.unit == DECIBELS
     measure = judge or (lambda network, inner: _on(choosing, ready, network, inner, decibels=decibels))
-    state = State(ready)
-    with console.resumable(state.path, "the search"):
-        tried = _bisected(make, measure, asked, budget, state, console)
+    tried = _bisected(ready, make, measure, asked, budget, console)
     good = [each for each in tried if each.point.within and each.point.achieved is not None]
     if not good:
-        state.forget()
+        ready.kept.forget()
         raise _nothing([each.point for each in tried], asked)
     best = min(reversed(good), key=lambda each: each.point.achieved or 0.0)
     network = best.network or make(replace(budget, keep=best.point.keep), console)
@@ -90,7 +95,7 @@ def search(
     assert best.fall is not None
     record = Search(asked.most, best.fall, confirmed, [each.point for each in tried])
     ready = replace(ready.divided(confirming or choosing), budget=network.planned.plan.budget)
-    return Searched(network, record, ready, state)
+    return Searched(network, record, ready)
 
 
 def bisect(is_good: Callable[[float], bool]) -> None:
@@ -104,21 +109,28 @@ def bisect(is_good: Callable[[float], bool]) -> None:
             low = keep
 
 
-def _bisected(make: Make, measure: Judge, asked: MaxDrop, budget: Budget, state: State, console: Console) -> list[Try]:
-    """Try networks for budgets that bisection chooses."""
-    known = processes.of_first(state.load)
-    if known:
-        with console.step("search") as step:
-            step.summary = f"goes on where it stopped, after {plural(len(known), 'network')}"
+def _bisected(
+    ready: Prepared, make: Make, measure: Judge, asked: MaxDrop, budget: Budget, console: Console
+) -> list[Try]:
+    """Try networks for budgets that bisection chooses; of the kept steps, those of the best network stay."""
+    kept = ready.kept
+    state = kept.path("search", code_of(ready.settings.metric).hex())
+    known = {point.keep: Try(point, fall) for point, fall in kept.load(state, list[_Point]) or ()}
     tried: list[Try] = []
+    of_best: list[Path] = []
 
     def is_good(keep: float) -> bool:
+        first = len(kept.files)
         now = known.get(keep) or _tried(make, measure, asked, replace(budget, keep=keep), console)
         if now.point.within:
             for each in tried:  # one cut network is enough in memory
                 each.network = None
         tried.append(now)
-        state.save(tried)
+        kept.save(state, [(each.point, each.fall) for each in tried])
+        of_this = kept.files[first:]
+        kept.drop(of_best if now.point.within else of_this)
+        if now.point.within:
+            of_best[:] = of_this
         return now.point.within
 
     bisect(is_good)
