@@ -217,7 +217,7 @@ def test_without_the_cache_no_step_is_kept(inside: Path, capsys: pytest.CaptureF
     assert stopped("export", "compress", "--resume", "uncached") == 130
     err = capsys.readouterr().err
     assert "recover    lsq on 12 images" in err
-    assert "cached" not in err
+    assert "cached:" not in err
 
 
 def test_a_run_that_ends_with_an_error_of_the_user_cannot_go_on(
