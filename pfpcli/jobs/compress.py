@@ -49,7 +49,7 @@ from pfpcli.records.precision import Precision
 from pfpcli.records.robustness import Robustness
 from pfpcli.records.runs import Run
 from pfpcli.records.searched import Search
-from pfpcli.records.sources import Source, of_plan
+from pfpcli.records.sources import Source, of_files
 from pfpcli.records.started import state_folder
 from pfpcli.recovery.methods import RECOVERIES
 from pfpcli.settings import CompressSettings
@@ -101,7 +101,7 @@ def compress(settings: CompressSettings, console: Console) -> Finished[Run]:
         else:
             network = Maker(ready)(ready.budget, console)
         found = None if searched is None else searched.search
-        sources = of_plan(settings.plan)
+        sources = of_files(settings.model, settings.plan)
         run, exported = write_run(ready, network, measured, folder.path, console, found, sources)
     ready.kept.forget()
     return Finished(run, folder.name, exported.module)

@@ -19,7 +19,7 @@ from pfpcli.records.compared_runs import RunsCompared, compare
 from pfpcli.records.folders import FILES, SWEEP, SWEEP_PAGE, page_from, run_folder
 from pfpcli.records.reading import read
 from pfpcli.records.runs import Run
-from pfpcli.records.sources import Source
+from pfpcli.records.sources import Source, of_files
 from pfpcli.records.started import state_folder
 from pfpcli.records.unfinished import unfinished
 from pfpcli.report import numbers
@@ -83,7 +83,7 @@ def _point(make: Maker, measured: Metric | None, folder: Path, console: Console)
         else:
             before = ""
             with run_folder(folder / name, name) as draft:
-                sources = [Source("swept", folder.resolve().name)]
+                sources = [*of_files(ready.settings.model, None), Source("swept", folder.resolve().name)]
                 run, _ = write_run(ready, make(ready.budget, inner), measured, draft.path, inner, None, sources)
         metric, _, after = (run.metric or run.quality).name_before_after()
         quality = f"{after:.4g}" if run.metric else numbers.share(after)

@@ -179,6 +179,8 @@ def _differences(runs: Sequence[AnyRun]) -> list[DifferenceFound]:
             note("settings", name, lambda run, name=name: run.settings[name])  # type: ignore[misc]
     note("conditions", "command", lambda run: run.kind)
     note("conditions", "sha256 of the model", lambda run: str(run.model.get("sha256"))[:12])
+    for name, title in (("sha256", "sha256 of the images"), ("judging_sha256", "sha256 of the judging images")):
+        note("conditions", title, _hash(name))
     note("conditions", "pfp", lambda run: run.pfp_version)
     for name, title in (("images", "images"), ("scored", "scoring images"), ("evaluated", "judging images")):
         note("conditions", title, _calibration(name))
@@ -196,6 +198,11 @@ def _differences(runs: Sequence[AnyRun]) -> list[DifferenceFound]:
 
 def _calibration(name: str) -> Callable[[AnyRun], Any]:
     return lambda run: run.calibration.get(name)
+
+
+def _hash(name: str) -> Callable[[AnyRun], Any]:
+    """The beginning of a hash of a folder of images; None in older records."""
+    return lambda run: (run.calibration.get(name) or "")[:12] or None
 
 
 def _recoveries(run: AnyRun) -> str:
@@ -227,7 +234,8 @@ def _remarks(runs: Sequence[AnyRun], quality: str) -> list[str]:
         found.append(f"the runs have no measure of quality in common ({', '.join(metrics)}), so there is no front")
     elif len(metrics) > 1:
         found.append(f"the runs have several metrics ({', '.join(metrics)}); they are compared by {quality}")
-    if len({_judged_on(run) for run in runs}) > 1:
+    hashed = {run.calibration.get("judging_sha256") for run in runs}
+    if len({_judged_on(run) for run in runs}) > 1 or (len(hashed) > 1 and None not in hashed):
         found.append("the runs were judged on different images, so their qualities compare only roughly")
     if len({_timed_on(run) for run in runs if getattr(run, "latency", None)}) > 1:
         found.append("the latencies were measured under different conditions")

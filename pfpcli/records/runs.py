@@ -38,7 +38,8 @@ class Record(Document):
         settings: every setting, given or default.
         quality: quality of the original and of the result.
         verification: the checks of the result.
-        calibration: folder, numbers of images, and preprocessing.
+        calibration: folder, numbers of images, preprocessing, and the hashes of both folders (`ImageSet.sha256`): of
+            the calibration images, and of those that judge.
         scoring: criterion and its parameters.
         trace: number of ops, ops without a rule, and which sizes of the input are free.
         artifacts: kind of a file -> its name in the run folder, or None.
@@ -93,7 +94,8 @@ class Run(Record):
         robustness: the quality on damaged images; None where it was not asked for.
         precisions: the float file and the files of lower precisions; empty where none was asked for.
         search: how the network was found whose quality falls by at most so much; None where keep was asked for.
-        sources: the run whose plan was cut again, and the sweep that the run is a point of.
+        sources: the runs whose network was pruned further and whose plan was cut again, and the sweep that the run is a
+            point of.
     """
 
     kind: str = "compress"

@@ -9,7 +9,7 @@ from typing import Literal
 from pfpcli.records.folders import FILES
 
 #: How a run was made from something else.
-How = Literal["trained", "planned", "swept"]
+How = Literal["trained", "planned", "pruned", "swept"]
 
 
 @dataclass
@@ -18,7 +18,7 @@ class Source:
 
     Attributes:
         how: "trained": it trained the network of another run; "planned": it was cut by the plan of another run;
-            "swept": it is a point of a sweep.
+            "pruned": it pruned the network of another run; "swept": it is a point of a sweep.
         name: name of the folder of that run or sweep.
     """
 
@@ -26,12 +26,16 @@ class Source:
     name: str
 
 
-def of_plan(plan: Path | None) -> list[Source]:
-    """Return the run that a plan lies in; of a plan that lies elsewhere, the name of its folder is private.
+def of_files(model: object, plan: Path | None) -> list[Source]:
+    """Return the runs that a model and a plan lie in; of a file that lies elsewhere, the name of its folder is private.
 
     Args:
-        plan: the path as the user typed it; None where no plan was named.
+        model: the path as the user typed it; anything else is a module in memory.
+        plan: the path of a plan; None where none was named.
     """
-    if plan is None or not (plan.parent / FILES["run"]).is_file():
-        return []
-    return [Source("planned", plan.resolve().parent.name)]
+    files: dict[How, object] = {"pruned": model, "planned": plan}
+    return [
+        Source(how, file.resolve().parent.name)
+        for how, file in files.items()
+        if isinstance(file, Path) and (file.parent / FILES["run"]).is_file()
+    ]

@@ -9,12 +9,21 @@ from typing import Any
 
 from pfpcli.records.compared_runs import DifferenceFound, RunCompared, RunsCompared
 from pfpcli.records.measures import COSTS, NUMBER, SHARE
+from pfpcli.records.provenance import MadeFrom
+from pfpcli.records.sources import How
 from pfpcli.report import numbers
 from pfpcli.report.measures import spelled
 from pfpcli.report.page import Page
 
 #: Headings of the costs.
 HEADINGS = {"params": "parameters", "nonzeros": "nonzeros", "macs": "MACs", "size": "file", "latency": "latency"}
+#: How a run was made from something -> (one run was, several were).
+_HOW: dict[How, tuple[str, str]] = {
+    "trained": ("was trained from the run", "were trained from the run"),
+    "planned": ("was cut by the plan of the run", "were cut by the plan of the run"),
+    "pruned": ("was pruned from the run", "were pruned from the run"),
+    "swept": ("is a point of the sweep", "are points of the sweep"),
+}
 #: The parts of the differences, and how many of one part are shown unless everything is.
 PARTS = {"settings": 20, "conditions": 8, "results": 8, "widths": 6}
 
@@ -29,6 +38,8 @@ def render(found: RunsCompared, *, width: int = 80, everything: bool = False, un
 
     settings   keep  0.4 (1), 0.2 (2)
     widths     7.0   48 (1), 24 (2)
+
+    made from  1 2 are points of the sweep model-sweep
     """
     page = Page(width, unicode)
     rows = table(found)
@@ -45,6 +56,10 @@ def render(found: RunsCompared, *, width: int = 80, everything: bool = False, un
         page.paragraph("warning: ", remark)
     for part, most in PARTS.items():
         _part(page, part, [each for each in found.differences if each.part == part], None if everything else most)
+    if found.made_from:
+        page.space()
+    for number, each in enumerate(found.made_from):
+        page.paragraph(f"{'' if number else 'made from':<10}  ", _descent(each))
     return page.text()
 
 
@@ -53,6 +68,7 @@ def markdown(found: RunsCompared) -> str:
     head, *rows = table(found)
     lines = [_row(head), "|---" + "|--:" * (len(head) - 2) + "|---|", *map(_row, rows), ""]
     lines += [f"Warning: {_escaped(remark)}  " for remark in found.remarks]
+    lines += [f"{_escaped(_descent(each))}  " for each in found.made_from]
     others = [each for each in found.differences if each.part != "widths"]
     if others:
         names = [run.name for run in found.runs]
@@ -137,6 +153,17 @@ def _part(page: Page, part: str, differences: Sequence[DifferenceFound], most: i
         page.paragraph(f"{lead:<10}  {each.name}  ", ", ".join(by_value(each)))
     if len(ranked) > len(shown):
         page.line(" " * 12 + "… ", f"{len(ranked) - len(shown)} more: --all")
+
+
+def came_from(made_from: MadeFrom) -> str:
+    """Return what stands between the runs and what they were made from."""
+    return _HOW[made_from.how][len(made_from.made) > 1]
+
+
+def _descent(made_from: MadeFrom) -> str:
+    """Return which runs were made from what; a run that is compared has its number before its name."""
+    number = "" if made_from.run is None else f"{made_from.run} "
+    return f"{' '.join(map(str, made_from.made))} {came_from(made_from)} {number}{made_from.name}"
 
 
 def spread(difference: DifferenceFound) -> float:

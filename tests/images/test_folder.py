@@ -188,3 +188,25 @@ def test_images_mixed_with_arrays_are_refused(tmp_path: Path) -> None:
     root = folder(tmp_path, count=1)
     np.save(root / "a.npy", np.zeros((3, 8, 8)))
     assert refusal(lambda: open_folder(root)).message == "imgs: holds both images and arrays (0.png, a.npy)"
+
+
+def test_the_hash_of_a_folder_covers_the_paths_and_the_contents_of_its_images(tmp_path: Path) -> None:
+    root = folder(tmp_path, count=2)
+    first = open_folder(root).sha256
+    (root / "notes.txt").write_text("no image")
+    assert open_folder(root).sha256 == first
+    root = root.rename(tmp_path / "other")
+    assert open_folder(root).sha256 == first
+    content = (root / "1.png").read_bytes()
+    (root / "1.png").write_bytes(content[:-1] + b"\0")  # as large as before
+    assert open_folder(root).sha256 != first
+    (root / "1.png").rename(root / "2.png")
+    (root / "2.png").write_bytes(content)
+    assert open_folder(root).sha256 != first
+
+
+def test_each_image_is_read_once_for_all_hashes(tmp_path: Path) -> None:
+    images = open_folder(folder(tmp_path, count=2))
+    first = images.sha256
+    (images.root / "1.png").unlink()
+    assert images.sha256 == first

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pfpcli.records.provenance import MadeFrom, made_from
-from pfpcli.records.sources import Source, of_plan
+from pfpcli.records.sources import Source, of_files
 from runs import run, sparse_run, tuned_run
 
 EARLY, LATE = "2026-01-01T00:00:00", "2026-01-02T00:00:00"
@@ -41,10 +41,16 @@ def test_a_run_may_come_from_a_plan_and_others_from_their_model_alone() -> None:
     assert made_from(["a", "b", "c"], runs) == [MadeFrom("planned", "a", 1, [3])]
 
 
-def test_the_source_of_a_plan_is_the_run_folder_that_it_lies_in(tmp_path: Path) -> None:
+def test_the_source_of_a_model_and_of_a_plan_is_the_run_folder_that_it_lies_in(tmp_path: Path) -> None:
     folder = tmp_path / "keep0.4"
     folder.mkdir()
-    assert of_plan(None) == []
-    assert of_plan(folder / "plan.json") == []  # any other folder may have a private name
+    assert of_files(object(), None) == []  # a module in memory
+    assert of_files(folder / "model.onnx", folder / "plan.json") == []  # any other folder may have a private name
     (folder / "run.json").touch()
-    assert of_plan(folder / "plan.json") == [Source("planned", "keep0.4")]
+    assert of_files(tmp_path / "model.pt", folder / "plan.json") == [Source("planned", "keep0.4")]
+    assert of_files(folder / "model.onnx", None) == [Source("pruned", "keep0.4")]
+
+
+def test_a_run_whose_model_is_the_result_of_another_run_comes_from_it() -> None:
+    runs = [run(created=EARLY), run(created=LATE, sources=[Source("pruned", "a")])]
+    assert made_from(["a", "b"], runs) == [MadeFrom("pruned", "a", 1, [2])]

@@ -20,8 +20,9 @@ from pfpcli.cli import main as cli
 from pfpcli.records.compared_runs import RunsCompared, compare
 from pfpcli.records.parts import Quality
 from pfpcli.records.runs import Run
+from pfpcli.records.sources import Source
 from pfpcli.report.compared_runs import as_csv, markdown, render
-from runs import failed, run, sparse_run
+from runs import failed, run, sparse_run, tuned_run
 
 PAGE = """\
      run       accuracy     drop  parameters    MACs      file  latency  front
@@ -55,6 +56,33 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "other").mkdir()
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def test_the_page_and_markdown_say_what_came_from_what() -> None:
+    late = "2026-03-01T00:00:00"
+    points = [run(sources=[Source("swept", "model-sweep")]) for _ in range(2)]
+    again = run(created=late, sources=[Source("pruned", "a")])
+    tuned = tuned_run(run="gone", created=late)
+    found = compare([(Path(name), each) for name, each in zip("abcd", [*points, again, tuned], strict=True)])
+    assert render(found).endswith(
+        """
+  made from   1 2 are points of the sweep model-sweep
+              3 was pruned from the run 1 a
+              4 was trained from the run gone
+"""
+    )
+    assert "3 was pruned from the run 1 a  \n" in markdown(found)
+    assert "made from" not in render(two())
+
+
+def test_other_images_are_a_difference_even_if_their_folders_have_one_name() -> None:
+    runs = [run(calibration={**run().calibration, "sha256": 64 * n, "judging_sha256": 64 * n}) for n in "ab"]
+    found = compare([(Path("one"), runs[0]), (Path("two"), runs[1])])
+    names = [each.name for each in found.differences if each.part == "conditions"]
+    assert names == ["sha256 of the images", "sha256 of the judging images"]
+    assert "judged on different images" in found.remarks[0]
+    older = compare([(Path("one"), runs[0]), (Path("old"), run())])
+    assert older.remarks == []
 
 
 def test_the_page_has_a_row_for_each_run_and_what_differs() -> None:

@@ -74,9 +74,12 @@ def facts(run: AnyRun) -> Facts:
     rows = {
         "model": f"{run.model['name']} ({run.model['kind']}), input {'×'.join(map(str, run.model['input_size']))}",
         "sha256 of the model": made["sha256"],
+        "network of the run": ", ".join(each.name for each in sources if each.how == "pruned"),
         "plan of the run": ", ".join(each.name for each in sources if each.how == "planned"),
         "point of the sweep": ", ".join(each.name for each in sources if each.how == "swept"),
         "images": _images(images),
+        "sha256 of the images": images.get("sha256", ""),
+        "sha256 of the judging images": images.get("judging_sha256", ""),
         "preprocessing": images["preprocess"].get("describe", ""),
         "scoring": made["scoring"],
         "losses of the plans tried": made["plans"],

@@ -7,8 +7,7 @@ from collections.abc import Iterator, Sequence
 from pfpcli._version import __version__
 from pfpcli.records.compared_runs import DifferenceFound, RunsCompared
 from pfpcli.records.provenance import MadeFrom
-from pfpcli.records.sources import How
-from pfpcli.report.compared_runs import PARTS, by_value, spread, table, value_text
+from pfpcli.report.compared_runs import PARTS, by_value, came_from, spread, table, value_text
 from pfpcli.report.html.frame import fill
 from pfpcli.report.html.scatter import MARKS, scatters
 from pfpcli.report.html.views import Cell, Chip, Column, Descent, Link, Row, Table
@@ -18,12 +17,6 @@ from pfpcli.report.parts import plural
 _SIDE_BY_SIDE = 6
 #: Up to so many runs, a sentence names them; of more it gives the number.
 _NAMED = 6
-#: How a run was made from something -> (one run was, several were).
-_HOW: dict[How, tuple[str, str]] = {
-    "trained": ("was trained from the run", "were trained from the run"),
-    "planned": ("was cut by the plan of the run", "were cut by the plan of the run"),
-    "swept": ("is a point of the sweep", "are points of the sweep"),
-}
 
 
 def render(found: RunsCompared, links: Sequence[str]) -> str:
@@ -136,10 +129,7 @@ def _extremes(differences: Sequence[DifferenceFound]) -> tuple[list[Column], lis
 
 def _descent(made_from: MadeFrom, named: Sequence[Link]) -> Descent:
     source = Link(made_from.name, "") if made_from.run is None else named[made_from.run - 1]
-    one, several = _HOW[made_from.how]
-    return Descent(
-        [named[number - 1] for number in made_from.made], one if len(made_from.made) == 1 else several, source
-    )
+    return Descent([named[number - 1] for number in made_from.made], came_from(made_from), source)
 
 
 def _others(found: RunsCompared) -> str:
