@@ -239,6 +239,7 @@ def _warnings(outcome: Outcome) -> Iterator[str]:
     yield warnings.budget_missed(requested_row(ready), _achieved(outcome))
     yield warnings.optimistic(scored.division)
     yield warnings.no_promise(outcome.search)
+    yield warnings.damaged_by_quality(outcome.metric, outcome.robust)
     yield warnings.stops(ready.model, outcome.exported, graph)
     yield warnings.fixed_batch(graph)
     yield warnings.unused_parameters(ready.model, graph)

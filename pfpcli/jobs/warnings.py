@@ -25,6 +25,7 @@ from pfpcli.progress import Console
 from pfpcli.records.folders import PRECISIONS
 from pfpcli.records.parts import LayerRow, Quality, UserMetric
 from pfpcli.records.precision import Precision
+from pfpcli.records.robustness import Robustness
 from pfpcli.records.searched import Search
 from pfpcli.report import falls
 from pfpcli.report.unlucky_widths import remark
@@ -98,6 +99,13 @@ def optimistic(division: Division) -> str:
     if "optimistic" not in division.source:
         return ""
     return "no images were left to judge the result, so it is judged on the ones that chose it: name others with --eval"
+
+
+def damaged_by_quality(metric: UserMetric | None, robust: Robustness | None) -> str:
+    """The damaged images are judged by the quality of pfp, although the user has a metric."""
+    if metric is None or robust is None:
+        return ""
+    return f"--robustness measures {robust.metric} on damaged images, not {metric.name}"
 
 
 def no_promise(found: Search | None) -> str:

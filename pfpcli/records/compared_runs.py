@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,19 @@ _NO_SETTINGS = ("out", "origins")
 
 
 @dataclass
+class FileCompared:
+    """A file of a run in a precision below float32.
+
+    Attributes:
+        name: "int8" or "fp16".
+        measures: as those of the run: its quality, "drop", "size" and "latency", as far as they are known.
+    """
+
+    name: str
+    measures: dict[str, float]
+
+
+@dataclass
 class RunCompared:
     """One run.
 
@@ -31,6 +44,7 @@ class RunCompared:
         measures: name of a measure -> value, see `pfpcli.records.measures`.
         front: the costs at which no other run has as much quality for as little, some of `RunsCompared.common`.
         model: name of the original.
+        files: its files in precisions below float32.
     """
 
     name: str
@@ -41,6 +55,7 @@ class RunCompared:
     measures: dict[str, float]
     front: list[str]
     model: str = ""
+    files: list[FileCompared] = field(default_factory=list)
 
 
 @dataclass
@@ -115,6 +130,7 @@ def compare(runs: Sequence[tuple[Path, AnyRun]]) -> RunsCompared:
                 measures=found,
                 front=[cost for cost in common if i in fronts[cost]],
                 model=str(run.model.get("name")),
+                files=list(_files(run)),
             )
             for i, (name, run, found) in enumerate(zip(names, records, measured, strict=True))
         ],
@@ -122,6 +138,20 @@ def compare(runs: Sequence[tuple[Path, AnyRun]]) -> RunsCompared:
         remarks=list(_remarks(records, quality)),
         made_from=made_from([folder.name for folder in folders], records),
     )
+
+
+def _files(run: AnyRun) -> Iterator[FileCompared]:
+    """The files of a run in precisions below float32."""
+    name, before, _ = headline(run)
+    for each in getattr(run, "precisions", [])[1:]:
+        if each.file is None:
+            continue
+        known = {"size": each.file_bytes, "latency": each.latency_ms}
+        if each.quality is not None:
+            known |= {each.quality.metric: each.quality.at(run.quality)[1], "agreement": each.quality.agreement}
+        after = known.get(name) if getattr(run, "metric", None) is None else each.metric
+        known |= {name: after, "drop": None if after is None else before - after}
+        yield FileCompared(each.name, {key: value for key, value in known.items() if value is not None})
 
 
 def _common_quality(runs: Sequence[AnyRun]) -> str:

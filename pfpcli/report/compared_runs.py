@@ -42,13 +42,9 @@ def render(found: RunsCompared, *, width: int = 80, everything: bool = False, un
     made from  1 2 are points of the sweep model-sweep
     """
     page = Page(width, unicode)
-    rows = table(found)
-    page.table(
-        [(str(i) if 0 < i <= len(found.runs) else "", *row) for i, row in enumerate(rows)],
-        "<<" + ">" * (len(rows[0]) - 2) + "<",
-        shrink=1,
-        drop=_droppable(rows[0]),
-    )
+    rows = list(_numbered(found))
+    head = rows[0][1:]
+    page.table(rows, "<<" + ">" * (len(head) - 2) + "<", shrink=1, drop=_droppable(head))
     if len(found.runs) > 1 and found.quality:
         page.space()
         page.paragraph("front: ", f"no other run has as much {found.quality} for as little {', '.join(found.common)}")
@@ -65,7 +61,7 @@ def render(found: RunsCompared, *, width: int = 80, everything: bool = False, un
 
 def markdown(found: RunsCompared) -> str:
     """Return the table and the differences in Markdown, fit for a comment on a pull request."""
-    head, *rows = table(found)
+    head, *rows = (row[1:] for row in _numbered(found))
     lines = [_row(head), "|---" + "|--:" * (len(head) - 2) + "|---|", *map(_row, rows), ""]
     lines += [f"Warning: {_escaped(remark)}  " for remark in found.remarks]
     lines += [f"{_escaped(_descent(each))}  " for each in found.made_from]
@@ -97,7 +93,7 @@ def table(found: RunsCompared) -> list[tuple[str, ...]]:
         (
             run.name,
             _quality(found, run),
-            _drop(run),
+            _drop(run, run.measures["drop"]),
             *(spelled(COSTS[cost].unit, run.measures.get(cost)) for cost in found.costs),
             _front(found, run),
         )
@@ -111,6 +107,31 @@ def table(found: RunsCompared) -> list[tuple[str, ...]]:
     return [head, *rows]
 
 
+def files(found: RunsCompared, run: RunCompared) -> list[tuple[str, ...]]:
+    """Return a row for each file of a run in a lower precision, with what differs from the float file."""
+    name = found.quality or run.metric
+    return [
+        (
+            f"{run.name} {file.name}",
+            spelled(unit(found, run), file.measures.get(name)),
+            _drop(run, file.measures.get("drop")),
+            *(spelled(COSTS[cost].unit, file.measures[cost]) if cost in file.measures else "" for cost in found.costs),
+            "",
+        )
+        for file in run.files
+    ]
+
+
+def _numbered(found: RunsCompared) -> Iterator[tuple[str, ...]]:
+    """Yield the rows of the table with the numbers of the runs before them, each run with its files below it."""
+    head, *rows = table(found)
+    yield "", *head
+    for number, run in enumerate(found.runs):
+        yield str(number + 1), *rows[number]
+        yield from (("", *row) for row in files(found, run))
+    yield from (("", *row) for row in rows[len(found.runs) :])
+
+
 def unit(found: RunsCompared, run: RunCompared) -> str:
     """The unit of the quality: a metric of the user is a number, and the quality of a run is a share."""
     return SHARE if found.quality in ("", "agreement") or not run.own_metric else NUMBER
@@ -122,9 +143,10 @@ def _quality(found: RunsCompared, run: RunCompared) -> str:
     return spelled(unit(found, run), run.measures.get(found.quality))
 
 
-def _drop(run: RunCompared) -> str:
-    """How far the quality of a run fell, in its own unit."""
-    drop = run.measures["drop"]
+def _drop(run: RunCompared, drop: float | None) -> str:
+    """How far the quality of a run or of one of its files fell, in its own unit."""
+    if drop is None:
+        return "–"
     return spelled(NUMBER, drop) if run.own_metric else numbers.points(-drop, 0.0).removeprefix("+")
 
 

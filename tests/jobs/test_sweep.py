@@ -133,7 +133,7 @@ def test_an_interrupted_sweep_keeps_its_finished_runs_and_goes_on(
     inside: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = ["sweep", "model.pt", "--calib", "imgs", "--keep", "0.7,0.5", "--criterion", "l2", "--task", "classify"]
-    line += ["--threads", "1", "--allocate", "uniform", "--out", "interrupted"]
+    line += ["--threads", "1", "--allocate", "uniform", "--out", "interrupted", "--int8"]
     with monkeypatch.context() as patch:
         interrupt_after(1, patch)
         assert cli.run(line) == 130
@@ -143,7 +143,10 @@ def test_an_interrupted_sweep_keeps_its_finished_runs_and_goes_on(
     assert cli.run(["sweep", "--resume", "interrupted"]) == 0
     out, err = capsys.readouterr()
     assert "finished before: keep 70.0 %" in err
-    assert [line.split()[1] for line in out.splitlines()[:3]] == ["agreement", "keep0.7", "keep0.5"]
+    assert [line[5:17].strip() for line in out.splitlines()[:6]] == [
+        "run", "keep0.7", "keep0.7 int8", "keep0.5", "keep0.5 int8", "original"
+    ]  # fmt: skip
+    assert (inside / "interrupted" / "keep0.5" / "model-int8.onnx").is_file()
     assert "wrote interrupted/    next: pfp report interrupted/keep0.5, or open sweep.html" in err
     assert (inside / "interrupted" / "keep0.7" / "run.json").read_bytes() == first
     assert {path.name for path in (inside / "interrupted").iterdir()} == {

@@ -18,7 +18,8 @@ import pytest
 import pfpcli
 from pfpcli.cli import main as cli
 from pfpcli.records.compared_runs import RunsCompared, compare
-from pfpcli.records.parts import Quality
+from pfpcli.records.parts import Quality, UserMetric
+from pfpcli.records.precision import Precision
 from pfpcli.records.runs import Run
 from pfpcli.records.sources import Source
 from pfpcli.report.compared_runs import as_csv, markdown, render
@@ -73,6 +74,32 @@ def test_the_page_and_markdown_say_what_came_from_what() -> None:
     )
     assert "3 was pruned from the run 1 a  \n" in markdown(found)
     assert "made from" not in render(two())
+
+
+LOWER = [
+    Precision("float32", "model.onnx"),
+    Precision(
+        "int8", "model-int8.onnx", "", 200_000, 0.5, 0.0, Quality("accuracy", 0.912, 0.88, 0.9, 256, "images", 0.2)
+    ),
+    Precision("fp16", None, "it cannot be converted"),
+]
+
+
+def test_files_of_lower_precisions_have_rows_below_their_run() -> None:
+    found = compare([(Path("a"), run(precisions=LOWER)), (Path("b"), smaller())])
+    rows = [line.split() for line in render(found, width=100).splitlines()[:5]]
+    assert [row[:2] for row in rows] == [
+        ["run", "accuracy"],
+        ["1", "a"],
+        ["a", "int8"],
+        ["2", "b"],
+        ["original", "91.2"],
+    ]
+    assert rows[2] == ["a", "int8", "88.0", "%", "3.2", "pp", "200.0", "kB", "0.500", "ms"]
+    assert "| a int8 | 88.0 % | 3.2 pp |" in markdown(found)
+    own = compare([(Path("a"), run(precisions=LOWER, metric=UserMetric("map", 0.5, 0.4)))])
+    assert own.runs[0].files[0].measures == {"size": 200_000, "latency": 0.5, "accuracy": 0.88, "agreement": 0.9}
+    assert render(own).splitlines()[2].split()[:4] == ["a", "int8", "–", "–"]
 
 
 def test_other_images_are_a_difference_even_if_their_folders_have_one_name() -> None:

@@ -11,6 +11,7 @@ from pfpcli.cli.flags import OUTPUT, flag, takes, without
 from pfpcli.cli.options import BUDGET, budget, resuming, session
 from pfpcli.cli.output_options import gate
 from pfpcli.cli.pruning_options import HOW, WHAT
+from pfpcli.cli.result_options import precisions
 from pfpcli.cli.session import Session, width
 from pfpcli.records.folders import SWEEP_PAGE
 from pfpcli.report.compared_runs import render
@@ -23,9 +24,10 @@ from pfpcli.settings.text import parse_keep
     "pfp sweep model.pt --calib ./imgs --keep 0.8,0.6,0.4",
     "pfp sweep model.pt --calib ./imgs --keep-of macs --keep 0.7,0.5",
     "pfp sweep model.pt --calib ./imgs --keep 0.8,0.6 --out widths --json",
+    "pfp sweep model.pt --calib ./imgs --keep 0.8,0.6,0.4 --int8",
     "pfp sweep --resume widths",
 )
-@takes(*WHAT, gate, without(budget, "keep", "epsilon"), *HOW, resuming, session=session)
+@takes(*WHAT, gate, without(budget, "keep", "epsilon"), *HOW, precisions, resuming, session=session)
 def sweep(
     given: dict[str, Any],
     *,

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pfpcli._version import __version__
 from pfpcli.records.compared_runs import DifferenceFound, RunsCompared
 from pfpcli.records.provenance import MadeFrom
-from pfpcli.report.compared_runs import PARTS, by_value, came_from, spread, table, value_text
+from pfpcli.report.compared_runs import PARTS, by_value, came_from, files, spread, table, value_text
 from pfpcli.report.html.frame import fill
 from pfpcli.report.html.scatter import MARKS, scatters
 from pfpcli.report.html.views import Cell, Chip, Column, Descent, Link, Row, Table
@@ -84,6 +84,10 @@ def _runs(found: RunsCompared, links: Sequence[str]) -> Table:
         orders = (run.measures.get(measure) for measure in (found.quality, "drop", *found.costs))
         cells = [Cell(text, order) for text, order in zip(figures, orders, strict=True)]
         made.append(Row([Cell(str(number), number), Cell(name, link=link), *cells, Cell(front)], not run.front))
+        for file, row in zip(run.files, files(found, run), strict=True):
+            orders = (file.measures.get(measure) for measure in (found.quality, "drop", *found.costs))
+            cells = [Cell(text, order) for text, order in zip(row[1:-1], orders, strict=True)]
+            made.append(Row([Cell("", number), Cell(row[0], link=link), *cells, Cell("")], True))
     totals = [Cell(text) for row in originals for text in ("", *row)]
     return Table("runs", columns, made, totals, hide="hide runs that are on no front")
 
