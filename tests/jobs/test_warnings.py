@@ -6,6 +6,8 @@ from dataclasses import replace
 
 from pfpcli.jobs import warnings
 from pfpcli.latency.files import SpeedUp
+from pfpcli.records.parts import UserMetric
+from pfpcli.records.robustness import Robustness
 from runs import layers
 
 
@@ -21,3 +23,10 @@ def test_a_network_that_is_not_faster_names_a_layer_whose_width_is_unlucky() -> 
     slower = warnings.no_faster(SpeedUp(0.8, 0.78, 0.82), [])
     assert "1.25 × the time of the original" in slower
     assert "--latency 0.6" in slower
+
+
+def test_damaged_images_that_are_not_judged_by_the_metric_of_the_user_say_so() -> None:
+    robust, metric = Robustness("agreement", "ImageNet-C", 64, "images", 1.0, 0.9, []), UserMetric("map", 0.5, 0.4)
+    said = warnings.damaged_by_quality(metric, robust)
+    assert said == "--robustness measures agreement on damaged images, not map"
+    assert warnings.damaged_by_quality(None, robust) == warnings.damaged_by_quality(metric, None) == ""
