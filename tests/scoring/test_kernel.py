@@ -58,3 +58,16 @@ def test_a_library_that_others_can_write_to_is_not_loaded(cache: Path) -> None:
     cache.mkdir(mode=0o777)
     cache.chmod(0o777)
     assert kernel.about() != "compiled"
+
+
+@pytest.mark.parametrize("patches", [5, 16])
+def test_shares_do_not_depend_on_how_the_input_lies_in_memory(patches: int, cache: Path) -> None:
+    share = kernel.largest_shares(torch.zeros(1))
+    assert share is not None
+    x, weight = torch.rand(4, 3, 1, patches), torch.randn(4, 6, 3, 1)
+    signs = (weight.clamp(min=0), weight.neg().clamp(min=0))
+    inverted = [(sign.flatten(2) @ x.flatten(1, 2)).reciprocal() for sign in signs]
+    lying = x.to(memory_format=torch.channels_last)
+    found = [share(each, weight, *inverted, torch.zeros(4, 3)) for each in (x, lying)]
+    assert found[0].min() > 0
+    assert torch.equal(*found)

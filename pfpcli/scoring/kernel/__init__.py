@@ -88,7 +88,8 @@ def _largest_shares(
 
 def _padded(tensor: Tensor, columns: int, rows: int) -> Tensor:
     """Return a tensor with more columns and rows of zeros, contiguous; a copy only where one is needed."""
-    return F.pad(tensor, (0, columns, 0, rows)) if columns or rows else tensor.contiguous()
+    # padding keeps the order of the dimensions in memory, which need not be that of the kernel
+    return (F.pad(tensor, (0, columns, 0, rows)) if columns or rows else tensor).contiguous()
 
 
 @cache
