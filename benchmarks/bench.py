@@ -127,6 +127,7 @@ def measure(case: Case, data: Path) -> dict[str, Any]:
         "memory": run.memory,
         "forward": seconds,
         "macs": run.after.macs / run.before.macs,
+        "scored": run.calibration["scored"],
         "kernel": run.machine["kernel"],
     }
 
@@ -225,7 +226,8 @@ def table(case: Case, found: dict[str, Any]) -> list[str]:
     lines = [
         f"## {case.network}, {found['images']} images",
         "",
-        f"A plain pass over these images: {forward:.2f} s. MACs left: {100 * found['macs']:.1f} %.",
+        f"A plain pass over these images: {forward:.2f} s. MACs left: {100 * found['macs']:.1f} %. Channels are scored on "
+        f"{found['scored']} of the images, which takes {_passes(found):.1f} plain passes over those.",
         "",
         "| step | seconds | in plain passes | memory, MB above the traced network |",
         "|---|--:|--:|--:|",
@@ -241,6 +243,12 @@ def table(case: Case, found: dict[str, Any]) -> list[str]:
         said = f"{there['seconds']:.1f} s, {there['peak'] / 1e6:.0f} MB in all" if there else "failed"
         lines.append(f"{tool}, its whole job: {said}.")
     return [*lines, ""]
+
+
+def _passes(found: dict[str, Any]) -> float:
+    """The time of scoring as a multiple of a plain pass over the images that are scored on."""
+    once = found["forward"] * found["scored"] / found["images"]
+    return float(found["timings"]["score"] / once)
 
 
 def page(found: dict[str, dict[str, Any]]) -> str:
