@@ -14,10 +14,13 @@ from pfpcli.graph.functional import is_view_of
 from pfpcli.graph.graph import add_tensor, fetch, is_tensor, path_beside
 
 
-def fold_constants(module: fx.GraphModule) -> None:
+def fold_constants(module: fx.GraphModule) -> bool:
     """Replace calls on parameters and constants by their values (weight standardisation, position tables).
 
     Views of a parameter stay calls: they cost nothing, and a stored copy would count the parameter twice.
+
+    Returns:
+        Whether a call was replaced.
     """
     graph = module.graph
     constant: set[Node] = set()
@@ -31,10 +34,12 @@ def fold_constants(module: fx.GraphModule) -> None:
             if not (sources and is_view_of(node, sources[0])) or any(i in computed for i in sources):
                 computed.add(node)
     values: dict[Node, Any] = {}
+    folded = False
     for node in list(graph.nodes):
         if node in computed and is_tensor(node) and any(user not in computed for user in node.users):
             _replace_by_value(module, node, values)
-    graph.eliminate_dead_code()
+            folded = True
+    return graph.eliminate_dead_code() or folded
 
 
 def _is_pure(node: Node) -> bool:

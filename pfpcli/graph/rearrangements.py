@@ -30,12 +30,16 @@ _MOVEMENTS = {
 # Channel shuffles ------------------------------------------------------------------------------------------------
 
 
-def gather_shuffles(module: fx.GraphModule) -> None:
+def gather_shuffles(module: fx.GraphModule) -> bool:
     """Replace chains of views and transposes that only reorder one dimension by one index_select.
 
     Views would tie channels of different groups to each other; a list of indices lets any channel be dropped.
+
+    Returns:
+        Whether a chain was replaced.
     """
     graph = module.graph
+    replaced = False
     for first in list(graph.nodes):
         chain = _shuffle_from(first)
         if not chain:
@@ -51,7 +55,8 @@ def gather_shuffles(module: fx.GraphModule) -> None:
             made = graph.call_function(torch.ops.aten.index_select.default, (x, dim, indices))
         made.meta = dict(last.meta)
         last.replace_all_uses_with(made)
-    graph.eliminate_dead_code()
+        replaced = True
+    return graph.eliminate_dead_code() or replaced
 
 
 def _shuffle_from(first: Node) -> list[Node]:
@@ -95,12 +100,16 @@ def _reordering(chain: list[Node], shape: Sequence[int]) -> tuple[int, Tensor] |
 # Channels in the batch dimension ---------------------------------------------------------------------------------
 
 
-def leave_batch(module: fx.GraphModule) -> None:
+def leave_batch(module: fx.GraphModule) -> bool:
     """Replace chains of views and transposes that move channels into the batch dimension and out again.
 
     Channels (heads) cannot be labelled in the batch dimension. A split and a permutation do the same without it.
+
+    Returns:
+        Whether a chain was replaced.
     """
     graph = module.graph
+    replaced = False
     for first in list(graph.nodes):
         if first.op != "call_function" or not first.args or not isinstance(first.args[0], Node):
             continue
@@ -118,7 +127,8 @@ def leave_batch(module: fx.GraphModule) -> None:
                     made = graph.call_function(torch.ops.aten.unflatten.int, (made, dim, splits[dim]))
             made = graph.call_function(torch.ops.aten.permute.default, (made, order))
         last.replace_all_uses_with(made)
-    graph.eliminate_dead_code()
+        replaced = True
+    return graph.eliminate_dead_code() or replaced
 
 
 def _left_batch(first: Node) -> tuple[Node, list[list[int]], list[int]] | None:

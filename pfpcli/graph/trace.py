@@ -162,10 +162,9 @@ def from_program(program: ExportedProgram, example: Sequence[Tensor]) -> Graph:
             propagate(module, example)
     except Exception as error:
         raise _cannot_follow(example, error) from error
-    fold_constants(module)
-    leave_batch(module)
-    gather_shuffles(module)
-    propagate(module, example)
+    rewritten = [rewrite(module) for rewrite in (fold_constants, leave_batch, gather_shuffles)]
+    if any(rewritten):
+        propagate(module, example)
     dims = open_dims(program)
     spatial = all({2, 3} <= set(free) for x, free in zip(example, dims, strict=True) if x.dim() == 4)
     dynamic = all(0 in free for free in dims)
