@@ -4,8 +4,9 @@ Given: the graph of a cut network, or the user's own module. Gives back: model.o
 again and compared with the graph before it counts as written. May import `models`,
 `onnx_io`, `graph` and `errors`.
 
-    export      writes .pt2 and, with torch's exporters, ONNX files
-    rebuild     gives the user's module the smaller tensors
+    export          writes .pt2 and, with torch's exporters, ONNX files
+    onnx_functions  torch's table of ONNX functions, built once a process
+    rebuild         gives the user's module the smaller tensors
 
 Files of a lower precision are made from model.onnx by onnxruntime's tools.
 

@@ -20,6 +20,7 @@ from torch import Tensor, fx
 from torch.export import ExportedProgram
 
 from pfpcli.errors import CheckFailed, TraceError
+from pfpcli.exporting.onnx_functions import kept_table
 from pfpcli.graph.graph import Graph, Names
 from pfpcli.graph.quiet import quiet
 from pfpcli.graph.trace import export_program, free_dims, open_dims
@@ -186,7 +187,8 @@ def _export_unoptimised(exported: ExportedProgram, graph: Graph, named: Names) -
 
 
 def _export_dynamo(exported: ExportedProgram, named: Names, *, optimize: bool) -> onnx.ModelProto:
-    made = torch.onnx.export(exported, dynamo=True, verbose=False, optimize=optimize)
+    with kept_table():
+        made = torch.onnx.export(exported, dynamo=True, verbose=False, optimize=optimize)
     assert made is not None
     model: onnx.ModelProto = made.model_proto
     _rename(model.graph, named)
