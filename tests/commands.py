@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
 import getpass
 import hashlib
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,9 @@ from google.protobuf.message import Message
 from PIL import Image
 from torch import Tensor, nn
 
+import onnx_files
 import pfpcli
+from forked import CAN_FORK, PRUNING, Done, Server
 from pfpcli.records.folders import FILES
 from pfpcli.records.runs import Run
 from zoo import conv, head
@@ -40,6 +44,9 @@ ENV = {
     "NO_COLOR": "1",
     "COLUMNS": "100",
 }
+
+#: Settings of a run where it does not matter which channels go.
+QUICK: dict[str, Any] = {"criterion": "l2", "allocate": "uniform", "recover": ()}
 
 #: CIFAR's residual networks: shortcuts are strided slices with padded channels. `tiny` takes images of any size.
 NETS = """
@@ -92,17 +99,18 @@ def resnet20():
 ARCH = "cifar_resnets"
 
 
-@dataclass(frozen=True)
-class Done:
-    """What a command came to."""
-
-    code: int
-    out: str
-    err: str
+@cache
+def _server() -> Server:
+    """A process that has imported what commands import, and forks for each."""
+    made = Server(ENV, PRUNING)
+    atexit.register(made.__exit__, None, None, None)
+    return made
 
 
 def pfp(*args: str, cwd: Path, **env: str) -> Done:
-    """Run the command as a process."""
+    """Run the command as a process; as one that imports everything anew if it has variables of its own."""
+    if not env and CAN_FORK:
+        return _server().run(*args, cwd=cwd)
     done = subprocess.run(
         [sys.executable, "-m", "pfpcli", *args],
         cwd=cwd,
@@ -128,6 +136,15 @@ def draw(folder: Path, count: int, side: int = 8, mode: str = "RGB", seed: int =
     return folder
 
 
+def sample_images(folder: Path, count: int) -> Path:
+    """Fill a folder with the first images of each class of the sample network."""
+    for place in sorted((SAMPLES / "images").iterdir()):
+        (folder / place.name).mkdir(parents=True)
+        for file in sorted(place.iterdir())[:count]:
+            shutil.copy(file, folder / place.name)
+    return folder
+
+
 def plain(channels: int = 3) -> nn.Module:
     """A small network of torch.nn classes with batch norms that do something."""
     torch.manual_seed(0)
@@ -137,6 +154,11 @@ def plain(channels: int = 3) -> nn.Module:
             for tensor in (part.weight, part.bias, part.running_mean, part.running_var):
                 nn.init.uniform_(tensor, 0.5, 1.5)
     return module
+
+
+def plain_file(folder: Path) -> Path:
+    """Write the network as an ONNX file, which is cut in its own graph: torch exports nothing, so a run is quick."""
+    return onnx_files.write(plain(), torch.randn(2, 3, 8, 8), folder / "model.onnx")
 
 
 def hashes(folder: Path) -> dict[str, str]:

@@ -1,11 +1,13 @@
-"""What all tests share: threads, a cache of scores, a seed, how many nets are drawn, and which tests run together."""
+"""What all tests share: threads, caches, a seed, how many nets are drawn, and which tests run together."""
 
 from __future__ import annotations
 
+import gc
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
-from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ import torch
 from hypothesis import HealthCheck, settings
 
 import torchvision_ops
+from forked import SHORT
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # the cores are shared among processes
     torch.set_num_threads(1)
@@ -30,6 +33,12 @@ settings.register_profile("thousands", max_examples=3000, **{**_DRAWN, "derandom
 settings.load_profile("few")
 
 
+def pytest_collection_finish() -> None:
+    """Make garbage collections rare and short: each of them looks at the million objects of torch, once a second."""
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
+
+
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     """No test depends on the tests before it; networks are drawn with seed 0."""
@@ -37,12 +46,29 @@ def _seed() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _exporter_builds_its_table_once() -> Iterator[None]:
-    """Torch's ONNX exporter builds its table of ops anew for every file: a third of the time of a tiny network."""
-    from torch.onnx._internal.exporter._registration import ONNXRegistry
+def _originals_are_exported_once() -> Iterator[None]:
+    """Every run writes the ONNX file of its original too, and many tests compress the same few networks."""
+    from pfpcli.jobs.cache import _network
+    from pfpcli.jobs.steps.export import OnnxWriter
+
+    written: dict[str, bytes] = {}
+    anew = OnnxWriter.original.fget
+    assert anew is not None
+
+    def original(writer: OnnxWriter) -> Path:
+        if writer._original.exists():
+            return writer._original
+        graph = writer._whole
+        told = repr((writer._named, graph.dynamic, graph.spatial, graph.example)).encode()
+        key = hashlib.sha256(b"".join((told, *_network(graph)))).hexdigest()
+        if key in written:
+            writer._original.write_bytes(written[key])
+        else:
+            written[key] = anew(writer).read_bytes()
+        return writer._original
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(cache(ONNXRegistry.from_torchlib)))
+        patch.setattr(OnnxWriter, "original", property(original))
         yield
 
 
@@ -52,7 +78,7 @@ def _latencies_are_measured_in_short() -> Iterator[None]:
     from pfpcli.latency import files
 
     with pytest.MonkeyPatch.context() as patch:
-        for name, short in (("PAUSE", 0.0), ("WARM_UP", 1), ("BLOCK", 2), ("BLOCKS", 3), ("LEAST", 0.0)):
+        for name, short in SHORT.items():
             patch.setattr(files, name, short)
         yield
 

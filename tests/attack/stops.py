@@ -125,8 +125,10 @@ def results(every: int = 1) -> Iterator[tuple[str, int, str]]:
     import torch
 
     import commands
+    from forked import PRUNING
     from pfpcli.cli.main import run
 
+    exec(PRUNING, {})  # the runs are forked
     torch.set_num_threads(1)
     before = os.getcwd()
     with tempfile.TemporaryDirectory() as folder:

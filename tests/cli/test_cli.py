@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import signal
@@ -9,12 +10,14 @@ import subprocess
 import sys
 import types
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import pfpcli
+from forked import CAN_FORK, Server
 from pfpcli.amounts import COUNTED
 from pfpcli.cli import main as cli
 from pfpcli.cli import terminal as terminal_console
@@ -60,23 +63,37 @@ def compress(settings, console):
 
 sys.modules["pfpcli.jobs.compress"] = types.ModuleType("pfpcli.jobs.compress")
 sys.modules["pfpcli.jobs.compress"].compress = compress
-from pfpcli.cli.main import main
-main()
 """
+#: The command with this pipeline, as a program.
+FAKE_PFP = [sys.executable, "-c", f"{FAKE}\nfrom pfpcli.cli.main import main\nmain()"]
 COMPRESS = ["compress", "model.pt", "--calib", "imgs"]
 
 
+@cache
+def server(prepare: str) -> Server:
+    """A process that has imported the command line, and forks for every command."""
+    made = Server(ENV, prepare)
+    atexit.register(made.__exit__, None, None, None)
+    return made
+
+
 def pfp(*args: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run the command in a folder."""
-    return _run([sys.executable, "-m", "pfpcli", *args], cwd, env)
+    """Run the command in a folder; in a process that imports everything if it has variables of its own."""
+    return _run([sys.executable, "-m", "pfpcli"], "", args, cwd, env)
 
 
 def fake_pfp(*args: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
     """The same with the pipeline of `FAKE`."""
-    return _run([sys.executable, "-c", FAKE, *args], cwd, env)
+    return _run(FAKE_PFP, FAKE, args, cwd, env)
 
 
-def _run(command: list[str], cwd: Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+def _run(
+    program: list[str], prepare: str, args: tuple[str, ...], cwd: Path, env: dict[str, str]
+) -> subprocess.CompletedProcess[str]:
+    if not env and CAN_FORK:
+        done = server(prepare).run(*args, cwd=cwd)
+        return subprocess.CompletedProcess(args, done.code, done.out, done.err)
+    command = [*program, *args]
     return subprocess.run(command, cwd=cwd, env=ENV | env, capture_output=True, encoding="utf-8", check=False)
 
 
@@ -494,7 +511,7 @@ def test_without_unicode_everything_is_ascii(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_takes_the_run_folder_back(sent: signal.Signals, code: int, tmp_path: Path) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-c", FAKE, *COMPRESS],
+        [*FAKE_PFP, *COMPRESS],
         cwd=tmp_path,
         env=ENV | {"WAIT": "60"},
         stdout=subprocess.DEVNULL,
@@ -521,9 +538,7 @@ def test_a_terminal_sees_a_line_that_counts_and_is_replaced(env: dict[str, str],
     import pty
 
     parent, child = pty.openpty()
-    done = subprocess.run(
-        [sys.executable, "-c", FAKE, *COMPRESS], cwd=tmp_path, env=ENV | env, stdout=subprocess.PIPE, stderr=child
-    )
+    done = subprocess.run([*FAKE_PFP, *COMPRESS], cwd=tmp_path, env=ENV | env, stdout=subprocess.PIPE, stderr=child)
     os.close(child)
     text = os.read(parent, 1 << 16).decode()
     os.close(parent)

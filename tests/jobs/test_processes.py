@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +15,33 @@ import pytest
 import torch
 from torch import nn
 
+from commands import ENV, ROOT
+from forked import CAN_FORK, PRUNING, Done, Server
 from pfpcli import processes
 from pfpcli.cli import main as cli
 from pfpcli.images import calibration
 from pfpcli.scoring.criteria import CRITERIA
 
-ROOT = Path(__file__).resolve().parents[2]
 RUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 #: Numbers in a batch: 32 images, so that criteria which look at a few images have several batches of them.
 BATCH = 32 * 3 * 8 * 8
-#: Commands, one after the other, in the same processes.
-SCRIPT = f"""
-import sys
+#: Commands, one after the other, in two processes with what torchrun tells each of them.
+FORKED = f"""
+import socket
 from pfpcli.images import calibration
-from pfpcli.cli import main as cli
-
-if __name__ == "__main__":
-    calibration._BATCH = {BATCH}
-    for line in sys.argv[1:]:
-        assert cli.run(line.split()) == 0, line
+from pfpcli.cli.main import run
+calibration._BATCH = {BATCH}
+with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    port = str(free.getsockname()[1])
+other = os.fork()
+rank = str(int(not other))
+os.environ |= {{"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}}
+codes = [run(line.split()) for line in args]
+if other:
+    codes.append(os.waitstatus_to_exitcode(os.waitpid(other, 0)[1]))
+code = max(codes)
 """
 #: Batches that two processes cannot share alike; and one batch.
 MANY, FEW = ["--samples", "150"], ["--samples", "20"]
@@ -43,20 +50,18 @@ COMPRESS = ["compress", "net.pt", "--keep", "0.5", "--recover", "lsq,bn", "--no-
 SPARSIFY = ["sparsify", "net.pt", "--calib", "many", "--keep", "0.5", "--json", "--out"]
 
 
-@dataclass(frozen=True)
-class Done:
-    """What a command came to."""
+@pytest.fixture(scope="module")
+def pair() -> Iterator[Server]:
+    """Runs commands in two processes that are forked."""
+    if not CAN_FORK:
+        pytest.skip("no fork here")
+    with Server(ENV, PRUNING, FORKED) as server:
+        yield server
 
-    code: int
-    out: str
-    err: str
 
-
-def together(*args: str, cwd: Path) -> Done:
-    """Run a command in two processes."""
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
-    env |= {"TERM": "dumb", "NO_COLOR": "1"}
-    done = subprocess.run([*RUN, *args], cwd=cwd, env=env, capture_output=True, encoding="utf-8", check=False)
+def by_torchrun(*args: str, cwd: Path) -> Done:
+    """Run a command in two processes that torchrun starts."""
+    done = subprocess.run([*RUN, *args], cwd=cwd, env=ENV, capture_output=True, encoding="utf-8", check=False)
     return Done(done.returncode, done.stdout, done.stderr)
 
 
@@ -72,7 +77,6 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         x = torch.randn(count, 3, 8, 8)
         x[7, 0, 0, 0] = torch.nan
         np.save(folder / name / "all.npy", x.numpy())
-    (folder / "script.py").write_text(SCRIPT, encoding="utf-8")
     return folder
 
 
@@ -94,9 +98,9 @@ LINES = [*SCORING, COMPRESSING, SPARSIFYING, TRAINING]
 
 
 @pytest.fixture(scope="module")
-def several(home: Path) -> list[dict[str, Any]]:
+def several(home: Path, pair: Server) -> list[dict[str, Any]]:
     """What two processes come to."""
-    done = together("script.py", *(" ".join(line) for line in LINES), cwd=home)
+    done = pair.run(*map(" ".join, LINES), cwd=home)
     assert done.code == 0, done.err
     found, at, reader = [], 0, json.JSONDecoder()
     while done.out[at:].strip():
@@ -176,7 +180,7 @@ def test_one_of_them_talks_and_writes(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = [*COMPRESS, "--calib", "many", "--out", "runs/two"]
-    done = together("-m", "pfpcli", *line, cwd=home)
+    done = by_torchrun("-m", "pfpcli", *line, cwd=home)
     assert done.code == 0, done.err
     assert done.out.count("net.pt: ") == 1
     assert done.out.count("WORSE") == done.out.count("wrote runs/two/") == 1
@@ -189,8 +193,9 @@ def test_one_of_them_talks_and_writes(
     assert_same_recovery(json.loads((home / "runs/two/run.json").read_text(encoding="utf-8")), expected)
 
 
-def test_an_error_is_told_once_and_ends_all(home: Path) -> None:
-    done = together("-m", "pfpcli", *COMPRESS, "--calib", "many", "--keep", "0.001", "--out", "small", cwd=home)
+def test_an_error_is_told_once_and_ends_all(home: Path, pair: Server) -> None:
+    line = [*COMPRESS, "--calib", "many", "--keep", "0.001", "--out", "small"]
+    done = pair.run(" ".join(line), cwd=home)
     assert done.code != 0
     assert done.err.count("error: ") == 1, done.err
     assert not any("small" in path.name for path in home.iterdir())
