@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pfpcli.channels.groups import group
+from pfpcli.channels.groups import Groups, group
 from pfpcli.channels.labelling import label
 from pfpcli.channels.slicing import Slicing
 from pfpcli.cutting.cut import Cut, cut
@@ -54,11 +54,14 @@ def divided(folder: Path, size: tuple[int, ...]) -> Division:
 
 def case(module: nn.Module, folder: Path, seed: int = 0, **changes: Any) -> Case:
     """A network of 8 × 8 images without some of its channels, and 60 images of noise."""
-    graph = replace(trace(module, (torch.randn(2, 3, 8, 8),)), **changes)
-    groups = group(label(graph))
+    return case_of(group(label(replace(trace(module, (torch.randn(2, 3, 8, 8),)), **changes))), folder, seed)
+
+
+def case_of(groups: Groups, folder: Path, seed: int = 0) -> Case:
+    """The same of a network that is traced."""
     alive = groups.alive(random_drop(groups, seed))
     np.save(folder / "images.npy", np.random.default_rng(0).standard_normal((60, 3, 8, 8), np.float32))
-    return Case(graph, *cut(groups.labelled, alive), divided(folder, (3, 8, 8)))
+    return Case(groups.labelled.graph, *cut(groups.labelled, alive), divided(folder, (3, 8, 8)))
 
 
 def undecided() -> nn.Module:

@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import onnx_files
 import pfpcli
 from commands import Done, draw
 from pfpcli.cli import main as cli
@@ -43,7 +44,9 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number, name in enumerate(("a", "b")):
         draw(folder / "imgs" / name, 8, seed=number)
     torch.manual_seed(0)
-    torch.save(nn.Sequential(conv(3, 12), conv(12, 16), head(16)).eval(), folder / "model.pt")
+    module = nn.Sequential(conv(3, 12), conv(12, 16), head(16)).eval()
+    torch.save(module, folder / "model.pt")
+    onnx_files.write(module, torch.randn(2, 3, 8, 8), folder / "model.onnx")
     return folder
 
 
@@ -156,9 +159,9 @@ FAST = ("--calib", "imgs", "--json")
 @pytest.mark.parametrize(
     ("args", "file"),
     [
-        (("compress", "model.pt", *FAST, "--allocate", "uniform", "--criterion", "l1"), "run.json"),
-        (("sparsify", "model.pt", *FAST, "--criterion", "magnitude"), "run.json"),
-        (("compare-criteria", "model.pt", *FAST, "--criteria", "l1", "--allocate", "uniform"), "comparison.json"),
+        (("compress", "model.onnx", *FAST, "--allocate", "uniform", "--criterion", "l1"), "run.json"),
+        (("sparsify", "model.onnx", *FAST, "--criterion", "magnitude"), "run.json"),
+        (("compare-criteria", "model.onnx", *FAST, "--criteria", "l1", "--allocate", "uniform"), "comparison.json"),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
 )

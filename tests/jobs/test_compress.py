@@ -29,7 +29,9 @@ from commands import (
     ARCH,
     ENV,
     NETS,
+    QUICK,
     ROOT,
+    SAMPLES,
     SHARED,
     Done,
     compress,
@@ -39,10 +41,13 @@ from commands import (
     messages,
     pfp,
     plain,
+    plain_file,
     relative,
     run_onnx,
+    sample_images,
     tensors,
 )
+from forked import CAN_FORK, PRUNING, Server
 from pfpcli.cli import main as cli
 from pfpcli.cli.session import Session
 from pfpcli.errors import CalibrationError, InputError
@@ -76,7 +81,7 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 
 @dataclass(frozen=True)
 class Typed:
-    """The line of the README typed twice, the second time with --json."""
+    """The line of the README typed twice: in a process that imports everything, then with --json in one that forks."""
 
     folder: Path
     first: Done
@@ -96,12 +101,10 @@ class Typed:
 @pytest.fixture(scope="module")
 def typed(tmp_path_factory: pytest.TempPathFactory) -> Typed:
     folder = tmp_path_factory.mktemp("typed")
-    shutil.copy(ROOT / "samples" / "model.pt", folder)
-    for place in sorted((ROOT / "samples" / "images").iterdir()):
-        (folder / "imgs" / place.name).mkdir(parents=True)
-        for file in sorted(place.iterdir())[:20]:
-            shutil.copy(file, folder / "imgs" / place.name)
-    first, report = pfp(*LINE, cwd=folder), pfp("report", cwd=folder)
+    shutil.copy(SAMPLES / "model.pt", folder)
+    sample_images(folder / "imgs", 12)
+    first = pfp(*LINE, cwd=folder, PFP_CACHE=ENV["PFP_CACHE"])
+    report = pfp("report", cwd=folder)
     before = hashes(folder / RUN)
     return Typed(folder, first, report, pfp(*LINE, "--json", cwd=folder), before)
 
@@ -262,9 +265,8 @@ def test_the_three_files_of_a_run_give_the_same_outputs_on_images(typed: Typed) 
 
 def test_what_was_written_can_be_compressed_again(typed: Typed, command: Callable[..., Done]) -> None:
     # without --trust: the smaller module needs no other classes than the original
-    done = command(
-        "compress", f"{RUN}/model.pt", "--calib", "imgs", "--keep", "80%", "--json", "--samples", "8", cwd=typed.folder
-    )
+    line = ["compress", f"{RUN}/model.pt", "--calib", "imgs", "--keep", "80%", "--json"]
+    done = command(*line, "--criterion", "l2", "--allocate", "uniform", "--recover", "none", cwd=typed.folder)
     assert done.code == 0, done.err
     again = json.loads((typed.folder / "pfp-runs/model-keep0.80" / FILES["run"]).read_text(encoding="utf-8"))
     shutil.rmtree(typed.folder / "pfp-runs/model-keep0.80")  # other tests look at what the line left behind
@@ -282,9 +284,10 @@ def test_no_file_tells_about_the_machine(typed: Typed) -> None:
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a small network, model.pt, 16 images of noise, imgs, and a run that keeps 0.4."""
+    """A folder with a small network, model.pt and model.onnx, 16 images of noise, imgs, and a run that keeps 0.4."""
     folder = tmp_path_factory.mktemp("small")
     torch.save(plain(), folder / "model.pt")
+    plain_file(folder)
     compress(folder / "model.pt", draw(folder / "imgs", 16), folder / "run", keep=0.4, task="classify")
     return folder
 
@@ -310,7 +313,7 @@ def test_a_percentage_is_the_fraction(small: Path, tmp_path: Path, command: Call
 
 
 def test_a_budget_of_macs_is_met_or_said_not_to_be(small: Path, tmp_path: Path) -> None:
-    run = compress(small / "model.pt", small / "imgs", tmp_path / "run", keep=0.3, keep_of="macs")
+    run = compress(small / "model.onnx", small / "imgs", tmp_path / "run", keep=0.3, keep_of="macs")
     kept = run.after.macs / run.before.macs
     assert run.requested == {"keep": 0.3, "of": "macs", "epsilon": None, "amount": None}
     assert run.achieved["keep"] == pytest.approx(kept, abs=1e-6)
@@ -441,15 +444,28 @@ def trained(file: str, cifar: Path, nets: Path) -> Run:
     )
 
 
-@needs_models
-@pytest.mark.parametrize("file", ["resnet20.pt2", *(pytest.param(f, marks=pytest.mark.slow) for f in [*TRAINED][:-1])])
-def test_a_trained_network_is_judged_by_its_accuracy_on_images_of_its_own(file: str, cifar: Path, nets: Path) -> None:
-    run = trained(file, cifar, nets)
+def assert_judged_by_accuracy(run: Run, folder: Path, nets: Path) -> None:
     assert (run.quality.metric, run.quality.n, run.quality.source) == ("accuracy", 200, "images of test")
     assert run.quality.before > 0.8
     assert run.achieved["keep"] == pytest.approx(0.4, rel=0.005)
     assert run.verification.onnx_vs_torch < 1e-4
-    assert leaks(nets / "runs" / file, nets) == []
+    assert leaks(folder, nets) == []
+
+
+@needs_models
+def test_a_trained_network_is_judged_by_its_accuracy_on_images_of_its_own(
+    cifar: Path, nets: Path, tmp_path: Path
+) -> None:
+    file = SHARED / "models" / "resnet20.pt2"
+    run = compress(file, cifar / "train", tmp_path / "run", keep=0.4, eval=cifar / "test", **QUICK)
+    assert_judged_by_accuracy(run, tmp_path / "run", nets)
+
+
+@needs_models
+@pytest.mark.slow
+@pytest.mark.parametrize("file", TRAINED)
+def test_a_trained_network_in_every_form_is_judged_by_its_accuracy(file: str, cifar: Path, nets: Path) -> None:
+    assert_judged_by_accuracy(trained(file, cifar, nets), nets / "runs" / file, nets)
 
 
 @needs_models
@@ -469,7 +485,7 @@ def test_a_trained_network_is_compressed_the_same_in_every_form(cifar: Path, net
 def test_arrays_calibrate_as_well(small: Path, tmp_path: Path) -> None:
     (tmp_path / "arrays").mkdir()
     np.save(tmp_path / "arrays" / "a.npy", np.random.default_rng(0).normal(size=(12, 3, 8, 8)).astype(np.float32))
-    run = compress(small / "model.pt", tmp_path / "arrays", tmp_path / "run", samples=4)
+    run = compress(small / "model.onnx", tmp_path / "arrays", tmp_path / "run", samples=4)
     assert run.model["input_size"] == [3, 8, 8]
     assert run.calibration["preprocess"]["name"] == "none"
     assert (run.calibration["scored"], run.calibration["evaluated"]) == (4, 4)
@@ -493,16 +509,16 @@ def test_grey_images_can_be_converted_for_a_network_that_does_not_say_its_channe
 
 def test_images_of_a_folder_of_their_own_judge_alone(small: Path, tmp_path: Path) -> None:
     other = draw(tmp_path / "other", 9, seed=1)
-    run = compress(small / "model.pt", small / "imgs", tmp_path / "run", eval=other)
+    run = compress(small / "model.onnx", small / "imgs", tmp_path / "run", eval=other)
     assert (run.quality.n, run.quality.source) == (9, "images of other")
     assert (run.calibration["scored"], run.calibration["evaluated"]) == (16, 9)
 
 
 def test_no_image_judges_that_recovery_has_seen(small: Path, tmp_path: Path) -> None:
-    held = compress(small / "model.pt", draw(tmp_path / "imgs", 36), tmp_path / "run", samples=4).calibration
+    held = compress(small / "model.onnx", draw(tmp_path / "imgs", 36), tmp_path / "run", samples=4).calibration
     assert (held["scored"], held["fitted"], held["checked"], held["evaluated"]) == (4, 18, 6, 12)
     other = draw(tmp_path / "other", 9, seed=1)
-    held = compress(small / "model.pt", tmp_path / "imgs", tmp_path / "again", eval=other, samples=4).calibration
+    held = compress(small / "model.onnx", tmp_path / "imgs", tmp_path / "again", eval=other, samples=4).calibration
     assert (held["scored"], held["fitted"], held["checked"], held["evaluated"]) == (4, 27, 9, 9)
 
 
@@ -522,7 +538,7 @@ def test_broken_images_are_skipped_and_counted_and_few_good_ones_warned_about(sm
     imgs = draw(tmp_path / "imgs", 2)
     for name in ("a.png", "b.jpg", "c.webp"):
         (imgs / name).write_bytes(b"no image")
-    run = compress(small / "model.pt", imgs, tmp_path / "run")
+    run = compress(small / "model.onnx", imgs, tmp_path / "run")
     assert (run.calibration["images"], run.calibration["skipped"]) == (2, 3)
     assert run.calibration["scored"] == run.calibration["evaluated"] == 1
     warnings = "\n".join(run.warnings)
@@ -536,7 +552,7 @@ def test_an_original_that_only_guesses_is_warned_about(typed: Typed, tmp_path: P
         (tmp_path / "imgs" / wrong).mkdir(parents=True)
         for file in sorted((typed.folder / "imgs" / name).iterdir())[:10]:
             shutil.copy(file, tmp_path / "imgs" / wrong)
-    run = compress(typed.folder / "model.pt", tmp_path / "imgs", tmp_path / "run", samples=8)
+    run = compress(typed.folder / "model.pt", tmp_path / "imgs", tmp_path / "run", **QUICK)
     assert run.quality.before < 0.2
     assert any("preprocessing" in warning and "order of the class folders" in warning for warning in run.warnings)
 
@@ -672,61 +688,28 @@ REFUSED: dict[str, tuple[list[str], str, str]] = {
 }
 
 
-#: A process that has imported torch and forks for every command, so that only one of them waits for the import.
-SERVER = """
-import json, os, sys, torch
-import pfpcli.jobs.compress
-from pfpcli.cli.main import main
-
-torch.export.export(torch.nn.ReLU(), (torch.zeros(1),))  # its first call imports half of torch
-
-for line in sys.stdin:
-    args, cwd, *streams = json.loads(line)
-    child = os.fork()
-    if not child:
-        os.chdir(cwd)
-        for number, name in enumerate(streams, 1):
-            os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT), number)
-        sys.argv[1:] = args
-        try:
-            main()
-        except SystemExit as end:  # without taking all of torch apart
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(end.code)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-"""
-
-
 @dataclass(frozen=True)
 class Refusals:
     """Runs commands that are expected to fail; `temporary` is their folder for temporary files."""
 
     inputs: Path
     temporary: Path
-    server: subprocess.Popen[str]
+    server: Server
 
     def attempt(self, name: str, cwd: Path) -> Done:
         """Run a command of REFUSED in a folder."""
-        assert self.server.stdin is not None
-        assert self.server.stdout is not None
-        streams = [self.inputs.parent / f"{name}.{stream}" for stream in ("out", "err")]
         args = [argument.replace("@", str(self.inputs)) for argument in REFUSED[name][0]]
-        self.server.stdin.write(json.dumps([["compress", *args], str(cwd), *map(str, streams)]) + "\n")
-        self.server.stdin.flush()
-        code = int(self.server.stdout.readline())
-        return Done(code, *(stream.read_text(encoding="utf-8") for stream in streams))
+        return self.server.run("compress", *args, cwd=cwd)
 
 
 @pytest.fixture(scope="module")
 def refusals(inputs: Path) -> Iterator[Refusals]:
-    if not hasattr(os, "fork"):
+    if not CAN_FORK:
         pytest.skip("no fork here")
     temporary = inputs.parent / "temporary"
     temporary.mkdir()
     env = ENV | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(inputs)]), "TMPDIR": str(temporary)}
-    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "encoding": "utf-8"}
-    with subprocess.Popen([sys.executable, "-c", SERVER], env=env, **pipes) as server:
+    with Server(env, PRUNING) as server:
         yield Refusals(inputs, temporary, server)
 
 

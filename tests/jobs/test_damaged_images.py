@@ -6,9 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from commands import compress, draw, pfp, plain
+from commands import compress, draw, pfp, plain_file
 from pfpcli.images.corruptions import CONSTANTS
 from pfpcli.records.reading import read
 from pfpcli.records.runs import Run
@@ -17,12 +16,12 @@ from pfpcli.report.robustness import sentence
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with model.pt, images of two classes, imgs, and a run with damaged images."""
+    """A folder with a network, images of two classes, imgs, and a run with damaged images."""
     folder = tmp_path_factory.mktemp("small")
-    torch.save(plain(), folder / "model.pt")
+    plain_file(folder)
     for number, name in enumerate(("ants", "bees")):
         draw(folder / "imgs" / name, 12, seed=number)
-    compress(folder / "model.pt", folder / "imgs", folder / "run", keep=0.4, robustness=True)
+    compress(folder / "model.onnx", folder / "imgs", folder / "run", keep=0.4, robustness=True)
     return folder
 
 
@@ -40,14 +39,14 @@ def test_both_networks_are_measured_under_five_corruptions_at_five_strengths(sma
 
 
 def test_the_same_command_damages_the_same_images_in_the_same_way(small: Path, tmp_path: Path) -> None:
-    again = compress(small / "model.pt", small / "imgs", tmp_path / "run", keep=0.4, robustness=True)
+    again = compress(small / "model.onnx", small / "imgs", tmp_path / "run", keep=0.4, robustness=True)
     first = read(small / "run")
     assert isinstance(first, Run)
     assert again.robustness == first.robustness
 
 
 def test_a_network_that_loses_nothing_is_as_robust_as_the_original(small: Path, tmp_path: Path) -> None:
-    run = compress(small / "model.pt", small / "imgs", tmp_path / "run", keep=1, robustness=True)
+    run = compress(small / "model.onnx", small / "imgs", tmp_path / "run", keep=1, robustness=True)
     assert run.robustness is not None
     assert all(each.before == each.after for each in run.robustness.damages)
     assert sentence(run.robustness).startswith("The network is nowhere worse")
@@ -56,7 +55,7 @@ def test_a_network_that_loses_nothing_is_as_robust_as_the_original(small: Path, 
 def test_arrays_are_refused_before_anything_is_scored(small: Path, tmp_path: Path) -> None:
     (tmp_path / "arrays").mkdir()
     np.save(tmp_path / "arrays" / "x.npy", np.zeros((8, 3, 8, 8), np.float32))
-    line = ["compress", str(small / "model.pt"), "--calib", "arrays", "--robustness"]
+    line = ["compress", str(small / "model.onnx"), "--calib", "arrays", "--robustness"]
     done = pfp(*line, cwd=tmp_path)
     assert done.code == 2
     assert "error: --robustness: arrays holds arrays; expected images" in done.err

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 import pfpcli
-from commands import hashes, leaks, run_onnx
+from commands import QUICK, SAMPLES, hashes, leaks, run_onnx, sample_images
 from pfpcli.cache_folder import cache_folder
 from pfpcli.cli import main as cli
 from pfpcli.jobs import finetune as finetune_job
@@ -25,10 +25,6 @@ from pfpcli.records.runs import TunedRun
 from pfpcli.recovery.training_batches import TrainingBatches
 from pfpcli.report import render
 from pfpcli.settings import FinetuneSettings
-
-SAMPLES = Path(__file__).parents[2] / "samples"
-CLASSES = sorted(path.name for path in (SAMPLES / "images").iterdir())
-
 
 #: What the fixture trains.
 TRAINED = ("--epochs", "6", "--teacher", "model.pt")
@@ -42,12 +38,9 @@ def finetune(*args: str) -> int:
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a run on the sample network, and images of which three of each class are enough for most tests."""
     home = tmp_path_factory.mktemp("finetune")
-    for name in CLASSES:
-        (home / "images" / name).mkdir(parents=True)
-        for file in sorted((SAMPLES / "images" / name).iterdir())[:16]:
-            shutil.copy(file, home / "images" / name)
+    sample_images(home / "images", 16)
     shutil.copy(SAMPLES / "model.pt", home)
-    pfpcli.compress(home / "model.pt", home / "images", keep=0.5, recover=(), out=home / "run", threads=1)
+    pfpcli.compress(home / "model.pt", home / "images", keep=0.5, out=home / "run", threads=1, **QUICK)
     return home
 
 

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from commands import compress, draw, pfp, plain
+from commands import compress, draw, pfp, plain_file
 from pfpcli.errors import InputError
 from pfpcli.jobs.steps.gate import gated
 from pfpcli.records.parts import DECIBELS, OutputQuality, Quality, UserMetric
@@ -34,7 +33,7 @@ def nothing(onnx_file, folder):
 
 @pytest.fixture
 def inputs(tmp_path: Path) -> Path:
-    torch.save(plain(), tmp_path / "model.pt")
+    plain_file(tmp_path)
     draw(tmp_path / "imgs", 16)
     (tmp_path / "metrics.py").write_text(METRICS, encoding="utf-8")
     return tmp_path
@@ -42,7 +41,7 @@ def inputs(tmp_path: Path) -> Path:
 
 def run(inputs: Path, **settings: Any) -> Any:
     how = {"criterion": "l2", "allocate": "uniform", "recover": ("none",)[1:], **settings}
-    return compress(inputs / "model.pt", inputs / "imgs", inputs / "run", keep=0.5, **how)
+    return compress(inputs / "model.onnx", inputs / "imgs", inputs / "run", keep=0.5, **how)
 
 
 def test_the_metric_of_the_user_is_in_the_record_and_in_the_report(inputs: Path) -> None:
@@ -54,11 +53,11 @@ def test_the_metric_of_the_user_is_in_the_record_and_in_the_report(inputs: Path)
 
 
 def test_a_metric_that_falls_too_far_fails_the_run(inputs: Path) -> None:
-    args = ("compress", "model.pt", "--calib", "imgs", "--keep", "0.5", "--criterion", "l2", "--allocate", "uniform")
+    args = ("compress", "model.onnx", "--calib", "imgs", "--keep", "0.5", "--criterion", "l2", "--allocate", "uniform")
     more = ("--recover", "none", "--metric", "metrics.py:largeness", "--max-drop", "1%", "--out", "run")
     done = pfp(*args, *more, cwd=inputs)
     assert done.code == 1
-    assert "FAILED  model.pt: largeness fell by" in done.out
+    assert "FAILED  model.onnx: largeness fell by" in done.out
     assert (inputs / "run" / "failed-model.onnx").exists()
 
 

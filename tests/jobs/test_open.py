@@ -14,9 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import pfpcli
+from commands import SAMPLES, sample_images
 from pfpcli.errors import InputError
-
-SAMPLES = Path(__file__).parents[2] / "samples" / "images"
 
 
 class Drops(nn.Module):
@@ -67,7 +66,7 @@ def test_a_network_that_says_nothing_is_refused_with_the_reason(
     module: nn.Module, message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match=message):
-        pfpcli.compress(module, SAMPLES, keep=0.5, input_size=(3, 32, 32), out=tmp_path / "run")
+        pfpcli.compress(module, SAMPLES / "images", keep=0.5, input_size=(3, 32, 32), out=tmp_path / "run")
     assert not list(tmp_path.iterdir())
 
 
@@ -92,24 +91,29 @@ class Logarithm(nn.Module):
         return torch.log(F.relu(x))
 
 
-def test_a_mask_of_minus_infinity_in_an_output_leaves_the_budget_as_it_is(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return sample_images(tmp_path_factory.mktemp("open") / "images", 6)
+
+
+def test_a_mask_of_minus_infinity_in_an_output_leaves_the_budget_as_it_is(images: Path, tmp_path: Path) -> None:
     module = net(nn.ReLU()).append(Masked())
-    run = pfpcli.compress(module, SAMPLES, keep=0.6, input_size=(3, 32, 32), out=tmp_path / "run").record
+    run = pfpcli.compress(module, images, keep=0.6, input_size=(3, 32, 32), out=tmp_path / "run").record
     assert run.achieved["keep"] == pytest.approx(0.6, abs=0.05)
     assert run.quality.distance < 0.5
 
 
 def test_outputs_that_are_infinite_where_the_originals_are_not_fail(tmp_path: Path) -> None:
     module = net(nn.ReLU()).append(Logarithm())
-    run = pfpcli.compress(module, SAMPLES, keep=0.3, input_size=(3, 32, 32), out=tmp_path / "run").record
+    run = pfpcli.compress(module, SAMPLES / "images", keep=0.3, input_size=(3, 32, 32), out=tmp_path / "run").record
     assert run.quality.distance == 1e9
     assert run.status == "failed"
 
 
-def test_weights_of_any_scale_leave_the_budget_as_it_is(tmp_path: Path) -> None:
+def test_weights_of_any_scale_leave_the_budget_as_it_is(images: Path, tmp_path: Path) -> None:
     module = net(nn.ReLU())
     nn.init.normal_(module[2].weight, std=1e29)  # type: ignore[arg-type]
-    run = pfpcli.compress(module, SAMPLES, keep=0.5, input_size=(3, 32, 32), out=tmp_path / "run").record
+    run = pfpcli.compress(module, images, keep=0.5, input_size=(3, 32, 32), out=tmp_path / "run").record
     assert run.achieved["keep"] == pytest.approx(0.5, abs=0.05)
 
 
@@ -118,7 +122,7 @@ def test_names_that_are_no_utf_8_work(tmp_path: Path) -> None:
     torch.save(net(nn.ReLU()), tmp_path / f"{odd}.pt")
     images = tmp_path / f"{odd}-images"
     images.mkdir()
-    for i, image in enumerate(sorted(SAMPLES.glob("*/*"))[::40]):
+    for i, image in enumerate(sorted(SAMPLES.glob("images/*/*"))[::40]):
         shutil.copyfile(image, images / f"{odd}{i}{image.suffix}")
     file, out = tmp_path / f"{odd}.pt", tmp_path / f"{odd}-run"
     pfpcli.compress(file, images, keep=0.5, criterion="l1", input_size=(3, 32, 32), out=out)

@@ -47,12 +47,12 @@ def test_a_plan_is_all_that_is_written(planned: pfpcli.Plan, inside: Path) -> No
     ],
 )
 def test_a_plan_makes_the_network_that_its_budget_makes(how: dict[str, Any], inside: Path) -> None:
-    file = pfpcli.plan("model.pt", "imgs", keep=0.4, out=inside / "again.json", **{**FAST, **how}).file
-    at_once = compress(keep=0.4, out="at-once", **how)
+    file = pfpcli.plan("model.onnx", "imgs", keep=0.4, out=inside / "again.json", **{**FAST, **how}).file
+    at_once = compress("model.onnx", keep=0.4, out="at-once", **how)
     assert file.read_bytes() == (at_once.folder / "plan.json").read_bytes()
     if "steps" in how:
         return  # recovery between the steps is no part of a plan
-    found = compress(plan=file, out="replayed", **how)
+    found = compress("model.onnx", plan=file, out="replayed", **how)
     x = torch.randn(3, 3, 8, 8)
     assert torch.equal(found.module()(x), at_once.module()(x))
     assert found.record.after.params == at_once.record.after.params

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+import onnx_files
 import pfpcli
 from commands import draw
 from pfpcli.cli import main as cli
@@ -28,11 +29,13 @@ FAST = {"criterion": "l2", "allocate": "uniform", "task": "classify", "threads":
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a network and images; an ONNX file is cut without an export."""
     folder = tmp_path_factory.mktemp("search")
     torch.manual_seed(0)
     # it looks at every pixel, so that it decides differently about different noise
     classifier = nn.Sequential(nn.MaxPool2d(2), nn.Flatten(), nn.Linear(16 * 16, 5))
-    torch.save(nn.Sequential(conv(3, 24), conv(24, 16), classifier).eval(), folder / "model.pt")
+    module = nn.Sequential(conv(3, 24), conv(24, 16), classifier).eval()
+    onnx_files.write(module, torch.randn(2, 3, 8, 8), folder / "model.onnx")
     draw(folder / "imgs", 330)
     draw(folder / "few", 40, seed=1)
     return folder
@@ -46,7 +49,7 @@ def inside(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def found(**settings: Any) -> pfpcli.Result:
-    return pfpcli.compress("model.pt", settings.pop("calib", "imgs"), **{**FAST, **settings})
+    return pfpcli.compress("model.onnx", settings.pop("calib", "imgs"), **{**FAST, **settings})
 
 
 @pytest.mark.parametrize("least", [0.03, 0.5, 0.613, 0.97])

@@ -24,7 +24,7 @@ KEEPS = (0.7, 0.5, 0.3)
 
 
 def sweep(out: str, keep: Any = KEEPS, **settings: Any) -> pfpcli.Sweep:
-    return pfpcli.sweep("model.pt", "imgs", keep=keep, out=out, **{**FAST, **settings})
+    return pfpcli.sweep("model.onnx", "imgs", keep=keep, out=out, **{**FAST, **settings})
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def test_each_budget_gets_a_whole_run_folder_below_the_folder_of_the_sweep(swept
 
 
 def test_a_run_of_a_sweep_is_the_run_of_its_budget(swept: pfpcli.Sweep, inside: Path) -> None:
-    alone = pfpcli.compress("model.pt", "imgs", keep=0.5, out="alone", **FAST)
+    alone = pfpcli.compress("model.onnx", "imgs", keep=0.5, out="alone", **FAST)
     assert (alone.folder / "plan.json").read_bytes() == (swept.folder / "keep0.5" / "plan.json").read_bytes()
     x = torch.randn(3, 3, 8, 8)
     found = torch.export.load(swept.folder / "keep0.5" / "model.pt2").module()
@@ -72,7 +72,7 @@ def test_the_channels_are_scored_and_the_curves_are_measured_once(
         whole = getattr(module, name)
         counted = lambda *args, whole=whole, name=name: calls.append(name) or whole(*args)  # noqa: E731
         monkeypatch.setattr(module, name, counted)
-    line = ["sweep", "model.pt", "--calib", "imgs", "--keep", "70%,0.5", "--criterion", "l2", "--task", "classify"]
+    line = ["sweep", "model.onnx", "--calib", "imgs", "--keep", "70%,0.5", "--criterion", "l2", "--task", "classify"]
     assert cli.run([*line, "--threads", "1", "--no-cache", "--out", "counted", "--json"]) == 0
     assert sorted(calls) == ["measure_curves", "score_channels"]
     printed = json.loads(capsys.readouterr().out)
@@ -132,7 +132,7 @@ def interrupt_after(runs: int, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_interrupted_sweep_keeps_its_finished_runs_and_goes_on(
     inside: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    line = ["sweep", "model.pt", "--calib", "imgs", "--keep", "0.7,0.5", "--criterion", "l2", "--task", "classify"]
+    line = ["sweep", "model.onnx", "--calib", "imgs", "--keep", "0.7,0.5", "--criterion", "l2", "--task", "classify"]
     line += ["--threads", "1", "--allocate", "uniform", "--out", "interrupted", "--int8"]
     with monkeypatch.context() as patch:
         interrupt_after(1, patch)

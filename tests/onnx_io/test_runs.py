@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 import pfpcli
+from commands import sample_images
 from onnx_files import (
     NODE,
     SAMPLES,
@@ -38,6 +39,12 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(module, torch.randn(1, 3, 32, 32), tmp_path_factory.mktemp("onnx") / "model.onnx")
 
 
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few images of each of its classes, for runs whose quality does not matter."""
+    return sample_images(tmp_path_factory.mktemp("samples") / "images", 8)
+
+
 def test_an_onnx_file_is_cut_and_recovered_and_written_with_its_names(sample: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     run = pfpcli.compress(sample, SAMPLES / "images", keep=0.4, allocate="pfp", out=out, cache=False).record
@@ -51,23 +58,25 @@ def test_an_onnx_file_is_cut_and_recovered_and_written_with_its_names(sample: Pa
     assert (out / "model.onnx").stat().st_size < 0.5 * sample.stat().st_size
 
 
-def test_fine_tuning_a_run_keeps_the_names(sample: Path, tmp_path: Path) -> None:
+def test_fine_tuning_a_run_keeps_the_names(sample: Path, images: Path, tmp_path: Path) -> None:
     run, tuned = tmp_path / "run", tmp_path / "tuned"
-    pfpcli.compress(sample, SAMPLES / "images", keep=0.5, allocate="uniform", recover=(), out=run, cache=False)
-    pfpcli.finetune(run, data=SAMPLES / "images", epochs=1, out=tuned)
+    pfpcli.compress(sample, images, keep=0.5, allocate="uniform", recover=(), out=run, cache=False)
+    pfpcli.finetune(run, data=images, epochs=1, out=tuned)
     written = [onnx.load(path / "model.onnx").graph for path in (run, tuned)]
     for ends in ([*graph.input, *graph.output] for graph in written):
         assert [each.name for each in ends] == ["image", onnx.load(sample).graph.output[0].name]
 
 
-def test_a_file_that_ends_in_untouched_nodes_is_cut_and_the_run_says_so(sample: Path, tmp_path: Path) -> None:
+def test_a_file_that_ends_in_untouched_nodes_is_cut_and_the_run_says_so(
+    sample: Path, images: Path, tmp_path: Path
+) -> None:
     model = onnx.load(sample)
     model.graph.node.extend(selecting(model.graph.output[0].name))
     del model.graph.output[:]
     model.graph.output.append(helper.make_tensor_value_info("end", TensorProto.INT64, None))
     onnx.save(model, tmp_path / "net.onnx")
     run = pfpcli.compress(
-        tmp_path / "net.onnx", SAMPLES / "images", keep=0.5, allocate="uniform", recover=(), out=tmp_path / "run",
+        tmp_path / "net.onnx", images, keep=0.5, allocate="uniform", recover=(), out=tmp_path / "run",
         cache=False,
     ).record  # fmt: skip
     assert any(
@@ -77,7 +86,7 @@ def test_a_file_that_ends_in_untouched_nodes_is_cut_and_the_run_says_so(sample: 
     assert [node.op_type for node in onnx.load(tmp_path / "run" / "model.onnx").graph.node][-2:] == [
         "NonZero", "Transpose",
     ]  # fmt: skip
-    pfpcli.finetune(tmp_path / "run", data=SAMPLES / "images", epochs=1, out=tmp_path / "tuned")
+    pfpcli.finetune(tmp_path / "run", data=images, epochs=1, out=tmp_path / "tuned")
     assert_same_graph(tmp_path / "run" / "model.onnx", tmp_path / "tuned" / "model.onnx")
 
 
@@ -88,7 +97,7 @@ def test_inspect_says_before_which_op_a_network_ends(tmp_path: Path, capsys: pyt
 
 
 def test_a_graph_that_cannot_be_written_into_is_exported_and_the_run_says_what_is_lost(
-    sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sample: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = onnx.load(sample)
     model.graph.node.extend(class_index(model.graph.output[0].name))
@@ -101,7 +110,7 @@ def test_a_graph_that_cannot_be_written_into_is_exported_and_the_run_says_what_i
 
     monkeypatch.setattr(onnx_write, "rewrite", cannot)
     run = pfpcli.compress(
-        tmp_path / "net.onnx", SAMPLES / "images", keep=0.5, allocate="uniform", recover=(), out=tmp_path / "run",
+        tmp_path / "net.onnx", images, keep=0.5, allocate="uniform", recover=(), out=tmp_path / "run",
     ).record  # fmt: skip
     (said,) = (each for each in run.warnings if "torch's export" in each)
     assert "which ends before the untouched nodes (Reshape 7)" in said
@@ -145,13 +154,13 @@ class TwoScales(nn.Module):
         return self.last(torch.cat([large, small], 1)).mean((2, 3))
 
 
-def test_a_size_computed_from_a_cut_tensor_follows_in_the_users_own_graph(tmp_path: Path) -> None:
+def test_a_size_computed_from_a_cut_tensor_follows_in_the_users_own_graph(images: Path, tmp_path: Path) -> None:
     file = write(TwoScales().eval(), torch.randn(2, 3, 32, 32), tmp_path / "model.onnx", ("n", "", "h", "w"), opset=13)
-    run = pfpcli.compress(file, SAMPLES / "images", input_size=(3, 32, 32), out=tmp_path / "run", **QUICK)
+    run = pfpcli.compress(file, images, input_size=(3, 32, 32), out=tmp_path / "run", **QUICK)
     assert not [each for each in run.record.warnings if "no longer the graph that came in" in each]
 
 
-def test_an_average_over_a_window_with_gaps_is_cut_in_the_users_own_graph(tmp_path: Path) -> None:
+def test_an_average_over_a_window_with_gaps_is_cut_in_the_users_own_graph(images: Path, tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     shapes = {"w": (8, 3, 3, 3), "v": (5, 8, 3, 3)}
     held = [
@@ -173,6 +182,6 @@ def test_an_average_over_a_window_with_gaps_is_cut_in_the_users_own_graph(tmp_pa
     graph = helper.make_graph(nodes, "net", *ends, held)
     opsets = [helper.make_opsetid("", 19)]
     onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=9), tmp_path / "model.onnx")
-    run = pfpcli.compress(tmp_path / "model.onnx", SAMPLES / "images", out=tmp_path / "run", **QUICK)
+    run = pfpcli.compress(tmp_path / "model.onnx", images, out=tmp_path / "run", **QUICK)
     assert run.record.after.params < run.record.before.params
     assert not [each for each in run.record.warnings if "no longer the graph that came in" in each]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from distilled import Case, case, divided, same, undecided
+from distilled import Case, case, case_of, divided, same, undecided
 from pfpcli.channels.groups import group
 from pfpcli.channels.labelling import label
 from pfpcli.cutting.cut import Cut, cut
@@ -17,6 +17,7 @@ from pfpcli.graph.trace import trace
 from pfpcli.models.load import load
 from pfpcli.recovery import distill
 from pfpcli.recovery.trainable import trainable
+from traced import grouped
 from zoo import ZOO, Calls, conv, head
 
 SAMPLES = Path(__file__).parents[2] / "samples"
@@ -52,7 +53,7 @@ def test_a_network_that_does_not_get_better_keeps_its_tensors(small: Case) -> No
 
 @pytest.mark.parametrize("net", [name for name, net in ZOO.items() if net.inputs == ((3, 8, 8),)])
 def test_no_network_of_the_zoo_is_worse_afterwards(net: str, tmp_path: Path) -> None:
-    made = case(ZOO[net].module(), tmp_path)
+    made = case_of(grouped(net), tmp_path)
     before = distill.agreement(made.whole, made.smaller, made.division.checking())
     found = made.distill(epochs=1)
     assert found.before == pytest.approx(before)
@@ -98,13 +99,13 @@ def test_a_fixed_batch_size_is_respected(tmp_path: Path) -> None:
 
 
 def test_features_are_the_inputs_of_the_last_layers(tmp_path: Path) -> None:
-    made = case(ZOO["residual"].module(), tmp_path)
+    made = case_of(grouped("residual"), tmp_path)
     (found,) = distill.features(made.kept)
     assert "flatten" in found.name
 
 
 def test_the_ends_of_residual_branches_are_compared_as_well(tmp_path: Path) -> None:
-    made = case(ZOO["residual"].module(), tmp_path)
+    made = case_of(grouped("residual"), tmp_path)
     graph = made.kept.labelled.graph
     added = [node for node in graph.nodes if str(node.target) == "aten.add.Tensor"]
     assert added

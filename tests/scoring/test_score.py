@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+import onnx_files
 from pfpcli.cli import main as cli
 from pfpcli.jobs import cache
 from pfpcli.records.reading import read
@@ -31,7 +32,9 @@ def home(tmp_path: Path) -> Path:
     """A model and a folder of arrays."""
     torch.manual_seed(0)
     layers = [nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 5, 3), nn.ReLU(), nn.Flatten(), nn.Linear(5 * 16, 4)]
-    torch.save(nn.Sequential(*layers), tmp_path / "net.pt")
+    module = nn.Sequential(*layers).eval()
+    torch.save(module, tmp_path / "net.pt")
+    onnx_files.write(module, torch.randn(2, 3, 8, 8), tmp_path / "net.onnx")
     (tmp_path / "imgs").mkdir()
     for i in range(8):
         np.save(tmp_path / "imgs" / f"{i}.npy", torch.randn(3, 8, 8).numpy())
@@ -103,7 +106,7 @@ def test_arrays_are_taken_as_they_are_and_give_the_sensitivities_of_the_authors(
 def test_another_budget_does_not_score_again(home: Path, own_cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def compress(keep: str, *flags: str) -> str:
         out = home / f"out{len(list(home.iterdir()))}"
-        args = ["compress", str(home / "net.pt"), "--calib", str(home / "imgs"), "--keep", keep, "--out", str(out)]
+        args = ["compress", str(home / "net.onnx"), "--calib", str(home / "imgs"), "--keep", keep, "--out", str(out)]
         assert cli.run([*args, *flags]) == 0
         plans.append((read(out).groups, (out / "plan.json").read_text(encoding="utf-8")))
         return next(line for line in capsys.readouterr().err.splitlines() if line.strip().startswith("score"))
