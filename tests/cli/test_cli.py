@@ -407,7 +407,12 @@ def test_the_library_call_takes_the_same_settings(pipeline: Callable[[Any], list
         (InputError("a.pt: no such file", "check the path"), 2, "error: a.pt: no such file\n\nhint: check the path\n"),
         (BudgetError("--keep 0.01: not reachable"), 2, "error: --keep 0.01: not reachable\n"),
         (CheckFailed("model.onnx: gives other outputs"), 1, "error: model.onnx: gives other outputs\n"),
-        (KeyboardInterrupt(), 130, "interrupted; no unfinished run was written\n"),
+        (
+            KeyboardInterrupt(),
+            130,
+            "interrupted; no unfinished run was written\n\n"
+            "hint: go on with `pfp compress --resume pfp-runs/model-keep0.50`\n",
+        ),
         (
             RuntimeError("shape mismatch\n  in line two"),
             2,
