@@ -27,8 +27,9 @@ class PfpError(Exception):
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
-        self.message = message
-        self.hint = hint
+        # a name from a file may hold line breaks, and the lines after them would look like pfp's own
+        self.message = " ".join(message.splitlines())
+        self.hint = " ".join(hint.splitlines())
 
 
 class InputError(PfpError):

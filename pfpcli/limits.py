@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 ALLOWANCE, TIMES = 4 << 30, 6
 #: The members of an archive may unpack to this many bytes, and to this many times the size of the archive.
 UNPACKED, UNPACKED_TIMES = 1 << 30, 20
+#: The most bytes of a document: a record, a plan, a table of times.
+DOCUMENT = 1 << 28
 #: The most numbers in one input of the network, and in a tensor that is not stored in full.
 INPUT, VIRTUAL = 1 << 28, 1 << 24
 #: The most numbers in a value that the network computes from an input.
@@ -63,6 +65,31 @@ def bounded_memory(name: str, size: int) -> Iterator[None]:
 
 
 _MOST = (1 << 63) - 1
+
+
+def read_document(path: Path) -> bytes:
+    """Return the content of a document.
+
+    Raises:
+        FileNotFoundError: there is none.
+        InputError: it is no file (a device or a pipe would be read for ever), or larger than `DOCUMENT`.
+        OSError: it cannot be read.
+    """
+    check_file(path)
+    size = path.stat().st_size
+    if size > DOCUMENT:
+        raise InputError(f"{path.name}: {size:,} bytes, expected at most {DOCUMENT:,}", "copy or make it again")
+    return path.read_bytes()
+
+
+def check_file(path: Path) -> None:
+    """Refuse what exists and is no file: a folder, a device, a pipe.
+
+    Raises:
+        InputError: it is something else.
+    """
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path.name}: no file, but a folder, a device or a pipe", "pass a file")
 
 
 def check_unpacked(name: str, size: int, unpacked: int) -> None:

@@ -36,6 +36,8 @@ _TYPED = {
 }
 #: Flags of which one replaces the others: a file's value gives way to the command line's.
 _EXCLUSIVE = (("keep", "epsilon", "plan", *COUNTED),)
+#: The largest number that TOML guarantees.
+_LARGEST = 2**63 - 1
 #: Under this key, the metadata of a context has the origin of each parameter that a file sets.
 _ORIGINS = "pfpcli.origins"
 #: Under this key, it has the origins that were kept with a run.
@@ -84,7 +86,7 @@ def find(folder: Path) -> Config | None:
             continue
         try:
             table: Any = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        except (OSError, ValueError, RecursionError) as error:  # not UTF-8, not TOML, or nested too deeply
             why = error.strerror if isinstance(error, OSError) else error
             raise InputError(f"{name}: not a TOML file that can be read ({why})", "mend it, or remove it") from error
         for key in keys:
@@ -227,9 +229,18 @@ def _typed(table: str, key: str, value: Any, kind: Any) -> Any:
             f"type it: `--arch {value}`",
         )
     if key == "arch-kwargs" and isinstance(value, dict):
-        return json.dumps(value)
+        try:
+            return json.dumps(value)
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"{table}: arch-kwargs: {error}", "for example `arch-kwargs = {num_classes = 10}`"
+            ) from error
     types, expected, example = _TYPES[kind]
     parts = value if isinstance(value, list) else [value]
+    if any(isinstance(part, int) and abs(part) > _LARGEST for part in parts):
+        raise InputError(
+            f"{table}: {key}: a number of more than 64 bits, expected {expected}", f"for example `{key} = {example}`"
+        )
     inner = (str,) if kind == list[str] else (str, int, float)
     fits = isinstance(value, types) and (not isinstance(value, list) or all(isinstance(part, inner) for part in parts))
     if not fits or any(isinstance(part, bool) for part in parts) != (kind is bool):

@@ -108,4 +108,5 @@ class Masked(InFloat64):
 
 
 def _masked(x: Tensor, keep: Tensor | None) -> Tensor:
-    return x if keep is None else x * keep.to(x)
+    # not a product: 0 times an infinite number is nan
+    return x if keep is None else torch.where(keep.to(x.device), x, torch.zeros_like(x))

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.fx.node import Node
 
+from pfpcli.amounts import COUNTED
 from pfpcli.channels.cost import Predictor
 from pfpcli.channels.groups import Groups
 from pfpcli.channels.reading_layers import Reader
@@ -25,10 +26,14 @@ from pfpcli.cutting.certificate import channel_factors
 from pfpcli.errors import InputError
 from pfpcli.graph.graph import is_tensor
 from pfpcli.graph.invariant import InvariantError
+from pfpcli.limits import read_document
 from pfpcli.planning.plan import Budget, Plan, everything
 
 #: 1: `keep` is the fraction that was reached. 2: `asked` is the one that was asked for, `achieved` the one reached.
 SCHEMA_VERSION = 2
+
+#: The largest factor of a channel that was drawn: 1 over the probability of drawing it.
+_LARGEST_FACTOR = 1e9
 
 _ANOTHER = "name the model the plan was made of, or a fine-tuned checkpoint of it"
 
@@ -105,7 +110,7 @@ class PlanFile:
             InputError: it is missing, of another schema version, or no plan.
         """
         try:
-            content = msgspec.json.decode(path.read_bytes())
+            content = msgspec.json.decode(read_document(path))
             version = content["schema_version"]
             if version == 1:
                 content |= {"schema_version": SCHEMA_VERSION, "asked": content["keep"], "achieved": content.pop("keep")}
@@ -114,11 +119,28 @@ class PlanFile:
                     f"{path.name}: schema version {version}, this pfp reads versions 1 and {SCHEMA_VERSION}",
                     "use the pfp that wrote it, or compress again",
                 )
-            return msgspec.convert(content, cls)
+            return msgspec.convert(content, cls)._checked()
         except FileNotFoundError:
             raise InputError(f"{path.name}: no such file in {path.parent.name}", "name a run folder") from None
         except (msgspec.MsgspecError, TypeError, KeyError, ValueError, RecursionError) as error:
             raise InputError(f"{path.name}: not a plan ({error})", "name a run that `pfp compress` wrote") from error
+
+    def _checked(self) -> PlanFile:
+        """Return this plan if its numbers can be those of a plan.
+
+        Raises:
+            ValueError: a number cannot be; the message names the field.
+        """
+        if self.of not in COUNTED:
+            raise ValueError(f"of: expected one of {', '.join(COUNTED)}")
+        if not (0 < self.asked <= 1 and self.achieved > 0):
+            raise ValueError("asked, achieved: expected fractions above 0")
+        if self.epsilon is not None and self.epsilon <= 0:
+            raise ValueError("epsilon: expected a number above 0")
+        for layer, factors in self.scale.items():
+            if not all(0 <= factor <= _LARGEST_FACTOR for factor in factors):
+                raise ValueError(f"scale.{layer}: expected factors from 0 to {_LARGEST_FACTOR:g}")
+        return self
 
     def json(self) -> str:
         """The plan as text."""
@@ -163,6 +185,7 @@ class PlanFile:
             InputError: the file is of another network; the message names a tensor or a group.
         """
         alive = self._alive(groups, name)
+        self._check_kept(groups, alive, name)
         scale = np.ones(len(alive))
         for reader in readers:
             factors = np.asarray(self.scale.get(reader.name, []))
@@ -183,11 +206,25 @@ class PlanFile:
             raise InputError(f"{name}: does not fit this model and its --freeze ({error})", _ANOTHER) from error
         return replace(made, scale=scale)
 
+    def _check_kept(self, groups: Groups, alive: NDArray[np.bool_], name: str) -> None:
+        """Refuse indices that contradict each other: a channel that one tensor drops and another one keeps."""
+        slicing, nodes = Slicing(groups.labelled, alive), _tensors(groups)
+        for tensor, dims in self.tensors.items():
+            left = _kept_indices(slicing, nodes[tensor])
+            for dim, kept in dims.items():
+                if kept != left.get(dim, list(range(nodes[tensor].meta["val"].shape[int(dim)]))):
+                    raise InputError(
+                        f"{name}: keeps indices along dimension {dim} of {tensor} that do not fit those of the other "
+                        "tensors",
+                        _ANOTHER,
+                    )
+
     def _alive(self, groups: Groups, name: str) -> NDArray[np.bool_]:
         """bool[labels]: the kept labels."""
-        nodes = {str(n.target): n for n in groups.labelled.graph.nodes if n.op == "get_attr" and is_tensor(n)}
-        if not self.tensors.keys() <= nodes.keys():
-            missing = min(self.tensors.keys() - nodes.keys())
+        nodes = _tensors(groups)
+        named = self.tensors.keys() | self.shapes.keys()
+        if not named <= nodes.keys():
+            missing = min(named - nodes.keys())
             raise InputError(f"{name}: names {missing}, which this model does not have", _ANOTHER)
         for tensor, shape in self.shapes.items():
             found = list(nodes[tensor].meta["val"].shape)
@@ -197,16 +234,20 @@ class PlanFile:
                     f"{name}: {tensor}: found {next(texts)} in this model, expected {next(texts)}", _ANOTHER
                 )
         dropped = [np.zeros(0, np.int64)]
+        known = np.concatenate([each.units for each in groups.groups])
         for tensor, dims in self.tensors.items():
             axes = groups.labelled.axes[nodes[tensor]]
             for dim, kept in dims.items():
                 try:
                     if int(dim) in axes.ragged:
                         rows = axes.ragged[int(dim)].rows.numpy()
-                        dropped += [np.delete(row, left) for row, left in zip(rows, kept, strict=True)]
+                        gone = np.concatenate([np.delete(row, left) for row, left in zip(rows, kept, strict=True)])
                     else:
-                        dropped.append(np.delete(axes.labels[int(dim)].numpy(), kept))
-                except (KeyError, IndexError, ValueError):
+                        gone = np.delete(axes.labels[int(dim)].numpy(), kept)
+                    if not np.isin(groups.root[gone], known).all():
+                        raise KeyError(dim)  # along it lie no channels, but positions of a kernel
+                    dropped.append(gone)
+                except (KeyError, IndexError, ValueError, TypeError, OverflowError):
                     raise InputError(
                         f"{name}: keeps indices along dimension {dim} of {tensor} that this model does not have",
                         _ANOTHER,
@@ -215,6 +256,11 @@ class PlanFile:
         # a part is in no tensor of its own: it is dropped where nothing of what it owns is kept
         parts = [part for part, owned in groups.owned.items() if np.isin(owned, units).all()]
         return groups.alive(np.concatenate([units, np.asarray(parts, np.int64)]))
+
+
+def _tensors(groups: Groups) -> dict[str, Node]:
+    """Name of a tensor -> its node."""
+    return {str(n.target): n for n in groups.labelled.graph.nodes if n.op == "get_attr" and is_tensor(n)}
 
 
 def _kept_indices(slicing: Slicing, node: Node) -> dict[str, list[Any]]:

@@ -11,7 +11,7 @@ from collections.abc import Container
 import numpy as np
 import onnx
 from onnx import numpy_helper
-from onnxruntime.quantization import TensorsData
+from onnxruntime.quantization.calibrate import TensorsData
 from onnxruntime.quantization.onnx_model import ONNXModel
 from onnxruntime.transformers.float16 import convert_float_to_float16
 

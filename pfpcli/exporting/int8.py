@@ -13,7 +13,8 @@ from pathlib import Path
 
 import onnx
 from onnx import version_converter
-from onnxruntime.quantization import QDQQuantizer, QuantType, TensorsData, quant_pre_process
+from onnxruntime.quantization import QDQQuantizer, QuantType, quant_pre_process
+from onnxruntime.quantization.calibrate import TensorsData
 from onnxruntime.quantization.registry import QDQRegistry
 
 from pfpcli.exporting.silence import silent

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 import onnx
-from onnxruntime.quantization import TensorsData
+from onnxruntime.quantization.calibrate import TensorsData
 from torch import Tensor
 
 from pfpcli.exporting.float_blocks import in_blocks

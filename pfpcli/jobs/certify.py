@@ -42,5 +42,10 @@ def certify(settings: CertifySettings, console: Console) -> Certified:
             measured, images = measure(planned, found, batches, device)
             step.summary = f"{len(measured)} layers · {images} images"
     bounds = {row.name: row for row in run.certificate.layers}
+    if unknown := measured.keys() - bounds.keys():
+        raise InputError(
+            f"{settings.run.name}: {FILES['run']} has no errors of {min(unknown)}, which the plan cuts",
+            "name a run folder as `pfp compress` wrote it",
+        )
     layers = [LayerChecked(name, bounds[name].bound, bounds[name].measured, here) for name, here in measured.items()]
     return Certified(settings.run.name, model.name, calibration.images.name, images, layers)

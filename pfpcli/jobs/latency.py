@@ -20,6 +20,7 @@ from pfpcli.latency.stopwatch import time_nodes
 from pfpcli.latency.table import Table
 from pfpcli.models.loaded_model import LoadedModel
 from pfpcli.progress import Console
+from pfpcli.records.folders import write_new
 from pfpcli.records.latencies import Latencies, LayerTimed
 from pfpcli.settings.latency import LatencySettings
 
@@ -56,8 +57,9 @@ def latency(settings: LatencySettings, console: Console) -> Latencies:
         found = _record(model, size, groups, predictor, nodes)
         found.measured_ms, found.quartiles_ms = round(whole.median_ms, 4), round(whole.iqr_ms, 4)
         if settings.pack is not None:
-            write_pack(settings.pack, predictor.operators, file, shape)
-            found.pack = str(settings.pack)
+            found.pack = str(
+                write_new(settings.pack, lambda pack: write_pack(pack, predictor.operators, file, shape), "--pack")
+            )
     return found
 
 

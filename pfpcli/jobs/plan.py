@@ -42,7 +42,7 @@ def plan(settings: CompressSettings, console: Console) -> Finished[PlannedNetwor
         warnings.warn(console, [warnings.budget_missed(requested, achieved)])
         record = _record(ready, planned, requested, achieved, slicing, console)
     target = settings.out or Path(f"{settings.name}-plan.json")
-    written = write_new(target, file.json())
+    written = write_new(target, lambda each: each.write(file.json().encode()))
     ready.kept.forget()
     return Finished(record, str(written))
 

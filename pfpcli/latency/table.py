@@ -9,13 +9,25 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 from pfpcli.cache_folder import cache_folder
 from pfpcli.errors import InputError
 from pfpcli.latency.operators import Operator
 from pfpcli.latency.small_models import models_of
 from pfpcli.latency.stopwatch import PROVIDER, machine, time_operators
+from pfpcli.limits import read_document
+
+#: What a file raises that is no table.
+_BROKEN = (ValueError, msgspec.MsgspecError, RecursionError)
+
+
+class _Written(msgspec.Struct):
+    machine: dict[str, Any]
+    operators: dict[str, Annotated[float, msgspec.Meta(ge=0)]]
+    network_ms: Annotated[float, msgspec.Meta(gt=0)] | None = None
 
 
 @dataclass
@@ -42,10 +54,10 @@ class Table:
             threads: of onnxruntime; None for all cores.
         """
         table = cls(machine(threads, PROVIDER))
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            found = json.loads(table._file.read_text(encoding="utf-8"))
-            if found["machine"] == table.machine:
-                table._take(found)
+        with contextlib.suppress(OSError, InputError, *_BROKEN):
+            found = msgspec.json.decode(read_document(table._file), type=_Written)
+            if found.machine == table.machine:
+                table.operators = found.operators
         return table
 
     @classmethod
@@ -57,17 +69,14 @@ class Table:
         """
         hint = "`pfp latency MODEL --pack FILE.pyz` makes what writes one"
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            table = cls(dict(found["machine"]), network_ms=float(found["network_ms"]), is_here=False)
-            table._take(found)
+            found = msgspec.json.decode(read_document(path), type=_Written)
         except OSError as error:
             raise InputError(f"--latency-table {path.name}: cannot be read ({error.strerror})", hint) from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"--latency-table {path.name}: expected a table of latencies", hint) from error
-        return table
-
-    def _take(self, found: dict[str, Any]) -> None:
-        self.operators = {str(key): float(ms) for key, ms in found["operators"].items()}
+        except _BROKEN as error:
+            raise InputError(f"--latency-table {path.name}: expected a table of latencies ({error})", hint) from error
+        if found.network_ms is None:
+            raise InputError(f"--latency-table {path.name}: expected a table with network_ms", hint)
+        return cls(found.machine, found.operators, found.network_ms, is_here=False)
 
     def complete(self, operators: Sequence[Operator], progress: Callable[[int, int], None]) -> int:
         """Time the operators that are missing.

@@ -14,7 +14,7 @@ import json
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from inspect import signature
 from pathlib import Path
@@ -49,7 +49,9 @@ def build(arch: str, kwargs: Mapping[str, Any]) -> nn.Module:
             f"--arch {arch}: expected WHERE:NAME",
             "for example `--arch torchvision:resnet18`, `--arch timm:resnet18` or `--arch models:resnet20`",
         )
-    with current_folder_importable(), warnings.catch_warnings():
+    # a file may name an architecture of a library, and a file of that library's name may lie beside it
+    importable = nullcontext() if place in FACTORIES else current_folder_importable()
+    with importable, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # libraries warn about initial weights, which are replaced
         factory = FACTORIES[place](arch, name) if place in FACTORIES else _own_factory(arch, place, name)
         try:
@@ -190,7 +192,8 @@ def _timm_factory(arch: str, name: str) -> Callable[..., nn.Module]:
     timm = library("timm", f"--arch {arch}")
     if not timm.is_model(name):  # refuses hub addresses, too, which would download
         raise _unknown(arch, "timm", name, timm.list_models())
-    return lambda **kwargs: timm.create_model(name, **{**kwargs, "pretrained": False})
+    # weights come from the checkpoint alone; some releases of timm unpickle whatever a checkpoint_path names
+    return lambda **kwargs: timm.create_model(name, **{**kwargs, "pretrained": False, "checkpoint_path": ""})
 
 
 def _own_factory(arch: str, place: str, name: str) -> Callable[..., Any]:

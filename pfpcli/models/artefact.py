@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from pfpcli.errors import InputError
-from pfpcli.limits import check_unpacked
+from pfpcli.limits import check_file, check_unpacked
 from pfpcli.models.arch import nearest
 
 
@@ -62,7 +62,7 @@ def open_artefact(path: Path) -> Artefact:
     """Read the bytes of a file.
 
     Raises:
-        InputError: it is a folder, missing, empty or unreadable, or a zip archive that was cut off.
+        InputError: it is a folder, a device, a pipe, missing, empty or unreadable, or a zip archive that was cut off.
     """
     if path.is_dir():
         inside = sorted(child.name for child in path.iterdir() if child.is_file())
@@ -72,6 +72,7 @@ def open_artefact(path: Path) -> Artefact:
         beside = [child.name for child in path.parent.iterdir()] if path.parent.is_dir() else []
         where = "" if path.parent.is_dir() else f"; there is no folder {path.parent.name} either"
         raise InputError(f"{path.name}: there is no such file{where}", nearest(path.name, beside))
+    check_file(path)
     try:
         with path.open("rb") as file:
             head = file.read(64)

@@ -18,13 +18,13 @@ def check_names(module: nn.Module, file: str) -> None:
         file: its name, for the message.
 
     Raises:
-        InputError: a name is no string, has a dot, or has a character that could run as code.
+        InputError: a name is no string, has a dot or a character that could run as code, or is a word of Python.
     """
     for name in _names(module):
         if not is_safe(name) or "." in str(name):
             raise InputError(
                 f"{file}: a module or tensor is named {str(name)!r:.60}; a name must be a string without quotes, "
-                "backslashes, line breaks and dots",
+                "backslashes, line breaks and dots, and no word of Python",
                 "rename it, and save the model again",
             )
 

@@ -126,6 +126,9 @@ class OnnxNetwork(nn.Module):
         self.file: Path | None = None
         self.untouched = find_untouched(model.graph, RULES)
         self.names = Names((image.name,), _outputs(model.graph, self.untouched))
+        listed = [each.name for each in model.graph.output]
+        #: a file may list an output twice, and this network computes it once
+        self._is_whole = not self.untouched.nodes and len(set(listed)) == len(listed)
         self._version = opset_of(model)
         nodes, constants = computed_nodes(model.graph, self.untouched.nodes, self._version)
         self._nodes, arrays = with_own_vectors(nodes, constants)
@@ -161,7 +164,7 @@ class OnnxNetwork(nn.Module):
         Args:
             file: the file of this network, or of a network that was cut from it.
         """
-        if not self.untouched.nodes and not self.has_channels_last:
+        if self._is_whole and not self.has_channels_last:
             return file
         model = submodel(read_model(file), self.names.outputs)
         return with_channels_first(model) if self.has_channels_last else model

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from keyword import iskeyword
 
 from pfpcli.graph.safe_names import UNSAFE
 from pfpcli.onnx_io.nodes import FileNode
@@ -43,7 +44,7 @@ class TensorNames:
             role = _ROLES.get(slot) if node.op in _LAYERS else None
             path = f"{node.name}.{role or f'input{slot}'}"
         parts = [part for part in re.sub(r"[/:]+", ".", UNSAFE.sub("_", path)).split(".") if part] or ["value"]
-        parts = [f"{part}_" if part in self._reserved else part for part in parts]
+        parts = [f"{part}_" if part in self._reserved or iskeyword(part) else part for part in parts]
         while self._is_below_tensor(parts):
             parts[0] += "_"
         while self._is_taken(parts):

@@ -22,7 +22,7 @@ def class_axis(x: Tensor, axis: int | None) -> int | None:
 
 def are_probabilities(x: Tensor) -> int | None:
     """Return the dimension along which the values are probabilities that sum to 1; None if there is none."""
-    if x.dim() < 2 or not x.isfinite().all() or x.min() < -_SUM or x.max() > 1 + _SUM:
+    if x.dim() < 2 or not x.numel() or not x.isfinite().all() or x.min() < -_SUM or x.max() > 1 + _SUM:
         return None
     for axis in dict.fromkeys((1, x.dim() - 1)):
         if x.shape[axis] > 1 and bool(((x.sum(axis) - 1).abs() < _SUM).all()):

@@ -8,10 +8,11 @@ import platform
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 from urllib.parse import quote
 
 from pfpcli import processes
@@ -132,22 +133,35 @@ def run_folder(wanted: Path | None, name: str) -> Iterator[Draft]:
         raise
 
 
-def write_new(target: Path, text: str) -> Path:
+def write_new(target: Path, write: Callable[[IO[bytes]], object], flag: str = "--out") -> Path:
     """Write a file that never overwrites another: a number is added to its name if something has it.
+
+    The file gets its name only when it is whole.
+
+    Args:
+        target: the file that the user named.
+        write: writes the content.
+        flag: that names the file, for the message.
 
     Raises:
         InputError: the file cannot be written.
     """
+    draft = target.with_name(f".{target.name[:100]}.{HOST}.{os.getpid()}.partial")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        while True:
-            path = unused(target, is_file=True)
-            with suppress(FileExistsError), path.open("x", encoding="utf-8") as file:
-                file.write(text)
-                return path
+        try:
+            with draft.open("wb") as file:
+                write(file)
+            while True:
+                path = unused(target, is_file=True)
+                with suppress(FileExistsError):
+                    path.open("x").close()  # takes the name; a rename alone would overwrite another's file
+                    return draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
     except OSError as error:
         raise InputError(
-            f"--out {target.name}: cannot write there ({error.strerror})", "name a file you may write to with --out"
+            f"{flag} {target.name}: cannot write there ({error.strerror})", f"name a file you may write to with {flag}"
         ) from error
 
 
@@ -172,7 +186,7 @@ def _settled(draft: Path, target: Path) -> Path:
 
 
 def _remove_abandoned(parent: Path) -> None:
-    """Remove the folders of runs of this machine whose process is gone."""
+    """Remove what runs of this machine left unfinished whose process is gone."""
     for folder in parent.glob(f".*.{HOST}.*.partial"):
         number = folder.name.split(".")[-2]
         try:
@@ -180,6 +194,8 @@ def _remove_abandoned(parent: Path) -> None:
                 os.kill(int(number), 0)
         except ProcessLookupError:
             shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):
+                folder.unlink()  # a file
         except OSError:
             continue  # a process of somebody else
 

@@ -4,14 +4,39 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 import msgspec
 
 from pfpcli.errors import InputError
+from pfpcli.limits import read_document
 from pfpcli.records.details import Details
 from pfpcli.records.folders import FILES
 from pfpcli.records.runs import AnyRun, Record, Run, SparseRun, TunedRun
+
+#: A name of a file in the run folder: a record names no file elsewhere.
+_Name = Annotated[str, msgspec.Meta(pattern=r"^[^/\\\x00]+$")]
+
+
+class _Model(TypedDict):
+    name: str
+    kind: str
+    sha256: str | None
+    input_size: list[Annotated[int, msgspec.Meta(ge=1)]]
+
+
+class _Artifacts(TypedDict):
+    onnx: _Name | None
+    pt2: _Name | None
+    pt: _Name | None
+
+
+class _Used(TypedDict):
+    """What later commands use of the parts of a record that have no type of their own."""
+
+    model: _Model
+    artifacts: _Artifacts
+
 
 _KINDS: dict[str, type[AnyRun]] = {kind.kind: kind for kind in (Run, SparseRun, TunedRun)}
 
@@ -32,7 +57,7 @@ def read(path: Path) -> AnyRun:
     """
     file = path / FILES["run"] if path.is_dir() else path
     try:
-        content = msgspec.json.decode(file.read_bytes())
+        content = msgspec.json.decode(read_document(file))
     except FileNotFoundError:
         raise InputError(
             f"{path.name}: no run here (no {FILES['run']})",
@@ -42,6 +67,7 @@ def read(path: Path) -> AnyRun:
         raise _not_a_record(path, str(error)) from error
     kind = _kind(path, content)
     try:
+        msgspec.convert(content, _Used)
         return msgspec.convert(content, kind)
     except msgspec.ValidationError as error:
         where = f"{path.name}: {file.name}" if file != path else file.name
@@ -64,7 +90,7 @@ def read_details(path: Path) -> Details | None:
     """
     folder, name = path if path.is_dir() else path.parent, FILES["details"]
     try:
-        found = msgspec.json.decode((folder / name).read_bytes(), type=Details)
+        found = msgspec.json.decode(read_document(folder / name), type=Details)
     except FileNotFoundError:
         return None
     except (ValueError, msgspec.DecodeError, RecursionError) as error:

@@ -5,12 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from pfpcli.errors import InputError
 from pfpcli.records.folders import FILES
 from pfpcli.records.reading import read
 
-#: Settings that `pfp finetune` takes from the run unless a flag gives them.
-REUSED = ("arch", "arch_kwargs", "input_size", "preprocess", "mean", "std", "resize", "convert", "output", "task")
+#: Setting that a later command takes from the run unless a flag gives it -> its type.
+REUSED: dict[str, Any] = {
+    "arch": str | None,
+    "arch_kwargs": dict[str, Any] | None,
+    "input_size": tuple[int, ...] | None,
+    "preprocess": str | None,
+    "mean": tuple[float, ...] | None,
+    "std": tuple[float, ...] | None,
+    "resize": str | int | None,
+    "convert": bool,
+    "output": tuple[str, ...],
+    "task": str | None,
+}
 
 #: Beginnings of the architectures that a file may name: importing any other module would run its code.
 BUILDERS = ("torchvision:", "timm:")
@@ -26,10 +39,14 @@ def reused_settings(given: dict[str, Any]) -> dict[str, Any]:
         given: name of a setting -> value that a flag gave it; `run` is the run folder.
 
     Raises:
-        InputError: the preprocessing of the run is a file, and no flag names it.
+        InputError: a setting has another type; or the preprocessing of the run is a file, and no flag names it.
     """
     settings = read(given["run"]).settings
-    values = {name: settings.get(name) for name in REUSED if given.get(name) in (None, False, ())}
+    values = {
+        name: _typed(given["run"], name, settings[name])
+        for name in REUSED
+        if name in settings and given.get(name) in (None, False, ())
+    }
     if "arch" in values and not str(values["arch"]).startswith(BUILDERS):
         del values["arch"]
         values.pop("arch_kwargs", None)
@@ -38,9 +55,23 @@ def reused_settings(given: dict[str, Any]) -> dict[str, Any]:
             f"{given['run'].name}: its images went through {values['preprocess']}, which is not kept with a run",
             f"name it: `--preprocess {values['preprocess']}`",
         )
-    taken = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-    origins = {name: given["run"].name for name, value in taken.items() if value is not None}
-    return {**taken, "origins": {**given.get("origins", {}), **origins}}
+    origins = {name: given["run"].name for name, value in values.items() if value is not None}
+    return {**values, "origins": {**given.get("origins", {}), **origins}}
+
+
+def _typed(run: Path, name: str, value: Any) -> Any:
+    """Return a setting of a record in its type.
+
+    Raises:
+        InputError: it has another one.
+    """
+    try:
+        return msgspec.convert(value, REUSED[name])
+    except msgspec.ValidationError as error:
+        raise InputError(
+            f"{run.name}: {FILES['run']}: settings.{name}: {str(error).partition(' - at')[0]}",
+            "name a run folder whose run.json is as pfp wrote it",
+        ) from error
 
 
 def network_of(run: Path) -> dict[str, Any]:

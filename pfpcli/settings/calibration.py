@@ -47,7 +47,7 @@ class CalibrationSettings(NetworkSettings):
     def __post_init__(self) -> None:
         """Check the values of this class, after those of the network."""
         super().__post_init__()
-        if self.seed < 0:
-            raise InputError(f"--seed {self.seed}: expected a whole number from 0 up")
+        if not 0 <= self.seed < 2**64:
+            raise InputError(f"--seed {self.seed}: expected a whole number from 0 up, of at most 64 bits")
         if self.std is not None and not all(isfinite(s) and s > 0 for s in self.std):
             raise InputError("--std: expected numbers above 0, one per channel")

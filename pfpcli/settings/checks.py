@@ -13,6 +13,18 @@ KEEP = 0.5
 EPOCHS = 30
 
 
+#: The largest whole number that a setting may be.
+MOST = 2**31 - 1
+
+
+def check_count(flag: str, value: int | None, most: int = MOST) -> None:
+    """Refuse a number of something that is not from 1 to `most`; None is no number."""
+    if value is not None and value < 1:
+        raise InputError(f"{flag} {value}: expected a whole number from 1 up")
+    if value is not None and value > most:
+        raise InputError(f"{flag} {value}: expected at most {most:,}")
+
+
 def check_keep(flag: str, keep: float) -> None:
     """Refuse a fraction to keep that is not above 0 and at most 1."""
     if not (isfinite(keep) and 0 < keep <= 1):
@@ -30,8 +42,7 @@ def check_delta(delta: float) -> None:
 
 def check_training_limits(epochs: int | None, minutes: float | None) -> None:
     """Refuse limits under which nothing would be trained."""
-    if epochs is not None and epochs < 1:
-        raise InputError(f"--epochs {epochs}: expected a whole number from 1 up")
+    check_count("--epochs", epochs)
     if minutes is not None and not (isfinite(minutes) and minutes > 0):
         raise InputError(f"--minutes {minutes:g}: expected a number above 0")
 

@@ -13,6 +13,7 @@ from pfpcli.errors import InputError
 from pfpcli.outputs.asked import TASKS, Asked, parse
 from pfpcli.planning.allocations import ALLOCATIONS, BEST
 from pfpcli.scoring.criteria import CRITERIA
+from pfpcli.settings.checks import MOST, check_count
 from pfpcli.settings.max_drop import MaxDrop
 
 #: Setting -> the values it may have, where they are fixed.
@@ -24,8 +25,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "reduce": ("sum", "max"),
     "device": ("auto", "cpu", "cuda", "mps"),
 }
-#: Settings that count something, and are at least 1.
-_COUNTS = ("samples", "steps", "multiple_of", "min_channels", "threads")
+#: Setting that counts something, and is at least 1 -> the most that it may be.
+_COUNTS = {"samples": MOST, "steps": 1000, "multiple_of": MOST, "min_channels": MOST, "threads": 1024}
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,10 +95,9 @@ class NetworkSettings:
         if self.task is not None and self.task not in TASKS:
             raise InputError(f"--task {self.task}: expected one of {', '.join(TASKS)}")
         _ = self.asked
-        for name in _COUNTS:
+        for name, most in _COUNTS.items():
             value = getattr(self, name, None)
-            if value is not None and value < 1:
-                raise InputError(f"--{name.replace('_', '-')} {value}: expected a whole number from 1 up")
+            check_count(f"--{name.replace('_', '-')}", value, most)
 
     @property
     def asked(self) -> Asked:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pfpcli.errors import InputError
 from pfpcli.settings.calibration import CalibrationSettings
+from pfpcli.settings.checks import check_count
 
 #: The most images that are compared on, and the number of random inputs, where the user names no number.
 IMAGES, RANDOM = 256, 16
@@ -37,8 +38,7 @@ class VerifySettings(CalibrationSettings):
     def __post_init__(self) -> None:
         """Check the values of this class, after those of the images."""
         super().__post_init__()
-        if self.inputs is not None and self.inputs < 1:
-            raise InputError(f"--inputs {self.inputs}: expected a whole number from 1 up")
+        check_count("--inputs", self.inputs)
         for name in ("atol", "rtol"):
             value = getattr(self, name)
             if not (isfinite(value) and value >= 0):

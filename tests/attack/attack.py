@@ -1,6 +1,9 @@
 """Attacks: mutated files of every kind that pfp reads. What comes of each is success or one error that pfp means.
 
-    python tests/attack/attack.py [--cases N] [--first SEED]
+Most mutated ONNX files are refused early. So the kind "cut.onnx" is of changed networks that onnxruntime still runs:
+each is cut at random, and the cut file is checked against the file alone (`cuts`).
+
+    python tests/attack/attack.py [--cases N] [--first SEED] [--only KIND]
 
 Prints how many cases ended how, by the kind of file; ends with 1 if one of them ended otherwise, hung or ended the
 process. Each batch of cases has a process of its own with a limit on its memory, and a time limit for each case.
@@ -31,6 +34,14 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 #: Cases of one process, seconds of one case, and bytes that a process may have.
 BATCH, PATIENCE, MEMORY = 100, 60, 16 << 30
+#: How a case may end: refused with one error; done; cut and checked, by pfp alone or against the file as well.
+ENDS = ("refused", "works", "unchecked", "cut")
+#: What a command does with a run folder, whose name is its second word.
+COMMANDS = (
+    ["report", "", "--all"], ["report", "", "--html"], ["report", "", "--md"], ["report", "", "--csv", "layers"],
+    ["report", "", "--fail-over", "drop=1%"], ["compare", "", "--all"], ["compare", "", "--html"],
+    ["verify", "", "--threads", "1"], ["compress", "", "--calib", ".", "--show-settings"],
+)  # fmt: skip
 
 
 def samples(folder: Path) -> dict[str, Path]:
@@ -38,10 +49,12 @@ def samples(folder: Path) -> dict[str, Path]:
     import numpy as np
     import onnx
     import torch
+    from hostile_files import planned_file
     from onnx import helper, numpy_helper
     from PIL import Image
     from torch import nn
 
+    import details
     import runs
 
     torch.manual_seed(0)
@@ -74,51 +87,69 @@ def samples(folder: Path) -> dict[str, Path]:
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )  # fmt: skip
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), found["net.onnx"])
-    found |= {name: folder / name for name in ("run.json", "image.png", "images.npz")}
+    found |= {name: folder / name for name in ("run.json", "details.json", "plan.json", "table.json", "pfp.toml")}
+    found |= {name: folder / name for name in ("image.png", "images.npz", "cut.onnx")}
+    found["details.json"].write_text(details.details().json(), encoding="utf-8")
+    found["plan.json"].write_text(planned_file().json(), encoding="utf-8")
+    table = {"machine": {"cpu": "x"}, "operators": {"conv 1": 0.5, "conv 2": 1}, "network_ms": 2.0}
+    found["table.json"].write_text(json.dumps(table), encoding="utf-8")
+    found["pfp.toml"].write_text("keep = 0.5\n[compress]\nseed = 1\n", encoding="utf-8")
+    found["cut.onnx"].touch()
     found["run.json"].write_text(runs.run().json(), encoding="utf-8")
     Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3)).save(found["image.png"])
     np.savez(found["images.npz"], x=np.zeros((3, 3, 8, 8), np.float32), y=np.arange(3))
     return found
 
 
-def attack(name: str, file: Path) -> None:
-    """Do with a file what a command does with it first."""
+def attack(name: str, file: Path, seed: int) -> str:
+    """Do with a file what a command does with it first; returns one of `ENDS`."""
+    import hostile_files
+
     import pfpcli
-    from pfpcli.cli.main import run
-    from pfpcli.errors import InputError
+    from pfpcli.cutting.plan_file import PlanFile
     from pfpcli.images.decode import batches
     from pfpcli.images.folder import open_folder
     from pfpcli.images.preprocess import Preprocess
+    from pfpcli.latency.table import Table
 
-    if name == "run.json":
-        said = io.StringIO()
-        with contextlib.redirect_stderr(said):
-            code = run(["report", str(file.parent), "--all"])
-        if "bug in pfp" in said.getvalue():
-            raise RuntimeError(said.getvalue())
-        if code:
-            raise InputError(said.getvalue().strip().partition("\n")[0])
+    if name == "cut.onnx":
+        import cuts
+
+        return cuts.attacked(file, seed)
+    if name in ("run.json", "details.json", "pfp.toml"):
+        command, *rest = random.Random(seed).choice(COMMANDS) if name == "run.json" else COMMANDS[1]
+        if name == "pfp.toml":
+            command, *rest = COMMANDS[-1]
+        return hostile_files.commanded([command, str(file.parent), *rest[1:]], file.parent)
+    if name == "table.json":
+        Table.read(file)
+    elif name == "plan.json":
+        hostile_files.applied(PlanFile.read(file))
     elif name in ("image.png", "images.npz"):
         images = open_folder(file.parent, (3, 8, 8))
         plain = Preprocess("none", 1.0)
         list(batches(images, range(len(images)), (3, 8, 8), plain, 2, True))
     else:
         pfpcli.inspect(file, input_size=None if name == "net.onnx" else (3, 8, 8))
+    return "works"
 
 
-def outcome(name: str, content: bytes, folder: Path) -> str:
-    """Attack with a mutated file; returns "works", "refused", or what went wrong."""
+def outcome(name: str, content: bytes, folder: Path, seed: int) -> str:
+    """Attack with a mutated file; returns one of `ENDS`, or what went wrong."""
+    import runs
     from pfpcli.errors import PfpError
 
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     file = folder / name
+    if name == "details.json":
+        (folder / "run.json").write_text(runs.run().json(), encoding="utf-8")
     file.write_bytes(content)
     signal.alarm(PATIENCE)
     try:
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            attack(name, file)
+            return attack(name, file, seed)
     except PfpError as error:
         return "refused" if "\n" not in error.message and "bug in pfp" not in error.hint else f"says {error.message!r}"
     except BaseException as error:
@@ -128,12 +159,12 @@ def outcome(name: str, content: bytes, folder: Path) -> str:
         signal.alarm(0)
         if (folder / "hacked").exists() or Path("hacked").exists():
             raise SystemExit("code of a file ran")
-    return "works"
 
 
-def batch(first: int, cases: int) -> None:
+def batch(first: int, cases: int, only: str | None) -> None:
     """Run cases, and print each outcome as a line of JSON."""
     sys.path[:0] = [str(HERE), str(HERE.parent)]
+    import valid_onnx
     from mutations import mutate
 
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
@@ -146,21 +177,26 @@ def batch(first: int, cases: int) -> None:
         contents = {name: file.read_bytes() for name, file in samples(Path(made)).items()}
         names = list(contents)
         for seed in range(first, first + cases):
-            name = random.Random(seed).choice([*names, *["net.onnx"] * 3])
+            name = only or random.Random(seed).choice([*names, "net.onnx", *["cut.onnx"] * 3])
             print(json.dumps([seed, name]), flush=True)
-            kind = "pt" if name == "script.pt" else name.rpartition(".")[2]
-            print(json.dumps(outcome(name, mutate(contents[name], kind, seed), Path(scratch) / "case")), flush=True)
+            if name == "cut.onnx":
+                content = valid_onnx.made(seed).SerializeToString()
+            else:
+                kind = "pt" if name == "script.pt" else name.rpartition(".")[2]
+                content = mutate(contents[name], kind, seed)
+            print(json.dumps(outcome(name, content, Path(scratch) / "case", seed)), flush=True)
 
 
 def _too_long(number: int, frame: FrameType | None) -> None:
     raise TimeoutError(f"not done after {PATIENCE} s")
 
 
-def results(first: int, cases: int) -> Iterator[tuple[int, str, str]]:
-    """Yield (seed, kind of file, outcome) of all cases, in processes of `BATCH` cases each."""
+def results(first: int, cases: int, only: str | None) -> Iterator[tuple[int, str, str]]:
+    """Yield (seed, kind of file, outcome) of all cases, in processes of `BATCH` cases each; only: the only kind."""
     while cases > 0:
         count = min(BATCH, cases)
         command = [sys.executable, __file__, "--batch", "--first", str(first), "--cases", str(count)]
+        command += [] if only is None else ["--only", only]
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         lines = [json.loads(line) for line in done.stdout.splitlines()]
         yield from ((seed, name, found) for (seed, name), found in zip(lines[::2], lines[1::2], strict=False))
@@ -177,21 +213,22 @@ def main(arguments: list[str] | None = None, report: Callable[[str], Any] = prin
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--cases", type=int, default=10_000)
     parser.add_argument("--first", type=int, default=0, help="seed of the first case")
+    parser.add_argument("--only", metavar="KIND", help="only this kind of file, as the output names it")
     parser.add_argument("--batch", action="store_true", help=argparse.SUPPRESS)
     chosen = parser.parse_args(arguments)
     if chosen.batch:
-        batch(chosen.first, chosen.cases)
+        batch(chosen.first, chosen.cases, chosen.only)
         return 0
     counts: dict[str, Counter[str]] = {}
     wrong = []
-    for seed, name, found in results(chosen.first, chosen.cases):
-        kind = found if found in ("works", "refused") else "wrong"
+    for seed, name, found in results(chosen.first, chosen.cases, chosen.only):
+        kind = found if found in ENDS else "wrong"
         counts.setdefault(name, Counter())[kind] += 1
         if kind == "wrong":
             wrong.append(f"seed {seed}, {name}: {found}")
             report(wrong[-1])
     for name, count in sorted(counts.items()):
-        parts = (f"{count[kind]:5} {kind}" for kind in ("refused", "works", "wrong"))
+        parts = (f"{count[kind]:5} {kind}" for kind in (*ENDS, "wrong") if count[kind] or kind in ("refused", "wrong"))
         report(f"{name:<12} {sum(count.values()):5} cases: {', '.join(parts)}")
     return 1 if wrong else 0
 

@@ -31,12 +31,12 @@ def mutate(content: bytes, kind: str, seed: int) -> bytes:
 
     Args:
         content: the file.
-        kind: "pt", "pt2", "onnx", "json", "png" or "npz".
+        kind: "pt", "pt2", "onnx", "json", "toml", "png" or "npz".
         seed: which mutation.
     """
     draw = random.Random(f"{kind} {seed}")  # the kind of a case is drawn with its seed alone
     ways: list[Callable[[bytes, random.Random], bytes]] = [flipped, cut_off, spliced]
-    ways += {"onnx": [changed_message] * 9, "json": [changed_json] * 9}.get(kind, [])
+    ways += {"onnx": [changed_message] * 9, "json": [changed_json] * 9, "toml": [changed_toml] * 9}.get(kind, [])
     ways += [changed_member] * 6 if kind in ("pt", "pt2", "npz") else []
     return draw.choice(ways)(content, draw)
 
@@ -106,6 +106,21 @@ def changed_json(content: bytes, draw: random.Random) -> bytes:
         else:
             holder[key] = draw.choice((None, True, -1, 0, 1e308, 2**70, "", [], {}, [[]], *NAMES, holder[key]))
     return json.dumps(tree).encode()
+
+
+def changed_toml(content: bytes, draw: random.Random) -> bytes:
+    """One to three lines added, with keys that pfp knows and values that it does not expect."""
+    lines = content.decode().splitlines()
+    for _ in range(draw.choice((1, 1, 2, 3))):
+        key = draw.choice(
+            ("keep", "seed", "threads", "arch", "arch-kwargs", "trust", "metric", "out", "mean", "freeze")
+        )
+        value = draw.choice((
+            "nan", "-inf", "1e400", "9" * 5000, f"0x{'f' * 5000}", "true", "1979-05-27", "'os:system'", "'timm:x'",
+            '"\\u001b[31m\\n"', "[]", f"{'[' * 2000}{']' * 2000}", "{a=1979-05-27}", f"{{a=0x{'f' * 5000}}}", "{",
+        ))  # fmt: skip
+        lines.insert(draw.randrange(len(lines) + 1), f"{draw.choice((key, key, '[compress]', '[x]', 'a.b'))} = {value}")
+    return "\n".join(lines).encode()
 
 
 def _places(tree: Any) -> Any:

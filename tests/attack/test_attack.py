@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,17 @@ def test_a_mutated_file_works_or_is_refused_with_an_error_that_pfp_means() -> No
     counted = [line for line in done.stdout.splitlines() if "cases:" in line]
     assert sum(int(line.split()[1]) for line in counted) == 100
     assert any(int(line.split()[3]) for line in counted)  # some are refused
+
+
+def test_a_changed_network_is_cut_right_or_refused() -> None:
+    done = subprocess.run(
+        [sys.executable, str(ATTACK), "--cases", "12", "--only", "cut.onnx"],
+        capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = re.search(r"(\d+) cut, +0 wrong", done.stdout)
+    assert found
+    assert int(found[1]) >= 6
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are stopped in forked processes")

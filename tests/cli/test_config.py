@@ -267,3 +267,20 @@ def test_settings_that_come_from_a_run_say_so(
     settings: FinetuneSettings = made[-1]
     assert settings.preprocess == "imagenet"
     assert (settings.origins["preprocess"], settings.origins["mean"]) == ("pfp.toml", "small")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (f"freeze = {'[' * 5000}{']' * 5000}", "pfp.toml: not a TOML file that can be read"),
+        (f"seed = {'9' * 5000}", "pfp.toml: not a TOML file that can be read"),
+        (f"seed = 0x{'f' * 5000}", "pfp.toml: seed: a number of more than 64 bits"),
+        ("arch-kwargs = {a = 1979-05-27}", "pfp.toml: arch-kwargs: Object of type date is not JSON serializable"),
+    ],
+    ids=["deep", "long number", "large number", "date"],
+)
+def test_a_file_that_python_trips_over_is_refused_in_one_line(
+    content: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(content)
+    assert refused(capsys).startswith(f"error: {said}")

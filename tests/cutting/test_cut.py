@@ -11,6 +11,7 @@ from pfpcli.channels.cost import Costs, count
 from pfpcli.channels.groups import group
 from pfpcli.channels.labelling import label
 from pfpcli.cutting.cut import cut
+from pfpcli.cutting.verify import cut_vs_masked
 from pfpcli.graph.graph import Graph
 from pfpcli.graph.trace import trace
 from properties import (
@@ -215,3 +216,23 @@ def test_a_network_may_be_deeper_than_python_calls_may_be_nested() -> None:
     groups = group(label(trace(Deep().eval(), (torch.randn(2, 5, 4),))))
     assert groups.labelled.unknown == []
     assert [each.name for each in groups.prunable] == ["read"]
+
+
+def test_a_dropped_channel_may_hold_infinite_numbers() -> None:
+    class Reciprocal(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.b(1 / torch.relu(self.a(x)))
+
+    torch.manual_seed(0)
+    net = Reciprocal().eval()
+    with torch.no_grad():
+        net.a.weight[1:], net.a.bias[1:] = net.a.weight[1:].abs(), 9.0
+        net.a.weight[0], net.a.bias[0] = 0.0, -1.0
+    groups = group(label(trace(net, (torch.rand(2, 3, 4, 4),))))
+    (row,) = groups.prunable[0].rows
+    made = cut(groups.labelled, groups.alive(row[:1]))
+    assert cut_vs_masked(made, torch.rand(2, 3, 4, 4)) <= 1e-12

@@ -135,3 +135,36 @@ def test_a_file_that_is_no_plan_is_refused(text: str, message: str, tmp_path: Pa
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file"):
         PlanFile.read(tmp_path / "plan.json")
+
+
+@pytest.mark.parametrize(
+    ("tensor", "dim", "kept"),
+    [("0.0.weight", "0", [0, 0, 1]), ("0.0.weight", "0", [-1]), ("0.0.weight", "0", [True, False]),
+     ("0.0.weight", "0", [[0], [1]]), ("0.0.weight", "2", [0]), ("0.0.weight", "0", [2**70])],
+)  # fmt: skip
+def test_indices_that_are_none_are_refused(tensor: str, dim: str, kept: list[object]) -> None:
+    groups = grouped("plain")
+    with pytest.raises(InputError, match=rf"plan\.json: keeps indices along dimension {dim} of {tensor} that"):
+        replace(EMPTY, tensors={tensor: {dim: kept}}).plan(groups, readers(groups))
+
+
+def test_tensors_that_keep_different_channels_of_one_unit_are_refused() -> None:
+    groups = grouped("plain")
+    with pytest.raises(InputError, match="that do not fit those of the other tensors"):
+        replace(EMPTY, tensors={"0.0.weight": {"0": [0, 1]}, "1.0.weight": {"1": [1, 2]}}).plan(groups, readers(groups))
+
+
+def test_a_shape_of_a_tensor_that_the_network_lacks_is_refused() -> None:
+    groups = grouped("plain")
+    with pytest.raises(InputError, match=r"names no\.weight, which this model does not have"):
+        replace(EMPTY, shapes={"no.weight": [1]}).plan(groups, readers(groups))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"of": "x"}, {"asked": 0.0}, {"asked": 1e300}, {"achieved": -1.0}, {"epsilon": 0.0}, {"scale": {"a": [1e300]}}],
+)
+def test_numbers_that_no_plan_has_are_refused(wrong: dict[str, object], tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_text(replace(EMPTY, **wrong).json(), encoding="utf-8")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=rf"plan\.json: not a plan \(.*{next(iter(wrong))}"):
+        PlanFile.read(tmp_path / "plan.json")

@@ -102,7 +102,7 @@ def test_a_plan_that_keeps_nothing_of_a_tensor_is_refused(planned: pfpcli.Plan, 
     name = min(content["tensors"])
     content["tensors"][name] = {dim: [] for dim in content["tensors"][name]}
     (inside / "empty.json").write_text(json.dumps(content), encoding="utf-8")
-    with pytest.raises(InputError, match=r"empty\.json: does not fit"):
+    with pytest.raises(InputError, match=r"empty\.json: keeps indices along dimension 0 of"):
         compress(plan="empty.json", out="empty")
 
 

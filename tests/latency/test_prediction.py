@@ -102,7 +102,8 @@ def test_a_pack_makes_the_table_on_a_machine_without_torch_and_onnx(tmp_path: Pa
 
     graph = groups.labelled.graph
     export.save_onnx(export.program(graph), graph, export.names(graph), network, list(graph.example))
-    write_pack(tmp_path / "pack.pyz", found.operators, network, (1, 3, 8, 8))
+    with (tmp_path / "pack.pyz").open("wb") as pack:
+        write_pack(pack, found.operators, network, (1, 3, 8, 8))
     blocked = "import sys; sys.modules['torch'] = sys.modules['onnx'] = None; import runpy; sys.argv = sys.argv[1:]; "
     run = "runpy.run_path(sys.argv[0], run_name='__main__')"
     arguments = [sys.executable, "-c", blocked + run, "pack.pyz", "table.json", "--threads", "1"]
@@ -116,10 +117,17 @@ def test_a_pack_makes_the_table_on_a_machine_without_torch_and_onnx(tmp_path: Pa
         TimedPredictor(grouped("residual"), table)
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", json.dumps({"machine": {}, "operators": {"a": "b"}})])
+_TABLES = (
+    {"operators": {"a": "b"}}, {"operators": [], "network_ms": 1}, {"operators": {}},
+    {"operators": {}, "network_ms": 0}, {"operators": {"a": -1}, "network_ms": 1},
+    {"operators": {}, "network_ms": 10**400},
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", "[" * 5000, *(json.dumps({"machine": {}, **t}) for t in _TABLES)])
 def test_a_file_that_is_no_table_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "t.json").write_text(content, encoding="utf-8")
-    with pytest.raises(InputError, match=r"--latency-table t\.json: expected a table of latencies"):
+    with pytest.raises(InputError, match=r"--latency-table t\.json: expected a table"):
         Table.read(tmp_path / "t.json")
     with pytest.raises(InputError, match="cannot be read"):
         Table.read(tmp_path / "none.json")

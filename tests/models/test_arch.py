@@ -16,6 +16,7 @@ from model_files import (
     plain_net,
     refusal,
 )
+from pfpcli.models import arch
 from pfpcli.models.load import load
 
 
@@ -140,3 +141,25 @@ def test_an_architecture_for_a_whole_model_is_refused(name: str, tmp_path: Path)
     SAMPLES[name].write(plain_net(), tmp_path / "model.pt")
     error = refusal(tmp_path / "model.pt", arch="torchvision:resnet18")
     assert error.message.endswith("--arch is not needed")
+
+
+def test_an_architecture_of_a_library_imports_nothing_from_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    seen: list[str] = []
+
+    def factory(**given: Any) -> torch.nn.Module:
+        seen[:] = sys.path
+        return torch.nn.Identity()
+
+    monkeypatch.setitem(arch.FACTORIES, "timm", lambda *names: factory)
+    arch.build("timm:net", {})
+    assert seen
+    assert str(tmp_path) not in seen
+
+
+def test_timm_reads_no_other_checkpoint(tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm")
+    name = next(each for each in timm.list_models("*resnet10t*") if "." not in each)
+    assert arch.build(f"timm:{name}", {"checkpoint_path": str(tmp_path / "evil.pth")})

@@ -20,7 +20,7 @@ from pfpcli.progress import Console
 from pfpcli.settings import NetworkSettings
 
 #: Names that would run as code, or end the line that they stand in.
-HOSTILE = ('x") or print("run") or (self, "x', "a\\", "a\nb", "a\u2028b", "a'b", "a.b")
+HOSTILE = ('x") or print("run") or (self, "x', "a\\", "a\nb", "a\u2028b", "a'b", "a.b", "class")
 
 
 def module(name: str, where: str) -> nn.Module:

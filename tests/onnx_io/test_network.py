@@ -272,3 +272,28 @@ def test_a_network_that_amplifies_rounding_may_differ_from_onnxruntime_by_that(t
     graph = trace(source.module, (torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)),))
     assert onnx_vs_torch(path, graph, graph.example) > ONNX_TOLERANCE
     assert groups_of(path, source).groups
+
+
+def test_an_output_that_a_file_lists_twice_is_computed_once(tmp_path: Path) -> None:
+    path = write(ZOO["residual"].module(), ZOO["residual"].example()[0], tmp_path / "net.onnx")
+    model = onnx.load(path)
+    model.graph.output.append(model.graph.output[0])
+    onnx.save(model, path)
+    groups = groups_of(path)
+    assert len(groups.labelled.graph.outputs) == 1
+    assert groups.prunable
+
+
+def test_nodes_that_are_called_like_words_of_python_are_followed(tmp_path: Path) -> None:
+    path = write(ZOO["residual"].module(), ZOO["residual"].example()[0], tmp_path / "net.onnx")
+    model = onnx.load(path)
+    for node, name in zip(model.graph.node, ("class", "lambda", "None"), strict=False):
+        node.name = name
+    undotted = {each.name: each.name.replace(".", "_") for each in model.graph.initializer}
+    for weight in model.graph.initializer:
+        weight.name = undotted[weight.name]
+    for node in model.graph.node:
+        node.input[:] = [undotted.get(each, each) for each in node.input]
+    onnx.save(model, path)
+    names = {str(node.target) for node in groups_of(path).labelled.graph.nodes if node.op == "get_attr"}
+    assert "class_.weight" in names

@@ -6,12 +6,13 @@ import errno
 import os
 import re
 from pathlib import Path
+from typing import IO
 from urllib.parse import unquote_to_bytes
 
 import pytest
 
 from pfpcli.errors import InputError
-from pfpcli.records.folders import page_from, run_folder
+from pfpcli.records.folders import page_from, run_folder, write_new
 
 
 def test_two_runs_of_one_name_both_stay(tmp_path: Path) -> None:
@@ -63,3 +64,20 @@ def test_a_page_that_lies_outside_or_is_not_there_has_no_address(
     assert page_from(Path("run"), Path("here")) == ""
     monkeypatch.chdir(tmp_path / "run")
     assert page_from(Path(), Path()) == "./report.html"
+
+
+def test_a_new_file_overwrites_nothing(tmp_path: Path) -> None:
+    (tmp_path / "pack.pyz").write_text("precious")
+    assert write_new(tmp_path / "pack.pyz", lambda file: file.write(b"new")) == tmp_path / "pack-2.pyz"
+    assert (tmp_path / "pack.pyz").read_text() == "precious"
+    assert (tmp_path / "pack-2.pyz").read_bytes() == b"new"
+
+
+def test_a_new_file_that_cannot_be_finished_is_not_there(tmp_path: Path) -> None:
+    def full(file: IO[bytes]) -> None:
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(InputError, match=r"--pack pack\.pyz: cannot write there \(No space left on device\)"):
+        write_new(tmp_path / "pack.pyz", full, "--pack")
+    assert not list(tmp_path.iterdir())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from pfpcli.errors import InputError
-from pfpcli.records.reading import read
+from pfpcli.records.reading import read, read_details
 from pfpcli.records.runs import AnyRun, Run, SparseRun, TunedRun
 from runs import failed, run, sparse_run, tuned_run, unlabelled, warned
 
@@ -122,4 +123,39 @@ def test_what_is_no_record_is_refused(text: str, message: str, tmp_path: Path) -
 
 def test_a_folder_without_a_record_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no run here \(no run.json\)"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value", "said"),
+    [
+        ("model", "input_size", [3, -1, 8], r"model\.input_size\[1\]: expected int >= 1"),
+        ("model", "input_size", None, r"model\.input_size: expected array, found null"),
+        ("model", "sha256", 5, r"model\.sha256: expected str"),
+        ("artifacts", "onnx", "../../net.onnx", r"artifacts\.onnx: expected str matching"),
+    ],
+)
+def test_what_later_commands_use_of_a_record_is_checked(
+    part: str, key: str, value: Any, said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=said):
+        read(changed(tmp_path, lambda content: content[part].update({key: value})))
+    with pytest.raises(InputError, match=f"{part}: missing required field {key}"):
+        read(changed(tmp_path, lambda content: content[part].pop(key)))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a system without pipes")
+@pytest.mark.parametrize("name", ["run.json", "details.json"])
+def test_a_pipe_in_the_place_of_a_document_is_refused_and_not_waited_for(name: str, tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text(run().json(), encoding="utf-8")
+    (tmp_path / name).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(InputError, match=f"{name}: no file, but a folder, a device or a pipe"):
+        (read if name == "run.json" else read_details)(tmp_path)
+
+
+def test_a_document_that_is_far_too_large_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "run.json").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(InputError, match=r"run\.json: 1,099,511,627,776 bytes, expected at most"):
         read(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -65,3 +66,17 @@ def test_the_network_of_an_onnx_file_is_that_file(tmp_path: Path) -> None:
     made.model["kind"] = "onnx"
     (folder / "run.json").write_text(made.json(), encoding="utf-8")
     assert network_of(folder)["model"] == folder / "model.onnx"
+
+
+@pytest.mark.parametrize(("name", "value"), [("mean", ["a"]), ("resize", {}), ("output", 3), ("input_size", "3,8,8")])
+def test_a_setting_of_another_type_is_named(name: str, value: object, tmp_path: Path) -> None:
+    folder = finished(tmp_path / "run", **{name: value})
+    with pytest.raises(InputError, match=rf"run: run\.json: settings\.{name}: Expected"):
+        reused_settings({"run": folder})
+
+
+def test_settings_that_the_record_lacks_are_not_reused(tmp_path: Path) -> None:
+    folder = finished(tmp_path / "run")
+    content = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    (folder / "run.json").write_text(json.dumps({**content, "settings": {}}), encoding="utf-8")
+    assert reused_settings({"run": folder}) == {"origins": {}}

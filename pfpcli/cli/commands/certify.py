@@ -30,7 +30,7 @@ def _run(
 ) -> dict[str, Any]:
     found = read(run)
     if model is None:
-        model = Path(found.model["name"])
+        model = Path(Path(found.model["name"]).name)  # a file in this folder, whatever the record says
         if not model.is_file():
             raise InputError(
                 f"{run.name}: made of {found.model['name']}, which is not in this folder",

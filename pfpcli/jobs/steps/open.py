@@ -271,8 +271,10 @@ def _check_outputs(found: list[tuple[Tensor, list[Tensor]]], folder: str, name: 
     for images, outputs in found:
         each = [x for x in outputs if x.dim() and len(x) == len(images)]
         rows += [(image, torch.cat([x[i].double().flatten() for x in each])) for i, image in enumerate(images) if each]
-    if not rows or not rows[0][1].numel():
+    if not rows:
         return
+    if not rows[0][1].numel():
+        raise InputError(f"{name}: its outputs hold no numbers", "export or save it with the layers behind them")
     where = f"for the first {len(rows)} images of {folder}"
     if not any(bool(output.isfinite().any()) for _, output in rows):
         raise InputError(

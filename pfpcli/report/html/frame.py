@@ -13,8 +13,11 @@ def fill(template: str, **views: Any) -> str:
     Args:
         template: name of its file in the folder of templates.
         views: what it shows.
+
+    Raises:
+        LookupError: it shows a key that a record lacks.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from jinja2 import Environment, PackageLoader, StrictUndefined, UndefinedError
 
     environment = Environment(
         loader=PackageLoader(__package__),
@@ -25,7 +28,10 @@ def fill(template: str, **views: Any) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    page: str = environment.get_template(template).render(**views)
+    try:
+        page: str = environment.get_template(template).render(**views)
+    except UndefinedError as error:
+        raise LookupError(error.message) from error
     return page
 
 
