@@ -226,8 +226,8 @@ def table(case: Case, found: dict[str, Any]) -> list[str]:
     lines = [
         f"## {case.network}, {found['images']} images",
         "",
-        f"A plain pass over these images: {forward:.2f} s. MACs left: {100 * found['macs']:.1f} %. Channels are scored on "
-        f"{found['scored']} of the images, which takes {_passes(found):.1f} plain passes over those.",
+        f"A plain pass over these images: {forward:.2f} s. MACs left: {100 * found['macs']:.1f} %. Channels are "
+        f"scored on {found['scored']} of the images, which takes {_passes(found):.1f} plain passes over those.",
         "",
         "| step | seconds | in plain passes | memory, MB above the traced network |",
         "|---|--:|--:|--:|",
