@@ -4,8 +4,8 @@
 
 Each network is cut with default settings, but without recovery, which changes no width. The written files are timed in
 turn, in a process of their own that does nothing else. Trained networks are compared at equal latency as well: cut to a
-budget of MACs, then to the latency that came out. Results are kept in build/latency; docs/latency.md is written from
-them. Nothing here passes or fails.
+budget of MACs, then to the latency that came out. Results are kept in build/latency; docs/latency.md and
+docs/latency.svg are written from them. Nothing here passes or fails.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ from torch import nn
 
 from pfpcli.errors import InputError
 from pfpcli.latency.stopwatch import PROVIDER, machine
+from pfpcli.report import chart
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS, PAGE = ROOT / "build" / "latency", ROOT / "docs" / "latency.md"
+RESULTS, PAGE, CHART = ROOT / "build" / "latency", ROOT / "docs" / "latency.md", ROOT / "docs" / "latency.svg"
 #: Images to plan on.
 IMAGES = 16
 #: Networks of torchvision, with random weights.
@@ -281,15 +282,37 @@ def page(found: dict[str, dict[str, Any]]) -> str:
         if exact:
             within = sum(each <= 0.03 for each in exact)
             lines.append(f"{within} of {len(exact)} files are within 3 % of half of the latency.")
-    equal = [
-        (f"{each.name}, {100 * keep:.0f} %", found.get(Point(str(each.file), "equal", 2, keep).name))
-        for each in TRAINED
-        for keep in each.keeps
-    ]
-    if any(row for _, row in equal):
+    equal = [(each, keep, row) for each in TRAINED for keep in each.keeps if (row := _equal(each, keep, found))]
+    if equal:
         lines += ["\n## At equal latency\n", _EQUAL]
-        lines += [f"| {name} | {_pair(row['of_macs'])} | {_pair(row['of_latency'])} |" for name, row in equal if row]
+        lines += [
+            f"| {each.name}, {100 * keep:.0f} % | {_pair(row['of_macs'])} | {_pair(row['of_latency'])} |"
+            for each, keep, row in equal
+        ]
+        lines.append(f"\n![Accuracy that is lost, against latency]({CHART.name})")
     return "\n".join(lines) + "\n"
+
+
+def _equal(each: Trained, keep: float, found: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
+    return found.get(Point(str(each.file), "equal", 2, keep).name)
+
+
+def plot(found: dict[str, dict[str, Any]]) -> str:
+    """Return docs/latency.svg: what trained networks lose by a latency; "" where none was measured."""
+    data = []
+    for each in TRAINED:
+        rows = [row for keep in each.keeps if (row := _equal(each, keep, found))]
+        for of, name in (("of_macs", "by MACs"), ("of_latency", "by latency")):
+            points = sorted((100 / row[of]["speed_up"]["times"], _lost(row[of])) for row in rows)
+            data += [chart.Line(f"{each.name} {name}", points)] if points else []
+    title = "Accuracy that is lost at a latency, cut by MACs and by latency; refitted, not trained"
+    return chart.lines(title, "latency, % of the original's", "accuracy lost, points", data) if data else ""
+
+
+def _lost(row: dict[str, Any]) -> float:
+    """Return the points of accuracy that a network has lost."""
+    _, before, after = row["quality"]
+    return float(100 * (before - after))
 
 
 def _cell(row: dict[str, Any] | None) -> str:
@@ -319,9 +342,9 @@ changes no width. Medians of files that are timed in turn.
 - **half of the latency**: `--latency 0.5`.
 - **Torch-Pruning**: l2 norm, `round_to=8`, the ratio that leaves half of the MACs. It takes no ONNX file.
 
-Where half of the latency has no figure, pfp refused it: the smallest network that can be made takes longer. The widths
-of the small files (no group has 128 channels) fall as they may with a budget of MACs; `--multiple-of 4` or `--latency`
-keeps them out of the slow ones.
+Where half of the latency has no figure, pfp refused it: the smallest network that can be made takes longer. Small
+networks (no group has 128 channels) are planned with multiples of 4 and with widths as they fall; which of them is
+taken, says [budget](how-to/budget.md#smaller-is-not-always-faster).
 
 How a latency is planned and measured: [a budget of latency](how-to/latency.md).
 
@@ -330,8 +353,7 @@ _COLUMNS = """| network | half of the MACs | half of the latency | Torch-Pruning
 |---|---|---|---|"""
 _EQUAL = """Trained networks, refitted by least squares: cut to a part of the MACs, and to the latency that this has.
 ResNet-20: 512 images of CIFAR-10, 2,000 to judge. EfficientNet-Lite0: 64 photos, 271 to judge. Where a network of
-fewer MACs is no faster than the whole one, 99 % of the whole one's latency is asked for. With a budget of MACs, widths
-of a small network fall as they may, and such widths are slow.
+fewer MACs is no faster than the whole one, 99 % of the whole one's latency is asked for.
 
 | network, MACs | by MACs | by latency |
 |---|---|---|"""
@@ -353,7 +375,8 @@ def main() -> None:
         points(), lambda point: in_a_process(point, given.data), RESULTS, given.only, says=says, fresh=given.fresh
     )
     PAGE.write_text(page(found), encoding="utf-8")
-    print(f"wrote {PAGE.relative_to(ROOT)}")
+    CHART.write_text(plot(found), encoding="utf-8")
+    print(f"wrote {PAGE.relative_to(ROOT)} and {CHART.relative_to(ROOT)}")
 
 
 if __name__ == "__main__":

@@ -186,9 +186,9 @@ def budget(
         int | None,
         flag(
             BUDGET,
-            "Round the number of kept channels up to a multiple of N. By default 8 for groups of 64 channels or more "
-            "and 4 from 16 on, less in small networks and where the budget could not be met; 1 leaves widths as they "
-            "fall.",
+            "Keep multiples of N channels. By default 8 for groups of 64 channels or more and 4 from 16 on, less where "
+            "the budget could not be met; in small networks 4, or 1 where that loses more than it gains. 1 leaves "
+            "widths as they fall.",
             metavar="N",
         ),
     ] = CompressSettings.multiple_of,

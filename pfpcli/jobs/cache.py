@@ -27,6 +27,7 @@ from pfpcli.channels.groups import Group, Groups
 from pfpcli.channels.reading_layers import Reader
 from pfpcli.graph.graph import Graph, is_tensor
 from pfpcli.images.calibration import Division
+from pfpcli.latency.files import SpeedUp
 from pfpcli.planning.curves import MEASURED, Curve
 from pfpcli.scoring.scores import LayerScores, Scores
 from pfpcli.settings import ScoringSettings
@@ -179,6 +180,31 @@ def save_curves(name: str, curves: Sequence[Curve]) -> None:
     for i, curve in enumerate(curves):
         arrays |= {f"{i}.kept": curve.kept, **{f"{i}.{of}": curve.losses[of] for of in MEASURED}}
     _write(name, arrays)
+
+
+def key_of_race(name: str, machine: dict[str, Any], widths: Sequence[Sequence[int]]) -> str:
+    """The key of the times of two plans' files.
+
+    Args:
+        name: the key of their scores.
+        machine: what times depend on, see `stopwatch.machine`.
+        widths: of each plan.
+    """
+    return hashlib.sha256(json.dumps([name, machine, widths]).encode()).hexdigest()
+
+
+def load_race(name: str) -> tuple[SpeedUp, SpeedUp, SpeedUp] | None:
+    """The speed-ups under a key, or None."""
+    held = _read(name)
+    try:
+        return None if held is None else tuple(SpeedUp(*row) for row in held["speed_ups"].tolist())  # type: ignore[return-value]
+    except (KeyError, TypeError):
+        return None
+
+
+def save_race(name: str, found: Sequence[SpeedUp]) -> None:
+    """Keep speed-ups under a key, if the cache folder can be written."""
+    _write(name, {"speed_ups": np.asarray([(each.times, each.low, each.high) for each in found])})
 
 
 def _read(name: str) -> dict[str, Any] | None:

@@ -110,6 +110,7 @@ def scoring_fields(settings: CompressSettings, scored: Scored, planned: Planned)
         "criterion": scored.criterion,
         "allocate": settings.allocate,
         "plans": [{"name": each.name, "loss": float(f"{min(each.loss, FARTHEST):.4g}")} for each in planned.tried],
+        "widths": planned.widths,
         "reduce": settings.reduce,
         "epsilon": planned.plan.epsilon,
         "delta": settings.delta,

@@ -99,8 +99,9 @@ def _alike(a: tuple[int, ...], b: tuple[int, ...]) -> list[tuple[int, ...]]:
 
 
 def kind_of(node: Node) -> str:
-    """The name of a call's ATen op, without its overload."""
-    return str(node.target).removeprefix("aten.").partition(".")[0].rstrip("_")
+    """The name of a call's function; of an ATen op without its overload."""
+    name = getattr(node.target, "__name__", str(node.target))
+    return str(name).partition(".")[0].rstrip("_")
 
 
 def _settings_of(node: Node) -> tuple[tuple[str, Any], ...]:

@@ -199,6 +199,43 @@ def _layer_norm(nodes: _Nodes, operator: Operator, given: list[str]) -> str:
     return nodes.add("LayerNormalization", given[0], nodes._stored(operator.shapes[0][-1:]))
 
 
+def _group_norm(nodes: _Nodes, operator: Operator, given: list[str]) -> str:
+    """Emit what the exporter of torch writes: an instance norm of the groups, then the scale and shift of channels."""
+    channels, dims = operator.shapes[0][1], len(operator.shapes[0])
+    groups = math.gcd(channels, int(dict(operator.settings)["num_groups"]))
+    joined = nodes.add("Reshape", given[0], nodes.constant([operator.shapes[0][0], groups, -1]))
+    normed = nodes.add("InstanceNormalization", joined, nodes._stored((groups,)), nodes._stored((groups,)))
+    parted = nodes.add("Reshape", normed, nodes.constant(operator.shapes[0]))
+    scale, shift = (nodes._stored((channels, *(1,) * (dims - 2))) for _ in range(2))
+    return nodes.add("Add", nodes.add("Mul", parted, scale), shift)
+
+
+def _attention(nodes: _Nodes, operator: Operator, given: list[str]) -> str:
+    """Emit softmax(q k^T) v; a mask takes next to no time."""
+    query, key, value = given[:3]
+    dims = len(operator.shapes[1])
+    turned = nodes.add("Transpose", key, perm=[*range(dims - 2), dims - 1, dims - 2])
+    shares = nodes.add("Softmax", nodes.add("MatMul", query, turned), axis=-1)
+    return nodes.add("MatMul", shares, value)
+
+
+def _pixel_shuffle(nodes: _Nodes, operator: Operator, given: list[str]) -> str:
+    factor = int(dict(operator.settings)["upscale_factor"])
+    return nodes.add("DepthToSpace", given[0], blocksize=factor, mode="CRD")
+
+
+def _slice(nodes: _Nodes, operator: Operator, given: list[str]) -> str:
+    """Emit a slice of the same size; where it begins does not matter."""
+    return nodes.add("Slice", given[0], nodes.constant([0] * len(operator.made)), nodes.constant(operator.made))
+
+
+def _pad(nodes: _Nodes, operator: Operator, given: list[str]) -> str:
+    """Emit as much padding, all of it at the ends."""
+    read = operator.shapes[0]
+    grown = [max(0, made - size) for made, size in zip(operator.made, read, strict=True)]
+    return nodes.add("Pad", given[0], nodes.constant([0] * len(read) + grown))
+
+
 def _prelu(nodes: _Nodes, operator: Operator, given: list[str]) -> str:
     slopes = nodes._stored((operator.shapes[0][1], *(1,) * (len(operator.shapes[0]) - 2)))
     return nodes.add("PRelu", given[0], slopes)
@@ -280,6 +317,11 @@ _KINDS: dict[str, _Emit] = {
     **dict.fromkeys(("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "mean"), _mean),
     "batch_norm": _batch_norm,
     "layer_norm": _layer_norm,
+    "group_norm": _group_norm,
+    "scaled_dot_product_attention": _attention,
+    "pixel_shuffle": _pixel_shuffle,
+    "slice": _slice,
+    "pad": _pad,
     "prelu": _prelu,
     **dict.fromkeys(("upsample_nearest2d", "upsample_bilinear2d", "upsample_bicubic2d"), _resize),
     "cat": lambda nodes, operator, given: nodes.add("Concat", *given, axis=dict(operator.settings).get("dim", 0)),

@@ -99,9 +99,14 @@ def least_error(choices: Sequence[Choice], evidence: Evidence) -> Counts:
 
 
 def _least_loss(choices: Sequence[Choice], evidence: Evidence, of: str) -> Counts:
-    """Let each group minimise loss + level * cost, the loss from its curve."""
+    """Let each group minimise loss + level * cost over the widths that it may have, the loss from its curve.
+
+    Rounding the best of all widths up instead would give narrow groups more than they are worth, at the expense of wide
+    ones: a step is a larger part of a narrow group.
+    """
     spread = [max(1, len(choice.group.readers)) ** SPREAD for choice in choices]
     losses = [curve.at_every_width(of) * by for curve, by in zip(evidence.curves, spread, strict=True)]
     costs = [price * np.arange(len(loss)) for price, loss in zip(evidence.prices, losses, strict=True)]
-    pairs = list(zip(choices, losses, costs, strict=True))
-    return lambda level: [c.rounded(int(np.argmin(loss + level * cost))) for c, loss, cost in pairs]
+    widths = [choice.widths for choice in choices]
+    triples = [(at, loss[at], cost[at]) for at, loss, cost in zip(widths, losses, costs, strict=True)]
+    return lambda level: [int(at[np.argmin(loss + level * cost)]) for at, loss, cost in triples]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +16,11 @@ from pfpcli.channels.residual_blocks import inside
 from pfpcli.planning.plan import Budget
 from pfpcli.scoring.scores import Scores
 
-#: The largest multiples of channels that are tried, the first one first, where the budget asks for none.
-MULTIPLES = (8, 4, 1)
-#: Networks whose widest group has so many channels are not small.
-_LARGE = 128
-#: Their groups from so many channels on keep multiples of 8, and from so many on multiples of 4.
+#: The largest multiples of channels that are tried, the first one first, where the budget asks for none: in networks
+#: whose widest group has `LARGE` channels, and in smaller ones.
+_MULTIPLES, _SMALLER = (8, 4, 1), (4, 1)
+LARGE = 128
+#: Groups from so many channels on keep multiples of 8, and from so many on multiples of 4.
 _WIDE, _NARROW = 64, 16
 
 
@@ -47,14 +48,24 @@ class Choice:
     step: int
     is_inside: bool = False
 
+    @cached_property
+    def widths(self) -> NDArray[np.int64]:
+        """The numbers of positions that may be kept: int64[w], ascending."""
+        return np.unique([self.rounded(count) for count in range(len(self.order) + 1)])
+
     def rounded(self, count: int) -> int:
         """Round a number of kept positions up to one that is allowed."""
         count = max(count, self.least)
         return min(len(self.order), math.ceil(count / self.step) * self.step)
 
+    def nearest(self, count: float) -> int:
+        """Return the number of kept positions that is allowed and nearest to some number."""
+        widths = self.widths
+        return int(widths[np.argmin(np.abs(widths - count))])
+
 
 def find_choices(
-    groups: Groups, scores: Scores, predictor: Predictor, budget: Budget, most: int = MULTIPLES[0]
+    groups: Groups, scores: Scores, predictor: Predictor, budget: Budget, most: int = _MULTIPLES[0]
 ) -> list[Choice]:
     """Return the choices of a network, one for each prunable group whose units all have a score.
 
@@ -67,14 +78,13 @@ def find_choices(
     """
     scored = [group for group in groups.prunable if not np.isnan(scores.of(group)).any()]
     protected, inner = _protected(scored, scores, predictor), inside(groups.labelled, groups.root)
-    widest = max((group.size for group in scored), default=0)
     choices = []
     for group in scored:
         must_stay = np.isin(group.rows, protected)
         # protected units first, then by score; units with equal scores by their index
         ranks = np.lexsort((-scores.unit[group.rows], ~must_stay), axis=1)
         order = np.take_along_axis(group.rows, ranks, 1).T
-        multiple = budget.multiple_of or min(most, natural_multiple(group.size, widest, budget.of))
+        multiple = budget.multiple_of or min(most, natural_multiple(group.size))
         step = multiple // math.gcd(multiple, group.width)
         most_protected = int(must_stay.sum(1).max())
         least = max(1, most_protected, math.ceil(budget.min_channels / group.width))
@@ -85,21 +95,36 @@ def find_choices(
     return choices
 
 
-def natural_multiple(channels: int, widest: int, of: str) -> int:
+def natural_multiple(channels: int) -> int:
     """Return the multiple of channels that a runtime fills its registers with: 8, less for narrow groups.
 
     onnxruntime keeps tensors in blocks of 8 channels (16 with AVX-512), takes layers into that layout whose channels
-    are a multiple of 4, and pools and joins in it what is a multiple of the block. Small networks keep their freedom:
-    there a step of 4 costs more than it gains, unless latency is what counts.
+    are a multiple of 4, and pools and joins in it what is a multiple of the block.
 
     Args:
         channels: of the group in the original.
-        widest: the channels of the widest group.
-        of: what the budget measures.
     """
-    if widest < _LARGE and of != "latency":
-        return 1
     return 8 if channels >= _WIDE else 4 if channels >= _NARROW else 1
+
+
+def multiples(groups: Groups, budget: Budget) -> tuple[int, ...]:
+    """Return the largest multiples that are tried until one meets the budget.
+
+    In a small network, a step of 8 loses more than it gains, unless latency is what counts.
+    """
+    if budget.multiple_of is not None:
+        return (budget.multiple_of,)
+    return _SMALLER if is_small(groups) and budget.of != "latency" else _MULTIPLES
+
+
+def is_small(groups: Groups) -> bool:
+    """Whether no group that can lose units has `LARGE` channels."""
+    return all(group.size < LARGE for group in groups.prunable)
+
+
+def has_multiples(groups: Groups) -> bool:
+    """Whether some group keeps a multiple of channels by default."""
+    return any(natural_multiple(group.size) > 1 for group in groups.prunable)
 
 
 def orders(groups: Groups, scores: Scores, budget: Budget) -> list[tuple[Group, NDArray[np.int64]]]:

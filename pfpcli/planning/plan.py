@@ -27,7 +27,7 @@ class Budget:
         of: what the keep ratio measures, one of `amounts.COUNTED`.
         epsilon: if set, keep as little as leaves every layer within this relative error, and ignore `keep`.
         multiple_of: kept channels of a group are a multiple of this (or all of them); None stands for what runs well:
-            see `choices.natural_multiple`. It yields where the budget could not be met.
+            see `choices.multiples`. It yields where the budget could not be met.
         min_channels: fewest channels a group keeps.
         min_part: fewest units each part of a group with several parts keeps.
     """

@@ -17,7 +17,7 @@ from pfpcli.channels.cost import Predictor
 from pfpcli.channels.groups import Groups
 from pfpcli.planning.allocations import ALLOCATIONS
 from pfpcli.planning.allocators import Allocator, Counts, Evidence, allocator, shared_error
-from pfpcli.planning.choices import MULTIPLES, Choice, alive_labels, find_choices
+from pfpcli.planning.choices import Choice, alive_labels, find_choices, multiples
 from pfpcli.planning.curves import Curve
 from pfpcli.planning.plan import TOLERANCE, Budget, Plan, everything
 from pfpcli.planning.refusals import nothing_to_prune, unreachable
@@ -68,9 +68,10 @@ class Planner:
         self._seed = seed
         self._evidence = Evidence(scores, delta, curves)
         self._whole = everything(groups, self._predictor, budget)
-        multiples = MULTIPLES if budget.multiple_of is None else MULTIPLES[:1]
         # they differ in their steps alone
-        self._stepped = [find_choices(groups, scores, self._predictor, budget, most) for most in multiples]
+        self._stepped = [
+            find_choices(groups, scores, self._predictor, budget, most) for most in multiples(groups, budget)
+        ]
         self._choices = self._stepped[0]
         # searches ask for the same counts again and again
         self._costs: dict[tuple[int, ...], float] = {}
@@ -116,7 +117,7 @@ class Planner:
 
         def counts(choices: Sequence[Choice], evidence: Evidence) -> Counts:
             pairs = list(zip(choices, mixed, strict=True))
-            return lambda level: [c.rounded(min(len(c.order), round(_ROOM * n / (1 + level)))) for c, n in pairs]
+            return lambda level: [c.nearest(_ROOM * n / (1 + level)) for c, n in pairs]
 
         return self._made(self._within_cost(counts, needs_prices=False)[0], None)
 
@@ -170,7 +171,7 @@ def check_reachable(groups: Groups, budget: Budget, predictor: Predictor) -> flo
     """
     if budget.epsilon is not None or budget.keep == 1:
         return 0.0
-    choices = find_choices(groups, Scores(np.zeros(len(groups.root))), predictor, budget, MULTIPLES[-1])
+    choices = find_choices(groups, Scores(np.zeros(len(groups.root))), predictor, budget, most=1)
     return _check_smallest(groups, choices, predictor, budget)
 
 

@@ -55,10 +55,8 @@ def try_plans(planner: Planner, names: Sequence[str], measure: Callable[[Plan], 
         return tried[plan.kept]
 
     plans = _near_budget({name: planner.by(name) for name in names})
-    expected = {name: planner.expected_loss(plan) for name, plan in plans.items()}
-    for name, plan in plans.items():
-        if expected[name] <= HOPELESS * min(expected.values()):
-            attempt(name, plan)
+    for name, plan in _hopeful(planner, plans).items():
+        attempt(name, plan)
     best, *others = _ranked(tried.values())
     for other in others[:TOWARDS]:
         moved = attempt("between", planner.between(best.plan, other.plan, STEP))
@@ -71,6 +69,14 @@ def _near_budget(plans: dict[str, Plan]) -> dict[str, Plan]:
     missed = {name: abs(plan.achieved - plan.budget.keep) for name, plan in plans.items()}
     nearest = min(missed.values())
     return {name: plan for name, plan in plans.items() if missed[name] <= nearest + MISSED}
+
+
+def _hopeful(planner: Planner, plans: dict[str, Plan]) -> dict[str, Plan]:
+    """Leave out plans whose groups lose far more alone than those of another plan."""
+    if len(plans) == 1:  # perhaps of an allocation that needs no curves
+        return plans
+    expected = {name: planner.expected_loss(plan) for name, plan in plans.items()}
+    return {name: plan for name, plan in plans.items() if expected[name] <= HOPELESS * min(expected.values())}
 
 
 def _ranked(tried: Iterable[Tried]) -> list[Tried]:

@@ -187,7 +187,7 @@ def made_by(run: Record) -> dict[str, str]:
     """Return name -> what is needed to repeat a run beyond its settings: versions, durations, hashes."""
     return {
         "set by": ", ".join(f"{name}: {origin}" for name, origin in run.origins.items()),
-        "scoring": _pairs({name: value for name, value in run.scoring.items() if name != "plans"}),
+        "scoring": _pairs({name: value for name, value in run.scoring.items() if name not in ("plans", "widths")}),
         "plans": ", ".join(f"{each['name']} {each['loss']:.4g}" for each in run.scoring.get("plans", [])),
         "times": ", ".join(f"{step} {numbers.seconds(taken)}" for step, taken in run.timings.items()),
         "memory": _memory(run),

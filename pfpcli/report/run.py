@@ -225,6 +225,7 @@ def _done(run: Run) -> list[str]:
         behind = next((each for each in others if each["name"] != best["name"]), None)
         text = f"plan {best['name']}, the best of {len(plans)}: loss {best['loss']:.2g}"
         found.append(text + (f" before recovery ({behind['name']} {behind['loss']:.2g})" if behind else ""))
+    found += [run.scoring["widths"]] if run.scoring.get("widths") else []
     for each in run.recovery:
         on = f"{each.method} on {parts.plural(each.images, 'image')}"
         if each.before is None or each.after is None:

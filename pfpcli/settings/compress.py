@@ -35,8 +35,8 @@ class CompressSettings(ScoreSettings):
         recover: recovery methods after the cut, some of `pfpcli.recovery.methods.RECOVERIES`, in order.
         epochs: largest number of epochs of "distill"; None means 30 where `minutes` is None too.
         minutes: longest time of "distill"; the steps share it.
-        multiple_of: kept channels are rounded up to a multiple of this; None takes 8 for groups of 64 channels or more
-            and 4 from 16 on, less in small networks and where the budget could not be met.
+        multiple_of: kept channels are a multiple of this; None takes 8 for groups of 64 channels or more and 4 from 16
+            on, less where the budget could not be met; in small networks 4, or 1 where that loses more than it gains.
         min_channels: smallest number of channels a group keeps.
         metric: "FILE.py:FUNCTION", a metric of the user: it gets the path of an ONNX file and of the folder of judging
             images, and returns a number, higher is better.

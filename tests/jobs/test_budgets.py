@@ -111,7 +111,7 @@ class Meter:
 
 
 def planned(budget: Budget, allocation: str | None) -> Planned:
-    return Planned(SimpleNamespace(achieved=budget.keep), [], [])  # type: ignore[arg-type]
+    return Planned(SimpleNamespace(achieved=budget.keep, budget=budget), [], [])  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

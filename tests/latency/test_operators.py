@@ -15,7 +15,8 @@ from traced import grouped
 
 #: A network for each kind of layer: convolutions of all sorts, norms, sums, gates, poolings, joins, attention.
 NETS = ("residual", "depthwise", "grouped", "grouped_transposed", "se_gate", "concat", "norms", "attention", "fpn",
-        "split_attention", "conv1d", "conv3d", "flatten_linear", "audio")  # fmt: skip
+        "split_attention", "conv1d", "conv3d", "flatten_linear", "audio", "option_a", "pixel_shuffle",
+        "ghost")  # fmt: skip
 
 
 @pytest.fixture(autouse=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import replace
 from functools import cache
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -18,7 +19,9 @@ from pfpcli.channels.reading_layers import readers
 from pfpcli.errors import BudgetError, UnsupportedError
 from pfpcli.graph.invariant import InvariantError
 from pfpcli.graph.trace import trace
-from pfpcli.planning.choices import natural_multiple
+from pfpcli.planning.allocators import Evidence, least_distance
+from pfpcli.planning.choices import Choice, is_small, multiples, natural_multiple
+from pfpcli.planning.curves import Curve
 from pfpcli.planning.plan import Budget, Plan, everything
 from pfpcli.planning.select import SELECTIONS
 from pfpcli.scoring.scores import Scores
@@ -128,17 +131,35 @@ def test_widths_that_run_well_yield_to_the_budget() -> None:
     assert not stepped.is_met
 
 
-@pytest.mark.parametrize(
-    ("channels", "widest", "multiple"),
-    [(15, 512, 1), (16, 512, 4), (63, 512, 4), (64, 512, 8), (512, 512, 8), (64, 96, 1), (96, 96, 1)],
-)
-def test_small_networks_and_narrow_groups_keep_their_freedom(channels: int, widest: int, multiple: int) -> None:
-    assert natural_multiple(channels, widest, "macs") == multiple
+@pytest.mark.parametrize(("channels", "multiple"), [(15, 1), (16, 4), (63, 4), (64, 8), (512, 8)])
+def test_narrow_groups_have_smaller_multiples(channels: int, multiple: int) -> None:
+    assert natural_multiple(channels) == multiple
 
 
-def test_groups_of_small_networks_keep_multiples_where_latency_counts() -> None:
-    assert natural_multiple(64, 96, "latency") == 8
-    assert natural_multiple(16, 32, "latency") == 4
+def test_groups_of_small_networks_keep_multiples_of_8_where_latency_counts_alone() -> None:
+    groups, _ = scored("wide")
+    assert is_small(groups)
+    assert max(multiples(groups, Budget(0.5, "macs", multiple_of=None))) == 4
+    assert max(multiples(groups, Budget(0.5, "latency", multiple_of=None))) == 8
+
+
+@pytest.mark.parametrize("price", [0.4, 0.6])
+def test_a_group_keeps_the_width_that_is_best_of_those_that_are_allowed(price: float) -> None:
+    # the loss falls by 1 with each channel up to 9, then hardly: the best of all widths is 9, rounded up 16
+    loss = np.maximum(9.0 - np.arange(17), 0) + np.maximum(16.0 - np.arange(17), 0) / 100
+    curve = Mock(spec=Curve, at_every_width=lambda of: loss)
+    group = Mock(readers=[1])
+    order = np.arange(16)[:, None]
+    choice = Choice(group, order, np.zeros(16), protected=0, least=1, step=8)
+    counts = least_distance([choice], Evidence(Scores(np.zeros(16)), 0.1, [curve], [price]))
+    assert choice.widths.tolist() == [8, 16]
+    assert counts(1.0) == [8]
+
+
+def test_the_nearest_width_is_above_or_below() -> None:
+    choice = Choice(Mock(), np.arange(30)[:, None], np.zeros(30), protected=0, least=5, step=8)
+    assert choice.widths.tolist() == [8, 16, 24, 30]
+    assert [choice.nearest(count) for count in (0, 11.9, 12.1, 26, 28, 99)] == [8, 8, 16, 24, 30, 30]
 
 
 def test_groups_keep_the_fewest_channels_that_were_asked_for() -> None:

@@ -66,6 +66,12 @@ def test_a_plan_whose_groups_lose_far_more_alone_is_not_tried(monkeypatch: pytes
     assert hopeless.isdisjoint(each.plan.kept for each in tried(lambda _: 1.0) if each.name in TRIED)
 
 
+def test_one_allocation_needs_no_curves() -> None:
+    groups, found, _ = measured()
+    only = try_plans(Planner(groups, found, Budget(0.5, "macs")), ["uniform"], lambda _: 1.0)
+    assert [each.name for each in only] == ["uniform"]
+
+
 def test_the_same_plan_is_measured_once() -> None:
     seen: list[tuple[int, ...]] = []
 

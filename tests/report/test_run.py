@@ -224,6 +224,11 @@ def test_recoveries_are_reported_and_the_ones_that_were_undone_called_so() -> No
     )
 
 
+def test_which_widths_a_small_network_keeps_is_a_line_of_the_report() -> None:
+    why = "widths: as they fall; multiples of 4 lose 1.41 × as much"
+    assert why in render(run(scoring=run().scoring | {"widths": why}))
+
+
 def test_a_network_that_got_slower_is_called_slower() -> None:
     fast, slow = Cost(2, 2, 8, 10, 1.0, 0.1), Cost(1, 1, 4, 5, 1.25, 0.1)
     text = render(run(before=fast, after=slow, latency={"threads": None, "runs": 50, "batch": 1}))

@@ -6,22 +6,24 @@ and the next plan is made for what the prediction was wrong by.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 
+from pfpcli import processes
 from pfpcli.amounts import COUNTED
 from pfpcli.channels.cost import Costs, Predictor
 from pfpcli.channels.groups import Groups
 from pfpcli.cutting.cut import cut
-from pfpcli.errors import InputError
+from pfpcli.errors import CheckFailed, InputError
 from pfpcli.images.calibration import Division
 from pfpcli.jobs.kept import Kept
-from pfpcli.jobs.steps.export import OnnxWriter
+from pfpcli.jobs.steps.export import OnnxPair, OnnxWriter
 from pfpcli.jobs.steps.plan import Planned
-from pfpcli.latency.files import Latency, latency
+from pfpcli.latency.files import Latency, SpeedUp, latency, speed_up
 from pfpcli.latency.prediction import TimedPredictor
 from pfpcli.latency.table import Table
 from pfpcli.planning.allocations import ALLOCATIONS
@@ -37,6 +39,8 @@ _ROUNDS = 5
 #: Keep ratios that differ by less than this fraction lead to the same plan.
 _SAME = 0.002
 
+#: The file of the plan that is measured.
+_CANDIDATE = "candidate.onnx"
 #: Measure -> how an amount of it is written.
 _SHOWN: dict[str, Callable[[float], str]] = {
     "params": numbers.count,
@@ -100,16 +104,37 @@ class Meter:
         return self._timed([self.writer.original])[0].median_ms
 
     def _share(self, plan: Plan) -> float:
-        made, path = cut(self.groups.labelled, plan.alive), self.scratch / "candidate.onnx"
-        written = self.writer.write(made.graph, path)
+        files = self._written(plan, _CANDIDATE)
         if self.of == "size":
-            return path.stat().st_size / self.writer.original.stat().st_size
-        before, after = self._timed(self.writer.timed(path, written))
+            return (self.scratch / _CANDIDATE).stat().st_size / self.writer.original.stat().st_size
+        before, after = self._timed(files)
         return after.part_of(before)
 
-    def _timed(self, files: list[Path] | tuple[object, ...]) -> list[Latency]:
+    def race(self, *plans: Plan) -> tuple[SpeedUp, SpeedUp, SpeedUp] | None:
+        """Time the files of two plans.
+
+        Returns:
+            How many times as fast as the original each is, and the second as the first; None where no file can be
+            written.
+        """
+
+        def raced() -> tuple[SpeedUp, SpeedUp, SpeedUp] | None:
+            try:
+                pairs = [self._written(plan, f"raced{i}.onnx") for i, plan in enumerate(plans)]
+            except CheckFailed:
+                return None
+            whole, first, second = self._timed([pairs[0][0], pairs[0][1], pairs[1][1]])
+            return speed_up(whole, first), speed_up(whole, second), speed_up(first, second)
+
+        return processes.of_first(raced)
+
+    def _written(self, plan: Plan, name: str) -> OnnxPair:
+        path = self.scratch / name
+        return self.writer.timed(path, self.writer.write(cut(self.groups.labelled, plan.alive).graph, path))
+
+    def _timed(self, files: Sequence[Path | onnx.ModelProto]) -> list[Latency]:
         graph = self.groups.labelled.graph
-        return latency(files, [self.division.samples(graph.fixed_batch or 1)], self.threads)  # type: ignore[arg-type]
+        return latency(files, [self.division.samples(graph.fixed_batch or 1)], self.threads)
 
 
 def budget_of(
@@ -198,7 +223,7 @@ def met(
         keep = max(_next(points, share), smallest)
         if abs(keep - budget.keep) <= _SAME * keep:
             break
-        budget = replace(budget, keep=keep)
+        budget = replace(planned.plan.budget, keep=keep)  # with the widths that were chosen
     return min(found, key=lambda each: abs((each.measured or 0) - share))
 
 

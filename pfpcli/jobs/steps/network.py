@@ -24,6 +24,7 @@ from pfpcli.jobs.steps.plan import Planned, make_plan, plan_in_steps
 from pfpcli.jobs.steps.recover import recover_network
 from pfpcli.jobs.steps.replay import unscored
 from pfpcli.jobs.steps.score import Scored, score_channels
+from pfpcli.jobs.steps.widths import Race, remembered
 from pfpcli.models.loaded_model import LoadedModel
 from pfpcli.planning.curves import Curve
 from pfpcli.planning.plan import Budget
@@ -50,6 +51,7 @@ class Prepared:
         budget: how much to keep, as far as it is known before a file is measured.
         kept: the finished steps of the job.
         target: what to measure on the written file of a plan, and its share of the original's; None measures nothing.
+        race: times the files of two plans; None where they cannot be timed.
     """
 
     settings: CompressSettings
@@ -63,6 +65,7 @@ class Prepared:
     budget: Budget
     kept: Kept
     target: tuple[Meter, float] | None = None
+    race: Race | None = None
 
     @property
     def division(self) -> Division:
@@ -138,7 +141,9 @@ def prepare(
         check_reachable(groups, budget, predictor)
     console.forecast = forecast(settings, model.kind)
     scored = score_channels(groups, calibration, settings.criterion, settings, device, console)
-    return Prepared(settings, device, model, calibration, groups, scored, predictor, writer, budget, kept, target)
+    # a search that goes on after an interrupt must not depend on how long its networks took
+    race = None if settings.is_searched else remembered(meter.race, scored.key, settings.threads)
+    return Prepared(settings, device, model, calibration, groups, scored, predictor, writer, budget, kept, target, race)
 
 
 class Maker:
@@ -201,6 +206,7 @@ class Maker:
                 predictor=ready.predictor,
                 allocation=allocation,
                 kept=ready.kept,
+                race=ready.race,
             )
             self.curves = planned.curves
             return planned

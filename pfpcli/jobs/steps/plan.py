@@ -23,6 +23,7 @@ from pfpcli.jobs import cache
 from pfpcli.jobs.kept import NOTHING, Kept
 from pfpcli.jobs.steps.open import group_by_settings
 from pfpcli.jobs.steps.score import Scored
+from pfpcli.jobs.steps.widths import Race, choose, is_open
 from pfpcli.planning.allocations import ALLOCATIONS, BEST, TRIED, UNMEASURED
 from pfpcli.planning.choices import orders
 from pfpcli.planning.curves import Curve, curves
@@ -47,12 +48,14 @@ class Planned:
         tried: the plans that were tried, the best one first; empty where only one came into question.
         curves: of the groups that can lose units; empty where none were measured.
         measured: the size or latency of the written file, as a part of the original's; None where it was not measured.
+        widths: which widths a small network keeps, and why; "" where there was nothing to choose.
     """
 
     plan: Plan
     tried: list[Tried]
     curves: list[Curve]
     measured: float | None = None
+    widths: str = ""
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,7 @@ def make_plan(
     predictor: Predictor | None = None,
     allocation: str | None = None,
     kept: Kept = NOTHING,
+    race: Race | None = None,
 ) -> Planned:
     """Measure the curves, if an allocator needs them and they are not known from another budget, and plan.
 
@@ -87,8 +91,10 @@ def make_plan(
         console: shows the steps.
         known: curves that were measured for another budget.
         predictor: of the same groups, for a budget of latency; None makes one.
-        allocation: the only allocation that is tried; None tries those that come into question.
+        allocation: the only allocation that is tried, with the widths of the budget; None tries those that come into
+            question.
         kept: the finished steps of the job.
+        race: times the files of two plans; None where they cannot be timed.
     """
     names = (allocation,) if allocation else _allocations(scored, budget, settings)
     measured = list(known)
@@ -100,32 +106,50 @@ def make_plan(
     ):
         ordered = orders(groups, scored.scores, budget)
         measured = measure_curves(groups, scored, ordered, settings, device, console)
+    chooses = allocation is None and bool(len(scored.division.checked)) and is_open(groups, budget)
     with console.step("plan") as step:
-        planner = Planner(
-            groups,
-            scored.scores,
-            budget,
-            predictor=predictor,
-            select=CRITERIA[scored.criterion].select,
-            delta=settings.delta,
-            seed=settings.seed,
-            curves=measured,
-        )
-        tried = _tried(planner, names, scored, device, kept, step) if len(names) > 1 else []
-        plan = tried[0].plan if tried else planner.by(names[0])
-        what = COUNTED[budget.of].noun
-        asked = f"asked {100 * budget.keep:.4g} %" if budget.epsilon is None else f"asked ε ≤ {budget.epsilon:g}"
-        epsilon = f" → ε = {plan.epsilon:.3g}" if plan.epsilon is not None and budget.epsilon is None else ""
-        best = f" · best of {len(tried)} plans: {tried[0].name}" if tried else ""
-        step.summary = f"keep {100 * plan.achieved:.1f} % of the {what}, {asked}{epsilon}{best}"
-    return Planned(plan, tried, measured)
+        planners = [
+            Planner(
+                groups,
+                scored.scores,
+                each,
+                predictor=predictor,
+                select=CRITERIA[scored.criterion].select,
+                delta=settings.delta,
+                seed=settings.seed,
+                curves=measured,
+            )
+            for each in ((budget, replace(budget, multiple_of=1)) if chooses else (budget,))  # with multiples first
+        ]
+        families = _tried(planners, names, scored, device, kept, step) if chooses or len(names) > 1 else [[]]
+        tried, chosen = choose(families[1], families[0], race) if chooses else (families[0], "")
+        plan = tried[0].plan if tried else planners[0].by(names[0])
+        planned = Planned(plan, tried, measured, widths=chosen)
+        step.summary = _summary(planned, budget)
+    return planned
+
+
+def _summary(planned: Planned, budget: Budget) -> str:
+    """Return what a plan keeps, what was asked for, and what it was chosen among."""
+    plan, tried = planned.plan, planned.tried
+    what = COUNTED[budget.of].noun
+    asked = f"asked {100 * budget.keep:.4g} %" if budget.epsilon is None else f"asked ε ≤ {budget.epsilon:g}"
+    epsilon = f" → ε = {plan.epsilon:.3g}" if plan.epsilon is not None and budget.epsilon is None else ""
+    best = f" · best of {len(tried)} plans: {tried[0].name}" if len(tried) > 1 else ""
+    widths = f" · {planned.widths.partition(';')[0]}" if planned.widths else ""
+    return f"keep {100 * plan.achieved:.1f} % of the {what}, {asked}{epsilon}{best}{widths}"
 
 
 def _tried(
-    planner: Planner, names: tuple[str, ...], scored: Scored, device: torch.device, kept: Kept, step: Step
-) -> list[Tried]:
-    """Try the plans of several allocations on the network; the best one comes first."""
-    most, measured = len(names) + TOWARDS, count_from(0)
+    planners: Sequence[Planner],
+    names: tuple[str, ...],
+    scored: Scored,
+    device: torch.device,
+    kept: Kept,
+    step: Step,
+) -> list[list[Tried]]:
+    """Try the plans of several allocations on the network; of each planner, the best one comes first."""
+    most, measured = len(planners) * (len(names) + TOWARDS), count_from(0)
     trials = Trials(scored.readers, scored.division, device)
 
     def tried(plan: Plan) -> _Trial:
@@ -138,7 +162,7 @@ def _tried(
         trials.ridges.update(found.ridges)
         return found.loss
 
-    return try_plans(planner, names, measure)
+    return [try_plans(planner, names, measure) for planner in planners]
 
 
 def _allocations(scored: Scored, budget: Budget, settings: Allocating) -> tuple[str, ...]:

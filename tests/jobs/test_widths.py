@@ -1,0 +1,98 @@
+"""A small network keeps multiples of channels if they lose hardly more, or where other widths would be slow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from unittest.mock import Mock
+
+import pytest
+import torch
+from torch import nn
+
+from pfpcli.jobs.steps.widths import Race, choose, is_open, remembered
+from pfpcli.latency.files import SpeedUp
+from pfpcli.planning.plan import Budget, Plan
+from pfpcli.planning.portfolio import Tried
+from tasks import grouped
+
+FREE, ROUNDED = (13, 7), (12, 8)
+
+
+def tried(kept: tuple[int, ...], loss: float) -> list[Tried]:
+    return [Tried("distance", loss, Mock(spec=Plan, kept=kept))]
+
+
+def racing(free: float, rounded: float, sure: float = 0.01) -> Race:
+    """A race of which the files are as fast, as the original, as some numbers."""
+
+    def speed(times: float) -> SpeedUp:
+        return SpeedUp(times, times - sure, times + sure)
+
+    return lambda first, second: (speed(free), speed(rounded), speed(rounded / free))
+
+
+@pytest.mark.parametrize(
+    ("loss", "race", "kept", "why"),
+    [
+        (0.9, None, ROUNDED, "widths: multiples of 4; they lose no more"),
+        (1.04, None, ROUNDED, "widths: multiples of 4; they lose 1.04 × as much"),
+        (1.2, racing(0.9, 1.3), ROUNDED, "is 0.90 × as fast as the original without them, 1.30 × with them"),
+        (1.2, racing(1.1, 1.3), FREE, "widths: as they fall; multiples of 4 lose 1.20 × as much"),
+        (1.2, racing(0.9, 0.9), FREE, "as they fall"),
+        (1.2, racing(0.9, 1.3, sure=1), FREE, "as they fall"),
+        (1.2, lambda first, second: None, FREE, "nothing was timed"),
+        (1.2, None, FREE, "nothing was timed"),
+        (1.4, racing(0.5, 2.0), FREE, "widths: as they fall; multiples of 4 lose 1.40 × as much"),
+    ],
+    ids=[
+        "they lose less", "they lose hardly more", "the others are slow", "the others are quick", "they gain nothing",
+        "too noisy to tell", "files that cannot be written", "nobody times", "they lose far more",
+    ],
+)  # fmt: skip
+def test_multiples_are_taken_where_they_cost_little_or_the_others_are_slow(
+    loss: float, race: Race | None, kept: tuple[int, ...], why: str
+) -> None:
+    chosen, said = choose(tried(FREE, 1.0), tried(ROUNDED, loss), race)
+    assert chosen[0].plan.kept == kept
+    assert why in said
+
+
+def test_nothing_is_said_where_both_plans_are_one() -> None:
+    assert choose(tried(FREE, 1.0), tried(FREE, 1.0), None)[1] == ""
+
+
+def test_files_are_timed_only_where_that_decides() -> None:
+    race = Mock()
+    for loss in (1.0, 2.0):
+        choose(tried(FREE, 1.0), tried(ROUNDED, loss), race)
+    race.assert_not_called()
+
+
+def test_files_are_timed_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PFP_CACHE", str(tmp_path))
+    race = Mock(wraps=racing(0.9, 1.3))
+    one, other = tried(FREE, 1.0)[0].plan, tried(ROUNDED, 1.0)[0].plan
+    first, again = (remembered(race, "key", None)(one, other) for _ in range(2))
+    assert first == again == racing(0.9, 1.3)(one, other)
+    race.assert_called_once()
+    remembered(race, "key", None)(other, one)
+    remembered(race, "", None)(one, other)
+    assert race.call_count == 3
+
+
+@pytest.mark.parametrize(
+    ("channels", "budget", "expected"),
+    [
+        (32, Budget(0.5, "macs", multiple_of=None), True),
+        (32, Budget(0.5, "latency", multiple_of=None), False),
+        (32, Budget(0.5, "macs", multiple_of=1), False),
+        (32, Budget(1, "macs", multiple_of=None), False),
+        (32, Budget(epsilon=0.1, multiple_of=None), False),
+        (128, Budget(0.5, "macs", multiple_of=None), False),
+        (12, Budget(0.5, "macs", multiple_of=None), False),
+    ],
+    ids=["small", "latency", "asked for", "everything stays", "an error", "not small", "narrow"],
+)
+def test_small_networks_alone_are_planned_with_both(channels: int, budget: Budget, expected: bool) -> None:
+    net = nn.Sequential(nn.Conv2d(3, channels, 3), nn.ReLU(), nn.Conv2d(channels, 4, 3))
+    assert is_open(grouped(net, torch.zeros(1, 3, 8, 8)), budget) == expected
