@@ -91,8 +91,7 @@ def make_plan(
         console: shows the steps.
         known: curves that were measured for another budget.
         predictor: of the same groups, for a budget of latency; None makes one.
-        allocation: the only allocation that is tried, with the widths of the budget; None tries those that come into
-            question.
+        allocation: the only one that is tried, with the widths of the budget; None tries those in question.
         kept: the finished steps of the job.
         race: times the files of two plans; None where they cannot be timed.
     """
