@@ -150,16 +150,20 @@ def _tried(
     """Try the plans of several allocations on the network; of each planner, the best one comes first."""
     most, measured = len(planners) * (len(names) + TOWARDS), count_from(0)
     trials = Trials(scored.readers, scored.division, device)
+    losses: dict[bytes, float] = {}  # two planners may make the same plan
 
     def tried(plan: Plan) -> _Trial:
         return _Trial(trials.loss(plan), trials.ridges)
 
     def measure(plan: Plan) -> float:
         step.progress(next(measured), most, "plans")
-        parts = plan.groups.labelled.graph, plan.alive.tobytes(), plan.scale.tobytes(), trials.ridges, device.type
-        found, _ = kept.value(lambda: tried(plan), _Trial, "trial", *parts)
-        trials.ridges.update(found.ridges)
-        return found.loss
+        alive, scale = plan.alive.tobytes(), plan.scale.tobytes()
+        if alive + scale not in losses:
+            parts = plan.groups.labelled.graph, alive, scale, trials.ridges, device.type
+            found, _ = kept.value(lambda: tried(plan), _Trial, "trial", *parts)
+            trials.ridges.update(found.ridges)
+            losses[alive + scale] = found.loss
+        return losses[alive + scale]
 
     return [try_plans(planner, names, measure) for planner in planners]
 
