@@ -87,6 +87,7 @@ def started(run: Started, folder: Path) -> Iterator[None]:
     remove_old()
     with suppress(OSError):
         make_private(folder)
+        (folder / OPTIONS).touch(mode=0o600)  # whatever the umask is: `find` reads no file that others can write to
         (folder / OPTIONS).write_text(run.json(), encoding="utf-8")
     try:
         yield

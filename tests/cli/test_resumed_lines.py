@@ -130,6 +130,17 @@ def test_a_line_that_others_could_have_written_is_none(run: Run) -> None:
     assert "no run of that name was interrupted" in run("compress", "--resume", "small", code=2)
 
 
+def test_a_line_is_private_whatever_the_umask_is(run: Run) -> None:
+    before = os.umask(0)
+    try:
+        run(*LINE)
+    finally:
+        os.umask(before)
+    assert kept()["file"].stat().st_mode & 0o077 == 0
+    assert kept()["file"].parent.stat().st_mode & 0o077 == 0
+    run("compress", "--resume", "small")
+
+
 def test_runs_that_cannot_go_on_are_named(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     err = run("compress", "--resume", "small", code=2)
     assert err == (
