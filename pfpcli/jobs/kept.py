@@ -18,7 +18,6 @@ from typing import Any, TypeVar
 
 import msgspec
 import torch
-from torch import Tensor
 
 from pfpcli import processes
 from pfpcli.graph.graph import Graph
@@ -186,8 +185,8 @@ def _content(part: object) -> bytes:
     return part if isinstance(part, bytes) else json.dumps(part).encode()
 
 
-def packed(tensors: dict[str, Tensor]) -> bytes:
-    """Return tensors as bytes that can be kept."""
+def packed(tensors: dict[str, Any]) -> bytes:
+    """Return tensors, and lists and numbers, as bytes that can be kept."""
     buffer = io.BytesIO()
     torch.save(tensors, buffer)
     return buffer.getvalue()

@@ -24,6 +24,7 @@ from pfpcli.images.calibration import Calibration, Division
 from pfpcli.jobs import warnings
 from pfpcli.jobs.advice import after_sparsifying
 from pfpcli.jobs.finished import Finished
+from pfpcli.jobs.kept import Kept, open_kept, packed, unpacked
 from pfpcli.jobs.recorded import group_rows, model_row, run_fields
 from pfpcli.jobs.steps.cut import check_costs, cut_network, write_plan
 from pfpcli.jobs.steps.export import ExportedFiles, OnnxWriter, export_files, mark_failed
@@ -39,6 +40,7 @@ from pfpcli.records.details import Details
 from pfpcli.records.folders import FILES, run_folder
 from pfpcli.records.parts import Filling, Quality, SparseLayer, Verification
 from pfpcli.records.runs import SparseRun
+from pfpcli.records.started import state_folder
 from pfpcli.scoring.criteria import WEIGHT_CRITERIA
 from pfpcli.scoring.scores import set_size
 from pfpcli.settings import SparsifySettings
@@ -50,13 +52,23 @@ from pfpcli.sparsity.zeroing import dead_channels, dead_units, layer_errors, zer
 
 @dataclass(frozen=True)
 class Scored:
-    """The result of the scoring step: the images, the reading layers, the weights, the budget, and the scores."""
+    """The result of the scoring step.
+
+    Attributes:
+        division: the images.
+        readers: the reading layers.
+        weights: the tensors of weights.
+        amount: the budget.
+        seen: the scores.
+        kept: the finished steps of the job.
+    """
 
     division: Division
     readers: list[Reader]
     weights: list[Weights]
     amount: Amount
     seen: WeightScores
+    kept: Kept
 
 
 @dataclass(frozen=True)
@@ -97,8 +109,8 @@ def sparsify(settings: SparsifySettings, console: Console) -> Finished[SparseRun
     device = find_device(settings.device)
     with run_folder(settings.out, settings.name) as folder, resources(settings.threads) as scratch:
         model, calibration, groups = open_network(settings, console)
-        scored = _score_weights(groups, calibration, settings, device, console)
-        division = scored.division
+        scored = _score_weights(model, groups, calibration, settings, device, console)
+        division, kept = scored.division, scored.kept
         chosen = _choose_weights(scored, settings, console)
         made, dead = _zero_weights(groups, scored, chosen, console)
         planned, difference = None, None
@@ -107,10 +119,10 @@ def sparsify(settings: SparsifySettings, console: Console) -> Finished[SparseRun
             made, difference = _cut_dead(made.graph, planned, scored, chosen, console)
             write_plan(planned, made, readers(groups), folder.path)
         errors = _measure_errors(groups, scored, chosen, device, console)
-        quality, behaviour = evaluate(groups.labelled.graph, made.graph, division, device, console)
+        quality, behaviour = evaluate(groups.labelled.graph, made.graph, division, device, console, kept)
         processes.finish()
-        writer = OnnxWriter(model, groups.labelled.graph, division.samples, scratch)
-        exported = export_files(model, made, writer, folder.path, console)
+        writer = OnnxWriter(model, groups.labelled.graph, division.samples, scratch, kept)
+        exported = export_files(model, made, writer, folder.path, console, kept)
         deflated = _deflated(scratch / FILES["onnx"]), _deflated(folder.path / FILES["onnx"])
         if status(quality)[0] == "failed":
             exported = mark_failed(exported, folder.path)
@@ -123,18 +135,26 @@ def sparsify(settings: SparsifySettings, console: Console) -> Finished[SparseRun
         warnings.warn(console, _warnings(outcome))
         run = _record(outcome, console)
         write_record(run, Details(behaviour=behaviour), folder.path)
+    kept.forget()
     return Finished(run, folder.name, exported.module)
 
 
 def _score_weights(
-    groups: Groups, calibration: Calibration, settings: SparsifySettings, device: torch.device, console: Console
+    model: LoadedModel,
+    groups: Groups,
+    calibration: Calibration,
+    settings: SparsifySettings,
+    device: torch.device,
+    console: Console,
 ) -> Scored:
     """Choose the scoring images and score every weight on them; a budget out of reach is refused before."""
+    graph, found = groups.labelled.graph, readers(groups)
+    weights = weights_of(groups, found, settings.freeze)
+    amount = amount_of(graph, weights, settings.keep)
+    division = calibration.divide(set_size(found, settings.delta), settings.samples)
+    kept_in = state_folder("sparsify", settings.folder, settings.recorded())
+    kept = open_kept(kept_in, model, graph, division, console)
     with console.step("score") as step:
-        graph, found = groups.labelled.graph, readers(groups)
-        weights = weights_of(groups, found, settings.freeze)
-        amount = amount_of(graph, weights, settings.keep)
-        division = calibration.divide(set_size(found, settings.delta), settings.samples)
         total = len(division.scored)
         task = Task(
             groups,
@@ -143,9 +163,17 @@ def _score_weights(
             device,
             progress=lambda done: step.progress(done, total, "images"),
         )
-        seen = score_weights(task, weights, WEIGHT_CRITERIA[settings.criterion])
-        step.summary = f"{seen.samples} images · criterion {settings.criterion} · {len(weights)} tensors of weights"
-    return Scored(division, found, weights, amount, seen)
+
+        def scored() -> bytes:
+            return packed(vars(score_weights(task, weights, WEIGHT_CRITERIA[settings.criterion])))
+
+        names = settings.freeze, settings.where, settings.exact_only
+        content, cached = kept.value(scored, bytes, "score", settings.criterion, settings.delta, names, device.type)
+        seen = WeightScores(**unpacked(content))
+        step.summary = (
+            f"{cached}{seen.samples} images · criterion {settings.criterion} · {len(weights)} tensors of weights"
+        )
+    return Scored(division, found, weights, amount, seen, kept)
 
 
 def _choose_weights(scored: Scored, settings: SparsifySettings, console: Console) -> list[Chosen]:
@@ -196,8 +224,12 @@ def _measure_errors(
             device,
             progress=lambda done: step.progress(done, total, "images"),
         )
-        found = layer_errors(task, scored.weights, chosen)
-        step.summary = f"{total} {division.source} · largest of a layer {max(found):.3g}"
+        pairs = zip(scored.weights, chosen, strict=True)
+        parts = [(each.tensor * one.factor).detach().cpu().double().numpy().tobytes() for each, one in pairs]
+        found, cached = scored.kept.value(
+            lambda: layer_errors(task, scored.weights, chosen), list[float], "errors", *parts, device.type
+        )
+        step.summary = f"{cached}{total} {division.source} · largest of a layer {max(found):.3g}"
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from pfpcli.records.folders import RUNS
 from pfpcli.scoring.criteria import WEIGHT_CRITERIA
 from pfpcli.settings.calibration import CalibrationSettings
 from pfpcli.settings.checks import check_delta, check_keep
@@ -39,6 +40,11 @@ class SparsifySettings(CalibrationSettings):
     def choices(cls) -> dict[str, tuple[str, ...]]:
         """Setting -> the values it may have; weights have criteria of their own."""
         return CHOICES | {"criterion": tuple(WEIGHT_CRITERIA)}
+
+    @property
+    def folder(self) -> Path:
+        """The folder to write."""
+        return self.out or RUNS / self.name
 
     @property
     def name(self) -> str:

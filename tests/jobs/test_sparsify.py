@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ import pfpcli
 from commands import Done, draw, hashes, plain, run_onnx
 from pfpcli import report
 from pfpcli.cli import main as cli
+from pfpcli.jobs import sparsify
 from pfpcli.records import reading
 from pfpcli.records.folders import FILES
 from pfpcli.records.runs import SparseRun
@@ -192,3 +194,23 @@ def test_a_record_without_a_kind_is_one_of_a_compression(folder: Path, tmp_path:
     (tmp_path / "run.json").write_text(json.dumps(data | {"kind": "other"}), encoding="utf-8")
     with pytest.raises(pfpcli.PfpError, match="not a run record"):
         reading.read(tmp_path)
+
+
+def test_an_interrupted_run_goes_on(
+    folder: Path, command: Callable[..., Done], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    line = ["sparsify", str(folder / "model.pt"), "--calib", str(folder / "imgs"), "--keep", "0.4", "--samples", "6"]
+    with monkeypatch.context() as patch:
+        patch.setattr(sparsify, "export_files", interrupted)
+        stopped = command(*line, "--threads", "1", "--out", "late", cwd=tmp_path)
+    assert stopped.code == 130
+    assert stopped.err.endswith("hint: go on with `pfp sparsify --resume late`\n")
+    done = command("sparsify", "--resume", "late", cwd=tmp_path)
+    assert done.code == 0
+    for step in ("score", "errors", "evaluate"):
+        assert re.search(rf"^  {step} +cached: ", done.err, re.MULTILINE), step
+    assert (tmp_path / "late" / FILES["onnx"]).read_bytes() == (folder / "run" / FILES["onnx"]).read_bytes()
+    assert read(tmp_path / "late").layers == read(folder / "run").layers

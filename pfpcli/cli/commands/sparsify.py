@@ -17,6 +17,7 @@ from pfpcli.cli.options import (
     judging,
     machine,
     network,
+    resuming,
     samples,
     session,
 )
@@ -53,8 +54,9 @@ def _sparsity(
     "pfp sparsify model.pt --calib ./imgs --keep 0.3",
     "pfp sparsify model.pt --calib ./imgs --keep 0.3 --criterion sipp-hybrid",
     "pfp sparsify model.pt --calib ./imgs --keep 10% --cut-dead --freeze 'head*'",
+    "pfp sparsify --resume pfp-runs/model-sparse0.30",
 )
-@takes(checkpoint, network, outputs, images, samples, judging, _sparsity, machine, session=session)
+@takes(checkpoint, network, outputs, images, samples, judging, _sparsity, machine, resuming, session=session)
 def sparsify(given: dict[str, Any], *, out: Out = SparsifySettings.out, session: Session) -> None:
     """Set single weights of MODEL to zero, bound the error of every layer, and write a run folder."""
     session.finish(session.run("sparsify", SparsifySettings(**given, out=out)))
