@@ -7,6 +7,11 @@ import sys
 from functools import cache
 from pathlib import Path
 
+#: Parameters of `mallopt` (malloc.h of glibc).
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+#: The C library keeps up to this many freed bytes, and takes blocks up to the second number from them.
+_KEPT, _LARGEST = 1 << 28, 1 << 25
+
 
 def held() -> int | None:
     """Return the bytes of memory that the process holds now; None where the system does not tell."""
@@ -26,9 +31,20 @@ def forget_peak() -> None:
         return
 
 
+def keep_freed() -> None:
+    """Let the C library keep freed memory until `give_back`: what one layer has freed, the next layer takes.
+
+    Otherwise it goes back to the system, which clears every page that it gives: a tenth of a forward pass.
+    """
+    adjust = _function("mallopt")
+    if adjust is not None:
+        adjust(_TRIM_THRESHOLD, _KEPT)
+        adjust(_MMAP_THRESHOLD, _LARGEST)
+
+
 def give_back() -> None:
     """Give freed memory back to the system; the C library would keep hundreds of megabytes of small tensors."""
-    trim = _trim()
+    trim = _function("malloc_trim")
     if trim is not None:
         trim(0)
 
@@ -42,6 +58,6 @@ def _status(name: str) -> int | None:
 
 
 @cache
-def _trim() -> ctypes._NamedFuncPointer | None:
-    """Return `malloc_trim` of the C library, which only glibc has."""
-    return getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform.startswith("linux") else None
+def _function(name: str) -> ctypes._NamedFuncPointer | None:
+    """Return a function of the C library that only glibc has."""
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform.startswith("linux") else None

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from pfpcli import processes
+from pfpcli import memory, processes
 from pfpcli.channels.groups import Groups, group
 from pfpcli.channels.labelling import label
 from pfpcli.cutting.masked import InFloat64
@@ -177,6 +177,7 @@ def find_device(wanted: str) -> torch.device:
 @contextmanager
 def resources(threads: int | None) -> Iterator[Path]:
     """A scratch folder, and the number of CPU threads of torch, for the time of a job; threads: None uses all cores."""
+    memory.keep_freed()
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
     try:
