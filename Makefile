@@ -70,7 +70,7 @@ bench-accuracy: setup  ## accuracy beside that of other tools (hours; continues 
 kinds: setup  ## small networks of the hard kinds, trained and cut (hours; continues where it stopped)
 	$(BIN)/python benchmarks/kinds.py $(ARGS)
 
-attack: setup  ## stop a run at every step and write, and 10,000 mutated files of every kind (about 25 minutes)
+attack: setup  ## stop a run at every step and write, and 10,000 mutated files of every kind (about two hours)
 	$(BIN)/python tests/attack/stops.py
 	$(BIN)/python tests/attack/attack.py $(ARGS)
 
@@ -82,7 +82,7 @@ real: setup  ## trained networks through the whole command (about an hour; conti
 
 # torch is named apart, to choose the build: `make oldest TORCH=2.13.0`. Left out: deformable convolutions and the sum of
 # a FusedConv, which onnxruntime 1.23 lacks or computes wrongly, and the count of the cases that a newer onnx brings.
-TORCH  ?= 2.9
+TORCH  ?= 2.10
 OLDEST := .venv-oldest/bin/python
 oldest:  ## install the oldest releases that pyproject.toml allows, and run a part of the tests (about 10 minutes)
 	test -x $(OLDEST) || $(PYTHON) -m venv .venv-oldest

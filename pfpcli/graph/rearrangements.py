@@ -143,7 +143,10 @@ def _left_batch(first: Node) -> tuple[Node, list[list[int]], list[int]] | None:
     moved, node, entered = torch.empty(shape, device="meta"), first, False
     while str(node.target) in _MOVEMENTS and is_tensor(node):
         args, kwargs = fx.map_arg((node.args[1:], node.kwargs), lambda n: n.meta["val"])
-        moved = node.target(moved, *args, **kwargs)  # type: ignore[operator]
+        try:
+            moved = node.target(moved, *args, **kwargs)  # type: ignore[operator]
+        except RuntimeError:  # x lies otherwise in memory, which alone allows this view
+            return None
         if not moved._is_view():
             return None
         found = _splits(shape, moved)
