@@ -144,7 +144,8 @@ class Kept:
     def _store(self, path: Path, value: object) -> None:
         if processes.rank():
             return
-        with suppress(OSError, OverflowError):  # a full disk, or more than a file of msgpack holds
+        # a full disk, more than a file of msgpack holds, or a file's name that is no UTF-8
+        with suppress(OSError, OverflowError, UnicodeEncodeError):
             make_private(path.parent)
             draft = path.with_name(f".{path.name}.{os.getpid()}")
             try:
