@@ -37,6 +37,7 @@ def racing(free: float, rounded: float, sure: float = 0.01) -> Race:
         (0.9, None, ROUNDED, "widths: multiples of 4; they lose no more"),
         (1.04, None, ROUNDED, "widths: multiples of 4; they lose 1.04 × as much"),
         (1.2, racing(0.9, 1.3), ROUNDED, "is 0.90 × as fast as the original without them, 1.30 × with them"),
+        (1.2, racing(1.005, 1.3), ROUNDED, "widths: multiples of 4"),
         (1.2, racing(1.1, 1.3), FREE, "widths: as they fall; multiples of 4 lose 1.20 × as much"),
         (1.2, racing(0.9, 0.9), FREE, "as they fall"),
         (1.2, racing(0.9, 1.3, sure=1), FREE, "as they fall"),
@@ -45,7 +46,8 @@ def racing(free: float, rounded: float, sure: float = 0.01) -> Race:
         (1.4, racing(0.5, 2.0), FREE, "widths: as they fall; multiples of 4 lose 1.40 × as much"),
     ],
     ids=[
-        "they lose less", "they lose hardly more", "the others are slow", "the others are quick", "they gain nothing",
+        "they lose less", "they lose hardly more", "the others are slow", "the others are as slow as it", "the others are quick",
+        "they gain nothing",
         "too noisy to tell", "files that cannot be written", "nobody times", "they lose far more",
     ],
 )  # fmt: skip

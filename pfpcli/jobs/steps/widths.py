@@ -7,7 +7,7 @@ fall, and both are tried:
 
 - Multiples are taken if they lose hardly more (`HARDLY`).
 - If they do not lose far more (`FAR`), both files are timed beside the original's. Multiples are taken if the network
-  with widths as they fall is slower than the original, and they make it measurably faster.
+  with widths as they fall is not measurably faster than the original, and they make it measurably faster.
 - Otherwise widths fall as they may.
 """
 
@@ -88,6 +88,6 @@ def choose(free: list[Tried], stepped: list[Tried], race: Race | None) -> tuple[
         return free, f"{_FALLEN}; multiples of 4 {more}, and nothing was timed"
     of_free, of_stepped, between = timed
     times = f"{of_free.times:.2f} × as fast as the original without them, {of_stepped.times:.2f} × with them"
-    if of_free.times < 1 and between.low > 1:
+    if of_free.low <= 1 and between.low > 1:
         return stepped, f"{_MULTIPLES}; they {more}, and the network is {times}"
     return free, f"{_FALLEN}; multiples of 4 {more}, and the network is {times}"
