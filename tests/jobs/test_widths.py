@@ -46,7 +46,8 @@ def racing(free: float, rounded: float, sure: float = 0.01) -> Race:
         (1.4, racing(0.5, 2.0), FREE, "widths: as they fall; multiples of 4 lose 1.40 × as much"),
     ],
     ids=[
-        "they lose less", "they lose hardly more", "the others are slow", "the others are as slow as it", "the others are quick",
+        "they lose less", "they lose hardly more", "the others are slow", "the others are as slow as it",
+        "the others are quick",
         "they gain nothing",
         "too noisy to tell", "files that cannot be written", "nobody times", "they lose far more",
     ],
