@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import pfpcli
-from commands import SAMPLES, sample_images
+from commands import SAMPLES, compress, draw, sample_images
+from onnx_files import write
 from pfpcli.errors import InputError
 
 
@@ -68,6 +69,24 @@ def test_a_network_that_says_nothing_is_refused_with_the_reason(
     with pytest.raises(InputError, match=message):
         pfpcli.compress(module, SAMPLES / "images", keep=0.5, input_size=(3, 32, 32), out=tmp_path / "run")
     assert not list(tmp_path.iterdir())
+
+
+class Steps(nn.Module):
+    """A state that is the same for all images, and features with the columns of the maps before the images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
+        self.register_buffer("state", torch.zeros(1, 1, 6))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.state + 0 * x.mean(), self.body(x).flatten(1, 2).permute(2, 0, 1)
+
+
+def test_an_output_whose_first_dimension_is_not_the_images_counts_as_well(tmp_path: Path) -> None:
+    path = write(Steps().eval(), torch.randn(1, 3, 12, 12), tmp_path / "net.onnx", free=())
+    found = compress(path, draw(tmp_path / "imgs", 16, 12), tmp_path / "run", keep=0.7, criterion="l1")
+    assert found.model["input_size"] == [3, 12, 12]
 
 
 def test_a_file_that_names_a_huge_input_is_refused_before_one_is_made() -> None:

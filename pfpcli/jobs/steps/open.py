@@ -270,13 +270,15 @@ def _look(graph: Graph, calibration: Calibration, name: str) -> Seen | None:
 def _check_outputs(found: list[tuple[Tensor, list[Tensor]]], folder: str, name: str) -> None:
     rows: list[tuple[Tensor, Tensor]] = []
     for images, outputs in found:
-        each = [x for x in outputs if x.dim() and len(x) == len(images)]
-        rows += [(image, torch.cat([x[i].double().flatten() for x in each])) for i, image in enumerate(images) if each]
+        if all(x.dim() and len(x) == len(images) for x in outputs):
+            rows += [(one, torch.cat([x[i].double().flatten() for x in outputs])) for i, one in enumerate(images)]
+        elif outputs:  # an output of the images together, e.g. with the steps of a sequence first
+            rows.append((images, torch.cat([x.double().flatten() for x in outputs])))
     if not rows:
         return
     if not rows[0][1].numel():
         raise InputError(f"{name}: its outputs hold no numbers", "export or save it with the layers behind them")
-    where = f"for the first {len(rows)} images of {folder}"
+    where = f"for the first {sum(len(images) for images, _ in found)} images of {folder}"
     if not any(bool(output.isfinite().any()) for _, output in rows):
         raise InputError(
             f"{name}: puts out nan or infinity only, {where}",
