@@ -18,23 +18,34 @@ class Allocation:
         function: where its function is, "module:function" in this package; see `allocators.Allocator`.
         summary: what it does, in a few words for --help.
         needs_curves: whether it reads curves (`curves.Curve`) and the prices of the groups.
+        priced_by: what the prices count, one of `pfpcli.amounts.COUNTED`; "" for what the budget counts.
         shares_error: whether its number is a relative error that all layers share; the plan then records it.
     """
 
     function: str
     summary: str
     needs_curves: bool = False
+    priced_by: str = ""
     shares_error: bool = False
 
 
 _DISTANCE = "least distance of the outputs, measured group by group"
 _DIVERGENCE = "least divergence of the outputs, measured group by group"
 _ERROR = "least error of the layers, measured group by group"
+_BY_MACS = ", for multiply-adds instead of what the budget counts"
 
 ALLOCATIONS = register(
     ("distance", Allocation("allocators:least_distance", _DISTANCE, needs_curves=True)),
     ("divergence", Allocation("allocators:least_divergence", _DIVERGENCE, needs_curves=True)),
     ("error", Allocation("allocators:least_error", _ERROR, needs_curves=True)),
+    (
+        "macs-distance",
+        Allocation("allocators:least_distance", _DISTANCE + _BY_MACS, needs_curves=True, priced_by="macs"),
+    ),
+    (
+        "macs-divergence",
+        Allocation("allocators:least_divergence", _DIVERGENCE + _BY_MACS, needs_curves=True, priced_by="macs"),
+    ),
     ("uniform", Allocation("allocators:uniform", "the same fraction everywhere")),
     ("inside", Allocation("allocators:uniform_inside", "the same fraction inside of residual blocks")),
     ("pfp", Allocation("allocators:shared_error", "one error bound for all layers", shares_error=True)),
@@ -43,5 +54,7 @@ ALLOCATIONS = register(
 #: The setting that tries several allocations and takes the plan whose network is the best, and what it tries. The first
 #: one is taken where nothing can be measured.
 BEST, TRIED = "best", ("distance", "divergence", "error", "uniform", "inside")
+#: What is tried besides for a budget of latency: the times of small layers say less than their multiply-adds.
+TRIED_FOR_LATENCY = ("macs-distance", "macs-divergence")
 #: What is tried where no image is left to measure with.
 UNMEASURED = "uniform"

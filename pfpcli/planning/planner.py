@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from pfpcli.channels.cost import Predictor
+from pfpcli.channels.cost import Costs, Predictor
 from pfpcli.channels.groups import Groups
 from pfpcli.planning.allocations import ALLOCATIONS
 from pfpcli.planning.allocators import Allocator, Counts, Evidence, allocator, shared_error
@@ -74,7 +74,7 @@ class Planner:
         ]
         self._choices = self._stepped[0]
         # searches ask for the same counts again and again
-        self._costs: dict[tuple[int, ...], float] = {}
+        self._costs: dict[tuple[int, ...], Costs] = {}
         if not self._choices and not self._is_whole:
             raise nothing_to_prune(groups)
 
@@ -95,7 +95,9 @@ class Planner:
             return self._whole
         epsilon = self._budget.epsilon
         if epsilon is None:
-            counts, level = self._within_cost(allocator(allocate), needs_prices=ALLOCATIONS[allocate].needs_curves)
+            row = ALLOCATIONS[allocate]
+            priced_by = (row.priced_by or self._budget.of) if row.needs_curves else ""
+            counts, level = self._within_cost(allocator(allocate), priced_by)
         elif self._select == "largest":
             # as little as stays within the error: widths are not rounded unless that was asked for
             counts, level = _within_error(self._stepped[-1], self._evidence.scores, epsilon), epsilon
@@ -119,7 +121,7 @@ class Planner:
             pairs = list(zip(choices, mixed, strict=True))
             return lambda level: [c.nearest(_ROOM * n / (1 + level)) for c, n in pairs]
 
-        return self._made(self._within_cost(counts, needs_prices=False)[0], None)
+        return self._made(self._within_cost(counts)[0], None)
 
     def expected_loss(self, plan: Plan) -> float:
         """Return the sum of what the groups of a plan lose alone, by their curves: distances of the outputs."""
@@ -127,35 +129,36 @@ class Planner:
         pairs = zip(self._choices, self._evidence.curves, strict=True)
         return sum(float(curve.at_every_width("distance")[kept[id(choice.group)]]) for choice, curve in pairs)
 
-    def _within_cost(self, allocate: Allocator, *, needs_prices: bool) -> tuple[list[int], float]:
-        """Return the positions each choice keeps so that the network costs what the budget says, and their level."""
-        of = self._budget.of
-        target = self._budget.keep * self._whole.before.of(of)
+    def _within_cost(self, allocate: Allocator, priced_by: str = "") -> tuple[list[int], float]:
+        """Return the positions each choice keeps so that the network costs what the budget says, and their level.
 
-        def cost(counts: list[int]) -> float:
-            key = tuple(counts)
-            if key not in self._costs:
-                alive = alive_labels(self._groups, self._choices, counts)
-                self._costs[key] = self._predictor.predict(alive).of(of)
-            return self._costs[key]
-
+        Args:
+            allocate: the allocator.
+            priced_by: the cost whose prices it reads; "" if it reads none.
+        """
+        cost = self._cost(self._budget.of)
+        target = self._budget.keep * self._whole.before.of(self._budget.of)
         for choices in self._stepped:
-            counts, level = self._searched(choices, allocate, cost, target, needs_prices=needs_prices)
+            counts, level = [len(choice.order) for choice in choices], 0.0
+            for _ in range(_ROUNDS if priced_by else 1):
+                prices = _prices(choices, counts, self._cost(priced_by)) if priced_by else ()
+                counts, level = search(choices, allocate(choices, replace(self._evidence, prices=prices)), cost, target)
             if abs(cost(counts) - target) <= TOLERANCE * target:
                 return counts, level
         if cost(counts) > target * (1 + TOLERANCE):
             _check_smallest(self._groups, self._stepped[-1], self._predictor, self._budget)
         return counts, level
 
-    def _searched(
-        self, choices: list[Choice], allocate: Allocator, cost: Cost, target: float, *, needs_prices: bool
-    ) -> tuple[list[int], float]:
-        """Return the positions that each of some choices keeps, and their level."""
-        counts, level = [len(choice.order) for choice in choices], 0.0
-        for _ in range(_ROUNDS if needs_prices else 1):
-            priced = replace(self._evidence, prices=_prices(choices, counts, cost))
-            counts, level = search(choices, allocate(choices, priced), cost, target)
-        return counts, level
+    def _cost(self, of: str) -> Cost:
+        """Return what tells a cost of the network for the positions that each choice keeps."""
+
+        def cost(counts: list[int]) -> float:
+            key = tuple(counts)
+            if key not in self._costs:
+                self._costs[key] = self._predictor.predict(alive_labels(self._groups, self._choices, counts))
+            return self._costs[key].of(of)
+
+        return cost
 
     def _made(self, counts: list[int], epsilon: float | None) -> Plan:
         return _select(

@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from unittest.mock import Mock
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from pfpcli.planning import portfolio
 from pfpcli.planning.allocations import TRIED
+from pfpcli.planning.choices import orders
+from pfpcli.planning.curves import Curve
 from pfpcli.planning.plan import Budget, Plan
 from pfpcli.planning.planner import Planner
 from pfpcli.planning.portfolio import TOWARDS, Tried, try_plans
 from residual_net import measured
 from tasks import grouped, scores
+from zoo import conv
 
 
 def planner(keep: float = 0.5) -> Planner:
@@ -54,6 +58,24 @@ def test_plans_between_the_best_and_the_others_are_tried_while_they_help() -> No
     assert between
     assert len(found) <= len(TRIED) + TOWARDS
     assert all(each.plan.is_met or abs(each.plan.achieved - 0.5) < 0.03 for each in found)
+
+
+@pytest.mark.parametrize("loss", ["distance", "divergence"])
+def test_widths_can_be_priced_by_another_cost_than_that_of_the_budget(loss: str) -> None:
+    # most multiply-adds are in the layers on large maps, most parameters in those on small ones
+    net = nn.Sequential(conv(3, 32), conv(32, 32), conv(32, 64, s=4), conv(64, 64), conv(64, 8))
+    groups = grouped(net.requires_grad_(False), torch.randn(2, 3, 16, 16))
+    found = scores(groups, [torch.randn(4, 3, 16, 16)], "l2")
+    lost = {loss: np.array([0.01, 0.1])}
+    made = [Curve(len(order), np.array([3, 1]) * len(order) // 4, lost) for _, order in orders(groups, found, Budget())]
+
+    def by(name: str, of: str) -> Plan:
+        return Planner(groups, found, Budget(0.5, of), curves=made).by(name)
+
+    assert by(f"macs-{loss}", "macs").kept == by(loss, "macs").kept
+    by_macs, by_params = by(f"macs-{loss}", "params"), by(loss, "params")
+    assert by_macs.after.params == pytest.approx(by_params.after.params, rel=0.06)
+    assert by_macs.after.macs < 0.9 * by_params.after.macs
 
 
 def test_a_plan_whose_groups_lose_far_more_alone_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ from pfpcli.jobs.kept import NOTHING, Kept
 from pfpcli.jobs.steps.open import group_by_settings
 from pfpcli.jobs.steps.score import Scored
 from pfpcli.jobs.steps.widths import Race, choose, is_open
-from pfpcli.planning.allocations import ALLOCATIONS, BEST, TRIED, UNMEASURED
+from pfpcli.planning.allocations import ALLOCATIONS, BEST, TRIED, TRIED_FOR_LATENCY, UNMEASURED
 from pfpcli.planning.choices import orders
 from pfpcli.planning.curves import Curve, curves
 from pfpcli.planning.plan import Budget, Plan
@@ -174,7 +174,9 @@ def _allocations(scored: Scored, budget: Budget, settings: Allocating) -> tuple[
         return (settings.allocate,)
     if budget.epsilon is not None or budget.keep == 1:
         return (UNMEASURED,)  # the budget alone decides
-    return TRIED if len(scored.division.checked) else (UNMEASURED,)
+    if not len(scored.division.checked):
+        return (UNMEASURED,)
+    return (*TRIED, *TRIED_FOR_LATENCY) if budget.of == "latency" else TRIED
 
 
 def measure_curves(
