@@ -97,3 +97,11 @@ def test_the_program_file_of_a_cut_net_computes_what_torch_computes(name: str, t
         pairs = zip(tree_leaves(loaded(*samples)), tree_leaves(graph.module(*samples)), strict=True)
     for found, expected in pairs:
         torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("name", ["plain", "se_gate", "split_c2f", "option_a"])
+def test_a_network_that_is_only_timed_is_the_same_network(name: str) -> None:
+    graph = smaller(name)[1]
+    written = export.quickly(graph, export.names(graph))
+    three = [torch.cat([x, x[:1]]) for x in graph.example]
+    assert onnx_vs_torch(written, graph, three) < 1e-4

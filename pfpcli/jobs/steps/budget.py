@@ -21,7 +21,7 @@ from pfpcli.cutting.cut import cut
 from pfpcli.errors import CheckFailed, InputError
 from pfpcli.images.calibration import Division
 from pfpcli.jobs.kept import Kept
-from pfpcli.jobs.steps.export import OnnxPair, OnnxWriter
+from pfpcli.jobs.steps.export import OnnxWriter
 from pfpcli.jobs.steps.plan import Planned
 from pfpcli.latency.files import Latency, SpeedUp, latency, speed_up
 from pfpcli.latency.prediction import TimedPredictor
@@ -104,9 +104,10 @@ class Meter:
         return self._timed([self.writer.original])[0].median_ms
 
     def _share(self, plan: Plan) -> float:
-        files = self._written(plan, _CANDIDATE)
+        path = self.scratch / _CANDIDATE
+        files = self.writer.timed(path, self.writer.write(cut(self.groups.labelled, plan.alive).graph, path))
         if self.of == "size":
-            return (self.scratch / _CANDIDATE).stat().st_size / self.writer.original.stat().st_size
+            return path.stat().st_size / self.writer.original.stat().st_size
         before, after = self._timed(files)
         return after.part_of(before)
 
@@ -119,18 +120,14 @@ class Meter:
         """
 
         def raced() -> tuple[SpeedUp, SpeedUp, SpeedUp] | None:
+            cuts = [cut(self.groups.labelled, plan.alive).graph for plan in plans]
             try:
-                pairs = [self._written(plan, f"raced{i}.onnx") for i, plan in enumerate(plans)]
+                whole, first, second = self._timed(self.writer.to_time(cuts))
             except CheckFailed:
                 return None
-            whole, first, second = self._timed([pairs[0][0], pairs[0][1], pairs[1][1]])
             return speed_up(whole, first), speed_up(whole, second), speed_up(first, second)
 
         return processes.of_first(raced)
-
-    def _written(self, plan: Plan, name: str) -> OnnxPair:
-        path = self.scratch / name
-        return self.writer.timed(path, self.writer.write(cut(self.groups.labelled, plan.alive).graph, path))
 
     def _timed(self, files: Sequence[Path | onnx.ModelProto]) -> list[Latency]:
         graph = self.groups.labelled.graph

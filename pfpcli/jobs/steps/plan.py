@@ -35,6 +35,9 @@ from pfpcli.recovery.trial import Trials
 from pfpcli.scoring.criteria import CRITERIA
 from pfpcli.settings import CompareCriteriaSettings, CompressSettings
 
+#: So many of the allocations that are best for the first planner are tried for another one.
+AGAIN = 2
+
 #: Settings that say how a budget is divided among the groups.
 Allocating = CompressSettings | CompareCriteriaSettings
 
@@ -148,7 +151,7 @@ def _tried(
     step: Step,
 ) -> list[list[Tried]]:
     """Try the plans of several allocations on the network; of each planner, the best one comes first."""
-    most, measured = len(planners) * (len(names) + TOWARDS), count_from(0)
+    most, measured = len(names) + TOWARDS + (len(planners) - 1) * (AGAIN + 1), count_from(0)
     trials = Trials(scored.readers, scored.division, device)
     losses: dict[bytes, float] = {}  # two planners may make the same plan
 
@@ -165,7 +168,9 @@ def _tried(
             losses[alive + scale] = found.loss
         return losses[alive + scale]
 
-    return [try_plans(planner, names, measure) for planner in planners]
+    first = try_plans(planners[0], names, measure)
+    best = [each.name for each in first if each.name in names][:AGAIN]
+    return [first, *(try_plans(planner, best, measure) for planner in planners[1:])]
 
 
 def _allocations(scored: Scored, budget: Budget, settings: Allocating) -> tuple[str, ...]:
