@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import onnx
+from torch import Tensor
 
 from pfpcli import processes
 from pfpcli.amounts import COUNTED
@@ -122,7 +124,7 @@ class Meter:
         def raced() -> tuple[SpeedUp, SpeedUp, SpeedUp] | None:
             cuts = [cut(self.groups.labelled, plan.alive).graph for plan in plans]
             try:
-                whole, first, second = self._timed(self.writer.to_time(cuts))
+                whole, first, second = self._timed(self.writer.to_time(cuts, self._inputs))
             except CheckFailed:
                 return None
             return speed_up(whole, first), speed_up(whole, second), speed_up(first, second)
@@ -130,8 +132,11 @@ class Meter:
         return processes.of_first(raced)
 
     def _timed(self, files: Sequence[Path | onnx.ModelProto]) -> list[Latency]:
-        graph = self.groups.labelled.graph
-        return latency(files, [self.division.samples(graph.fixed_batch or 1)], self.threads)
+        return latency(files, self._inputs, self.threads)
+
+    @cached_property
+    def _inputs(self) -> list[Tensor]:
+        return [self.division.samples(self.groups.labelled.graph.fixed_batch or 1)]
 
 
 def budget_of(

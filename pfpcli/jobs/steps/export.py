@@ -144,18 +144,19 @@ class OnnxWriter:
             lost = write.lost_by_export(module, str(error))
         return OnnxFile(self._exported(smaller, path, program), not module.untouched.nodes, lost)
 
-    def to_time(self, cuts: Sequence[Graph]) -> list[Path | onnx.ModelProto]:
+    def to_time(self, cuts: Sequence[Graph], inputs: Sequence[Tensor]) -> list[Path | onnx.ModelProto]:
         """Return ONNX networks of the original and of networks cut from it, that are timed and nothing else.
 
         Args:
             cuts: the cut networks.
+            inputs: float[N, ...] for each input, that they are timed on.
 
         Raises:
             CheckFailed: one cannot be written.
         """
         if not isinstance(self._model.module, OnnxNetwork):
             with suppress(Exception):  # whatever the older exporter raises about an op that it does not know
-                return [export.quickly(graph, self._named) for graph in (self._whole, *cuts)]
+                return [export.quickly(graph, self._named, inputs) for graph in (self._whole, *cuts)]
         paths = [self.scratch / f"timed-{i}.onnx" for i in range(len(cuts))]
         pairs = [self.timed(path, self.write(each, path)) for path, each in zip(paths, cuts, strict=True)]
         return [pairs[0][0], *(smaller for _, smaller in pairs)]
