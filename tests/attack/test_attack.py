@@ -37,7 +37,7 @@ def test_a_changed_network_is_cut_right_or_refused() -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are stopped in forked processes")
 def test_a_run_that_is_stopped_anywhere_leaves_a_whole_folder_or_none() -> None:
     done = subprocess.run(
-        [sys.executable, str(STOPS), "--every", "24"], capture_output=True, text=True, timeout=600, check=False
+        [sys.executable, str(STOPS), "--every", "16"], capture_output=True, text=True, timeout=600, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert all(f"by {kind}" in done.stdout for kind in ("kill", "interrupt", "full", "size"))
