@@ -195,6 +195,7 @@ def finished(step: Step) -> str:
     """
     taken = seconds(step.seconds)
     lead = f"  {step.name:<9}  "
-    first, *rest = textwrap.wrap(step.summary, STEP_WIDTH - len(lead) - len(taken) - 2) or [""]
+    summary = f"cached: {step.summary}" if step.is_cached else step.summary
+    first, *rest = textwrap.wrap(summary, STEP_WIDTH - len(lead) - len(taken) - 2) or [""]
     text = f"{lead}{first}"
     return "\n".join([f"{text:<{STEP_WIDTH - len(taken) - 2}}  {taken}", *(" " * len(lead) + line for line in rest)])

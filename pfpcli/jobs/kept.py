@@ -90,8 +90,8 @@ class Kept:
         if self._is_used:
             self._store(path, value)
 
-    def value(self, make: Callable[[], _T], kind: Any, name: str, *parts: object) -> tuple[_T, str]:
-        """Return what a step comes to, and "cached: " if that is from before an interrupt, otherwise "".
+    def value(self, make: Callable[[], _T], kind: Any, name: str, *parts: object) -> tuple[_T, bool]:
+        """Return what a step comes to, and whether that is from before an interrupt.
 
         Args:
             make: takes the step.
@@ -100,7 +100,7 @@ class Kept:
             parts: as for `path`; the step may change them.
         """
         if not self._is_used:
-            return make(), ""
+            return make(), False
         path = self.path(name, *parts)
         self.files.append(path)
         found = self._load(path, tuple[kind, list[tuple[dict[str, str], set[str]]]])
@@ -109,10 +109,10 @@ class Kept:
             for tally, (broken, converted) in zip(self._tallies, found[1], strict=False):
                 tally.broken.update(broken)
                 tally.converted.update(converted)
-            return made, "cached: "
+            return made, True
         made = make()
         self._store(path, (made, [(tally.broken, tally.converted) for tally in self._tallies]))
-        return made, ""
+        return made, False
 
     def drop(self, files: Iterable[Path]) -> None:
         """Remove steps that are of no use any more; files: some of `files`."""

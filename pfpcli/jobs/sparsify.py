@@ -167,12 +167,10 @@ def _score_weights(
         def scored() -> bytes:
             return packed(vars(score_weights(task, weights, WEIGHT_CRITERIA[settings.criterion])))
 
-        names = settings.freeze, settings.where, settings.exact_only
-        content, cached = kept.value(scored, bytes, "score", settings.criterion, settings.delta, names, device.type)
+        told = settings.criterion, settings.delta, (settings.freeze, settings.where, settings.exact_only), device.type
+        content, step.is_cached = kept.value(scored, bytes, "score", *told)
         seen = WeightScores(**unpacked(content))
-        step.summary = (
-            f"{cached}{seen.samples} images · criterion {settings.criterion} · {len(weights)} tensors of weights"
-        )
+        step.summary = f"{seen.samples} images · criterion {settings.criterion} · {len(weights)} tensors of weights"
     return Scored(division, found, weights, amount, seen, kept)
 
 
@@ -226,10 +224,10 @@ def _measure_errors(
         )
         pairs = zip(scored.weights, chosen, strict=True)
         parts = [(each.tensor * one.factor).detach().cpu().double().numpy().tobytes() for each, one in pairs]
-        found, cached = scored.kept.value(
+        found, step.is_cached = scored.kept.value(
             lambda: layer_errors(task, scored.weights, chosen), list[float], "errors", *parts, device.type
         )
-        step.summary = f"{cached}{total} {division.source} · largest of a layer {max(found):.3g}"
+        step.summary = f"{total} {division.source} · largest of a layer {max(found):.3g}"
     return found
 
 

@@ -219,8 +219,8 @@ def export_files(
         return _Written({path.name: path.read_bytes() for path in paths if path.exists()}, told, model_pt)
 
     with console.step("export") as step:
-        found, cached = kept.value(written, _Written, "export", smaller, model.kind, model.sha256)
-        if cached:
+        found, step.is_cached = kept.value(written, _Written, "export", smaller, model.kind, model.sha256)
+        if step.is_cached:
             for name, content in found.files.items():
                 (folder / name).write_bytes(content)
             modules.append(_rebuilt(model, smaller)[0])
@@ -228,8 +228,7 @@ def export_files(
         files = {kind: file if (folder / file).exists() or kind in LAST else None for kind, file in FILES.items()}
         models = [file for kind, file in files.items() if file and kind.startswith(("onnx", "pt"))]
         free = ", ".join(export.open_sizes(onnx_file)) or "no size"
-        told = f"{' · '.join(models)} · {free} open · onnx ≡ torch (max {onnx_told.difference:.0e})"
-        step.summary = f"{cached}{told}"
+        step.summary = f"{' · '.join(models)} · {free} open · onnx ≡ torch (max {onnx_told.difference:.0e})"
     sizes = original.stat().st_size, onnx_file.stat().st_size
     return ExportedFiles(
         files,

@@ -95,8 +95,8 @@ def measure_metric(
             return UserMetric(name, whole, _value(metric, named, str(file), images))
 
         parts = code_of(named), named, file.read_bytes()
-        found, cached = kept.value(measured, UserMetric, "metric", *parts)
-        step.summary = f"{cached}{name} {found.before:.4g} → {found.after:.4g}"
+        found, step.is_cached = kept.value(measured, UserMetric, "metric", *parts)
+        step.summary = f"{name} {found.before:.4g} → {found.after:.4g}"
     return found
 
 

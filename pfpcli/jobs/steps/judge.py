@@ -38,7 +38,7 @@ def certify_layers(
         division = scored.division
         judging = division.judging(planned.groups.labelled.graph.fixed_batch, CERTIFIED)
         batches = (images for images, _ in step.counted(judging, min(CERTIFIED, len(division.judged))))
-        (measured, images), cached = kept.value(
+        (measured, images), step.is_cached = kept.value(
             lambda: measure(planned, scored.readers, batches, device),
             tuple[dict[str, float], int],
             "certify",
@@ -51,7 +51,7 @@ def certify_layers(
         telling = sum(bound < 1 for bound in bounds)
         about = f"bounds for {telling} of {len(bounds)} layers" if bounds else "no bounds"
         largest = max((row.measured or 0.0 for row in layers), default=0.0)
-        step.summary = f"{cached}{about} · largest error measured {largest:.2g}, {images} {division.source}"
+        step.summary = f"{about} · largest error measured {largest:.2g}, {images} {division.source}"
     return Certificate(settings.delta, images, division.source, layers)
 
 
@@ -79,14 +79,14 @@ def evaluate(
         return quality, changes.behaviour(named, _picture(division.calibration.preprocess))
 
     with console.step("evaluate") as step:
-        (quality, behaviour), cached = kept.value(
+        (quality, behaviour), step.is_cached = kept.value(
             lambda: judged(step),
             tuple[Quality, Behaviour | None],
             "evaluate",
             *(smaller, division.judged.tobytes(), division.source, division.judges.classes, device.type),
         )
         shown = f"{100 * quality.before:.1f} → " if quality.metric == "accuracy" else ""
-        step.summary = f"{cached}{quality.metric} {shown}{100 * quality.after:.1f} % · {quality.n} {quality.source}"
+        step.summary = f"{quality.metric} {shown}{100 * quality.after:.1f} % · {quality.n} {quality.source}"
     return quality, behaviour
 
 

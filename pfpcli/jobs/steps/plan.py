@@ -207,7 +207,6 @@ def measure_curves(
         key = cache.key_of_curves(scored.key, division, ordered) if scored.key else ""
         found = cache.load_curves(key) if key else None
         step.is_cached = found is not None
-        before = "cached: " if step.is_cached else ""
         if found is None:
             batch = graph.fixed_batch
             task = Task(groups, scored.readers, lambda: division.fitting(batch), device, seed=settings.seed)
@@ -224,7 +223,7 @@ def measure_curves(
             if key:
                 cache.save_curves(key, found)
         widths = sum(len(curve.kept) for curve in found)
-        step.summary = f"{before}{len(found)} groups at {widths} widths"
+        step.summary = f"{len(found)} groups at {widths} widths"
     return found
 
 

@@ -171,7 +171,7 @@ def _written(files: _Files, source: Callable[[], Source | str], precision: str, 
     found, cached = files.ready.kept.value(made, _Made, "precision", *parts)
     if cached:
         with console.step(precision) as step:
-            step.summary = f"{cached}{found.row.file or found.row.why}"
+            step.summary, step.is_cached = found.row.file or found.row.why, True
             if found.row.file:
                 path.write_bytes(found.content)
     return found.row

@@ -64,14 +64,14 @@ def _recover(
             found = recover(method, RecoveryTask(made, division, device, limits, step.progress))
             return _Remade(found, packed(made.graph.module.state_dict()))
 
-        remade_now, cached = kept.value(remade, _Remade, "recover", *parts)
+        remade_now, step.is_cached = kept.value(remade, _Remade, "recover", *parts)
         found = remade_now.found
-        if cached:
+        if step.is_cached:
             made.graph.module.load_state_dict(unpacked(remade_now.tensors))
         if found.before is None or found.after is None:
             figures = "no images to check it on"
         else:
             undone = ", undone" if found.undone else ""
             figures = f"{found.metric} {100 * found.before:.1f} → {100 * found.after:.1f} %{undone}"
-        step.summary = f"{cached}{method} on {found.images} images · {figures}"
+        step.summary = f"{method} on {found.images} images · {figures}"
     return found

@@ -29,7 +29,7 @@ def measure_robustness(ready: Prepared, network: Network, quality: Quality, cons
         console: shows the step.
     """
     with console.step("damage") as step:
-        found, cached = ready.kept.value(
+        found, step.is_cached = ready.kept.value(
             lambda: _measured(ready, network, quality, step),
             Robustness,
             "damage",
@@ -39,8 +39,7 @@ def measure_robustness(ready: Prepared, network: Network, quality: Quality, cons
         falls = {damage.corruption: max(map(_fall, damage.before, damage.after)) for damage in found.damages}
         worst = max(falls, key=falls.__getitem__)
         whole, most = (100 * fall for fall in (_fall(found.before, found.after), falls[worst]))
-        told = f"{found.metric} falls by {whole:.1f} points, by up to {most:.1f} ({worst})"
-        step.summary = f"{cached}{told}"
+        step.summary = f"{found.metric} falls by {whole:.1f} points, by up to {most:.1f} ({worst})"
     return found
 
 

@@ -54,7 +54,6 @@ def score_channels(
         key = cache.key(groups, found, division, settings, row.function) if settings.cache else ""
         scores = cache.load(key) if key else None
         step.is_cached = scores is not None
-        before = "cached: " if step.is_cached else ""
         if scores is None:
             total, batch = len(division.scored), groups.labelled.graph.fixed_batch
             task = Task(
@@ -70,7 +69,7 @@ def score_channels(
             if key:
                 cache.save(key, scores)
         how = f", {settings.reduce} over the kernel" if scores.layers else ""
-        step.summary = f"{before}{scores.samples or 'no'} images · criterion {criterion}{how}"
+        step.summary = f"{scores.samples or 'no'} images · criterion {criterion}{how}"
     return Scored(criterion, division, found, scores, round(step.seconds, 3), key)
 
 
