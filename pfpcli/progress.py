@@ -1,17 +1,20 @@
 """Progress: a run reports its steps, their times and its warnings to a `Console`.
 
 The classes here show nothing. `cli.terminal` shows one line per step on stderr.
+
+How long a step takes depends on the network, the images and the machine. How much longer it takes than an earlier step
+depends on them far less, so a run that has scored its channels can say when it will end, about (`Forecast`).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
 
 from pfpcli import memory
-from pfpcli.forecast import Forecast
 
 _Batch = TypeVar("_Batch", bound=tuple[Any, ...])
 
@@ -48,6 +51,44 @@ class Step:
             yield batch
             done += len(batch[0])
             self.progress(min(done, total), total, unit)
+
+
+class Like(NamedTuple):
+    """The expected time of a step: so many times that of an earlier step.
+
+    Attributes:
+        step: the earlier step.
+        times: the ratio.
+    """
+
+    step: str
+    times: float
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """The expected times of the steps of a run.
+
+    Attributes:
+        expected: the steps that will run, in order.
+    """
+
+    expected: Mapping[str, Like]
+
+    def after(self, name: str, taken: Mapping[str, float]) -> float | None:
+        """Return the seconds that all steps after one will take, about; None if nothing can be said yet.
+
+        Args:
+            name: of the step.
+            taken: the seconds of the steps that have done their work in this run.
+        """
+        names = [*self.expected]
+        if name not in names:
+            return None
+        ahead = [self.expected[each] for each in names[names.index(name) + 1 :]]
+        if any(like.step not in taken for like in ahead):
+            return None
+        return sum(like.times * taken[like.step] for like in ahead)
 
 
 class Console:

@@ -5,8 +5,8 @@ The ratios are rounded medians of the seconds in docs/benchmarks.md (`make bench
 
 from __future__ import annotations
 
-from pfpcli.forecast import Forecast, Like
 from pfpcli.planning.allocations import ALLOCATIONS, BEST
+from pfpcli.progress import Forecast, Like
 from pfpcli.recovery.methods import RECOVERIES
 from pfpcli.settings import CompressSettings
 

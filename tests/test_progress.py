@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pfpcli.forecast import Forecast, Like
 from pfpcli.jobs.steps.expected import forecast
-from pfpcli.progress import Console
+from pfpcli.progress import Console, Forecast, Like
 from pfpcli.settings import CompressSettings
 
 EXPECTED = Forecast({"score": Like("trace", 5), "plan": Like("score", 2), "export": Like("trace", 8)})
