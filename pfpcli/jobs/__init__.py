@@ -12,7 +12,7 @@ inspect, score, certify, verify     write nothing
 steps                               steps that several jobs share
 recorded                            networks, plans and machines as plain values for the record
 warnings                            what a user should know about a run that went through
-kept                                what the finished steps of a run came to, until it is written
+step_store                          what the finished steps of a run came to, until it is written
 cache                               scores and curves, kept by the content they were made of
 finished                            what a job that writes a folder returns
 """

@@ -2,7 +2,7 @@
 
 A key covers everything that a score depends on: the source of pfp, the version of torch, the traced network with all
 its tensors, the bytes of the images and their preprocessing, the criterion and its settings. A file that cannot be read
-counts as missing. `kept` has the steps of a run that has not finished.
+counts as missing. `step_store` has the steps of a run that has not finished.
 """
 
 from __future__ import annotations

@@ -84,8 +84,8 @@ def compress(settings: CompressSettings, console: Console) -> Finished[Run]:
     measured = load_metric(settings.metric)
     replayed = None if settings.plan is None else PlanFile.read(settings.plan)
     with run_folder(settings.out, settings.name) as folder, resources(settings.threads) as scratch:
-        kept_in = state_folder("compress", settings.folder, settings.recorded())
-        ready = prepare(settings, device, scratch, kept_in, console)
+        stored_in = state_folder("compress", settings.folder, settings.recorded())
+        ready = prepare(settings, device, scratch, stored_in, console)
         check_unit(ready, settings.max_drop, measured)
         searched = None
         if replayed is not None and settings.plan is not None:
@@ -103,7 +103,7 @@ def compress(settings: CompressSettings, console: Console) -> Finished[Run]:
         found = None if searched is None else searched.search
         sources = of_files(settings.model, settings.plan)
         run, exported = write_run(ready, network, measured, folder.path, console, found, sources)
-    ready.kept.forget()
+    ready.store.forget()
     return Finished(run, folder.name, exported.module)
 
 
@@ -129,14 +129,14 @@ def write_run(
     """
     settings, device, division, made = ready.settings, ready.device, ready.division, network.made
     plan = network.planned.plan
-    certificate = certify_layers(plan, ready.scored, settings, device, ready.kept, console)
-    quality, behaviour = evaluate(ready.groups.labelled.graph, made.graph, division, device, console, ready.kept)
+    certificate = certify_layers(plan, ready.scored, settings, device, ready.store, console)
+    quality, behaviour = evaluate(ready.groups.labelled.graph, made.graph, division, device, console, ready.store)
     robust = measure_robustness(ready, network, quality, console) if settings.robustness else None
     processes.finish()
     write_plan(plan, made, ready.scored.readers, folder)
-    exported = export_files(ready.model, made, ready.writer, folder, console, ready.kept)
+    exported = export_files(ready.model, made, ready.writer, folder, console, ready.store)
     timed, batch = measure_latency(made.graph, division, exported, settings.threads, console)
-    metric = measure_metric(measured, settings.metric, exported, folder, division, console, kept=ready.kept)
+    metric = measure_metric(measured, settings.metric, exported, folder, division, console, store=ready.store)
     told = None if search is None else search.told
     verdict = gated(status(quality), quality, metric, settings.max_drop, told)
     precisions: list[Precision] = []

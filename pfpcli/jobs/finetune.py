@@ -19,8 +19,8 @@ from pfpcli.graph.graph import Graph
 from pfpcli.images.calibration import Calibration, Division
 from pfpcli.jobs import warnings
 from pfpcli.jobs.finished import Finished
-from pfpcli.jobs.kept import Kept, open_kept
 from pfpcli.jobs.recorded import run_fields
+from pfpcli.jobs.step_store import StepStore, open_store
 from pfpcli.jobs.steps.export import ExportedFiles, OnnxWriter, export_files
 from pfpcli.jobs.steps.judge import evaluate
 from pfpcli.jobs.steps.open import find_device, load_model, open_images, resources, trace_groups, with_roles
@@ -60,15 +60,15 @@ def finetune(settings: FinetuneSettings, console: Console) -> Finished[TunedRun]
     with run_folder(out, out.name) as folder, resources(settings.threads) as scratch:
         model, calibration, groups = _open_data(settings, console)
         division = calibration.divide(1, None)
-        kept_in = state_folder("finetune", out, settings.recorded())
-        kept = open_kept(kept_in, model, groups.labelled.graph, division, console)
+        stored_in = state_folder("finetune", out, settings.recorded())
+        store = open_store(stored_in, model, groups.labelled.graph, division, console)
         teacher = _load_teacher(settings, run, calibration.size, console)
-        made, training = _train(groups, teacher, division, settings, device, kept, console)
-        quality, behaviour = evaluate(groups.labelled.graph, made.graph, division, device, console, kept)
+        made, training = _train(groups, teacher, division, settings, device, store, console)
+        quality, behaviour = evaluate(groups.labelled.graph, made.graph, division, device, console, store)
         shutil.copyfile(settings.run / FILES["plan"], folder.path / FILES["plan"])
         model, reason = _module(settings)
-        writer = OnnxWriter(model, groups.labelled.graph, division.samples, scratch, kept)
-        exported = export_files(model, made, writer, folder.path, console, kept)
+        writer = OnnxWriter(model, groups.labelled.graph, division.samples, scratch, store)
+        exported = export_files(model, made, writer, folder.path, console, store)
         exported = replace(exported, model_pt=reason) if reason else exported
         tolerances = {"onnx_vs_torch": ONNX_TOLERANCE}
         verification = Verification(None, exported.onnx_vs_torch, exported.model_pt, tolerances)
@@ -83,7 +83,7 @@ def finetune(settings: FinetuneSettings, console: Console) -> Finished[TunedRun]
             training=training,
         )
         write_record(tuned, Details(behaviour=behaviour), folder.path)
-    kept.forget()
+    store.forget()
     return Finished(tuned, folder.name, exported.module)
 
 
@@ -179,7 +179,7 @@ def _train(
     division: Division,
     settings: FinetuneSettings,
     device: torch.device,
-    kept: Kept,
+    store: StepStore,
     console: Console,
 ) -> tuple[Cut, Training]:
     """Train a copy of the network; returns it, and the figures of the training."""
@@ -198,7 +198,7 @@ def _train(
 
         schedule = Schedule(settings.most_epochs, settings.minutes, settings.lr)
         limits = (schedule.epochs, schedule.minutes, schedule.rate, settings.seed, settings.augment)
-        state = kept.path("training", *limits, settings.weight, teacher or b"", device.type)
+        state = store.path("training", *limits, settings.weight, teacher or b"", device.type)
         with graph.on(device), (teacher or graph).on(device):
             found = train(
                 made.graph,

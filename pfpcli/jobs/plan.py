@@ -31,8 +31,8 @@ def plan(settings: CompressSettings, console: Console) -> Finished[PlannedNetwor
     """
     device = find_device(settings.device)
     with resources(settings.threads) as scratch:
-        kept_in = state_folder("plan", settings.folder, settings.recorded())
-        ready = prepare(settings, device, scratch, kept_in, console)
+        stored_in = state_folder("plan", settings.folder, settings.recorded())
+        ready = prepare(settings, device, scratch, stored_in, console)
         planned, _ = Maker(ready).plan(ready.budget, console)
         processes.finish()
         slicing = Slicing(ready.groups.labelled, planned.plan.alive)
@@ -43,7 +43,7 @@ def plan(settings: CompressSettings, console: Console) -> Finished[PlannedNetwor
         record = _record(ready, planned, requested, achieved, slicing, console)
     target = settings.out or Path(f"{settings.name}-plan.json")
     written = write_new(target, lambda each: each.write(file.json().encode()))
-    ready.kept.forget()
+    ready.store.forget()
     return Finished(record, str(written))
 
 

@@ -24,8 +24,8 @@ from pfpcli.images.calibration import Calibration, Division
 from pfpcli.jobs import warnings
 from pfpcli.jobs.advice import after_sparsifying
 from pfpcli.jobs.finished import Finished
-from pfpcli.jobs.kept import Kept, open_kept, packed, unpacked
 from pfpcli.jobs.recorded import group_rows, model_row, run_fields
+from pfpcli.jobs.step_store import StepStore, open_store, packed, unpacked
 from pfpcli.jobs.steps.cut import check_costs, cut_network, write_plan
 from pfpcli.jobs.steps.export import ExportedFiles, OnnxWriter, export_files, mark_failed
 from pfpcli.jobs.steps.judge import evaluate, status
@@ -60,7 +60,7 @@ class Scored:
         weights: the tensors of weights.
         amount: the budget.
         seen: the scores.
-        kept: the finished steps of the job.
+        store: the finished steps of the job.
     """
 
     division: Division
@@ -68,7 +68,7 @@ class Scored:
     weights: list[Weights]
     amount: Amount
     seen: WeightScores
-    kept: Kept
+    store: StepStore
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def sparsify(settings: SparsifySettings, console: Console) -> Finished[SparseRun
     with run_folder(settings.out, settings.name) as folder, resources(settings.threads) as scratch:
         model, calibration, groups = open_network(settings, console)
         scored = _score_weights(model, groups, calibration, settings, device, console)
-        division, kept = scored.division, scored.kept
+        division, store = scored.division, scored.store
         chosen = _choose_weights(scored, settings, console)
         made, dead = _zero_weights(groups, scored, chosen, console)
         planned, difference = None, None
@@ -119,10 +119,10 @@ def sparsify(settings: SparsifySettings, console: Console) -> Finished[SparseRun
             made, difference = _cut_dead(made.graph, planned, scored, chosen, console)
             write_plan(planned, made, readers(groups), folder.path)
         errors = _measure_errors(groups, scored, chosen, device, console)
-        quality, behaviour = evaluate(groups.labelled.graph, made.graph, division, device, console, kept)
+        quality, behaviour = evaluate(groups.labelled.graph, made.graph, division, device, console, store)
         processes.finish()
-        writer = OnnxWriter(model, groups.labelled.graph, division.samples, scratch, kept)
-        exported = export_files(model, made, writer, folder.path, console, kept)
+        writer = OnnxWriter(model, groups.labelled.graph, division.samples, scratch, store)
+        exported = export_files(model, made, writer, folder.path, console, store)
         deflated = _deflated(scratch / FILES["onnx"]), _deflated(folder.path / FILES["onnx"])
         if status(quality)[0] == "failed":
             exported = mark_failed(exported, folder.path)
@@ -135,7 +135,7 @@ def sparsify(settings: SparsifySettings, console: Console) -> Finished[SparseRun
         warnings.warn(console, _warnings(outcome))
         run = _record(outcome, console)
         write_record(run, Details(behaviour=behaviour), folder.path)
-    kept.forget()
+    store.forget()
     return Finished(run, folder.name, exported.module)
 
 
@@ -152,8 +152,8 @@ def _score_weights(
     weights = weights_of(groups, found, settings.freeze)
     amount = amount_of(graph, weights, settings.keep)
     division = calibration.divide(set_size(found, settings.delta), settings.samples)
-    kept_in = state_folder("sparsify", settings.folder, settings.recorded())
-    kept = open_kept(kept_in, model, graph, division, console)
+    stored_in = state_folder("sparsify", settings.folder, settings.recorded())
+    store = open_store(stored_in, model, graph, division, console)
     with console.step("score") as step:
         total = len(division.scored)
         task = Task(
@@ -168,10 +168,10 @@ def _score_weights(
             return packed(vars(score_weights(task, weights, WEIGHT_CRITERIA[settings.criterion])))
 
         told = settings.criterion, settings.delta, (settings.freeze, settings.where, settings.exact_only), device.type
-        content, step.is_cached = kept.value(scored, bytes, "score", *told)
+        content, step.is_cached = store.value(scored, bytes, "score", *told)
         seen = WeightScores(**unpacked(content))
         step.summary = f"{seen.samples} images · criterion {settings.criterion} · {len(weights)} tensors of weights"
-    return Scored(division, found, weights, amount, seen, kept)
+    return Scored(division, found, weights, amount, seen, store)
 
 
 def _choose_weights(scored: Scored, settings: SparsifySettings, console: Console) -> list[Chosen]:
@@ -224,7 +224,7 @@ def _measure_errors(
         )
         pairs = zip(scored.weights, chosen, strict=True)
         parts = [(each.tensor * one.factor).detach().cpu().double().numpy().tobytes() for each, one in pairs]
-        found, step.is_cached = scored.kept.value(
+        found, step.is_cached = scored.store.value(
             lambda: layer_errors(task, scored.weights, chosen), list[float], "errors", *parts, device.type
         )
         step.summary = f"{total} {division.source} · largest of a layer {max(found):.3g}"

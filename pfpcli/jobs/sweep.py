@@ -43,11 +43,11 @@ def sweep(settings: SweepSettings, console: Console) -> Finished[RunsCompared]:
     device = find_device(settings.device)
     measured = load_metric(settings.metric)
     with resources(settings.threads) as scratch:
-        kept_in = state_folder("sweep", settings.folder, settings.recorded())
-        ready = prepare(settings.at(min(settings.keeps)), device, scratch, kept_in, console)
+        stored_in = state_folder("sweep", settings.folder, settings.recorded())
+        ready = prepare(settings.at(min(settings.keeps)), device, scratch, stored_in, console)
         check_unit(ready, settings.max_drop, measured)
         told = {name: value for name, value in settings.recorded().items() if name not in ("out", "keeps", "cache")}
-        key = ready.kept.path("sweep", told).name
+        key = ready.store.path("sweep", told).name
         with unfinished(settings.folder, key) as folder:
             curves: Sequence[Curve] = ()
             runs: list[tuple[str, Run]] = []
@@ -55,14 +55,14 @@ def sweep(settings: SweepSettings, console: Console) -> Finished[RunsCompared]:
                 make = Maker(ready.asked(settings.at(keep), scratch), curves)
                 runs.append((_name(keep), _point(make, measured, folder, console)))
                 curves = make.curves
-                ready.kept.drop(ready.kept.files)
+                ready.store.drop(ready.store.files)
             for warning in _warnings([run for _, run in runs]):
                 console.warn(warning)
             found = compare([(folder / name, run) for name, run in runs])
             (folder / SWEEP).write_text(found.json(), encoding="utf-8")
             links = [page_from(folder / name, folder) for name, _ in runs]
             (folder / SWEEP_PAGE).write_text(runs_page.render(found, links), encoding="utf-8")
-        ready.kept.forget()
+        ready.store.forget()
     return Finished(found, str(folder))
 
 

@@ -1,8 +1,8 @@
 """Started runs: what was typed, kept in the cache from the start of a run until the run is written.
 
 Each run that has started and not finished has a folder in the cache. It holds the options of the command and, beside
-them, the finished steps of the run (`pfpcli.jobs.kept`). The cache belongs to the user alone; the folder in which the
-run will lie may not. Options that let files run code are not kept.
+them, the finished steps of the run (`pfpcli.jobs.step_store`). The cache belongs to the user alone; the folder in which
+the run will lie may not. Options that let files run code are not kept.
 """
 
 from __future__ import annotations

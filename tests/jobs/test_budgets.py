@@ -8,9 +8,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 
-from commands import compress, draw, plain, plain_file
+from commands import compress
 from pfpcli.cli import main as cli
 from pfpcli.jobs.steps.budget import met
 from pfpcli.jobs.steps.plan import Planned
@@ -20,45 +19,35 @@ from pfpcli.records.parts import Cost
 from pfpcli.records.runs import Run
 
 
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with one network as model.pt and model.onnx, and images."""
-    folder = tmp_path_factory.mktemp("budgets")
-    torch.save(plain(), folder / "model.pt")
-    plain_file(folder)
-    draw(folder / "imgs", 16)
-    return folder
-
-
-def run(inputs: Path, **settings: Any) -> Run:
+def run(here: Path, **settings: Any) -> Run:
     how = {"criterion": "l2", "allocate": "uniform", "recover": (), **settings}
-    return compress(inputs / "model.onnx", inputs / "imgs", inputs / "run", **how)
+    return compress(here / "model.onnx", here / "imgs", here / "run", **how)
 
 
 @pytest.fixture(scope="module")
-def whole(inputs: Path) -> Cost:
+def whole(here: Path) -> Cost:
     """What the network costs."""
-    return run(inputs, keep=1.0).before
+    return run(here, keep=1.0).before
 
 
 @pytest.mark.parametrize("of", ["params", "macs"])
-def test_a_number_of_parameters_or_macs_is_met(inputs: Path, whole: Cost, of: str) -> None:
+def test_a_number_of_parameters_or_macs_is_met(here: Path, whole: Cost, of: str) -> None:
     amount = 0.6 * getattr(whole, of)
-    found = run(inputs, **{of: amount})
+    found = run(here, **{of: amount})
     assert getattr(found.after, of) == pytest.approx(amount, rel=0.06)
     assert found.requested["of"] == of
     assert found.requested["amount"]
 
 
-def test_the_written_file_has_the_size_that_was_asked_for(inputs: Path, whole: Cost) -> None:
-    found = run(inputs, size=f"{0.7 * whole.file_bytes / 1000:.3f}kB")
+def test_the_written_file_has_the_size_that_was_asked_for(here: Path, whole: Cost) -> None:
+    found = run(here, size=f"{0.7 * whole.file_bytes / 1000:.3f}kB")
     assert found.after.file_bytes == pytest.approx(0.7 * whole.file_bytes, rel=0.03)
     assert found.achieved["exact"]
     assert found.achieved["keep"] == pytest.approx(found.after.file_bytes / whole.file_bytes, abs=1e-5)
 
 
-def test_a_part_of_the_latency_leads_to_a_network_that_is_measured(inputs: Path) -> None:
-    found = run(inputs, latency=0.9, allocate="best")
+def test_a_part_of_the_latency_leads_to_a_network_that_is_measured(here: Path) -> None:
+    found = run(here, latency=0.9, allocate="best")
     assert {each["name"] for each in found.scoring["plans"]} & {"distance", "macs-distance"}
     assert found.requested == {"keep": 0.9, "of": "latency", "epsilon": None, "amount": "0.9"}
     assert found.after.macs < found.before.macs
@@ -84,18 +73,18 @@ def test_a_part_of_the_latency_leads_to_a_network_that_is_measured(inputs: Path)
     ],
 )
 def test_a_budget_that_makes_no_sense_is_refused_before_anything_is_scored(
-    inputs: Path,
+    here: Path,
     flags: list[str],
     message: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.chdir(inputs)
+    monkeypatch.chdir(here)
     assert cli.run(["compress", "model.onnx", "--calib", "imgs", "--criterion", "l2", *flags, "--out", "no"]) == 2
     said = capsys.readouterr().err
     assert message in said.replace("\n", " ")
     assert "score " not in said
-    assert not (inputs / "no").exists()
+    assert not (here / "no").exists()
 
 
 class Meter:
@@ -135,10 +124,10 @@ def test_the_closest_file_is_taken_where_none_meets_the_budget() -> None:
 
 
 def test_networks_are_compared_with_the_first(
-    inputs: Path, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> None:
-    run(inputs, keep=0.5)
-    monkeypatch.chdir(inputs)
+    run(here, keep=0.5)
+    monkeypatch.chdir(here)
     flags = ["--input-size", "3,8,8", "--threads", "1", "--json"]
     assert cli.run(["bench", "model.pt", "run", "run/model.onnx", *flags]) == 0
     rows = json.loads(capsysbinary.readouterr().out)["rows"]
@@ -163,29 +152,29 @@ def test_networks_are_compared_with_the_first(
     ],
 )
 def test_what_cannot_be_timed_is_one_clear_line(
-    inputs: Path,
+    here: Path,
     flags: list[str],
     message: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    if not (inputs / "run").exists():
-        run(inputs, keep=0.5)
-    monkeypatch.chdir(inputs)
+    if not (here / "run").exists():
+        run(here, keep=0.5)
+    monkeypatch.chdir(here)
     assert cli.run(["bench", *flags]) == 2
     assert message in capsys.readouterr().err.replace("\n", " ")
 
 
 def test_the_layers_of_a_network_are_shown_with_their_times(
-    inputs: Path, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> None:
-    monkeypatch.chdir(inputs)
+    monkeypatch.chdir(here)
     flags = ["--input-size", "3,8,8", "--threads", "1", "--pack", "pack.pyz"]
     assert cli.run(["latency", "model.pt", *flags, "--json"]) == 0
     found = json.loads(capsysbinary.readouterr().out)
     layers = found["layers"]
     assert sum(layer["predicted_ms"] for layer in layers) == pytest.approx(found["predicted_ms"], abs=1e-2)
     assert any(layer["measured_ms"] for layer in layers)
-    assert (inputs / "pack.pyz").exists()
+    assert (here / "pack.pyz").exists()
     assert cli.run(["latency", "model.pt", *flags]) == 0
     assert b"python3 pack-2.pyz table.json" in capsysbinary.readouterr().out  # no file is overwritten

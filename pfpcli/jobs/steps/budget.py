@@ -22,7 +22,7 @@ from pfpcli.channels.groups import Groups
 from pfpcli.cutting.cut import cut
 from pfpcli.errors import CheckFailed, InputError
 from pfpcli.images.calibration import Division
-from pfpcli.jobs.kept import Kept
+from pfpcli.jobs.step_store import StepStore
 from pfpcli.jobs.steps.export import OnnxWriter
 from pfpcli.jobs.steps.plan import Planned
 from pfpcli.latency.files import Latency, SpeedUp, latency, speed_up
@@ -80,7 +80,7 @@ class Meter:
         division: has the images that are timed.
         threads: of onnxruntime.
         scratch: a folder for files.
-        kept: the finished steps of the job.
+        store: the finished steps of the job.
     """
 
     of: str
@@ -89,16 +89,16 @@ class Meter:
     division: Division
     threads: int | None
     scratch: Path
-    kept: Kept
+    store: StepStore
 
     def whole(self) -> float:
         """Return the bytes or the milliseconds of the original's file."""
-        return self.kept.value(self._whole, float, "whole", self.of, self.threads)[0]
+        return self.store.value(self._whole, float, "whole", self.of, self.threads)[0]
 
     def share(self, plan: Plan) -> float:
         """Write the file of a plan, and return its size or latency as a part of the original's."""
         parts = self.of, self.threads, plan.alive.tobytes()
-        return self.kept.value(lambda: self._share(plan), float, "check", *parts)[0]
+        return self.store.value(lambda: self._share(plan), float, "check", *parts)[0]
 
     def _whole(self) -> float:
         if self.of == "size":

@@ -18,7 +18,7 @@ from pfpcli.exporting import export
 from pfpcli.exporting.rebuild import rebuild
 from pfpcli.graph.graph import Graph
 from pfpcli.images.calibration import Division
-from pfpcli.jobs.kept import NOTHING, Kept
+from pfpcli.jobs.step_store import NOTHING, StepStore
 from pfpcli.latency.files import Latency, latency
 from pfpcli.models.loaded_model import LoadedModel
 from pfpcli.onnx_io import write
@@ -81,7 +81,7 @@ class OnnxWriter:
         whole: its graph.
         samples: returns so many samples, float[N, ...], to run the files on.
         scratch: a folder for the ONNX file of the original.
-        kept: the finished steps of the job.
+        store: the finished steps of the job.
 
     Attributes:
         scratch: this folder.
@@ -93,9 +93,9 @@ class OnnxWriter:
         whole: Graph,
         samples: Callable[[int], Tensor],
         scratch: Path,
-        kept: Kept = NOTHING,
+        store: StepStore = NOTHING,
     ) -> None:
-        self._model, self._whole, self._draw, self._kept = model, whole, samples, kept
+        self._model, self._whole, self._draw, self._store = model, whole, samples, store
         self._named = model.names or export.names(whole)
         self.scratch = scratch
         self._original = scratch / FILES["onnx"]
@@ -113,7 +113,7 @@ class OnnxWriter:
             if isinstance(module, OnnxNetwork) and module.file is not None:
                 write.copy(module.file, self._original)
             else:
-                content, cached = self._kept.value(self._export_original, bytes, "original", self._model.sha256)
+                content, cached = self._store.value(self._export_original, bytes, "original", self._model.sha256)
                 if cached:
                     self._original.write_bytes(content)
         return self._original
@@ -191,7 +191,7 @@ class _Written:
 
 
 def export_files(
-    model: LoadedModel, made: Cut, writer: OnnxWriter, folder: Path, console: Console, kept: Kept = NOTHING
+    model: LoadedModel, made: Cut, writer: OnnxWriter, folder: Path, console: Console, store: StepStore = NOTHING
 ) -> ExportedFiles:
     """Write model.onnx, model.pt2 and, where it fits, model.pt.
 
@@ -201,7 +201,7 @@ def export_files(
         writer: writes the ONNX files.
         folder: the run folder.
         console: shows the step.
-        kept: the finished steps of the job.
+        store: the finished steps of the job.
     """
     smaller, onnx_file = made.graph, folder / FILES["onnx"]
     modules: list[nn.Module | None] = []
@@ -219,7 +219,7 @@ def export_files(
         return _Written({path.name: path.read_bytes() for path in paths if path.exists()}, told, model_pt)
 
     with console.step("export") as step:
-        found, step.is_cached = kept.value(written, _Written, "export", smaller, model.kind, model.sha256)
+        found, step.is_cached = store.value(written, _Written, "export", smaller, model.kind, model.sha256)
         if step.is_cached:
             for name, content in found.files.items():
                 (folder / name).write_bytes(content)

@@ -10,7 +10,7 @@ from typing import Any
 
 from pfpcli.errors import InputError
 from pfpcli.images.calibration import Division
-from pfpcli.jobs.kept import NOTHING, Kept
+from pfpcli.jobs.step_store import NOTHING, StepStore
 from pfpcli.jobs.steps.export import ExportedFiles
 from pfpcli.progress import Console
 from pfpcli.records.parts import Quality, UserMetric
@@ -66,7 +66,7 @@ def measure_metric(
     division: Division,
     console: Console,
     before: float | None = None,
-    kept: Kept = NOTHING,
+    store: StepStore = NOTHING,
 ) -> UserMetric | None:
     """Measure the ONNX files before and after.
 
@@ -78,7 +78,7 @@ def measure_metric(
         division: the images; the folder of the judging images is passed on.
         console: shows the step.
         before: the metric of the original, if it is known.
-        kept: the finished steps of the job.
+        store: the finished steps of the job.
 
     Raises:
         InputError: the function fails, or returns something that is no finite number.
@@ -95,7 +95,7 @@ def measure_metric(
             return UserMetric(name, whole, _value(metric, named, str(file), images))
 
         parts = code_of(named), named, file.read_bytes()
-        found, step.is_cached = kept.value(measured, UserMetric, "metric", *parts)
+        found, step.is_cached = store.value(measured, UserMetric, "metric", *parts)
         step.summary = f"{name} {found.before:.4g} → {found.after:.4g}"
     return found
 

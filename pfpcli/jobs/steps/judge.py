@@ -12,7 +12,7 @@ from pfpcli.cutting.certificate import certificate, measure
 from pfpcli.graph.graph import Graph
 from pfpcli.images.calibration import Division
 from pfpcli.images.preprocess import Preprocess
-from pfpcli.jobs.kept import NOTHING, Kept
+from pfpcli.jobs.step_store import NOTHING, StepStore
 from pfpcli.jobs.steps.score import Scored
 from pfpcli.outputs.changes import Changes
 from pfpcli.outputs.kinds.kind import FARTHEST
@@ -31,14 +31,14 @@ CERTIFIED = 128
 
 
 def certify_layers(
-    planned: Plan, scored: Scored, settings: ScoringSettings, device: torch.device, kept: Kept, console: Console
+    planned: Plan, scored: Scored, settings: ScoringSettings, device: torch.device, store: StepStore, console: Console
 ) -> Certificate:
-    """Bound the error of each layer, and measure it; kept: the finished steps of the job."""
+    """Bound the error of each layer, and measure it; store: the finished steps of the job."""
     with console.step("certify") as step:
         division = scored.division
         judging = division.judging(planned.groups.labelled.graph.fixed_batch, CERTIFIED)
         batches = (images for images, _ in step.counted(judging, min(CERTIFIED, len(division.judged))))
-        (measured, images), step.is_cached = kept.value(
+        (measured, images), step.is_cached = store.value(
             lambda: measure(planned, scored.readers, batches, device),
             tuple[dict[str, float], int],
             "certify",
@@ -56,7 +56,7 @@ def certify_layers(
 
 
 def evaluate(
-    whole: Graph, smaller: Graph, division: Division, device: torch.device, console: Console, kept: Kept = NOTHING
+    whole: Graph, smaller: Graph, division: Division, device: torch.device, console: Console, store: StepStore = NOTHING
 ) -> tuple[Quality, Behaviour | None]:
     """Compare two networks; returns the quality, and what the second one does otherwise.
 
@@ -66,7 +66,7 @@ def evaluate(
         division: has the images that judge.
         device: where to compute.
         console: shows the step.
-        kept: the finished steps of the job.
+        store: the finished steps of the job.
     """
 
     def judged(step: Step) -> tuple[Quality, Behaviour | None]:
@@ -79,7 +79,7 @@ def evaluate(
         return quality, changes.behaviour(named, _picture(division.calibration.preprocess))
 
     with console.step("evaluate") as step:
-        (quality, behaviour), step.is_cached = kept.value(
+        (quality, behaviour), step.is_cached = store.value(
             lambda: judged(step),
             tuple[Quality, Behaviour | None],
             "evaluate",

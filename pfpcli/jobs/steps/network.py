@@ -14,7 +14,7 @@ from pfpcli.cutting.cut import Cut
 from pfpcli.cutting.reweight import reweight
 from pfpcli.graph.graph import Graph
 from pfpcli.images.calibration import Calibration, Division, check_damageable
-from pfpcli.jobs.kept import Kept, open_kept
+from pfpcli.jobs.step_store import StepStore, open_store
 from pfpcli.jobs.steps.budget import Meter, budget_of, met, predictor_for
 from pfpcli.jobs.steps.cut import cut_network, verify_cut
 from pfpcli.jobs.steps.expected import forecast
@@ -49,7 +49,7 @@ class Prepared:
         predictor: predicts the costs of plans.
         writer: writes ONNX files.
         budget: how much to keep, as far as it is known before a file is measured.
-        kept: the finished steps of the job.
+        store: the finished steps of the job.
         target: what to measure on the written file of a plan, and its share of the original's; None measures nothing.
         race: times the files of two plans; None where they cannot be timed.
     """
@@ -63,7 +63,7 @@ class Prepared:
     predictor: Predictor
     writer: OnnxWriter
     budget: Budget
-    kept: Kept
+    store: StepStore
     target: tuple[Meter, float] | None = None
     race: Race | None = None
 
@@ -74,7 +74,7 @@ class Prepared:
 
     def asked(self, settings: CompressSettings, scratch: Path) -> Prepared:
         """Return the same for the budget of other settings, which differ in nothing else."""
-        meter = Meter(settings.measure, self.writer, self.groups, self.division, settings.threads, scratch, self.kept)
+        meter = Meter(settings.measure, self.writer, self.groups, self.division, settings.threads, scratch, self.store)
         budget, target = budget_of(settings, self.predictor, meter)
         return replace(self, settings=settings, budget=budget, target=target)
 
@@ -101,7 +101,7 @@ class Network:
 
 
 def prepare(
-    settings: CompressSettings, device: torch.device, scratch: Path, kept_in: Path, console: Console
+    settings: CompressSettings, device: torch.device, scratch: Path, stored_in: Path, console: Console
 ) -> Prepared:
     """Open the model and the images, find the budget and refuse one that cannot be met, and score.
 
@@ -109,7 +109,7 @@ def prepare(
         settings: of the job; where they name a plan or keep everything, nothing is scored.
         device: where to compute.
         scratch: a folder for files.
-        kept_in: the folder of the finished steps, see `records.started.state_folder`.
+        stored_in: the folder of the finished steps, see `records.started.state_folder`.
         console: shows the steps.
 
     Raises:
@@ -119,8 +119,9 @@ def prepare(
     if settings.robustness:
         check_damageable(calibration)
     nothing_scored = unscored(groups, calibration, settings)
-    kept = open_kept(kept_in, model, groups.labelled.graph, nothing_scored.division, console, is_used=settings.cache)
-    writer = OnnxWriter(model, groups.labelled.graph, nothing_scored.division.samples, scratch, kept)
+    graph, division = groups.labelled.graph, nothing_scored.division
+    store = open_store(stored_in, model, graph, division, console, is_used=settings.cache)
+    writer = OnnxWriter(model, graph, division.samples, scratch, store)
     if settings.plan is not None or settings.is_whole:
         return Prepared(
             settings,
@@ -132,10 +133,10 @@ def prepare(
             Predictor(groups),
             writer,
             Budget(settings.fraction),
-            kept,
+            store,
         )
     predictor = predictor_for(groups, settings, console)
-    meter = Meter(settings.measure, writer, groups, nothing_scored.division, settings.threads, scratch, kept)
+    meter = Meter(settings.measure, writer, groups, nothing_scored.division, settings.threads, scratch, store)
     budget, target = budget_of(settings, predictor, meter)
     if not settings.is_searched:
         check_reachable(groups, budget, predictor)
@@ -143,7 +144,9 @@ def prepare(
     scored = score_channels(groups, calibration, settings.criterion, settings, device, console)
     # a search that goes on after an interrupt must not depend on how long its networks took
     race = None if settings.is_searched else remembered(meter.race, scored.key, settings.threads)
-    return Prepared(settings, device, model, calibration, groups, scored, predictor, writer, budget, kept, target, race)
+    return Prepared(
+        settings, device, model, calibration, groups, scored, predictor, writer, budget, store, target, race
+    )
 
 
 class Maker:
@@ -186,8 +189,8 @@ class Maker:
             device,
             console,
             score=lambda now: score_channels(now, ready.calibration, settings.criterion, settings, device, console),
-            recover=lambda cut: recover_network(cut, ready.division, settings, device, ready.kept, console),
-            kept=ready.kept,
+            recover=lambda cut: recover_network(cut, ready.division, settings, device, ready.store, console),
+            store=ready.store,
         )
 
     def _planned(self, budget: Budget, smallest: float, console: Console) -> Planned:
@@ -205,7 +208,7 @@ class Maker:
                 self.curves,
                 predictor=ready.predictor,
                 allocation=allocation,
-                kept=ready.kept,
+                store=ready.store,
                 race=ready.race,
             )
             self.curves = planned.curves
@@ -230,5 +233,5 @@ def made_as_planned(ready: Prepared, planned: Planned, console: Console, stepped
         copy_tensors(stepped, made.graph)
     elif plan.is_sampled:
         reweight(made, plan, ready.scored.readers)
-    recovered = recover_network(made, division, ready.settings, ready.device, ready.kept, console)
+    recovered = recover_network(made, division, ready.settings, ready.device, ready.store, console)
     return Network(planned, made, difference, recovered)

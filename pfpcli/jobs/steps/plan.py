@@ -20,7 +20,7 @@ from pfpcli.cutting.plan_file import PlanFile
 from pfpcli.cutting.reweight import reweight
 from pfpcli.graph.graph import Graph
 from pfpcli.jobs import cache
-from pfpcli.jobs.kept import NOTHING, Kept
+from pfpcli.jobs.step_store import NOTHING, StepStore
 from pfpcli.jobs.steps.open import group_by_settings
 from pfpcli.jobs.steps.score import Scored
 from pfpcli.jobs.steps.widths import Race, choose, is_open
@@ -80,7 +80,7 @@ def make_plan(
     *,
     predictor: Predictor | None = None,
     allocation: str | None = None,
-    kept: Kept = NOTHING,
+    store: StepStore = NOTHING,
     race: Race | None = None,
 ) -> Planned:
     """Measure the curves, if an allocator needs them and they are not known from another budget, and plan.
@@ -95,7 +95,7 @@ def make_plan(
         known: curves that were measured for another budget.
         predictor: of the same groups, for a budget of latency; None makes one.
         allocation: the only one that is tried, with the widths of the budget; None tries those in question.
-        kept: the finished steps of the job.
+        store: the finished steps of the job.
         race: times the files of two plans; None where they cannot be timed.
     """
     names = (allocation,) if allocation else _allocations(scored, budget, settings)
@@ -123,7 +123,7 @@ def make_plan(
             )
             for each in ((budget, replace(budget, multiple_of=1)) if chooses else (budget,))  # with multiples first
         ]
-        families = _tried(planners, names, scored, device, kept, step) if chooses or len(names) > 1 else [[]]
+        families = _tried(planners, names, scored, device, store, step) if chooses or len(names) > 1 else [[]]
         tried, chosen = choose(families[1], families[0], race) if chooses else (families[0], "")
         plan = tried[0].plan if tried else planners[0].by(names[0])
         planned = Planned(plan, tried, measured, widths=chosen)
@@ -147,7 +147,7 @@ def _tried(
     names: tuple[str, ...],
     scored: Scored,
     device: torch.device,
-    kept: Kept,
+    store: StepStore,
     step: Step,
 ) -> list[list[Tried]]:
     """Try the plans of several allocations on the network; of each planner, the best one comes first."""
@@ -163,7 +163,7 @@ def _tried(
         alive, scale = plan.alive.tobytes(), plan.scale.tobytes()
         if alive + scale not in losses:
             parts = plan.groups.labelled.graph, alive, scale, trials.ridges, device.type
-            found, _ = kept.value(lambda: tried(plan), _Trial, "trial", *parts)
+            found, _ = store.value(lambda: tried(plan), _Trial, "trial", *parts)
             trials.ridges.update(found.ridges)
             losses[alive + scale] = found.loss
         return losses[alive + scale]
@@ -237,7 +237,7 @@ def plan_in_steps(
     *,
     score: Callable[[Groups], Scored],
     recover: Callable[[Cut], object],
-    kept: Kept = NOTHING,
+    store: StepStore = NOTHING,
 ) -> tuple[Planned, Graph]:
     """Plan in several steps: cut, recover, score what is left, and go on. The last cut is not recovered here.
 
@@ -252,7 +252,7 @@ def plan_in_steps(
         console: shows the steps.
         score: scores a network that a step has left.
         recover: recovers a network that a step has cut.
-        kept: the finished steps of the job.
+        store: the finished steps of the job.
 
     Returns:
         (one plan for the original network, with the plans that the last step tried; the network that the steps have
@@ -267,7 +267,7 @@ def plan_in_steps(
         # A convolution whose groups keep one channel each becomes a depthwise one, which can drop whole groups.
         part = 1 if step == settings.steps else 2
         part_budget = replace(budget, keep=left, min_part=part)
-        planned = make_plan(groups_now, scored_now, part_budget, settings, device, console, kept=kept)
+        planned = make_plan(groups_now, scored_now, part_budget, settings, device, console, store=store)
         made = cut(groups_now.labelled, planned.plan.alive)
         reweight(made, planned.plan, scored_now.readers)
         file = PlanFile.of_plan(planned.plan, made.slicing, scored_now.readers).only(names)

@@ -168,7 +168,7 @@ def _written(files: _Files, source: Callable[[], Source | str], precision: str, 
         return _Made(row, path.read_bytes() if row.file else b"")
 
     parts = precision, files.float32.read_bytes(), files.ready.model.kind
-    found, cached = files.ready.kept.value(made, _Made, "precision", *parts)
+    found, cached = files.ready.store.value(made, _Made, "precision", *parts)
     if cached:
         with console.step(precision) as step:
             step.summary, step.is_cached = found.row.file or found.row.why, True

@@ -8,7 +8,7 @@ import torch
 
 from pfpcli.cutting.cut import Cut
 from pfpcli.images.calibration import Division
-from pfpcli.jobs.kept import Kept, packed, unpacked
+from pfpcli.jobs.step_store import StepStore, packed, unpacked
 from pfpcli.progress import Console
 from pfpcli.records.parts import Recovered
 from pfpcli.recovery.methods import RECOVERIES
@@ -27,7 +27,7 @@ class _Remade:
 
 
 def recover_network(
-    made: Cut, division: Division, settings: CompressSettings, device: torch.device, kept: Kept, console: Console
+    made: Cut, division: Division, settings: CompressSettings, device: torch.device, store: StepStore, console: Console
 ) -> list[Recovered]:
     """Recover a cut network in place by the methods that were asked for; a whole network is left as it is.
 
@@ -36,12 +36,12 @@ def recover_network(
         division: the images that it is fitted to, and those that check it.
         settings: the methods, and the limits of training, which the cuts of a job share.
         device: where to compute.
-        kept: the finished steps of the job.
+        store: the finished steps of the job.
         console: shows a step for each method.
     """
     if not any(map(made.slicing.is_cut, made.slicing.labelled.graph.nodes)):
         return []
-    return [_recover(method, made, division, settings, device, kept, console) for method in settings.recover]
+    return [_recover(method, made, division, settings, device, store, console) for method in settings.recover]
 
 
 def _recover(
@@ -50,21 +50,21 @@ def _recover(
     division: Division,
     settings: CompressSettings,
     device: torch.device,
-    kept: Kept,
+    store: StepStore,
     console: Console,
 ) -> Recovered:
     with console.step("recover") as step:
         minutes = None if settings.minutes is None else settings.minutes / settings.steps
         epochs = most_epochs(settings.epochs, settings.minutes)
         parts = method, made.graph, epochs, minutes, settings.seed, device.type
-        state = kept.path("training", *parts) if RECOVERIES[method].trains else None
+        state = store.path("training", *parts) if RECOVERIES[method].trains else None
         limits = TrainingLimits(epochs, minutes, settings.seed, state)
 
         def remade() -> _Remade:
             found = recover(method, RecoveryTask(made, division, device, limits, step.progress))
             return _Remade(found, packed(made.graph.module.state_dict()))
 
-        remade_now, step.is_cached = kept.value(remade, _Remade, "recover", *parts)
+        remade_now, step.is_cached = store.value(remade, _Remade, "recover", *parts)
         found = remade_now.found
         if step.is_cached:
             made.graph.module.load_state_dict(unpacked(remade_now.tensors))

@@ -29,7 +29,7 @@ def measure_robustness(ready: Prepared, network: Network, quality: Quality, cons
         console: shows the step.
     """
     with console.step("damage") as step:
-        found, step.is_cached = ready.kept.value(
+        found, step.is_cached = ready.store.value(
             lambda: _measured(ready, network, quality, step),
             Robustness,
             "damage",

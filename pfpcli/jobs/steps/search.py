@@ -85,7 +85,7 @@ def search(
     tried = _bisected(ready, make, measure, asked, budget, console)
     good = [each for each in tried if each.point.within and each.point.achieved is not None]
     if not good:
-        ready.kept.forget()
+        ready.store.forget()
         raise _nothing([each.point for each in tried], asked)
     best = min(reversed(good), key=lambda each: each.point.achieved or 0.0)
     network = best.network or make(replace(budget, keep=best.point.keep), console)
@@ -113,22 +113,22 @@ def _bisected(
     ready: Prepared, make: Make, measure: Judge, asked: MaxDrop, budget: Budget, console: Console
 ) -> list[Try]:
     """Try networks for budgets that bisection chooses; of the kept steps, those of the best network stay."""
-    kept = ready.kept
-    state = kept.path("search", code_of(ready.settings.metric).hex())
-    known = {point.keep: Try(point, fall) for point, fall in kept.load(state, list[_Point]) or ()}
+    store = ready.store
+    state = store.path("search", code_of(ready.settings.metric).hex())
+    known = {point.keep: Try(point, fall) for point, fall in store.load(state, list[_Point]) or ()}
     tried: list[Try] = []
     of_best: list[Path] = []
 
     def is_good(keep: float) -> bool:
-        first = len(kept.files)
+        first = len(store.files)
         now = known.get(keep) or _tried(make, measure, asked, replace(budget, keep=keep), console)
         if now.point.within:
             for each in tried:  # one cut network is enough in memory
                 each.network = None
         tried.append(now)
-        kept.save(state, [(each.point, each.fall) for each in tried])
-        of_this = kept.files[first:]
-        kept.drop(of_best if now.point.within else of_this)
+        store.save(state, [(each.point, each.fall) for each in tried])
+        of_this = store.files[first:]
+        store.drop(of_best if now.point.within else of_this)
         if now.point.within:
             of_best[:] = of_this
         return now.point.within

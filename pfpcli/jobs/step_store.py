@@ -1,4 +1,4 @@
-"""Kept steps: what the finished steps of a run came to, in the cache until the run is written.
+"""Step store: what the finished steps of a run came to, in the cache until the run is written.
 
 Each step has a key of everything that it depends on, so a step is only taken from the cache if it would come to the
 same. An interrupt, a crash and a kill leave the steps that have finished. The cache is the one of `cache`, and the
@@ -35,7 +35,7 @@ _T = TypeVar("_T")
 _MADE_OF = "made-of"
 
 
-class Kept:
+class StepStore:
     """The finished steps of a run.
 
     Args:
@@ -156,28 +156,28 @@ class Kept:
 
 
 #: For jobs that keep no steps.
-NOTHING = Kept(Path(), "", is_used=False)
+NOTHING = StepStore(Path(), "", is_used=False)
 
 
-def open_kept(
+def open_store(
     folder: Path, model: LoadedModel, graph: Graph, division: Division, console: Console, *, is_used: bool = True
-) -> Kept:
+) -> StepStore:
     """Return the finished steps of a run, and say what an interrupted one has left.
 
     Args:
-        folder: as for `Kept`.
+        folder: as for `StepStore`.
         model: the network that came in.
         graph: its graph.
         division: the images.
         console: shows a step, if something is left.
-        is_used: as for `Kept`.
+        is_used: as for `StepStore`.
     """
     images, judges = division.calibration.images, division.judges
     tallies = [each.tally for each in (images, judges)]
-    kept = Kept(folder, cache.key_of_job(graph, division), tallies, is_used=is_used)
+    store = StepStore(folder, cache.key_of_job(graph, division), tallies, is_used=is_used)
     made_of = {model.name: model.sha256, images.name: images.sha256, judges.name: judges.sha256}
-    kept.greet({**made_of, "pfp or torch": cache.program()}, console)
-    return kept
+    store.greet({**made_of, "pfp or torch": cache.program()}, console)
+    return store
 
 
 def _content(part: object) -> bytes:
