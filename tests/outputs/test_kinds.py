@@ -181,6 +181,18 @@ def test_edits_are_insertions_deletions_and_replacements(a: str, b: str, count: 
     assert edits([*map(ord, a)], [*map(ord, b)]) == count
 
 
+def test_edits_of_random_texts_are_those_of_the_recursive_definition() -> None:
+    def slow(a: tuple[int, ...], b: tuple[int, ...]) -> int:
+        if not a or not b:
+            return len(a) + len(b)
+        return min(slow(a[1:], b) + 1, slow(a, b[1:]) + 1, slow(a[1:], b[1:]) + (a[0] != b[0]))
+
+    random = np.random.default_rng(0)
+    for _ in range(60):
+        a, b = (random.integers(0, 3, random.integers(0, 6)).tolist() for _ in range(2))
+        assert edits(a, b) == slow(tuple(a), tuple(b)), (a, b)
+
+
 def test_pictures_have_the_psnr_and_ssim_of_the_field() -> None:
     x = OUTPUTS["image"]
     y = x + 0.01

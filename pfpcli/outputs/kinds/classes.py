@@ -261,9 +261,10 @@ def collapsed(steps: list[int], blank: int) -> list[int]:
 
 def edits(a: list[int], b: list[int]) -> int:
     """Return the smallest number of insertions, deletions and replacements between two texts (Levenshtein)."""
-    row = list(range(len(b) + 1))
+    other, place = np.asarray(b), np.arange(len(b) + 1)
+    row = place  # the edits from no character of a to each beginning of b
     for i, x in enumerate(a, 1):
-        last, row[0] = row[0], i
-        for j, y in enumerate(b, 1):
-            last, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, last + (x != y))
-    return row[-1]
+        kept_or_deleted = np.minimum(row[:-1] + (other != x), row[1:] + 1)
+        # an insertion costs 1 for each place that it goes on
+        row = np.minimum.accumulate(np.r_[i, kept_or_deleted] - place) + place
+    return int(row[-1])
