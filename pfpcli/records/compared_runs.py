@@ -10,7 +10,7 @@ from typing import Any
 
 from pfpcli.records.document import Document
 from pfpcli.records.folders import folder_of
-from pfpcli.records.measures import COSTS, headline, values
+from pfpcli.records.measures import COSTS, SHARED, headline, values, values_of_file
 from pfpcli.records.provenance import MadeFrom, made_from
 from pfpcli.records.runs import AnyRun
 
@@ -24,11 +24,13 @@ class FileCompared:
 
     Attributes:
         name: "int8" or "fp16".
-        measures: as those of the run: its quality, "drop", "size" and "latency", as far as they are known.
+        measures: as those of the run, as far as they are known: its quality, "drop", and the costs.
+        front: as that of the run, of the costs in which files of one network differ.
     """
 
     name: str
     measures: dict[str, float]
+    front: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -42,7 +44,8 @@ class RunCompared:
         metric: name of the quality of the run.
         own_metric: whether this is a metric of the user, which is a number of any size.
         measures: name of a measure -> value, see `pfpcli.records.measures`.
-        front: the costs at which no other run has as much quality for as little, some of `RunsCompared.common`.
+        front: the costs at which no other run has as much quality for as little, some of `RunsCompared.common`; of
+            costs in which files of one network differ, no other run and no other file.
         model: name of the original.
         files: its files in precisions below float32.
     """
@@ -56,6 +59,11 @@ class RunCompared:
     front: list[str]
     model: str = ""
     files: list[FileCompared] = field(default_factory=list)
+
+    @property
+    def in_all_precisions(self) -> list[RunCompared | FileCompared]:
+        """The run, whose measures are those of its float32 file, and its other files."""
+        return [self, *self.files]
 
 
 @dataclass
@@ -114,26 +122,29 @@ def compare(runs: Sequence[tuple[Path, AnyRun]]) -> RunsCompared:
     quality = _common_quality(records)
     costs = [name for name in COSTS if any(name in each for each in measured)]
     common = [name for name in costs if all(name in each for each in measured)]
-    fronts = {cost: _front(records, measured, quality, cost) for cost in common}
+    compared = [
+        RunCompared(
+            name=name,
+            kind=run.kind,
+            status=run.status,
+            metric=headline(run)[0],
+            own_metric=getattr(run, "metric", None) is not None,
+            measures=found,
+            front=[],
+            model=str(run.model.get("name")),
+            files=list(_files(run)),
+        )
+        for name, run, found in zip(names, records, measured, strict=True)
+    ]
+    for cost in common:
+        for each in _front(compared, quality, cost):
+            each.front.append(cost)
     return RunsCompared(
         quality=quality,
         costs=costs,
         common=common,
         original=_original(records, quality),
-        runs=[
-            RunCompared(
-                name=name,
-                kind=run.kind,
-                status=run.status,
-                metric=headline(run)[0],
-                own_metric=getattr(run, "metric", None) is not None,
-                measures=found,
-                front=[cost for cost in common if i in fronts[cost]],
-                model=str(run.model.get("name")),
-                files=list(_files(run)),
-            )
-            for i, (name, run, found) in enumerate(zip(names, records, measured, strict=True))
-        ],
+        runs=compared,
         differences=_differences(records),
         remarks=list(_remarks(records, quality)),
         made_from=made_from([folder.name for folder in folders], records),
@@ -142,16 +153,9 @@ def compare(runs: Sequence[tuple[Path, AnyRun]]) -> RunsCompared:
 
 def _files(run: AnyRun) -> Iterator[FileCompared]:
     """The files of a run in precisions below float32."""
-    name, before, _ = headline(run)
     for each in getattr(run, "precisions", [])[1:]:
-        if each.file is None:
-            continue
-        known = {"size": each.file_bytes, "latency": each.latency_ms}
-        if each.quality is not None:
-            known |= {each.quality.metric: each.quality.at(run.quality)[1], "agreement": each.quality.agreement}
-        after = known.get(name) if getattr(run, "metric", None) is None else each.metric
-        known |= {name: after, "drop": None if after is None else before - after}
-        yield FileCompared(each.name, {key: value for key, value in known.items() if value is not None})
+        if each.file is not None:
+            yield FileCompared(each.name, values_of_file(run, each))
 
 
 def _common_quality(runs: Sequence[AnyRun]) -> str:
@@ -164,18 +168,23 @@ def _common_quality(runs: Sequence[AnyRun]) -> str:
     return "agreement" if all(run.quality.agreement is not None for run in runs) else ""
 
 
-def _front(runs: Sequence[AnyRun], measured: Sequence[dict[str, float]], quality: str, cost: str) -> set[int]:
-    """The numbers of the runs that no other run beats: as good in quality and cost, and better in one of them."""
-    points = {
-        i: (found[quality], -found[cost])
-        for i, (run, found) in enumerate(zip(runs, measured, strict=True))
-        if run.status != "failed" and quality in found and cost in found
-    }
-    return {
-        i
-        for i, point in points.items()
-        if not any(other != point and other[0] >= point[0] and other[1] >= point[1] for other in points.values())
-    }
+def _front(runs: Sequence[RunCompared], quality: str, cost: str) -> list[RunCompared | FileCompared]:
+    """The runs and files that no other beats: as good in quality and cost, and better in one of them.
+
+    Files of one network share some costs. At these only the runs themselves are compared.
+    """
+    points = [
+        (each, (each.measures[quality], -each.measures[cost]))
+        for run in runs
+        if run.status != "failed"
+        for each in ([run] if cost in SHARED else run.in_all_precisions)
+        if {quality, cost} <= each.measures.keys()
+    ]
+    return [
+        each
+        for each, point in points
+        if not any(other != point and other[0] >= point[0] and other[1] >= point[1] for _, other in points)
+    ]
 
 
 def _original(runs: Sequence[AnyRun], quality: str) -> dict[str, float]:

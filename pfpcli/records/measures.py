@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from pfpcli.errors import InputError
+from pfpcli.records.precision import Precision
 from pfpcli.records.runs import AnyRun
 from pfpcli.registry import register
 
@@ -57,6 +58,8 @@ COSTS = register(
     ("size", Measure(BYTES, _after("file_bytes"), "bytes of the ONNX file")),
     ("latency", Measure(MILLISECONDS, _after("latency_ms"), "milliseconds of one inference in onnxruntime")),
 )
+#: The costs that a network has in every precision; the others are those of one file.
+SHARED = tuple(name for name, cost in COSTS.items() if cost.unit == COUNT)
 MEASURES = register(
     ("quality", Measure(SHARE, lambda run: headline(run)[2], "the metric, or the quality without --metric")),
     ("drop", Measure(SHARE, lambda run: headline(run)[1] - headline(run)[2], "how far that fell")),
@@ -73,6 +76,18 @@ def values(run: AnyRun) -> dict[str, float]:
     found[run.quality.metric] = run.quality.after
     name, _, after = headline(run)
     found[name] = after
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def values_of_file(run: AnyRun, file: Precision) -> dict[str, float]:
+    """Return the measures of a file of a run in another precision, by name, as far as they are known."""
+    found = {name: COSTS[name].of(run) for name in SHARED}
+    found |= {"size": file.file_bytes, "latency": file.latency_ms}
+    if file.quality is not None:
+        found |= {file.quality.metric: file.quality.at(run.quality)[1], "agreement": file.quality.agreement}
+    name, before, _ = headline(run)
+    after = found.get(name) if getattr(run, "metric", None) is None else file.metric
+    found |= {name: after, "drop": None if after is None else before - after}
     return {name: value for name, value in found.items() if value is not None}
 
 

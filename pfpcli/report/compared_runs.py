@@ -7,8 +7,8 @@ import io
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from pfpcli.records.compared_runs import DifferenceFound, RunCompared, RunsCompared
-from pfpcli.records.measures import COSTS, NUMBER, SHARE
+from pfpcli.records.compared_runs import DifferenceFound, FileCompared, RunCompared, RunsCompared
+from pfpcli.records.measures import COSTS, NUMBER, SHARE, SHARED
 from pfpcli.records.provenance import MadeFrom
 from pfpcli.records.sources import How
 from pfpcli.report import numbers
@@ -47,7 +47,8 @@ def render(found: RunsCompared, *, width: int = 80, everything: bool = False, un
     page.table(rows, "<<" + ">" * (len(head) - 2) + "<", shrink=1, drop=_droppable(head))
     if len(found.runs) > 1 and found.quality:
         page.space()
-        page.paragraph("front: ", f"no other run has as much {found.quality} for as little {', '.join(found.common)}")
+        costs = ", ".join(found.common)
+        page.paragraph("front: ", f"no other {compared_with(found)} has as much {found.quality} for as little {costs}")
     for remark in found.remarks:
         page.paragraph("warning: ", remark)
     for part, most in PARTS.items():
@@ -74,14 +75,19 @@ def markdown(found: RunsCompared) -> str:
 
 
 def as_csv(found: RunsCompared) -> str:
-    """Return a line for each run: its name, kind, status, metric, measures in full, and the costs of its fronts."""
+    """Return a line for each run and each of its files of lower precision.
+
+    A line has the name of the run, the precision, kind, status and metric, the measures in full, and the costs of the
+    fronts.
+    """
     names = list(dict.fromkeys(name for run in found.runs for name in run.measures))
     out = io.StringIO()
     rows = csv.writer(out, lineterminator="\n")
-    rows.writerow(("run", "kind", "status", "metric", *names, "front"))
+    rows.writerow(("run", "precision", "kind", "status", "metric", *names, "front"))
     for run in found.runs:
-        measures = (repr(run.measures[name]) if name in run.measures else "" for name in names)
-        rows.writerow((run.name, run.kind, run.status, run.metric, *measures, " ".join(run.front)))
+        for precision, each in zip(("float32", *(file.name for file in run.files)), run.in_all_precisions, strict=True):
+            measures = (repr(each.measures[name]) if name in each.measures else "" for name in names)
+            rows.writerow((run.name, precision, run.kind, run.status, run.metric, *measures, " ".join(each.front)))
     return out.getvalue()
 
 
@@ -115,11 +121,21 @@ def files(found: RunsCompared, run: RunCompared) -> list[tuple[str, ...]]:
             f"{run.name} {file.name}",
             spelled(unit(found, run), file.measures.get(name)),
             _drop(run, file.measures.get("drop")),
-            *(spelled(COSTS[cost].unit, file.measures[cost]) if cost in file.measures else "" for cost in found.costs),
-            "",
+            *(_own_cost(file, cost) for cost in found.costs),
+            " ".join(file.front) if len(found.runs) > 1 else "",
         )
         for file in run.files
     ]
+
+
+def _own_cost(file: FileCompared, cost: str) -> str:
+    """Return a cost of a file; "" for one that it shares with the float file, and for one that is not known."""
+    return "" if cost in SHARED or cost not in file.measures else spelled(COSTS[cost].unit, file.measures[cost])
+
+
+def compared_with(found: RunsCompared) -> str:
+    """Return what the front compares: runs, and the files of lower precisions where there are some."""
+    return "run or file" if any(run.files for run in found.runs) else "run"
 
 
 def _numbered(found: RunsCompared) -> Iterator[tuple[str, ...]]:

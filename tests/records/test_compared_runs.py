@@ -12,6 +12,7 @@ from pfpcli.errors import InputError
 from pfpcli.records.compared_runs import RunsCompared, compare
 from pfpcli.records.measures import Limit, unit, values
 from pfpcli.records.parts import Quality, UserMetric
+from pfpcli.records.precision import Precision
 from pfpcli.records.runs import AnyRun, Run
 from runs import run, sparse_run, tuned_run
 
@@ -46,6 +47,42 @@ def test_runs_that_are_alike_beat_each_other_nowhere() -> None:
 def test_a_failed_run_is_on_no_front_and_keeps_no_other_from_it() -> None:
     found = compared(made(0.99, 10, status="failed"), made(0.9, 100))
     assert [bool(each.front) for each in found.runs] == [False, True]
+
+
+def in_int8(of: Run, after: float, size: int, latency: float | None = None) -> Run:
+    """The same run with an int8 file of this accuracy and these costs."""
+    quality = replace(of.quality, after=after)
+    lower = Precision("int8", "model-int8.onnx", "", size, latency, 0.0, quality)
+    return replace(of, precisions=[Precision("float32", "model.onnx"), lower])
+
+
+def fronts(found: RunsCompared) -> dict[str, list[str]]:
+    """The front of each run, and of each file: `1` and `1 int8`."""
+    runs = {run.name: run.front for run in found.runs}
+    return runs | {f"{run.name} {file.name}": file.front for run in found.runs for file in run.files}
+
+
+def test_a_file_of_lower_precision_is_on_the_front_of_its_size_and_latency_and_beats_runs_there() -> None:
+    small, large = made(0.8, 50, 1.0), in_int8(made(0.9, 100, 2.0), 0.9, 10, 0.5)
+    assert fronts(compared(small, large)) == {
+        "1": ["params"],
+        "2": ["params", "macs"],
+        "2 int8": ["size", "latency"],
+    }
+
+
+def test_a_file_that_is_better_than_its_run_by_chance_keeps_no_run_from_the_front_of_the_macs() -> None:
+    found = fronts(compared(made(0.8, 50, 1.0), in_int8(made(0.9, 100, 2.0), 0.91, 10**9)))
+    assert {"params", "macs"} <= set(found["2"])
+    assert found["2 int8"] == ["size"]  # the best quality there is, whatever its size
+
+
+def test_a_file_of_a_failed_run_and_one_whose_quality_is_unknown_are_on_no_front() -> None:
+    bad = in_int8(made(0.9, 100, 2.0, status="failed"), 0.9, 10)
+    metric = UserMetric("dice", 41.0, 40.0)
+    unknown = in_int8(made(0.9, 100, 2.0, metric=metric), 0.9, 10)
+    assert fronts(compared(bad, made(0.8)))["1 int8"] == []
+    assert fronts(compared(unknown, run(metric=metric)))["1 int8"] == []
 
 
 def test_a_cost_that_a_run_does_not_have_has_no_front() -> None:

@@ -95,11 +95,25 @@ def test_files_of_lower_precisions_have_rows_below_their_run() -> None:
         ["2", "b"],
         ["original", "91.2"],
     ]
-    assert rows[2] == ["a", "int8", "88.0", "%", "3.2", "pp", "200.0", "kB", "0.500", "ms"]
-    assert "| a int8 | 88.0 % | 3.2 pp |" in markdown(found)
+    assert rows[2] == ["a", "int8", "88.0", "%", "3.2", "pp", "200.0", "kB", "0.500", "ms", "size", "latency"]
+    assert "| a int8 | 88.0 % | 3.2 pp |  |  | 200.0 kB | 0.500 ms | size latency |" in markdown(found)
     own = compare([(Path("a"), run(precisions=LOWER, metric=UserMetric("map", 0.5, 0.4)))])
-    assert own.runs[0].files[0].measures == {"size": 200_000, "latency": 0.5, "accuracy": 0.88, "agreement": 0.9}
+    costs = {"params": run().after.params, "macs": run().after.macs, "size": 200_000, "latency": 0.5}
+    assert own.runs[0].files[0].measures == {**costs, "accuracy": 0.88, "agreement": 0.9}
     assert render(own).splitlines()[2].split()[:4] == ["a", "int8", "–", "–"]
+
+
+def test_csv_has_a_line_for_each_file_of_a_run() -> None:
+    found = compare([(Path("a"), run(precisions=LOWER)), (Path("b"), smaller())])
+    rows = list(csv.DictReader(io.StringIO(as_csv(found))))
+    assert [(row["run"], row["precision"]) for row in rows] == [("a", "float32"), ("a", "int8"), ("b", "float32")]
+    assert (rows[1]["accuracy"], rows[1]["size"], rows[1]["front"]) == ("0.88", "200000", "size latency")
+    assert rows[1]["params"] == rows[0]["params"]
+
+
+def test_the_sentence_on_the_front_says_that_files_are_compared_as_well() -> None:
+    found = compare([(Path("a"), run(precisions=LOWER)), (Path("b"), smaller())])
+    assert "front: no other run or file has as much accuracy" in render(found)
 
 
 def test_other_images_are_a_difference_even_if_their_folders_have_one_name() -> None:

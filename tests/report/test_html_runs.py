@@ -11,11 +11,13 @@ import pytest
 
 from html_pages import HOSTILE, Seen, headings
 from pfpcli.records.compared_runs import RunsCompared, compare
+from pfpcli.records.folders import PRECISIONS
 from pfpcli.records.parts import GroupRow, Quality, UserMetric
+from pfpcli.records.precision import Precision
 from pfpcli.records.runs import Run
 from pfpcli.records.sources import Source
 from pfpcli.report.html.runs import headline, render
-from pfpcli.report.html.scatter import scatters
+from pfpcli.report.html.scatter import FILE_MARKS, MARKS, scatters
 from runs import run, sparse_run, tuned_run
 
 
@@ -86,6 +88,49 @@ def test_points_lie_where_their_figures_say() -> None:
     assert small.x < bad.x < large.x < points["original"].x
     assert small.y < large.y < bad.y  # upwards is better
     assert (large.x - small.x) / (bad.x - small.x) == pytest.approx(4)
+
+
+def lower(name: str, after: float, size: int, latency: float | None) -> Precision:
+    quality = replace(run().quality, after=after)
+    return Precision(name, f"model-{name}.onnx", "", size, latency, 0.0, quality)
+
+
+def in_int8() -> RunsCompared:
+    """Return a run with an int8 file that is as good, and one with an int8 file that is worse and has no latency."""
+    first = made(0.9, 50_000, precisions=[Precision("float32", "model.onnx"), lower("int8", 0.9, 10_000, 0.5)])
+    second = made(0.89, 90_000, precisions=[Precision("float32", "model.onnx"), lower("int8", 0.7, 20_000, None)])
+    return compared(small=first, large=second)
+
+
+def test_a_file_of_lower_precision_is_a_point_with_a_shape_of_its_own_joined_to_its_run() -> None:
+    drawn = {each.name: each for each in scatters(in_int8(), ["./small/report.html", ""])}
+    points = {name: {each.title.split(":")[0]: each for each in one.points} for name, one in drawn.items()}
+    run_point, file = points["file"]["1 small"], points["file"]["1 small int8"]
+    assert file.path not in MARKS.values()
+    assert file.title == "1 small int8: 90.0 %, file 10.0 kB, on the front"
+    assert file.link == "./small/report.html"
+    assert f"M{run_point.x:.1f} {run_point.y:.1f}L{file.x:.1f} {file.y:.1f}" in drawn["file"].joins
+    assert points["file"]["2 large int8"].state == "other"
+    assert points["file"]["1 small"].state == "other"  # its own file beats it
+    assert "2 large int8" not in points["latency"]  # nothing is known of it there
+    assert points["MACs"]["1 small int8"].x == points["MACs"]["1 small"].x
+    assert points["MACs"]["1 small int8"].state == "other"
+
+
+def test_every_precision_has_a_mark_that_the_legend_shows_where_it_is_drawn() -> None:
+    assert FILE_MARKS.keys() == PRECISIONS.keys()
+    assert len({*FILE_MARKS.values(), *MARKS.values()}) == len(FILE_MARKS) + len(MARKS)
+    text = Seen(page(in_int8())).text
+    assert "int8: the file of a run in lower precision" in text
+    assert "fp16" not in text
+    assert "no other run or file has as much accuracy" in text
+    assert "lower precision" not in Seen(page(three())).text
+
+
+def test_a_run_counts_as_on_the_front_by_its_files_too() -> None:
+    assert headline(in_int8()) == "2 runs of model.pt: 1 is on the front of a cost (small)"
+    beaten = made(0.89, 90_000, precisions=[Precision("float32", "model.onnx"), lower("int8", 0.7, 20_000, 0.5)])
+    assert headline(compared(a=made(0.9, 50_000), b=beaten)) == "2 runs of model.pt: all are on the front of a cost"
 
 
 def test_the_front_is_joined_by_a_line_in_the_order_of_the_cost() -> None:

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from pfpcli._version import __version__
 from pfpcli.records.compared_runs import DifferenceFound, RunsCompared
 from pfpcli.records.provenance import MadeFrom
-from pfpcli.report.compared_runs import PARTS, by_value, came_from, files, spread, table, value_text
+from pfpcli.report.compared_runs import PARTS, by_value, came_from, compared_with, files, spread, table, value_text
 from pfpcli.report.html.frame import fill
-from pfpcli.report.html.scatter import MARKS, scatters
+from pfpcli.report.html.scatter import FILE_MARKS, MARKS, scatters
 from pfpcli.report.html.views import Cell, Chip, Column, Descent, Link, Row, Table
 from pfpcli.report.parts import plural
 
@@ -30,6 +30,7 @@ def render(found: RunsCompared, links: Sequence[str]) -> str:
         Link(f"{number} {run.name}", to) for number, (run, to) in enumerate(zip(found.runs, links, strict=True), 1)
     ]
     drawn = scatters(found, links)
+    precisions = {file.name for run in found.runs for file in run.files}
     return fill(
         "runs.html",
         pfp_version=__version__,
@@ -38,6 +39,8 @@ def render(found: RunsCompared, links: Sequence[str]) -> str:
         quality=found.quality,
         scatters=drawn,
         marks=MARKS,
+        file_marks={name: mark for name, mark in FILE_MARKS.items() if name in precisions},
+        compared_with=compared_with(found),
         has_original=any(point.state == "original" for each in drawn for point in each.points),
         runs=_runs(found, links),
         has_links=any(links),
@@ -53,7 +56,7 @@ def headline(found: RunsCompared) -> str:
     start = f"{plural(len(found.runs), 'run')} of {of}"
     if not _is_front(found):
         return start
-    front = [run.name for run in found.runs if run.front]
+    front = [run.name for run in found.runs if any(each.front for each in run.in_all_precisions)]
     if len(front) == len(found.runs):
         return f"{start}: all are on the front of a cost"
     names = f" ({', '.join(front)})" if 0 < len(front) <= _NAMED else ""
@@ -87,7 +90,7 @@ def _runs(found: RunsCompared, links: Sequence[str]) -> Table:
         for file, row in zip(run.files, files(found, run), strict=True):
             orders = (file.measures.get(measure) for measure in (found.quality, "drop", *found.costs))
             cells = [Cell(text, order) for text, order in zip(row[1:-1], orders, strict=True)]
-            made.append(Row([Cell("", number), Cell(row[0], link=link), *cells, Cell("")], True))
+            made.append(Row([Cell("", number), Cell(row[0], link=link), *cells, Cell(row[-1])], not file.front))
     totals = [Cell(text) for row in originals for text in ("", *row)]
     return Table("runs", columns, made, totals, hide="hide runs that are on no front")
 

@@ -1,11 +1,12 @@
-"""Scatters: the quality of runs against each of the costs that all of them have."""
+"""Scatters: the quality of runs and their files of lower precision against each of the costs that all runs have."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
-from pfpcli.records.compared_runs import RunCompared, RunsCompared
+from pfpcli.records.compared_runs import FileCompared, RunCompared, RunsCompared
 from pfpcli.records.measures import BYTES, COSTS, COUNT, MILLISECONDS, NUMBER, SHARE
 from pfpcli.report.chart import tick_text, ticks
 from pfpcli.report.compared_runs import HEADINGS, unit
@@ -31,6 +32,8 @@ MARKS = {
     "original": "M0 -5.5L5.5 0L0 5.5L-5.5 0Z",
     "front": "M-4.5 0A4.5 4.5 0 1 0 4.5 0A4.5 4.5 0 1 0 -4.5 0Z",
 }
+#: Precision below float32 -> the mark of its files; their states are "front" and "other".
+FILE_MARKS = {"int8": "M-3.8 -3.8H3.8V3.8H-3.8Z", "fp16": "M0 -5L4.6 3.4H-4.6Z"}
 _ORDER = list(MARKS)
 
 
@@ -77,25 +80,62 @@ def _axis(name: str, of: str, values: Sequence[float], first: int, last: int) ->
     return _Axis(f"{name}, {spelling}" if spelling else name, ticks([low, high]), scale, first, last)
 
 
-def _scatter(found: RunsCompared, cost: str, links: Sequence[str]) -> Scatter:
-    quality_unit, cost_unit, original = unit(found, found.runs[0]), COSTS[cost].unit, found.original
-    measured = [(run.measures[cost], run.measures[found.quality]) for run in found.runs]
-    before = (original[cost], original[found.quality]) if {cost, found.quality} <= original.keys() else None
-    everything = [*measured, *([before] if before else [])]
-    x_axis = _axis(HEADINGS[cost], cost_unit, [x for x, _ in everything], _LEFT, _RIGHT)
-    y_axis = _axis(found.quality, quality_unit, [y for _, y in everything], _BOTTOM, _TOP)
+@dataclass(frozen=True)
+class _Drawing:
+    """What turns figures into points: the comparison, a cost, and the axes."""
 
-    def point(place: tuple[float, float], state: str, name: str, link: str) -> Point:
-        figures = f"{spelled(quality_unit, place[1])}, {HEADINGS[cost]} {spelled(cost_unit, place[0])}"
+    found: RunsCompared
+    cost: str
+    x_axis: _Axis
+    y_axis: _Axis
+
+    def point(self, of: Mapping[str, float], state: str, mark: str, name: str, link: str) -> Point:
+        """Return the point of a network or a file with these measures."""
+        cost, quality = of[self.cost], of[self.found.quality]
+        quality_unit, cost_unit = unit(self.found, self.found.runs[0]), COSTS[self.cost].unit
+        figures = f"{spelled(quality_unit, quality)}, {HEADINGS[self.cost]} {spelled(cost_unit, cost)}"
         words = {"failed": ", failed", "front": ", on the front"}.get(state, "")
         return Point(
-            x_axis.place(place[0]), y_axis.place(place[1]), state, MARKS[state], f"{name}: {figures}{words}", link
+            self.x_axis.place(cost), self.y_axis.place(quality), state, mark, f"{name}: {figures}{words}", link
         )
 
-    points = [
-        point(place, _state(found, run, cost), f"{number} {run.name}", link)
-        for number, (run, place, link) in enumerate(zip(found.runs, measured, links, strict=True), 1)
+    def run(self, run: RunCompared, name: str, link: str) -> Point:
+        """Return the point of a run."""
+        state = "failed" if run.status == "failed" else self._state(run)
+        return self.point(run.measures, state, MARKS[state], name, link)
+
+    def files(self, run: RunCompared, name: str, link: str) -> list[Point]:
+        """Return the points of the files of a run whose quality and cost are known."""
+        return [
+            self.point(file.measures, self._state(file), FILE_MARKS[file.name], f"{name} {file.name}", link)
+            for file in run.files
+            if self.is_known(file.measures)
+        ]
+
+    def is_known(self, of: Mapping[str, float]) -> bool:
+        """Whether measures have the cost and the quality."""
+        return {self.cost, self.found.quality} <= of.keys()
+
+    def _state(self, of: RunCompared | FileCompared) -> str:
+        """Return the state of a point; a single run has no front."""
+        return "front" if len(self.found.runs) > 1 and self.cost in of.front else "other"
+
+
+def _scatter(found: RunsCompared, cost: str, links: Sequence[str]) -> Scatter:
+    measured = [each.measures for run in found.runs for each in run.in_all_precisions]
+    known = [each for each in (*measured, found.original) if {cost, found.quality} <= each.keys()]
+    x_axis = _axis(HEADINGS[cost], COSTS[cost].unit, [each[cost] for each in known], _LEFT, _RIGHT)
+    quality_unit = unit(found, found.runs[0])
+    y_axis = _axis(found.quality, quality_unit, [each[found.quality] for each in known], _BOTTOM, _TOP)
+    draw = _Drawing(found, cost, x_axis, y_axis)
+    named = [
+        (run, f"{number} {run.name}", link) for number, (run, link) in enumerate(zip(found.runs, links, strict=True), 1)
     ]
+    runs = [draw.run(*each) for each in named]
+    files = [draw.files(*each) for each in named]
+    points = [*runs, *chain(*files)]
+    is_shown = draw.is_known(found.original)
+    originals = [draw.point(found.original, "original", MARKS["original"], "original", "")] if is_shown else []
     front = sorted((each.x, -each.y) for each in points if each.state == "front")
     return Scatter(
         _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM,
@@ -105,29 +145,29 @@ def _scatter(found: RunsCompared, cost: str, links: Sequence[str]) -> Scatter:
         columns=[Mark(pixel, _BOTTOM + 16, text) for pixel, text in x_axis.marks()],
         rows=[Mark(_LEFT - 7, pixel, text) for pixel, text in y_axis.marks()],
         front="M" + "L".join(f"{x:.1f} {-y:.1f}" for x, y in front) if len(front) > 1 else "",
-        points=sorted(
-            [*points, *([point(before, "original", "original", "")] if before else [])],
-            key=lambda each: _ORDER.index(each.state),
+        joins="".join(
+            f"M{run.x:.1f} {run.y:.1f}L{file.x:.1f} {file.y:.1f}"
+            for run, its in zip(runs, files, strict=True)
+            for file in its
         ),
-        labels=_labels(points),
+        points=sorted([*points, *originals], key=lambda each: _ORDER.index(each.state)),
+        labels=_labels(runs, points),
     )  # fmt: skip
 
 
-def _state(found: RunsCompared, run: RunCompared, cost: str) -> str:
-    """Return the state of the point of a run; a single run has no front."""
-    if run.status == "failed":
-        return "failed"
-    return "front" if len(found.runs) > 1 and cost in run.front else "other"
+def _labels(runs: Sequence[Point], points: Sequence[Point]) -> list[Mark]:
+    """Return the numbers of runs beside their points; where two would overlap, that of the front comes first.
 
-
-def _labels(points: Sequence[Point]) -> list[Mark]:
-    """Return the numbers of runs beside their points; where two would overlap, that of the front comes first."""
+    Args:
+        runs: the points of the runs, in their order.
+        points: all points that a number must not hide.
+    """
     found: list[Mark] = []
     taken: list[tuple[float, float, float, float]] = [
         (each.x - _BESIDE + 1, each.y - _BESIDE + 1, each.x + _BESIDE - 1, each.y + _BESIDE - 1) for each in points
     ]
-    for i in sorted(range(len(points)), key=lambda i: -_ORDER.index(points[i].state)):
-        x, y, text = points[i].x, points[i].y, str(i + 1)
+    for i in sorted(range(len(runs)), key=lambda i: -_ORDER.index(runs[i].state)):
+        x, y, text = runs[i].x, runs[i].y, str(i + 1)
         wide = _DIGIT * len(text)
         before, behind = x - _BESIDE - wide, x + _BESIDE
         # a front rises to the right, so its line leaves these two corners free

@@ -241,7 +241,8 @@ class Scatter:
         name: the cost.
         x_axis, y_axis: names of the axes, with their units.
         columns, rows: the ticks of the axes.
-        front: the line through the runs on the front, as a path; "" where there are fewer than two.
+        front: the line through the points on the front, as a path; "" where there are fewer than two.
+        joins: the lines from runs to their files of lower precision, as a path; "" where there are none.
         points: the networks; those that matter most come last, above the others.
         labels: the numbers of runs beside their points, as far as they fit.
     """
@@ -258,6 +259,7 @@ class Scatter:
     columns: Sequence[Mark]
     rows: Sequence[Mark]
     front: str
+    joins: str
     points: Sequence[Point]
     labels: Sequence[Mark]
 
