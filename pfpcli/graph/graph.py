@@ -33,6 +33,7 @@ class Graph:
         stops: the ops behind the end of the graph. The sizes of their results depend on values, or, in an ONNX file,
             they select by values or have no rule. Empty for most networks.
         unread: the ops of an ONNX file that no rule reads, one for each node.
+        choices: (number of an output, dimension, op) where an op behind the graph chooses a class along the dimension.
         roles: what the outputs say; empty until they are told (`pfpcli.outputs.roles`).
     """
 
@@ -42,6 +43,7 @@ class Graph:
     spatial: bool = False
     stops: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
+    choices: tuple[tuple[int, int, str], ...] = ()
     roles: tuple[Role, ...] = ()
 
     @property

@@ -48,6 +48,8 @@ class Untouched:
             first, since it is most likely the main output of the network.
         reads: all values that untouched nodes read: the boundary, sizes and constants.
         parameters: count of the floats in the constants that untouched nodes read.
+        choices: (value of the boundary, dimension, op name) where a node chooses one class along the dimension: an
+            ArgMax, or a TopK whose results are outputs of the graph.
     """
 
     nodes: frozenset[int]
@@ -56,6 +58,7 @@ class Untouched:
     boundary: tuple[str, ...]
     reads: frozenset[str]
     parameters: int
+    choices: tuple[tuple[str, int, str], ...]
 
     @property
     def ops(self) -> tuple[str, ...]:
@@ -84,14 +87,28 @@ def find_untouched(graph: onnx.GraphProto, rules: Container[str]) -> Untouched:
     read = _values_read(nodes, untouched, fixed)
     made = [name for i, node in enumerate(nodes) if i not in untouched for name in node.output]
     count = sum(prod(each.dims) for name, each in _constants(graph) if name in read and each.data_type in _FLOATS)
+    boundary = tuple(name for name in reversed(made) if name in read - fixed - sized)
     return Untouched(
         frozenset(untouched),
         tuple(ops[i] for i in sorted(unknown)),
         tuple(ops[i] for i in sorted(selecting) if count or ops[i] not in _INDEXING),
-        tuple(name for name in reversed(made) if name in read - fixed - sized),
+        boundary,
         frozenset(read),
         count,
+        tuple(_choices(graph, boundary)),
     )
+
+
+def _choices(graph: onnx.GraphProto, boundary: Container[str]) -> Iterator[tuple[str, int, str]]:
+    """Yield (value, dimension, op name) of the nodes that choose a class by a value of the boundary."""
+    outputs = {each.name for each in graph.output}
+    for node in graph.node:
+        op = op_name(node)
+        # the TopK of a detector chooses places, and nodes behind it gather them
+        is_choice = op == "ArgMax" or (op == "TopK" and bool(outputs.intersection(node.output)))
+        if is_choice and node.input[0] in boundary:
+            default = 0 if op == "ArgMax" else -1
+            yield node.input[0], next((each.i for each in node.attribute if each.name == "axis"), default), op
 
 
 def _constants(graph: onnx.GraphProto) -> Iterator[tuple[str, onnx.TensorProto]]:

@@ -71,6 +71,7 @@ def tell(graph: Graph, names: Sequence[str], asked: Asked | None = None, seen: S
     asked = asked or Asked()
     outputs = [(node, name) for node, name in _named(graph, names) if node.meta["val"].is_floating_point()]
     _check_names(asked, [name for _, name in outputs])
+    chosen = {graph.outputs[number]: (dim, op) for number, dim, op in graph.choices}
     roles: list[Role] = []
     for i, (node, name) in enumerate(outputs):
         values = None if seen is None else seen.outputs[i]
@@ -79,7 +80,9 @@ def tell(graph: Graph, names: Sequence[str], asked: Asked | None = None, seen: S
             roles.append(_as_given(i, node, name, *given))
             continue
         for one in said(node):
-            if graph.is_undecided and one.kind == LAYER:
+            if node in chosen:
+                one = _by_choice(one, node, *chosen[node])
+            elif graph.is_undecided and one.kind == LAYER:
                 one = replace(one, kind=NOTHING, why="ops behind it choose by it")
             title = name if one.part is None else f"{name}[{one.part.start}:{one.part.stop}]"
             bare = Role(i, title, "regression", None, one.why, one.part)
@@ -150,6 +153,13 @@ def _told(bare: Role, one: Said, sizes: Sequence[int], asked: Asked, seen: Seen 
     if told is None:
         return replace(bare, why=f"nothing tells classes ({one.why})" if one.why else "nothing tells more")
     return replace(bare, kind=told, axis=place, why=reason)
+
+
+def _by_choice(one: Said, node: Node, dim: int, op: str) -> Said:
+    """What the ops say about an output by which an op behind the graph chooses one class."""
+    if one.kind in _CERTAIN or one.part is not None:
+        return one
+    return Said("logits", dim % node.meta["val"].dim(), f"{op} behind it chooses")
 
 
 def _by_ops(

@@ -217,8 +217,9 @@ def _graph_of(model: LoadedModel, size: tuple[int, ...]) -> Graph:
     if model.program is not None:
         return from_program(model.program, example)
     if isinstance(model.module, OnnxNetwork):
-        untouched = model.module.untouched
-        return replace(trace(model.module, example), stops=untouched.ops, unread=untouched.unknown)
+        untouched, outputs = model.module.untouched, model.module.names.outputs
+        choices = tuple((outputs.index(name), dim, op) for name, dim, op in untouched.choices)
+        return replace(trace(model.module, example), stops=untouched.ops, unread=untouched.unknown, choices=choices)
     if not isinstance(model.module, torch.jit.ScriptModule):
         return trace(model.module, example)
     if model.looping is not None:
