@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pfpcli.errors import InputError
 from pfpcli.planning.allocations import TRIED
+from pfpcli.records.folders import RUNS
 from pfpcli.scoring.criteria import CRITERIA
 from pfpcli.settings.checks import check_allocate, check_keep
 from pfpcli.settings.network import CHOICES
@@ -45,6 +46,11 @@ class CompareCriteriaSettings(ScoringSettings):
     def choices(cls) -> dict[str, tuple[str, ...]]:
         """Setting -> the values it may have."""
         return CHOICES | {"keep_of": ("params", "macs")}
+
+    @property
+    def folder(self) -> Path:
+        """The folder to write."""
+        return self.out or RUNS / self.name
 
     @property
     def name(self) -> str:

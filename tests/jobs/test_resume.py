@@ -16,6 +16,7 @@ import pfpcli
 from commands import ENV
 from pfpcli.cache_folder import cache_folder
 from pfpcli.cli import main as cli
+from pfpcli.jobs import compare_criteria
 from pfpcli.jobs.steps import judge, recover
 from pfpcli.progress import Console
 from pfpcli.recovery.trial import Trials
@@ -180,6 +181,47 @@ def test_a_killed_run_goes_on(whole: Path, typed: Path, capsys: pytest.CaptureFi
     assert cli.run(["compress", "--resume", "killed", *AGAIN]) == 0
     assert "cached: lsq on 12 images" in capsys.readouterr().err
     assert same(typed / "killed", whole)
+
+
+CRITERIA = ["compare-criteria", "model.pt", "--calib", "imgs", "--criteria", "l1,l2,random", "--keeps", "0.8,0.5",
+            "--task", "classify", "--threads", "1"]  # fmt: skip
+
+
+def compared(folder: Path) -> dict[str, Any]:
+    """A comparison of criteria, without its times and the name of its folder."""
+    found = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
+    del found["settings"]["out"]
+    for point in found["points"]:
+        del point["seconds"]
+    return found
+
+
+def test_a_comparison_of_criteria_goes_on_after_the_last_criterion(
+    inside: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run([*CRITERIA, "--out", "all"]) == 0
+    before, judge, judged = left(), compare_criteria.compare_all, []
+
+    def counted(*args: Any) -> Any:
+        if len(judged) == 2:
+            raise KeyboardInterrupt
+        judged.append(args)
+        return judge(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(compare_criteria, "compare_all", counted)
+        assert cli.run([*CRITERIA, "--out", "two"]) == 130
+    assert capsys.readouterr().err.endswith("hint: go on with `pfp compare-criteria --resume two`\n")
+    assert not (inside / "two").exists()
+    again: list[Any] = []
+    monkeypatch.setattr(compare_criteria, "compare_all", lambda *args: again.append(args) or judge(*args))
+    assert cli.run(["compare-criteria", "--resume", "two"]) == 0
+    assert len(again) == 1
+    err = capsys.readouterr().err
+    assert "cached: criterion l1 · agreement at " in err
+    assert "cached: criterion random" not in err
+    assert compared(inside / "two") == compared(inside / "all")
+    assert left() == before
 
 
 def test_the_same_line_goes_on_as_well(inside: Path, monkeypatch: pytest.MonkeyPatch) -> None:

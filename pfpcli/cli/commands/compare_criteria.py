@@ -16,6 +16,7 @@ from pfpcli.cli.options import (
     judging,
     machine,
     network,
+    resuming,
     samples,
     scoring,
     session,
@@ -32,8 +33,9 @@ from pfpcli.settings.text import parse_keep, parse_names
     "pfp compare-criteria model.pt --calib ./imgs",
     "pfp compare-criteria model.pt --calib ./imgs --criteria pfp,l1,random",
     "pfp compare-criteria model.pt --calib ./imgs --keeps 0.8,0.6,0.4",
+    "pfp compare-criteria --resume model-criteria",
 )
-@takes(checkpoint, network, outputs, images, judging, samples, scoring, machine, session=session)
+@takes(checkpoint, network, outputs, images, judging, samples, scoring, machine, resuming, session=session)
 def compare_criteria(
     given: dict[str, Any],
     *,
