@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from pfpcli.cache_folder import cache_folder, is_private
+from pfpcli.cache_folder import cache_folder, is_private, read_sealed, replace, write_sealed
 
 
 def test_a_user_without_a_home_has_a_temporary_cache(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,3 +32,26 @@ def test_a_file_that_others_can_write_to_is_not_private(folder: int, file: int, 
     path.chmod(file)
     path.parent.chmod(folder)
     assert is_private(path) is private
+
+
+def test_a_file_that_cannot_be_replaced_stays_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace(tmp_path / "file", b"before")
+
+    def full(draft: Path, target: Path) -> Path:
+        raise OSError("full")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match="full"):
+        replace(tmp_path / "file", b"after")
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"before"]
+
+
+def test_what_is_sealed_is_private_whatever_the_umask_is(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        write_sealed(tmp_path / "cache" / "inner" / "file", b"content")
+    finally:
+        os.umask(before)
+    assert read_sealed(tmp_path / "cache" / "inner" / "file") == b"content"
+    for path in (tmp_path / "cache" / "inner", tmp_path / "cache" / "inner" / "file"):
+        assert not path.stat().st_mode & 0o077

@@ -56,7 +56,9 @@ def apply(context: Any, args: Sequence[str]) -> bool:
     if named is None or "resume" not in {param.name for param in context.command.params}:
         return False
     found = find(Path(named), context.info_name)
-    context.default_map = {name: value for name, value in _safe(found.options).items() if value is not None}
+    context.default_map = {
+        name: value for name, value in _safe(found.options).items() if value is not None and name not in _OF_A_CALL
+    }
     context.meta[_RESUMED] = found
     config.remember(context, found.origins)
     return True

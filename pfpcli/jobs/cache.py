@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
-import os
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -22,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from pfpcli import _version, processes
-from pfpcli.cache_folder import cache_folder
+from pfpcli.cache_folder import cache_folder, replace
 from pfpcli.channels.groups import Group, Groups
 from pfpcli.channels.reading_layers import Reader
 from pfpcli.graph.graph import Graph, is_tensor
@@ -34,6 +35,8 @@ from pfpcli.settings import ScoringSettings
 
 #: At most this many files are kept; the oldest are deleted first.
 MOST_FILES = 200
+#: What a file raises that is damaged.
+_BROKEN = (OSError, ValueError, KeyError, EOFError, NotImplementedError, BadZipFile, zlib.error)
 #: The folder of the whole package: a change of any source makes another key.
 _PACKAGE = Path(_version.__file__).parent
 
@@ -212,10 +215,13 @@ def _read(name: str) -> dict[str, Any] | None:
 
 
 def _found(name: str) -> dict[str, Any] | None:
+    path = cache_folder() / f"{name}.npz"
     try:
-        with (cache_folder() / f"{name}.npz").open("rb") as file, np.load(file, allow_pickle=False) as held:
+        if not path.is_file():  # a pipe would be read for ever
+            return None
+        with np.load(path, allow_pickle=False) as held:
             return dict(held)
-    except (OSError, ValueError, BadZipFile):
+    except _BROKEN:
         return None
 
 
@@ -223,10 +229,9 @@ def _write(name: str, arrays: dict[str, Any]) -> None:
     if processes.rank():
         return
     with contextlib.suppress(OSError):
-        cache_folder().mkdir(parents=True, exist_ok=True)
-        draft = cache_folder() / f".{name}.{os.getpid()}.npz"
-        np.savez(draft, allow_pickle=False, **arrays)
-        draft.replace(cache_folder() / f"{name}.npz")
+        buffer = io.BytesIO()
+        np.savez(buffer, allow_pickle=False, **arrays)
+        replace(cache_folder() / f"{name}.npz", buffer.getvalue())
         kept = sorted(cache_folder().glob("*.npz"), key=lambda path: path.stat().st_mtime_ns)
         for path in kept[:-MOST_FILES]:
             path.unlink()

@@ -2,7 +2,7 @@
 
 Each step has a key of everything that it depends on, so a step is only taken from the cache if it would come to the
 same. An interrupt, a crash and a kill leave the steps that have finished. The cache is the one of `cache`, and the
-folder that of `pfpcli.records.started`.
+folder that of `pfpcli.records.started`. A step that is damaged, renamed, or not written by this user alone is missing.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -20,13 +19,14 @@ import msgspec
 import torch
 
 from pfpcli import processes
+from pfpcli.cache_folder import read_sealed, write_sealed
 from pfpcli.graph.graph import Graph
 from pfpcli.images.calibration import Division
 from pfpcli.images.folder import Tally
 from pfpcli.jobs import cache
 from pfpcli.models.loaded_model import LoadedModel
 from pfpcli.progress import Console
-from pfpcli.records.started import OPTIONS, forget, make_private
+from pfpcli.records.started import OPTIONS, forget
 from pfpcli.report.parts import plural
 
 _T = TypeVar("_T")
@@ -131,7 +131,7 @@ class StepStore:
     def _load(self, path: Path, kind: Any) -> Any:
         def content() -> bytes | None:
             try:
-                return path.read_bytes()
+                return read_sealed(path)
             except OSError:
                 return None
 
@@ -146,13 +146,7 @@ class StepStore:
             return
         # a full disk, more than a file of msgpack holds, or a file's name that is no UTF-8
         with suppress(OSError, OverflowError, UnicodeEncodeError):
-            make_private(path.parent)
-            draft = path.with_name(f".{path.name}.{os.getpid()}")
-            try:
-                draft.write_bytes(msgspec.msgpack.encode(value))
-                draft.replace(path)
-            finally:
-                draft.unlink(missing_ok=True)
+            write_sealed(path, msgspec.msgpack.encode(value))
 
 
 #: For jobs that keep no steps.

@@ -16,7 +16,7 @@ from pfpcli.jobs.steps.search import check_unit
 from pfpcli.planning.curves import Curve
 from pfpcli.progress import Console
 from pfpcli.records.compared_runs import RunsCompared, compare
-from pfpcli.records.folders import FILES, SWEEP, SWEEP_PAGE, page_from, run_folder
+from pfpcli.records.folders import FILES, SWEEP, SWEEP_PAGE, page_from, replace_file, run_folder
 from pfpcli.records.reading import read
 from pfpcli.records.runs import Run
 from pfpcli.records.sources import Source, of_files
@@ -59,9 +59,9 @@ def sweep(settings: SweepSettings, console: Console) -> Finished[RunsCompared]:
             for warning in _warnings([run for _, run in runs]):
                 console.warn(warning)
             found = compare([(folder / name, run) for name, run in runs])
-            (folder / SWEEP).write_text(found.json(), encoding="utf-8")
+            replace_file(folder / SWEEP, found.json())
             links = [page_from(folder / name, folder) for name, _ in runs]
-            (folder / SWEEP_PAGE).write_text(runs_page.render(found, links), encoding="utf-8")
+            replace_file(folder / SWEEP_PAGE, runs_page.render(found, links))
         ready.store.forget()
     return Finished(found, str(folder))
 

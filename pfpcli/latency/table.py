@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from pfpcli.cache_folder import cache_folder
+from pfpcli.cache_folder import cache_folder, replace
 from pfpcli.errors import InputError
 from pfpcli.latency.operators import Operator
 from pfpcli.latency.small_models import models_of
@@ -128,8 +127,4 @@ class Table:
     def _keep(self) -> None:
         """Write the table to the cache; a cache that cannot be written is none."""
         with contextlib.suppress(OSError):
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            text = {"machine": self.machine, "operators": self.operators}
-            temporary = self._file.with_suffix(f".{os.getpid()}")
-            temporary.write_text(json.dumps(text), encoding="utf-8")
-            temporary.replace(self._file)
+            replace(self._file, json.dumps({"machine": self.machine, "operators": self.operators}).encode())

@@ -136,7 +136,7 @@ def run_folder(wanted: Path | None, name: str) -> Iterator[Draft]:
 def write_new(target: Path, write: Callable[[IO[bytes]], object], flag: str = "--out") -> Path:
     """Write a file that never overwrites another: a number is added to its name if something has it.
 
-    The file gets its name only when it is whole.
+    The file gets its name only when it is whole. What killed runs of this machine left there is removed.
 
     Args:
         target: the file that the user named.
@@ -146,23 +146,61 @@ def write_new(target: Path, write: Callable[[IO[bytes]], object], flag: str = "-
     Raises:
         InputError: the file cannot be written.
     """
-    draft = target.with_name(f".{target.name[:100]}.{HOST}.{os.getpid()}.partial")
+    new_parents = [parent for parent in target.parents if not parent.exists()]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with _draft(target) as draft:
             with draft.open("wb") as file:
                 write(file)
             while True:
                 path = unused(target, is_file=True)
                 with suppress(FileExistsError):
-                    path.open("x").close()  # takes the name; a rename alone would overwrite another's file
-                    return draft.replace(path)
-        finally:
-            draft.unlink(missing_ok=True)
-    except OSError as error:
+                    _name(draft, path)
+                    return path
+    except BaseException as error:
+        _remove(new_parents)
+        if not isinstance(error, OSError):
+            raise
         raise InputError(
             f"{flag} {target.name}: cannot write there ({error.strerror})", f"name a file you may write to with {flag}"
         ) from error
+
+
+def replace_file(path: Path, content: str) -> None:
+    """Write a file of an unfinished folder, over the one before; a kill leaves that one, or none.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    with _draft(path) as draft:
+        draft.write_text(content, encoding="utf-8")
+        draft.replace(path)
+
+
+@contextmanager
+def _draft(target: Path) -> Iterator[Path]:
+    """Yield a path beside a file for its content, which nothing is left of; remove what killed runs left there."""
+    draft = target.with_name(f".{target.name[:100]}.{HOST}.{os.getpid()}.partial")
+    _remove_abandoned(target.parent)
+    try:
+        yield draft
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _name(draft: Path, path: Path) -> None:
+    """Give a finished file a name that nothing has; a rename would overwrite a file of another run.
+
+    Raises:
+        FileExistsError: something has the name.
+    """
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a disk without hard links
+        path.open("x").close()
+        draft.replace(path)
 
 
 def _make(draft: Path, name: str) -> None:
@@ -189,15 +227,23 @@ def _remove_abandoned(parent: Path) -> None:
     """Remove what runs of this machine left unfinished whose process is gone."""
     for folder in parent.glob(f".*.{HOST}.*.partial"):
         number = folder.name.split(".")[-2]
-        try:
-            if number.isdigit():
-                os.kill(int(number), 0)
-        except ProcessLookupError:
+        if number.isdecimal() and int(number) != os.getpid() and not runs(int(number)):
             shutil.rmtree(folder, ignore_errors=True)
             with suppress(OSError):
                 folder.unlink()  # a file
-        except OSError:
-            continue  # a process of somebody else
+
+
+def runs(process: int) -> bool:
+    """Whether another process of this machine has this number."""
+    if process <= 0:  # for the system, a group of processes
+        return False
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # a process of somebody else
+        return True
+    return process != os.getpid()
 
 
 def unused(target: Path, *, is_file: bool = False) -> Path:

@@ -21,11 +21,10 @@ from typing import Any
 
 import msgspec
 
-from pfpcli.cache_folder import cache_folder, is_private
+from pfpcli.cache_folder import cache_folder, make_private, read_private, replace
 from pfpcli.errors import InputError, PfpError
 from pfpcli.records.document import Document
-from pfpcli.records.folders import FILES, HOST, RUNS, SWEEP
-from pfpcli.records.unfinished import runs
+from pfpcli.records.folders import FILES, HOST, RUNS, SWEEP, runs
 
 #: The file of the options in the folder of a started run.
 OPTIONS = "options.json"
@@ -87,8 +86,7 @@ def started(run: Started, folder: Path) -> Iterator[None]:
     remove_old()
     with suppress(OSError):
         make_private(folder)
-        (folder / OPTIONS).touch(mode=0o600)  # whatever the umask is: `find` reads no file that others can write to
-        (folder / OPTIONS).write_text(run.json(), encoding="utf-8")
+        replace(folder / OPTIONS, run.json().encode())
     try:
         yield
     except PfpError:
@@ -148,10 +146,10 @@ def _relative(target: str) -> str:
 def _read(file: Path) -> Started | None:
     """Return the options in a file; None if it is not as pfp wrote it, or somebody else can write to it."""
     try:
-        found = msgspec.json.decode(file.read_bytes(), type=Started)
-        return found if found.schema_version == Started.schema_version and is_private(file) else None
-    except (OSError, ValueError):
+        found = msgspec.json.decode(read_private(file), type=Started)
+    except (OSError, ValueError, RecursionError):
         return None
+    return found if found.schema_version == Started.schema_version else None
 
 
 def forget(folder: Path) -> None:
@@ -165,11 +163,6 @@ def remove_old() -> None:
         with suppress(OSError):
             if time.time() - folder.stat().st_mtime > DAYS * 86400:
                 forget(folder)
-
-
-def make_private(folder: Path) -> None:
-    """Make a folder in the cache that nobody else can read."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def _folders() -> Path:

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pfpcli.errors import InputError
-from pfpcli.records.folders import HOST, unused
+from pfpcli.records.folders import HOST, replace_file, run_folder, runs
 
 #: The file in an unfinished folder.
 MARK = ".unfinished"
@@ -31,16 +31,9 @@ def unfinished(target: Path, key: str) -> Iterator[Path]:
     Raises:
         InputError: the folder cannot be written.
     """
-    folder = _left(target, key) or unused(target)
-    new_parents = [parent for parent in folder.parents if not parent.exists()]
+    new_parents = [parent for parent in target.parents if not parent.exists()]
+    folder = _marked(target, key)
     mark = folder / MARK
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        mark.write_text(f"{key} {HOST} {os.getpid()}\n", encoding="utf-8")
-    except OSError as error:
-        raise InputError(
-            f"--out {target.name}: cannot write there ({error.strerror})", "name a folder you may write to with --out"
-        ) from error
     try:
         yield folder
         mark.unlink()
@@ -53,24 +46,30 @@ def unfinished(target: Path, key: str) -> Iterator[Path]:
         raise
 
 
+def _marked(target: Path, key: str) -> Path:
+    """Return a folder that has the mark of this process: a folder is never there without a whole mark."""
+    text, left = f"{key} {HOST} {os.getpid()}\n", _left(target, key)
+    try:
+        if left is not None:
+            replace_file(left / MARK, text)
+            return left
+        with run_folder(target, target.name) as draft:
+            (draft.path / MARK).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(
+            f"--out {target.name}: cannot write there ({error.strerror})", "name a folder you may write to with --out"
+        ) from error
+    return Path(draft.name)
+
+
 def _left(target: Path, key: str) -> Path | None:
     """Return a folder that was left unfinished with this key, and on which no process of this machine works."""
     for folder in sorted(target.parent.glob(f"{glob.escape(target.name)}*")):
         try:
-            found, host, process = (folder / MARK).read_text(encoding="utf-8").split()
+            found, host, number = (folder / MARK).read_text(encoding="utf-8").split()
+            process = int(number)
         except (OSError, ValueError):
             continue
-        if (found, host) == (key, HOST) and process.isdigit() and not runs(int(process)):
+        if (found, host) == (key, HOST) and not runs(process):
             return folder
     return None
-
-
-def runs(process: int) -> bool:
-    """Whether another process of this machine has this number."""
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # a process of somebody else
-        return True
-    return process != os.getpid()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
+import io
 import pickle
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pfpcli import processes
+from pfpcli.cache_folder import read_sealed, write_sealed
 
 
 @dataclass
@@ -62,21 +63,17 @@ class StateFile:
         content = {each.name: getattr(state, each.name) for each in fields(state)}
         content |= {"now": copied(self.tensors), "optimizer": self.optimizer.state_dict()}
         content |= {"scaler": self.scaler.state_dict()}
-        draft = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
         with contextlib.suppress(OSError):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                torch.save(content, draft)
-                draft.replace(self.path)
-            finally:
-                draft.unlink(missing_ok=True)
+            write_sealed(self.path, buffer.getvalue())
 
     def read(self) -> TrainingState | None:
         """Restore tensors, optimizer and scaler, and return the state; None if the file is missing or does not fit."""
         if self.path is None:
             return None
         try:
-            content = torch.load(self.path, map_location="cpu", weights_only=True)
+            content = torch.load(io.BytesIO(read_sealed(self.path)), map_location="cpu", weights_only=True)
         except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
             return None
         now: dict[str, Tensor] = content.get("now", {})

@@ -12,7 +12,7 @@ from urllib.parse import unquote_to_bytes
 import pytest
 
 from pfpcli.errors import InputError
-from pfpcli.records.folders import page_from, run_folder, write_new
+from pfpcli.records.folders import HOST, page_from, replace_file, run_folder, runs, write_new
 
 
 def test_two_runs_of_one_name_both_stay(tmp_path: Path) -> None:
@@ -81,3 +81,60 @@ def test_a_new_file_that_cannot_be_finished_is_not_there(tmp_path: Path) -> None
     with pytest.raises(InputError, match=r"--pack pack\.pyz: cannot write there \(No space left on device\)"):
         write_new(tmp_path / "pack.pyz", full, "--pack")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("place", [os, Path])
+def test_a_new_file_has_its_name_only_when_it_is_whole(
+    place: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*args: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(place, "link" if place is os else "open", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            write_new(tmp_path / "new" / "plan.json", lambda file: file.write(b"{}"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_without_hard_links_has_new_files_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(draft: Path, path: Path) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", refused)
+    (tmp_path / "plan.json").write_text("precious")
+    assert write_new(tmp_path / "plan.json", lambda file: file.write(b"new")) == tmp_path / "plan-2.json"
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+        "plan.json": "precious", "plan-2.json": "new"
+    }  # fmt: skip
+
+
+def test_the_draft_of_a_killed_command_is_removed_by_the_next_one(tmp_path: Path) -> None:
+    abandoned = tmp_path / f".plan.json.{HOST}.99999999.partial"
+    abandoned.touch()
+    write_new(tmp_path / "plan.json", lambda file: file.write(b"{}"))
+    assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]
+    abandoned.touch()
+    replace_file(tmp_path / "sweep.json", "{}")
+    assert {path.name for path in tmp_path.iterdir()} == {"plan.json", "sweep.json"}
+
+
+def test_a_file_that_cannot_be_replaced_stays_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace_file(tmp_path / "sweep.json", "before")
+
+    def full(draft: Path, target: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match="No space"):
+        replace_file(tmp_path / "sweep.json", "after")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["before"]
+
+
+@pytest.mark.parametrize("number", [0, -1, 2**31, 2**70, 99_999_999, os.getpid()])
+def test_what_is_no_number_of_another_process_runs_not(number: int) -> None:
+    assert not runs(number)
+
+
+def test_another_process_runs() -> None:
+    assert runs(os.getppid())

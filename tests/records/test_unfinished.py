@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from pfpcli.errors import InputError
 from pfpcli.records.folders import HOST
 from pfpcli.records.unfinished import MARK, unfinished
 
@@ -50,7 +52,34 @@ def test_an_empty_folder_does_not_stay(tmp_path: Path) -> None:
     assert not (tmp_path / "a").exists()
 
 
-@pytest.mark.parametrize("text", ["", "key", f"key {HOST} process", "key elsewhere 1", "\x00"])
+def test_a_folder_is_never_there_without_its_mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(path: Path, *args: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "write_text", interrupted)
+    with pytest.raises(KeyboardInterrupt), unfinished(tmp_path / "a" / "sweep", "key"):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_mark_that_cannot_be_written_anew_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = interrupted(tmp_path / "sweep", "key")
+
+    def full(path: Path, *args: object, **options: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", full)
+        with pytest.raises(InputError, match="--out sweep: cannot write"), unfinished(tmp_path / "sweep", "key"):
+            pass
+    with unfinished(tmp_path / "sweep", "key") as again:
+        assert again == folder
+
+
+HOSTILE = [f"key {HOST} {'9' * 5000}", f"key {HOST} \u00b2"]
+
+
+@pytest.mark.parametrize("text", ["", "key", f"key {HOST} process", "key elsewhere 1", "\x00", *HOSTILE])
 def test_a_mark_that_cannot_be_read_is_no_mark(text: str, tmp_path: Path) -> None:
     (tmp_path / "sweep").mkdir()
     (tmp_path / "sweep" / MARK).write_text(text, encoding="utf-8")

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from distilled import Case, case, same, undecided
+from pfpcli.cache_folder import write_sealed
 from pfpcli.graph.trace import trace
+from pfpcli.jobs.step_store import packed
 from pfpcli.recovery import distill, train
 from pfpcli.recovery.trainable import trainable
 
@@ -83,13 +85,10 @@ def test_interrupted_training_ends_with_the_tensors_of_uninterrupted_training(
     assert same(broken.tensors(), straight.tensors())
 
 
-@pytest.mark.parametrize("content", [b"", b"no zip archive", None])
-def test_a_state_that_does_not_fit_is_ignored(content: bytes | None, small: Case, tmp_path: Path) -> None:
-    state = tmp_path / "some.training"
-    if content is None:
-        torch.save({"now": {"another": torch.zeros(1)}}, state)
-    else:
-        state.write_bytes(content)
+@pytest.mark.parametrize("content", [b"", b"no zip archive", packed({"now": {"another": torch.zeros(1)}})])
+def test_a_state_that_does_not_fit_is_ignored(content: bytes, small: Case, tmp_path: Path) -> None:
+    state = tmp_path / "cache" / "some.training"
+    write_sealed(state, content)
     assert small.distill(epochs=1, state=state).epochs == 1
 
 

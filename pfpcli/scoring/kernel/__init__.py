@@ -134,10 +134,13 @@ def _built(compiler: str, flags: tuple[str, ...]) -> Path:
         cache_folder().mkdir(mode=0o700, parents=True, exist_ok=True)
         draft = library.with_name(f".{library.name}.{os.getpid()}")
         command = [compiler, *flags, "-o", str(draft), str(_SOURCE)]
-        subprocess.run(command, check=True, capture_output=True, timeout=_PATIENCE)
-        draft.chmod(0o700)
-        checksum.write_text(_sha256(draft), encoding="ascii")
-        draft.replace(library)
+        try:
+            subprocess.run(command, check=True, capture_output=True, timeout=_PATIENCE)
+            draft.chmod(0o700)
+            checksum.write_text(_sha256(draft), encoding="ascii")
+            draft.replace(library)
+        finally:
+            draft.unlink(missing_ok=True)
     if not is_private(library):
         raise PermissionError(f"{library.parent.name}: others can write to it")
     return library
