@@ -9,7 +9,9 @@ structure  what the last ops in front of an output say about it
 evidence   what the values of an output say about it
 kinds/     for each kind of role: its losses and its quality. A new kind touches only this package
 losses     the losses of all outputs together
-boxes      boxes found again: outputs that are read together
+heads      outputs that are read together: boxes with the scores of the same places
+detections what a detector finds again: boxes, or places
+boxes      which boxes are sure, and which of two networks are the same
 quality    compare networks on images
 changes    what a network does otherwise, class by class and image by image, collected while it is compared
 answers    what a network says about an image, and how far two answers are apart

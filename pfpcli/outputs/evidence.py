@@ -10,6 +10,8 @@ _SUM = 1e-3
 _SURE = 0.2
 #: Scores of this share of the rows are below 0 for some classes and above 0 for others.
 _SIGNED = 0.5
+#: Scores of objects, before a sigmoid: this share of them is below 0, and their mean probability is at most the other.
+_NO, _RARE = 0.99, 0.05
 
 
 def class_axis(x: Tensor, axis: int | None) -> int | None:
@@ -45,14 +47,35 @@ def are_class_scores(x: Tensor, axis: int) -> bool:
         x: float[N, ...].
         axis: the dimension of the classes.
     """
-    rows = x.movedim(axis, -1).flatten(0, -2).float()
-    rows = rows[rows.isfinite().all(1)]
-    if not len(rows):
+    rows = _rows(x, axis)
+    if not len(rows) or rows.shape[1] < 2:
         return False
-    chance = 1 / rows.shape[1]
-    sure = float(rows.softmax(1).amax(1).mean())
     signed = float(((rows.amin(1) < 0) & (rows.amax(1) > 0)).float().mean())
-    return sure >= chance + _SURE * (1 - chance) and signed >= _SIGNED
+    return sureness(x, axis) >= _SURE and signed >= _SIGNED
+
+
+def sureness(x: Tensor, axis: int) -> float:
+    """Return how sure a softmax of numbers is of one class, on average: 0 as chance is, 1 for certain.
+
+    Args:
+        x: float[N, ...], two or more classes.
+        axis: the dimension of the classes.
+    """
+    rows = _rows(x, axis)
+    chance = 1 / rows.shape[1]
+    return (float(rows.softmax(1).amax(1).mean()) - chance) / (1 - chance)
+
+
+def _rows(x: Tensor, axis: int) -> Tensor:
+    """The numbers of each place that are all finite: float[places, classes]."""
+    rows = x.movedim(axis, -1).flatten(0, -2).float()
+    return rows[rows.isfinite().all(1)]
+
+
+def are_rare(x: Tensor) -> bool:
+    """Whether numbers behave like scores of objects before a sigmoid: nearly all of them say no."""
+    finite = x[x.isfinite()].float()
+    return bool(len(finite)) and float((finite < 0).float().mean()) >= _NO and float(finite.sigmoid().mean()) <= _RARE
 
 
 def is_picture(shape: tuple[int, ...], image: tuple[int, ...]) -> bool:

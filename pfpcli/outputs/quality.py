@@ -15,8 +15,9 @@ from torch import Tensor
 from pfpcli import processes
 from pfpcli.graph.graph import Graph, is_tensor
 from pfpcli.graph.role import Role
-from pfpcli.outputs.boxes import BoxTally, pairs
 from pfpcli.outputs.changes import Changes
+from pfpcli.outputs.detections import DetectionTally
+from pfpcli.outputs.heads import detectors
 from pfpcli.outputs.kinds import KINDS
 from pfpcli.outputs.kinds.classes import Decisions
 from pfpcli.outputs.kinds.kind import Counts, Judged
@@ -62,7 +63,7 @@ def compare_all(
 
     Every output is compared as its role asks (`kinds`). The headline is the accuracy where labels fit, unless another
     output has fallen by `LOSS` or more; otherwise it is the output that has fallen most. Boxes with their scores count
-    as one output, in the place of both.
+    together, in the place of both.
 
     Args:
         before: the original; its roles decide.
@@ -132,9 +133,12 @@ class Tallies:
 
     def __init__(self, roles: Sequence[Role], shapes: Sequence[Sequence[int]]) -> None:
         self._roles = roles
-        self._tallies = [KINDS[role.kind].load().tally(role) for role in roles]
         # known before the first image: a process without images takes part in gathering the same counts
-        self._pairs = [(i, j, BoxTally(roles[i], roles[j])) for i, j in pairs(roles, shapes)]
+        self._detectors = [DetectionTally(roles, levels) for levels in detectors(roles, shapes)]
+        scored = {number for each in self._detectors for number in each.members}
+        # nearly all places of a detector are background: agreement or overlap of them all hides or exaggerates
+        kinds = ["regression" if i in scored else role.kind for i, role in enumerate(roles)]
+        self._tallies = [KINDS[kind].load().tally(role) for kind, role in zip(kinds, roles, strict=True)]
         self.images = 0
 
     @classmethod
@@ -149,8 +153,8 @@ class Tallies:
         self.images += images
         for tally, a, b in zip(self._tallies, whole, now, strict=True):
             tally.add(a, b, labels)
-        for i, j, boxes in self._pairs:
-            boxes.add((whole[i], whole[j]), (now[i], now[j]))
+        for each in self._detectors:
+            each.add(whole, now)
 
     def counted(self) -> list[dict[str, Any]]:
         """Return the sums of all outputs so far, see `Counts.counted`."""
@@ -163,7 +167,7 @@ class Tallies:
 
     @property
     def _all(self) -> list[Counts]:
-        return [*self._tallies, *(boxes for _, _, boxes in self._pairs)]
+        return [*self._tallies, *self._detectors]
 
     def quality(self, source: str) -> Quality:
         """Return the quality, from the counts of all processes."""
@@ -178,14 +182,13 @@ class Tallies:
         rows = [_row(role, each) for role, each in zip(self._roles, judged, strict=True)]
         counted = dict(enumerate(rows))
         together = []
-        for i, j, boxes in self._pairs:
-            found = boxes.judged()
-            if found is not None:
-                name = f"{self._roles[i].name} + {self._roles[j].name}"
-                together.append(OutputQuality(name, "boxes", None, "boxes with scores", *_values(found)))
-                counted.pop(i, None)
-                counted.pop(j, None)
-        candidates = sorted([*together, *counted.values()], key=lambda row: row.after - row.before)
+        for each in self._detectors:
+            found = each.judged()
+            together += [OutputQuality(name, "boxes", None, "boxes with scores", *_values(one)) for name, one in found]
+            for number in each.members if found else ():
+                counted.pop(number, None)
+        candidates = sorted([*together, *counted.values()], key=_fall, reverse=True)
+        parts = sorted((row for i, row in enumerate(rows) if i not in counted), key=_fall, reverse=True)
         labelled = next((row for row in candidates if row.metric == "accuracy"), None)
         headline = candidates[0] if candidates else _NOTHING
         if labelled is not None and headline.before - headline.after < LOSS:
@@ -204,8 +207,12 @@ class Tallies:
             None if only is None or only.classes is None else (len(only.decided[0]), len(only.decided[1])),
             headline.meaning,
             headline.name,
-            [*together, *sorted(rows, key=lambda row: row.after - row.before)],
+            [*candidates, *parts],
         )
+
+
+def _fall(row: OutputQuality) -> float:
+    return row.before - row.after
 
 
 def _row(role: Role, judged: Judged) -> OutputQuality:
@@ -213,5 +220,9 @@ def _row(role: Role, judged: Judged) -> OutputQuality:
 
 
 def _values(judged: Judged) -> tuple[str, str, float, float, dict[str, float]]:
-    measures = {"relative L2": judged.distance, **judged.measures} if judged.metric != "boxes" else judged.measures
+    measures = (
+        {"relative L2": judged.distance, **judged.measures}
+        if judged.metric not in ("boxes", "places")
+        else judged.measures
+    )
     return judged.metric, judged.meaning, judged.before, judged.after, measures

@@ -21,7 +21,7 @@ from pfpcli.graph.graph import Graph
 from pfpcli.graph.role import Role
 from pfpcli.outputs import evidence
 from pfpcli.outputs.asked import TASKS, Asked
-from pfpcli.outputs.boxes import are_scores
+from pfpcli.outputs.heads import with_boxes, with_raw_scores
 from pfpcli.outputs.kinds import KINDS
 from pfpcli.outputs.structure import BOUNDED, LAYER, NOTHING, Said, said
 
@@ -49,11 +49,11 @@ def select(outputs: Sequence[Tensor], roles: Sequence[Role]) -> list[Tensor]:
 
 
 def part(output: Tensor, role: Role) -> Tensor:
-    """Return the part of an output that a role is about."""
-    if role.part is None:
-        return output
-    dim, start, stop = role.part
-    return output.narrow(dim, start, stop - start)
+    """Return the part of an output that a role is about, split by its anchors."""
+    if role.part is not None:
+        dim, start, stop = role.part
+        output = output.narrow(dim, start, stop - start)
+    return output if role.anchors is None else output.unflatten(role.anchors.dim, (role.anchors.count, -1))
 
 
 def tell(graph: Graph, names: Sequence[str], asked: Asked | None = None, seen: Seen | None = None) -> tuple[Role, ...]:
@@ -88,7 +88,7 @@ def tell(graph: Graph, names: Sequence[str], asked: Asked | None = None, seen: S
             bare = Role(i, title, "regression", None, one.why, one.part)
             sizes = shape(bare, node)
             roles.append(_told(bare, one, sizes, asked, seen, None if values is None else part(values, bare)))
-    return _with_boxes(roles, [shape(role, outputs[role.output][0]) for role in roles], asked)
+    return _with_heads(roles, [node for node, _ in outputs], graph.example[0].shape, asked, seen)
 
 
 def roles_of(graph: Graph) -> tuple[Role, ...]:
@@ -133,6 +133,9 @@ def shape(role: Role, node: Node) -> tuple[int, ...]:
     sizes = [int(size) for size in node.meta["val"].shape]
     if role.part is not None:
         sizes[role.part.dim] = role.part.stop - role.part.start
+    if role.anchors is not None:
+        dim, count = role.anchors.dim, role.anchors.count
+        sizes[dim : dim + 1] = [count, sizes[dim] // count]
     return tuple(sizes)
 
 
@@ -201,15 +204,21 @@ def _by_values(one: Said, values: Tensor, seen: Seen) -> tuple[str | None, int |
     return None, None, ""
 
 
-def _with_boxes(roles: list[Role], shapes: Sequence[tuple[int, ...]], asked: Asked) -> tuple[Role, ...]:
-    """Regressions of four numbers beside scores of the same places are boxes."""
-    named = {name for name, _, _ in asked.named}
-    found = []
-    for role, sizes in zip(roles, shapes, strict=True):
-        others = zip(roles, shapes, strict=True)
-        is_scored = any(are_scores(other.kind, of, sizes) for other, of in others if other is not role)
-        is_wanted = asked.task == "detect" and len(sizes) == 3 and 4 in sizes[1:]
-        if role.kind == "regression" and role.name not in named and (is_scored or is_wanted):
-            role = replace(role, kind="boxes", why="four numbers for each place that has scores")
-        found.append(role)
-    return tuple(found)
+def _with_heads(
+    roles: list[Role], nodes: Sequence[Node], image: Sequence[int], asked: Asked, seen: Seen | None
+) -> tuple[Role, ...]:
+    """The roles with those that outputs of the same places have beside each other.
+
+    Args:
+        roles: what each output says for itself.
+        nodes: the outputs.
+        image: the shape of the input.
+        asked: what the user says.
+        seen: images and outputs, or None.
+    """
+    free = [role.name not in {name for name, _, _ in asked.named} for role in roles]
+    shapes = [shape(role, nodes[role.output]) for role in roles]
+    if seen is not None and asked.task in (None, "detect"):
+        roles = with_raw_scores(roles, shapes, free, image, select(seen.outputs, roles))
+        shapes = [shape(role, nodes[role.output]) for role in roles]
+    return tuple(with_boxes(roles, shapes, free, image, wanted=asked.task == "detect"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -13,7 +12,6 @@ from torch import Tensor
 
 from pfpcli.graph.role import Role
 from pfpcli.outputs import quality as qualities
-from pfpcli.outputs.boxes import BoxTally
 from pfpcli.outputs.kinds import KINDS
 from pfpcli.outputs.kinds.classes import collapsed, edits
 from pfpcli.outputs.kinds.kind import Judged
@@ -232,43 +230,6 @@ def test_numbers_have_the_fit_of_their_columns() -> None:
     assert found.after == pytest.approx(1 - found.distance)
 
 
-FORMS: dict[str, Callable[[Tensor], Tensor]] = {
-    "corners": lambda box: box,
-    "centre and size": lambda box: torch.cat([(box[..., :2] + box[..., 2:]) / 2, box[..., 2:] - box[..., :2]], -1),
-    "places last": lambda box: box.transpose(1, 2),
-}
-
-
-@pytest.mark.parametrize("form", FORMS)
-def test_boxes_are_found_again_by_overlap_class_and_score(form: str) -> None:
-    grid = torch.cartesian_prod(torch.arange(10.0), torch.arange(10.0)) * 10
-    boxes = torch.cat([grid, grid + 8], 1)[None]
-    scores = torch.zeros(1, 100, 3)
-    scores[..., 0] = 1
-    scores[:, :20] = torch.tensor([0.1, 0.9, 0.0])
-    moved, weaker = boxes.clone(), scores.clone()
-    moved[:, :5] += 7  # no overlap any more
-    weaker[:, 5:8] = torch.tensor([0.6, 0.4, 0.0])  # no longer sure
-    weaker[:, 8] = torch.tensor([0.1, 0.0, 0.9])  # another class
-    tally = BoxTally(role("boxes"), Role(1, "s", "probabilities", 2, ""))
-    turned = FORMS["places last"] if form == "places last" else FORMS["corners"]
-    pair = [(FORMS[form](each), turned(by)) for each, by in ((boxes, scores), (moved, weaker))]
-    tally.add(*pair)
-    found = tally.judged()
-    assert found is not None
-    assert found.after == pytest.approx(11 / 20)
-    assert found.measures == {"boxes": 20, "further boxes": 6}
-
-
-def test_offsets_from_anchors_are_no_boxes() -> None:
-    boxes = 0.1 * draw(1, 100, 4)
-    boxes[..., 2:] = boxes[..., 2:].abs() + 1
-    scores = torch.full((1, 100, 1), 0.9)
-    tally = BoxTally(role("boxes"), Role(1, "s", "sigmoid", None, ""))
-    tally.add((boxes, scores), (boxes, scores))
-    assert tally.judged() is None
-
-
 def test_the_headline_is_the_output_that_fell_most_unless_labels_say_that_all_is_well() -> None:
     roles = [Role(0, "class", "logits", 1, ""), Role(1, "more", "regression", None, "")]
     scores, numbers = F.one_hot(torch.arange(4), 5).float(), draw(4, 3)
@@ -284,5 +245,5 @@ def test_the_headline_is_the_output_that_fell_most_unless_labels_say_that_all_is
 def test_a_process_without_images_gathers_the_same_counts_as_the_others() -> None:
     roles = [Role(0, "b", "boxes", None, ""), Role(1, "s", "sigmoid", None, "")]
     idle = qualities.Tallies(roles, [(1, 100, 4), (1, 100, 1)])
-    assert len(idle._pairs) == 1
+    assert len(idle._detectors) == 1
     assert idle.quality("images").n == 0

@@ -72,7 +72,11 @@ class _Numbers(Tally):
                 self.sums[f"{name} {i}"] = value
 
     def _axis(self, x: Tensor) -> int:
-        """The dimension of the columns: the last one of rows of numbers, the channels of maps."""
+        """The dimension of the columns: the last one of rows of numbers, the channels of maps, classes of scores."""
+        if self.role.axis is not None:
+            return self.role.axis
+        if self.role.anchors is not None:
+            return self.role.anchors.dim + 1
         return 1 if x.dim() == 4 or (x.dim() == 3 and x.shape[1] <= 8 < x.shape[2]) else x.dim() - 1
 
     def judged(self) -> Judged:
