@@ -5,6 +5,7 @@ again and compared with the graph before it counts as written. May import `model
 `onnx_io`, `graph` and `errors`.
 
     export          writes .pt2 and, with torch's exporters, ONNX files
+    converted       a program in calls that have ONNX functions
     onnx_functions  torch's table of ONNX functions, built once a process
     rebuild         gives the user's module the smaller tensors
 

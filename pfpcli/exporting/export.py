@@ -20,6 +20,7 @@ from torch import Tensor, fx
 from torch.export import ExportedProgram
 
 from pfpcli.errors import CheckFailed, TraceError
+from pfpcli.exporting.converted import converted
 from pfpcli.exporting.onnx_functions import kept_table
 from pfpcli.graph.graph import Graph, Names
 from pfpcli.graph.quiet import quiet
@@ -162,7 +163,8 @@ _Exporter = Callable[[ExportedProgram, Graph, Names], onnx.ModelProto]
 
 
 def _exporters(exported: ExportedProgram, graph: Graph) -> Iterator[tuple[_Exporter, ExportedProgram]]:
-    """Yield exporters and programs, the best first: free sizes before fixed ones."""
+    """Yield exporters and programs, the best first: free sizes before fixed ones, and the quickest of those."""
+    yield _export_converted, exported
     yield _export_program, exported
     if graph.spatial:  # e.g. adaptive pooling to more than one element has no ONNX form for free sizes
         exported = program(replace(graph, spatial=False))
@@ -175,6 +177,11 @@ def open_sizes(path: Path) -> tuple[str, ...]:
     """Return the names of the free sizes of an ONNX file's inputs, e.g. ("batch", "height", "width")."""
     model = onnx.load(path)
     return tuple(dict.fromkeys(dim.dim_param for dim in _dims(model.graph.input) if dim.dim_param))
+
+
+def _export_converted(exported: ExportedProgram, graph: Graph, named: Names) -> onnx.ModelProto:
+    """Export without decompositions, which fails on calls that have no ONNX function."""
+    return _export_dynamo(converted(exported), named, optimize=True)
 
 
 def _export_program(exported: ExportedProgram, graph: Graph, named: Names) -> onnx.ModelProto:
