@@ -83,11 +83,12 @@ def values_of_file(run: AnyRun, file: Precision) -> dict[str, float]:
     """Return the measures of a file of a run in another precision, by name, as far as they are known."""
     found = {name: COSTS[name].of(run) for name in SHARED}
     found |= {"size": file.file_bytes, "latency": file.latency_ms}
-    if file.quality is not None:
-        found |= {file.quality.metric: file.quality.at(run.quality)[1], "agreement": file.quality.agreement}
+    if (quality := file.quality) is not None:
+        found |= {quality.metric: quality.at(run.quality)[1]}
+        found |= {"agreement": quality.agreement, "distance": quality.distance}
     name, before, _ = headline(run)
     after = found.get(name) if getattr(run, "metric", None) is None else file.metric
-    found |= {name: after, "drop": None if after is None else before - after}
+    found |= {name: after, "quality": after, "drop": None if after is None else before - after}
     return {name: value for name, value in found.items() if value is not None}
 
 

@@ -99,7 +99,7 @@ def test_files_of_lower_precisions_have_rows_below_their_run() -> None:
     assert "| a int8 | 88.0 % | 3.2 pp |  |  | 200.0 kB | 0.500 ms | size latency |" in markdown(found)
     own = compare([(Path("a"), run(precisions=LOWER, metric=UserMetric("map", 0.5, 0.4)))])
     costs = {"params": run().after.params, "macs": run().after.macs, "size": 200_000, "latency": 0.5}
-    assert own.runs[0].files[0].measures == {**costs, "accuracy": 0.88, "agreement": 0.9}
+    assert own.runs[0].files[0].measures == {**costs, "accuracy": 0.88, "agreement": 0.9, "distance": 0.2}
     assert render(own).splitlines()[2].split()[:4] == ["a", "int8", "–", "–"]
 
 
@@ -109,6 +109,8 @@ def test_csv_has_a_line_for_each_file_of_a_run() -> None:
     assert [(row["run"], row["precision"]) for row in rows] == [("a", "float32"), ("a", "int8"), ("b", "float32")]
     assert (rows[1]["accuracy"], rows[1]["size"], rows[1]["front"]) == ("0.88", "200000", "size latency")
     assert rows[1]["params"] == rows[0]["params"]
+    assert rows[1]["quality"] == "0.88"
+    assert {name for name, value in rows[1].items() if not value} == {"keep"}  # the run has it
 
 
 def test_the_sentence_on_the_front_says_that_files_are_compared_as_well() -> None:
