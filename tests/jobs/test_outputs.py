@@ -11,7 +11,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from commands import compress, draw, pfp
-from pfpcli.errors import InputError
+from onnx_files import write
+from pfpcli.errors import InputError, UnsupportedError
+from pfpcli.onnx_io.runtime import session
 
 #: The quickest run.
 QUICK = {"keep": 0.6, "criterion": "l2", "allocate": "uniform", "input_size": (3, 16, 16)}
@@ -93,3 +95,33 @@ def test_masks_judge_a_network_of_maps(imgs: Path, tmp_path: Path) -> None:
     assert run.quality.metric == "mIoU"
     assert 0 <= run.quality.after <= 1
     assert "pixels right" in run.quality.outputs[0].measures
+
+
+class Chooser(nn.Module):
+    """The best of some classes for each pixel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 5, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x).argmax(1)
+
+
+def test_a_module_that_puts_out_whole_numbers_alone_is_refused(imgs: Path, tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedError, match="puts out whole numbers alone") as error:
+        compress(Chooser(), imgs, tmp_path / "run", **QUICK)
+    assert "ONNX" in error.value.hint
+
+
+def test_the_file_of_such_a_module_is_judged_by_the_classes_that_it_chooses(imgs: Path, tmp_path: Path) -> None:
+    path = write(Chooser().eval(), torch.rand(2, 3, 16, 16), tmp_path / "net.onnx", free=("n",))
+    run = compress(path, imgs, tmp_path / "run", **{**QUICK, "input_size": None, "criterion": "obs"})
+    (found,) = run.quality.outputs
+    assert (found.role, found.axis, found.metric) == ("logits", 1, "agreement")
+    assert "mean IoU with the original's" in found.measures
+    before, after = (session(each).run(None, {"image": np.zeros((1, 3, 16, 16), np.float32)})[0]
+                     for each in (path, tmp_path / "run" / "model.onnx"))  # fmt: skip
+    assert before.dtype == after.dtype == np.int64
+    assert before.shape == after.shape == (1, 16, 16)

@@ -18,7 +18,7 @@ from pfpcli import memory, processes
 from pfpcli.channels.groups import Groups, group
 from pfpcli.channels.labelling import label
 from pfpcli.cutting.masked import InFloat64
-from pfpcli.errors import CheckFailed, InputError, TraceError
+from pfpcli.errors import CheckFailed, InputError, TraceError, UnsupportedError
 from pfpcli.exporting import export
 from pfpcli.graph.difference import largest_difference
 from pfpcli.graph.graph import Graph, is_tensor
@@ -143,8 +143,16 @@ def with_roles(groups: Groups, model: LoadedModel, calibration: Calibration, set
 
     Raises:
         InputError: the network says nothing about images.
+        UnsupportedError: the network puts out whole numbers alone.
     """
     graph = groups.labelled.graph
+    if not any(is_tensor(node) and node.meta["val"].is_floating_point() for node in graph.outputs):
+        raise UnsupportedError(
+            f"{model.name}: puts out whole numbers alone, e.g. classes that an argmax chooses; by them nothing can be "
+            "optimised or judged",
+            "return the scores in front of them, or pass its ONNX export: ArgMax and TopK stay in an ONNX file as they "
+            "are, and pfp goes by the scores that they read",
+        )
     seen = _look(graph, calibration, model.name)
     told = replace(graph, roles=tell(graph, output_names(model, graph), settings.asked, seen))
     return replace(groups, labelled=replace(groups.labelled, graph=told))
