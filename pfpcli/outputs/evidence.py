@@ -10,6 +10,8 @@ _SUM = 1e-3
 _SURE = 0.2
 #: Scores of this share of the rows are below 0 for some classes and above 0 for others.
 _SIGNED = 0.5
+#: The background is the class of this share of the places of a detector.
+_BACKGROUND = 0.9
 #: Scores of objects, before a sigmoid: this share of them is below 0, and their mean probability is at most the other.
 _NO, _RARE = 0.99, 0.05
 
@@ -48,22 +50,36 @@ def are_class_scores(x: Tensor, axis: int) -> bool:
         axis: the dimension of the classes.
     """
     rows = _rows(x, axis)
-    if not len(rows) or rows.shape[1] < 2:
+    if not len(rows):
         return False
     signed = float(((rows.amin(1) < 0) & (rows.amax(1) > 0)).float().mean())
     return sureness(x, axis) >= _SURE and signed >= _SIGNED
 
 
 def sureness(x: Tensor, axis: int) -> float:
-    """Return how sure a softmax of numbers is of one class, on average: 0 as chance is, 1 for certain.
+    """Return how sure a softmax of numbers is of one class, on average: 0 as chance is, 1 for certain; 0 of one class.
 
     Args:
-        x: float[N, ...], two or more classes.
+        x: float[N, ...].
         axis: the dimension of the classes.
     """
     rows = _rows(x, axis)
+    if not len(rows) or rows.shape[1] < 2:
+        return 0.0
     chance = 1 / rows.shape[1]
     return (float(rows.softmax(1).amax(1).mean()) - chance) / (1 - chance)
+
+
+def have_background(x: Tensor, axis: int) -> bool:
+    """Whether one class, the same for all anchors, is the best one at nearly all places of each anchor.
+
+    Args:
+        x: float[N, ..., A, K, ...], the scores of K classes of A anchors.
+        axis: the dimension of the classes; the anchors are in front of it.
+    """
+    best = x.argmax(axis).movedim(axis - 1, 0).flatten(1)
+    background = best.flatten().mode().values
+    return bool(((best == background).float().mean(1) >= _BACKGROUND).all())
 
 
 def _rows(x: Tensor, axis: int) -> Tensor:

@@ -117,7 +117,7 @@ def with_boxes(
     Args:
         roles: what is told so far.
         shapes: of the outputs.
-        free: whether a role may change; the user names the others.
+        free: whether a role may change, as in `with_raw_scores`.
         image: the shape of the input.
         wanted: whether the user says that the network detects: rows of four numbers are boxes then.
     """
@@ -155,21 +155,25 @@ def with_raw_scores(
     Args:
         roles: what is told so far.
         shapes: of the outputs.
-        free: whether a role may change; the user names the others.
+        free: whether a role may change; the user names the others, or ops tell them for certain.
         image: the shape of the input.
         values: the outputs on a few images.
     """
     candidates = []
     for i, j in permutations(range(len(roles)), 2):
         dim = _are_beside(shapes[j], shapes[i], image) if len(shapes[i]) == 4 else None
-        is_open = roles[i].kind == "regression" and roles[j].kind in ("regression", "logits") and free[i] and free[j]
+        is_open = all(free[each] and roles[each].kind in ("regression", "logits") for each in (i, j))
         count = 0 if dim is None else shapes[i][dim] // 4
-        if dim is None or not is_open or shapes[j][dim] == 4 * count or (roles[j].kind == "logits" and count == 1):
+        if dim is None or not is_open or shapes[j][dim] == 4 * count:
             continue
-        each = values[j].unflatten(dim, (count, -1))
-        if evidence.are_class_scores(each, dim + 1):
-            candidates.append((evidence.sureness(each, dim + 1), i, j, "logits", Anchors(dim, count)))
-        elif evidence.are_rare(values[j]):
+        split = values[j].unflatten(dim, (count, -1))
+        guessed = [evidence.sureness(values[each], dim) for each in (i, j) if roles[each].kind == "logits"]
+        sure = evidence.sureness(split, dim + 1)
+        # classes of the whole map, as told so far, have to be less likely than those of each anchor
+        is_surer = sure >= max(guessed, default=0.0) and (count == 1 or evidence.have_background(split, dim + 1))
+        if is_surer and evidence.are_class_scores(split, dim + 1):
+            candidates.append((sure, i, j, "logits", Anchors(dim, count)))
+        elif evidence.are_rare(values[j]) and not guessed:
             candidates.append((0.0, i, j, "sigmoid", Anchors(dim, count)))
     found, scores, boxes = list(roles), set[int](), set[int]()
     # where two maps could each be the scores of the other, the surer one is
@@ -179,8 +183,8 @@ def with_raw_scores(
         scores.add(j)
         boxes.add(i)
         found[j] = _raw(roles[j], kind, anchors)
-        if kind == "logits" and anchors.count > 1:
-            found[i] = replace(roles[i], anchors=anchors)
+        is_split = kind == "logits" and anchors.count > 1
+        found[i] = replace(roles[i], kind="regression", axis=None, anchors=anchors if is_split else None)
     return found
 
 

@@ -17,7 +17,7 @@ from torch.fx.node import Node
 from torch.utils._pytree import tree_leaves
 
 from pfpcli.errors import InputError
-from pfpcli.graph.graph import Graph
+from pfpcli.graph.graph import Graph, is_tensor
 from pfpcli.graph.role import Role
 from pfpcli.outputs import evidence
 from pfpcli.outputs.asked import TASKS, Asked
@@ -73,11 +73,13 @@ def tell(graph: Graph, names: Sequence[str], asked: Asked | None = None, seen: S
     _check_names(asked, [name for _, name in outputs])
     chosen = {graph.outputs[number]: (dim, op) for number, dim, op in graph.choices}
     roles: list[Role] = []
+    free: list[bool] = []  # whether a role is a guess by values, which outputs of the same places may change
     for i, (node, name) in enumerate(outputs):
         values = None if seen is None else seen.outputs[i]
         given = next(((kind, axis) for wanted, kind, axis in asked.named if wanted == name), None)
         if given is not None:
             roles.append(_as_given(i, node, name, *given))
+            free.append(False)
             continue
         for one in said(node):
             if node in chosen:
@@ -88,7 +90,8 @@ def tell(graph: Graph, names: Sequence[str], asked: Asked | None = None, seen: S
             bare = Role(i, title, "regression", None, one.why, one.part)
             sizes = shape(bare, node)
             roles.append(_told(bare, one, sizes, asked, seen, None if values is None else part(values, bare)))
-    return _with_heads(roles, [node for node, _ in outputs], graph.example[0].shape, asked, seen)
+            free.append(one.kind == LAYER or roles[-1].kind == "regression")
+    return _with_heads(graph, roles, free, asked, seen)
 
 
 def roles_of(graph: Graph) -> tuple[Role, ...]:
@@ -205,18 +208,19 @@ def _by_values(one: Said, values: Tensor, seen: Seen) -> tuple[str | None, int |
 
 
 def _with_heads(
-    roles: list[Role], nodes: Sequence[Node], image: Sequence[int], asked: Asked, seen: Seen | None
+    graph: Graph, roles: list[Role], free: Sequence[bool], asked: Asked, seen: Seen | None
 ) -> tuple[Role, ...]:
     """The roles with those that outputs of the same places have beside each other.
 
     Args:
+        graph: the network.
         roles: what each output says for itself.
-        nodes: the outputs.
-        image: the shape of the input.
+        free: whether a role may change.
         asked: what the user says.
         seen: images and outputs, or None.
     """
-    free = [role.name not in {name for name, _, _ in asked.named} for role in roles]
+    nodes = [node for node in graph.outputs if is_tensor(node) and node.meta["val"].is_floating_point()]
+    image = graph.example[0].shape
     shapes = [shape(role, nodes[role.output]) for role in roles]
     if seen is not None and asked.task in (None, "detect"):
         roles = with_raw_scores(roles, shapes, free, image, select(seen.outputs, roles))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from pfpcli.graph.graph import Graph
 from pfpcli.graph.role import Anchors, Role
 from pfpcli.graph.trace import trace
+from pfpcli.outputs import evidence
 from pfpcli.outputs.detections import DetectionTally
 from pfpcli.outputs.heads import detectors
 from pfpcli.outputs.kinds.kind import Judged
@@ -185,6 +186,12 @@ def with_background(anchors: int, classes: int) -> Tensor:
 HEADS: dict[str, tuple[Sequence[int], Callable[[int, Tensor], Tensor], list[str]]] = {
     "raw, with a background": ((12, 16), lambda i, x: x if i else x + with_background(4, 3), ["logits", "boxes"]),
     "raw, scores behind": ((16, 12), lambda i, x: x + with_background(4, 3) if i else x, ["boxes", "logits"]),
+    "raw, offsets that one number leads": (
+        (6, 12), lambda i, x: x + with_background(1, 12) if i else x + with_background(3, 2), ["logits", "boxes"],
+    ),
+    "two maps of classes": (
+        (8, 12), lambda i, x: 30 * x, ["logits", "logits"],
+    ),
     "raw, one class and no background": ((3, 12), lambda i, x: x if i else x - 6, ["sigmoid", "boxes"]),
     "distances and a centerness": (
         (5, 4, 1), lambda i, x: x.exp() if i == 1 else x.sigmoid(), ["sigmoid", "boxes", "sigmoid"],
@@ -199,6 +206,16 @@ def test_maps_of_a_detector_are_told_by_their_places_and_values(name: str) -> No
     channels, end, kinds = HEADS[name]
     _, roles = told(channels, end)
     assert [each.kind for each in roles] == kinds, [each.why for each in roles]
+
+
+def test_anchors_share_their_background_and_halves_of_a_map_of_classes_do_not() -> None:
+    scores = draw(2, 3, 5, 8, 8)
+    scores[:, :, 2] += 9
+    assert evidence.have_background(scores, 2)
+    other = scores.clone()
+    other[:, 1] = other[:, 1].roll(1, 1)  # another class wins for one of the anchors
+    assert not evidence.have_background(other, 2)
+    assert not evidence.have_background(draw(2, 3, 5, 8, 8), 2)
 
 
 def test_the_classes_of_each_anchor_exclude_each_other_and_no_others() -> None:
