@@ -91,6 +91,9 @@ class Graph:
         """Move the graph to a device within a block, and back to its own device after the block."""
         tensors = itertools.chain(self.module.parameters(), self.module.buffers())
         before = next((tensor.device for tensor in tensors), torch.device("cpu"))
+        if before == torch.device(device):  # to move it compiles it anew, which takes longer than a small network
+            yield
+            return
         self.to(device)
         try:
             yield

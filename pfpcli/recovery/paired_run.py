@@ -87,6 +87,9 @@ class PairedRun:
             {node: fetch(graph.module, str(node.target)) for node in graph.nodes if node.op == "get_attr"}
             for graph in (self._whole, self._smaller)
         ]
+        self._users: dict[int, set[Node]] = {}
+        for node, tensor in self._stored[1].items():
+            self._users.setdefault(id(tensor), set()).update(node.users)
         self._shelf = shelf or Shelf()
         self._batches: list[BatchValues] = []
         self._computed: set[tuple[int, Node]] = set()
@@ -138,14 +141,12 @@ class PairedRun:
 
     def tensor(self, node: Node) -> Tensor:
         """The tensor of the cut network that its `get_attr` node names."""
-        tensor: Tensor = fetch(self._smaller.module, str(node.target))
+        tensor: Tensor = self._stored[1][node]
         return tensor
 
     def users(self, node: Node) -> set[Node]:
         """The calls of the cut network that use the tensor of a `get_attr` node, under any of the tensor's names."""
-        tensor = self.tensor(node)
-        aliases = [n for n in self._smaller.nodes if n.op == "get_attr" and is_tensor(n) and self.tensor(n) is tensor]
-        return {user for alias in aliases for user in alias.users}
+        return self._users[id(self._stored[1][node])]
 
     def source(self, node: Node) -> Node:
         """The node of the original that a node of the cut network was made of."""

@@ -31,7 +31,7 @@ from pfpcli.channels.layers import Layer
 from pfpcli.recovery.call_by_call import recover_calls
 from pfpcli.recovery.epilogue import Epilogue
 from pfpcli.recovery.paired_run import BatchValues, PairedRun
-from pfpcli.recovery.refit_layers import Intercept, fixed_bias, layer_of, output_dim
+from pfpcli.recovery.refit_layers import Intercept, fixed_bias, is_layer, layer_of, output_dim
 from pfpcli.recovery.refit_problem import FULL, Effort, Problem, open_problem
 from pfpcli.recovery.task import RecoveryTask
 
@@ -77,7 +77,7 @@ class Refit:
 
     def wants(self, node: Node) -> bool:
         """Whether a call is a layer."""
-        return layer_of(node) is not None
+        return is_layer(node)
 
     def __call__(self, node: Node) -> None:
         """Refit the layer of a call."""
@@ -140,7 +140,7 @@ def _has_one_form(users: set[Node]) -> bool:
     A weight that is also used in another form (in a transposed convolution, or transposed) has no refit: what one use
     gains, the other loses.
     """
-    return all(layer_of(user) is not None for user in users) and len({user.target for user in users}) == 1
+    return all(map(is_layer, users)) and len({user.target for user in users}) == 1
 
 
 class _LayerBatches:

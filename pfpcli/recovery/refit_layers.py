@@ -19,20 +19,33 @@ from pfpcli.recovery.paired_run import PairedRun
 _PRODUCTS = ("aten.matmul.default", "aten.bmm.default", "aten.addmm.default", "aten.baddbmm.default")
 
 
+def is_layer(node: Node) -> bool:
+    """Whether a call has weights of its own."""
+    return _operands(node) is not None
+
+
 def layer_of(node: Node) -> Layer | None:
     """The layer of a call; None if the call has no weights of its own."""
+    operands, rule = _operands(node), rules.find(node.target)
+    if operands is None or rule is None or rule.columns is None:
+        return None
+    x, weight = operands
+    shown = (torch.empty(each.shape, device="meta") for each in (x.meta["val"][:1], weight.meta["val"]))
+    return Layer(node, x, weight, *rule.columns(node, *shown).x.shape[3:])
+
+
+def _operands(node: Node) -> tuple[Node, Node] | None:
+    """What a layer reads, and its weight; None for a call that is no layer."""
     rule = rules.find(node.target) if node.op == "call_function" else None
     if rule is None or rule.columns is None:
         return None
     x, weight = (_operand(node, i) for i in rule.operands[:2])
     if x is None or weight is None or weight.op != "get_attr" or not is_tensor(x):
         return None
-    read, held = x.meta["val"], weight.meta["val"]
     # a single vector has no rows, and a stack of weights is no layer
-    if read.dim() < 2 or (str(node.target) in _PRODUCTS and held.dim() != 2):
+    if x.meta["val"].dim() < 2 or (str(node.target) in _PRODUCTS and weight.meta["val"].dim() != 2):
         return None
-    shown = (torch.empty(each.shape, device="meta") for each in (read[:1], held))
-    return Layer(node, x, weight, *rule.columns(node, *shown).x.shape[3:])
+    return x, weight
 
 
 def output_dim(layer: Layer) -> int:

@@ -5,10 +5,12 @@ A trial takes a fraction of the time of a recovery. Its losses are larger, but r
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from pfpcli import processes
 from pfpcli.channels.reading_layers import Reader
@@ -26,13 +28,15 @@ from pfpcli.recovery.task import RecoveryTask, TrainingLimits
 
 #: The most images that the network is refitted to, and that it is measured on.
 FITTED, CHECKED = 32, 64
+#: The most numbers of the original's outputs that are in memory from one trial to the next.
+HELD = 1 << 24
 
 
 class Trials:
     """Tries plans for one network.
 
     The first trial chooses the lambda of each layer. It depends on the images far more than on the width, so all other
-    trials take the same.
+    trials take the same. The outputs of the original are computed once, as far as they are small (`HELD`).
 
     Args:
         readers: the layers that read channels.
@@ -45,6 +49,7 @@ class Trials:
 
     def __init__(self, readers: Iterable[Reader], division: Division, device: torch.device) -> None:
         self._readers, self._division, self._device = readers, division, device
+        self._known = Known()
         self.ridges: dict[str, float | None] = {}
 
     def loss(self, planned: Plan) -> float:
@@ -55,10 +60,35 @@ class Trials:
         task = RecoveryTask(made, self._division, self._device, TrainingLimits(None, None, 0))
         recover_calls(task, lambda pair: Refit(pair, effort=COARSE, ridges=self.ridges), FITTED)
         whole = planned.groups.labelled.graph
-        return output_distance(whole, made.graph, self._division.checking(whole.fixed_batch, CHECKED), self._device)
+        batches = self._division.checking(whole.fixed_batch, CHECKED)
+        return output_distance(whole, made.graph, batches, self._device, self._known)
 
 
-def output_distance(whole: Graph, smaller: Graph, batches: Batches, device: torch.device) -> float:
+class Known:
+    """The outputs of the original that are known from an earlier pass over the same batches.
+
+    Those beyond `HELD` numbers are computed whenever they are needed.
+    """
+
+    def __init__(self) -> None:
+        self._outputs: dict[int, list[Tensor]] = {}
+        self._left = HELD
+
+    def of(self, batch: int, compute: Callable[[], list[Tensor]]) -> list[Tensor]:
+        """Return the outputs for a batch, by its number in the pass; compute: makes them where they are unknown."""
+        if batch in self._outputs:
+            return self._outputs[batch]
+        made = compute()
+        size = sum(each.numel() for each in made)
+        if size <= self._left:
+            self._outputs[batch] = made
+            self._left -= size
+        return made
+
+
+def output_distance(
+    whole: Graph, smaller: Graph, batches: Batches, device: torch.device, known: Known | None = None
+) -> float:
     """Return the distance of the outputs of two networks (`losses.distance`), added up over the outputs.
 
     Args:
@@ -66,13 +96,17 @@ def output_distance(whole: Graph, smaller: Graph, batches: Batches, device: torc
         smaller: the other network.
         batches: the images.
         device: where to compute.
+        known: outputs of the original for the same batches; those that it lacks are added.
     """
-    roles = roles_of(whole)
+    roles, known = roles_of(whole), known or Known()
     sums = np.zeros((len(roles), 2))
+
+    def outputs(graph: Graph, x: Tensor) -> list[Tensor]:
+        return select(real(graph.module(x)), roles)
+
     with torch.no_grad(), whole.on(device), smaller.on(device):
-        for images, _ in batches:
+        for i, (images, _) in enumerate(batches):
             if processes.is_mine(images):
                 x = images.to(device)
-                pair = (select(real(graph.module(x)), roles) for graph in (smaller, whole))
-                sums += distance(*pair).numpy()
+                sums += distance(outputs(smaller, x), known.of(i, partial(outputs, whole, x))).numpy()
     return relative_distance(processes.total(sums))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from distilled import case, undecided
@@ -12,6 +13,7 @@ from pfpcli.channels.groups import group
 from pfpcli.outputs.losses import distance, relative_distance
 from pfpcli.planning.plan import Budget
 from pfpcli.planning.planner import Planner
+from pfpcli.recovery import trial
 from pfpcli.recovery.trial import Trials, output_distance
 from pfpcli.scoring.scores import Scores
 
@@ -32,6 +34,22 @@ def test_a_network_is_at_no_distance_from_itself(tmp_path: Path) -> None:
     made = case(undecided(), tmp_path)
     whole = made.whole
     assert output_distance(whole, whole, made.division.checking(), CPU) == 0
+
+
+def test_outputs_of_the_original_are_computed_once_as_far_as_they_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = case(undecided(), tmp_path)
+    whole, passes = made.whole, []
+    whole.module.register_forward_hook(lambda *_: passes.append(1))
+    for held, expected in ((0, 2), (trial.HELD, 1)):
+        monkeypatch.setattr(trial, "HELD", held)
+        known = trial.Known()
+        batches = len([*made.division.checking()])
+        passes.clear()
+        distances = [output_distance(whole, made.smaller, made.division.checking(), CPU, known) for _ in range(2)]
+        assert len(passes) == expected * batches
+        assert distances[0] == distances[1] > 0
 
 
 def test_a_constant_in_the_place_of_an_output_is_at_distance_one_and_noise_is_farther() -> None:
