@@ -70,8 +70,9 @@ bench-accuracy: setup  ## accuracy beside that of other tools (hours; continues 
 kinds: setup  ## small networks of the hard kinds, trained and cut (hours; continues where it stopped)
 	$(BIN)/python benchmarks/kinds.py $(ARGS)
 
-attack: setup  ## stop a run at every step and write, and 10,000 mutated files of every kind (about two hours)
+attack: setup  ## stop each command at every step and write, and 10,000 mutated files of every kind (about two hours)
 	$(BIN)/python tests/attack/stops.py
+	$(BIN)/python tests/attack/attack.py --only "started run" --cases 1000
 	$(BIN)/python tests/attack/attack.py $(ARGS)
 
 real: setup  ## trained networks through the whole command (about an hour; continues where it stopped)

@@ -1,7 +1,8 @@
 """Attacks: mutated files of every kind that pfp reads. What comes of each is success or one error that pfp means.
 
 Most mutated ONNX files are refused early. So the kind "cut.onnx" is of changed networks that onnxruntime still runs:
-each is cut at random, and the cut file is checked against the file alone (`cuts`).
+each is cut at random, and the cut file is checked against the file alone (`cuts`). The kind "started run" is of what an
+interrupted run has kept, with which `pfp compress --resume` goes on (`started_runs`); it is attacked with --only alone.
 
     python tests/attack/attack.py [--cases N] [--first SEED] [--only KIND]
 
@@ -36,6 +37,8 @@ HERE = Path(__file__).resolve().parent
 BATCH, PATIENCE, MEMORY = 100, 60, 16 << 30
 #: How a case may end: refused with one error; done; cut and checked, by pfp alone or against the file as well.
 ENDS = ("refused", "works", "unchecked", "cut")
+#: Kinds that are made for each case, not mutated from a file.
+MADE = ("cut.onnx", "started run")
 #: What a command does with a run folder, whose name is its second word.
 COMMANDS = (
     ["report", "", "--all"], ["report", "", "--html"], ["report", "", "--md"], ["report", "", "--csv", "layers"],
@@ -88,13 +91,15 @@ def samples(folder: Path) -> dict[str, Path]:
     )  # fmt: skip
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), found["net.onnx"])
     found |= {name: folder / name for name in ("run.json", "details.json", "plan.json", "table.json", "pfp.toml")}
-    found |= {name: folder / name for name in ("image.png", "images.npz", "cut.onnx")}
+    found |= {name: folder / name for name in ("image.png", "images.npz")}
     found["details.json"].write_text(details.details().json(), encoding="utf-8")
     found["plan.json"].write_text(planned_file().json(), encoding="utf-8")
     table = {"machine": {"cpu": "x"}, "operators": {"conv 1": 0.5, "conv 2": 1}, "network_ms": 2.0}
     found["table.json"].write_text(json.dumps(table), encoding="utf-8")
     found["pfp.toml"].write_text("keep = 0.5\n[compress]\nseed = 1\n", encoding="utf-8")
-    found["cut.onnx"].touch()
+    for name in MADE:
+        (folder / name).touch()
+        found[name] = folder / name
     found["run.json"].write_text(runs.run().json(), encoding="utf-8")
     Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3)).save(found["image.png"])
     np.savez(found["images.npz"], x=np.zeros((3, 3, 8, 8), np.float32), y=np.arange(3))
@@ -116,6 +121,10 @@ def attack(name: str, file: Path, seed: int) -> str:
         import cuts
 
         return cuts.attacked(file, seed)
+    if name == "started run":
+        import started_runs
+
+        return started_runs.attacked(seed)
     if name in ("run.json", "details.json", "pfp.toml"):
         command, *rest = random.Random(seed).choice(COMMANDS) if name == "run.json" else COMMANDS[1]
         if name == "pfp.toml":
@@ -175,12 +184,14 @@ def batch(first: int, cases: int, only: str | None) -> None:
     with tempfile.TemporaryDirectory() as made, tempfile.TemporaryDirectory() as scratch:
         os.chdir(scratch)
         contents = {name: file.read_bytes() for name, file in samples(Path(made)).items()}
-        names = list(contents)
+        names = [name for name in contents if name != "started run"]
         for seed in range(first, first + cases):
             name = only or random.Random(seed).choice([*names, "net.onnx", *["cut.onnx"] * 3])
             print(json.dumps([seed, name]), flush=True)
             if name == "cut.onnx":
                 content = valid_onnx.made(seed).SerializeToString()
+            elif name == "started run":
+                content = b""
             else:
                 kind = "pt" if name == "script.pt" else name.rpartition(".")[2]
                 content = mutate(contents[name], kind, seed)

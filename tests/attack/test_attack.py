@@ -34,10 +34,26 @@ def test_a_changed_network_is_cut_right_or_refused() -> None:
     assert int(found[1]) >= 6
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are stopped in forked processes")
-def test_a_run_that_is_stopped_anywhere_leaves_a_whole_folder_or_none() -> None:
+def test_what_an_interrupted_run_has_left_is_taken_as_it_was_kept_or_not_at_all() -> None:
     done = subprocess.run(
-        [sys.executable, str(STOPS), "--every", "16"], capture_output=True, text=True, timeout=600, check=False
-    )
+        [sys.executable, str(ATTACK), "--cases", "8", "--only", "started run"],
+        capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert all(f"by {kind}" in done.stdout for kind in ("kill", "interrupt", "full", "size"))
+    assert re.search(r"started run +8 cases: .* 0 wrong", done.stdout)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are stopped in forked processes")
+def test_a_command_that_is_stopped_anywhere_leaves_something_whole_or_nothing() -> None:
+    done = subprocess.run(
+        [sys.executable, str(STOPS), "--every", "24", "--only", "sweep", "--only", "plan"],
+        capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    counted = [line for line in done.stdout.splitlines() if "stops:" in line]
+    assert len(counted) == 2
+    assert all(
+        re.search(rf" [1-9]\d* by {kind}", line)
+        for line in counted
+        for kind in ("kill", "interrupt", "full", "cache", "size")
+    )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 
 import pfpcli
 from commands import ENV
+from forked import CAN_FORK
 from pfpcli.cache_folder import cache_folder
 from pfpcli.cli import main as cli
 from pfpcli.jobs import compare_criteria
@@ -273,3 +275,31 @@ def test_a_run_that_ends_with_an_error_of_the_user_cannot_go_on(
     (typed / "size.py").write_text(METRIC, encoding="utf-8")
     assert stopped("measure", *LINE, "--out", "wrong") == 130
     assert "cached: model.onnx" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not CAN_FORK, reason="two processes are forked")
+def test_two_that_go_on_at_once_leave_whole_folders(
+    whole: Path, typed: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def begun(work: Callable[[], int]) -> int:
+        child = os.fork()
+        if not child:
+            code = 99
+            with contextlib.suppress(BaseException):
+                code = work()
+                sys.stderr.flush()
+            os._exit(code)
+        return child
+
+    def ended(child: int) -> int:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    assert ended(begun(lambda: stopped("compare", *LINE, "--out", "twice"))) == 130
+    children = [begun(lambda: cli.run(["compress", "--resume", "twice", *AGAIN])) for _ in range(2)]
+    codes = sorted(map(ended, children))
+    said = capfd.readouterr().err
+    assert codes in ([0, 0], [0, 2]), said
+    assert codes == [0, 0] or "--resume twice: is running" in said
+    made = sorted(path for path in typed.iterdir() if "twice" in path.name)
+    assert len(made) == codes.count(0)
+    assert all(same(path, whole) for path in made)
