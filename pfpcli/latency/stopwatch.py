@@ -9,6 +9,7 @@ all other nodes only make its inputs.
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import platform
@@ -110,7 +111,10 @@ def _events(
                 break
             session.run([], feeds)
         with open(session.end_profiling(), encoding="utf-8") as file:
-            events: list[dict[str, Any]] = json.load(file)
+            try:
+                events: list[dict[str, Any]] = json.load(file)
+            except ValueError as error:  # the runtime does not say that the disk is full
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "folder for temporary files") from error
     return events
 
 

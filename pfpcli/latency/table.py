@@ -109,6 +109,8 @@ class Table:
         """Time the operators of a model; one that the runtime refuses takes no time."""
         try:
             found = time_operators(model, self.machine["threads"], self.machine["provider"])
+        except OSError:  # the disk is full, which says nothing about the model
+            raise
         except Exception:  # whatever onnxruntime raises about a model
             found = {}
             if len(operators) > 1:

@@ -94,6 +94,19 @@ def test_an_operator_that_the_runtime_refuses_takes_no_time_and_the_others_are_t
     assert table.operators[good.key] > 0
 
 
+def test_a_full_disk_is_an_error_and_no_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cut_off(file: object) -> object:
+        return json.loads('[{"name": "cut o')
+
+    monkeypatch.setenv("PFP_CACHE", str(tmp_path))
+    monkeypatch.setattr(stopwatch.json, "load", cut_off)
+    shape, table = (1, 8, 6, 6), Table.here(1)
+    with pytest.raises(OSError, match="No space left"):
+        table.complete([Operator("relu", (shape,), 0, shape)], lambda done, of: None)
+    assert not table.operators
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_pack_makes_the_table_on_a_machine_without_torch_and_onnx(tmp_path: Path) -> None:
     groups = grouped("plain")
     found = predictor("plain")
