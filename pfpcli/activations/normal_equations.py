@@ -98,5 +98,18 @@ class Sums:
     def _add_waiting(self) -> None:
         x, y = (torch.cat(each, 1) for each in zip(*self.waiting, strict=True))
         self.waiting = []
-        add_square(self.normal.gram, x)
-        self.normal.cross.add_(summed_product(x, y))
+        gram, cross = self.normal.gram, self.normal.cross
+        read, ones = x[..., :-1], x[..., -1:]
+        # float32 products would round away how a column varies that is far from 0, so its mean is added afterwards
+        mean = (ones.mT @ read) / ones.square().sum(1, keepdim=True).clamp(min=1)
+        read.addcmul_(ones, mean, value=-1)
+        products = summed_product(x, y)
+        mean, left, count = mean.double(), summed_product(read, ones), summed_product(ones, ones)
+        whole = left + mean.mT * count
+        add_square(gram[:, :-1, :-1], read)
+        gram[:, :-1, :-1].baddbmm_(torch.cat([mean.mT, whole], 2), torch.cat([left.mT, mean], 1))
+        gram[:, :-1, -1:] += whole
+        gram[:, -1:, :-1] += whole.mT
+        gram[:, -1:, -1:] += count
+        cross.add_(products)
+        cross[:, :-1].baddbmm_(mean.mT, products[:, -1:])

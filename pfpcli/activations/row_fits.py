@@ -17,9 +17,8 @@ import torch
 from torch import Tensor
 
 from pfpcli import processes
-from pfpcli.activations.normal_equations import Normal
+from pfpcli.activations.normal_equations import Normal, Sums
 from pfpcli.activations.ridge import Judge, factor
-from pfpcli.activations.row_products import add_square
 
 
 @dataclass(frozen=True)
@@ -40,10 +39,9 @@ class StoredRows:
     @property
     def normal(self) -> Normal:
         """X'X of the rows, without targets."""
-        groups, _, columns = self.x.shape
-        gram = torch.zeros(groups, columns, columns, dtype=torch.float64, device=self.x.device)
-        add_square(gram, self.x)
-        return Normal(gram, gram.new_zeros(groups, columns, 0))
+        sums = Sums.empty(len(self.x), self.x.shape[2] - 1, 0, self.x.device)
+        sums.add(self.x, self.x[..., :0])
+        return sums.finished()
 
     def of_all(self) -> StoredRows:
         """Return the rows of all processes."""
