@@ -8,6 +8,7 @@ task              Task: a network, its images and the layers that read channels
 walk              Walk: a run that shows each layer's inputs to a function
 value_recorder    ValueRecorder: a run that records the values of some nodes
 gated_network     GatedNetwork: the network with one factor for each label, to switch channels off
+output_slopes     OutputSlopes: how much the network's decisions change with what its layers make
 unit_columns      the columns of a layer, gathered by unit
 gram_matrices     Gram: X'X of what a layer reads, and the refit of the layer to fewer channels
 nested_fits       the least squares fits of a layer to fewer and fewer of its columns

@@ -3,6 +3,9 @@
 `Normals` keeps X'X and X'Y: its size does not depend on the number of rows. `Rows` keeps the rows themselves: it is the
 smaller of the two where there are more columns than rows. Both have the same methods. Some rows are held out: they
 judge weights that are fitted to the other rows alone. A problem is solved in the type of its first weights.
+
+The last column of the rows stands for the intercept. It is one, or the root of what a row counts if the whole row, with
+its targets, is multiplied by that.
 """
 
 from __future__ import annotations
@@ -203,9 +206,11 @@ class Rows:
             return None
         products, missed = rows.products, rows.missed
         if self.intercept:
-            means = products[:, fitted].mean(1, keepdim=True)
-            products = products - means - means.mT + means[..., fitted].mean(2, keepdim=True)
-            missed = missed - missed[:, fitted].mean(1, keepdim=True)
+            ones = rows.x[..., -1:].to(products)
+            share = ones[:, fitted] / ones[:, fitted].square().sum(1, keepdim=True)
+            means = share.mT @ products[:, fitted]
+            products = products - ones @ means - (ones @ means).mT + ones @ (means[..., fitted] @ share) @ ones.mT
+            missed = missed - ones @ (share.mT @ missed[:, fitted])
         own, across = products[:, fitted][:, :, fitted], products[:, held][:, :, fitted]
 
         def error(ridge: float | None) -> float:
@@ -225,14 +230,14 @@ class Rows:
         more = torch.cat([y for some in processes.gathered([y for _, y in missed]) for y in some], 1)
         change = weight - torch.cat([self.start, torch.zeros_like(weight[:, -1:])], 1)
         lacking = (more.double() + rows.x @ change.to(rows.x)).to(weight)
-        offset = lacking.mean(1, keepdim=True) if self.intercept else torch.zeros_like(lacking[:, :1])
-        return self._solution(rows, lacking - offset, offset, ridge)
+        offset = _mean(lacking, rows.x) if self.intercept else torch.zeros_like(lacking[:, :1])
+        return self._solution(rows, lacking - rows.x[..., -1:].to(offset) @ offset, offset, ridge)
 
     def _solution(self, rows: _AllRows, missed: Tensor, offset: Tensor, ridge: float | None) -> Tensor:
         """Return the solution for targets X W_0 + missed + offset, the missed part centred."""
         solved, rows.last = _coefficients(rows.products, missed, ridge, self.start.shape[1], rows.last)
         change = summed_product(rows.x[..., :-1], solved.to(rows.x)).to(solved)
-        change -= rows.mean.mT @ solved.sum(1, keepdim=True)
+        change -= rows.mean.mT @ (rows.x[..., -1:].to(solved).mT @ solved)
         free = offset - rows.mean @ change if self.intercept else torch.zeros_like(offset)
         return torch.cat([self.start + change, free], 1)
 
@@ -252,8 +257,8 @@ class _AllRows:
         x: float[G, M, K + 1].
         held: bool[M].
         mean: float[G, 1, K], the mean of x; 0 without an intercept.
-        products: float[G, M, M], XX' of the rows less their mean.
-        missed: float[G, M, O], Y - X W_0 less its mean.
+        products: float[G, M, M], XX' of the rows less their mean, times the last column.
+        missed: float[G, M, O], Y - X W_0 less its mean, times the last column.
         offset: float[G, 1, O], that mean; 0 without an intercept.
         last: the last lambda, and the `factor` of the products.
     """
@@ -269,13 +274,25 @@ class _AllRows:
     @classmethod
     def of(cls, x: Tensor, y: Tensor, held: Tensor, start: Tensor, intercept: bool) -> _AllRows:
         """Return it for some rows."""
-        read = x[..., :-1]
+        read, ones = x[..., :-1], x[..., -1:]
         missed = y.double() - read @ start.to(x)
-        mean, offset = (each.double().mean(1, keepdim=True) * intercept for each in (read, missed))
-        centred = (read - mean.to(x)).mT
+        mean, offset = (_mean(each.double(), x) * intercept for each in (read, missed))
+        centred = (read - ones @ mean.to(x)).mT
         products = torch.zeros(len(x), x.shape[1], x.shape[1], dtype=torch.float64, device=x.device)
         add_square(products, centred)
-        return cls(x, held, mean.to(start), products.to(start), (missed - offset).to(start), offset.to(start))
+        missed = missed - ones.double() @ offset
+        return cls(x, held, mean.to(start), products.to(start), missed.to(start), offset.to(start))
+
+
+def _mean(values: Tensor, x: Tensor) -> Tensor:
+    """The mean of some rows, each as often as it counts: float[G, 1, O].
+
+    Args:
+        values: float[G, M, O], multiplied by the last column of x.
+        x: float[G, M, K + 1].
+    """
+    ones = x[..., -1:].to(values)
+    return ones.mT @ values / ones.square().sum(1, keepdim=True)
 
 
 def _coefficients(

@@ -55,6 +55,12 @@ class BatchValues:
     pair: PairedRun = field(repr=False)
     values: tuple[_Values, _Values] = field(repr=False)
 
+    @property
+    def images(self) -> Tensor:
+        """The images of the batch, float[N, ...], as long as the run has not begun."""
+        found: Tensor = read(self.values[0][self.pair.whole.inputs[0]])
+        return found
+
     def original(self, node: Node) -> Any:
         """The original's value at a node of the cut network, sliced to the kept channels."""
         return self.pair.sliced(node, read(self.values[0][self.pair.source(node)]))
@@ -74,18 +80,21 @@ class PairedRun:
     Args:
         cut: the cut network and its slicing. A node of the cut network has the name of its node in the original.
         shelf: keeps the values of the batches.
+
+    Attributes:
+        whole: the original.
     """
 
     def __init__(self, cut: Cut, shelf: Shelf | None = None) -> None:
         self._slicing, self._smaller = cut
-        self._whole = cut.slicing.labelled.graph
+        self.whole = cut.slicing.labelled.graph
         named = {node.name: node for node in self._smaller.nodes}
-        self._partner = {node: named[node.name] for node in self._whole.nodes if node.name in named}
+        self._partner = {node: named[node.name] for node in self.whole.nodes if node.name in named}
         self._original = {partner: node for node, partner in self._partner.items()}
-        self._interpreters = fx.Interpreter(self._whole.module), fx.Interpreter(self._smaller.module)
+        self._interpreters = fx.Interpreter(self.whole.module), fx.Interpreter(self._smaller.module)
         self._stored = [
             {node: fetch(graph.module, str(node.target)) for node in graph.nodes if node.op == "get_attr"}
-            for graph in (self._whole, self._smaller)
+            for graph in (self.whole, self._smaller)
         ]
         self._users: dict[int, set[Node]] = {}
         for node, tensor in self._stored[1].items():
@@ -101,7 +110,7 @@ class PairedRun:
             first: the index of its first image among the images of all processes.
             images: float[N, ...], on the device of the graphs.
         """
-        node = self._whole.inputs[0]
+        node = self.whole.inputs[0]
         self._batches.append(
             BatchValues(first, self, self._kept([{node: images}, {self._partner[node]: images}], ({}, {})))
         )
@@ -112,9 +121,9 @@ class PairedRun:
         Args:
             visitor: visits the calls that it wants, in the order of the graph.
         """
-        first = self._whole.inputs[0]
+        first = self.whole.inputs[0]
         self._computed = {(0, first), (1, self._partner[first])}
-        order = _late_order(self._whole, lambda node: self._is_visited(node, visitor))
+        order = _late_order(self.whole, lambda node: self._is_visited(node, visitor))
         partners = [self._partner[node] for node in order if node in self._partner]
         last_uses = _last_uses(order), _last_uses(partners)
         steps: list[_Step] = []
@@ -157,6 +166,10 @@ class PairedRun:
         source = self._original[node]
         has_channels = isinstance(self._slicing.labelled.axes.get(source), Axes) and isinstance(value, Tensor)
         return self._slicing.slice(source, value) if has_channels else value
+
+    def visited(self, visitor: Visitor) -> list[Node]:
+        """The calls of the original whose calls in the cut network a visitor wants."""
+        return [node for node in self.whole.nodes if self._is_visited(node, visitor)]
 
     def is_known(self, node: Node) -> bool:
         """Whether both networks have computed a node of the cut network."""

@@ -1,9 +1,10 @@
 """Refit: replace the weights of a cut layer so that its result is the original's result, by least squares.
 
-    min over W, b of  sum over images and positions of |W x_hat + b - y|^2 + lambda |W - W_0|^2
+    min over W, b of  sum over images and positions of s |W x_hat + b - y|^2 + lambda |W - W_0|^2
 
-x_hat is the input of the layer in the cut network, y its result in the original, W_0 its present weights. As lambda
-grows without bound, W stays W_0 and b takes the mean of what the dropped channels contributed.
+x_hat is the input of the layer in the cut network, y its result in the original, W_0 its present weights, s the
+importance of the position (`importance`). As lambda grows without bound, W stays W_0 and b takes the mean of what the
+dropped channels contributed.
 
 If the result of the layer is added to another tensor (the end of a residual branch), y also contains the error of that
 tensor. If the result is clipped (ReLU), an error beyond the limit does not count: the layer is solved again, and its
@@ -19,7 +20,7 @@ this problem for one layer without an intercept, with lambda = 0 and with channe
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -27,11 +28,14 @@ from torch.fx.node import Node
 
 from pfpcli import processes
 from pfpcli.activations.row_products import draw_patches
+from pfpcli.channels import rules
 from pfpcli.channels.layers import Layer
+from pfpcli.recovery import importance
 from pfpcli.recovery.call_by_call import recover_calls
 from pfpcli.recovery.epilogue import Epilogue
+from pfpcli.recovery.importance import Importance
 from pfpcli.recovery.paired_run import BatchValues, PairedRun
-from pfpcli.recovery.refit_layers import Intercept, fixed_bias, is_layer, layer_of, output_dim
+from pfpcli.recovery.refit_layers import Intercept, fixed_bias, is_layer, layer_of
 from pfpcli.recovery.refit_problem import FULL, Effort, Problem, open_problem
 from pfpcli.recovery.task import RecoveryTask
 
@@ -49,6 +53,19 @@ def refit_biases(task: RecoveryTask) -> int:
     return recover_calls(task, lambda pair: Refit(pair, weights=False))
 
 
+@dataclass
+class Findings:
+    """What refits of one network to the same images find out once.
+
+    Attributes:
+        ridges: call -> the lambda that its layer was solved with; the first refit that solves a layer chooses it.
+        importance: of the positions of the results of all layers; None until it is measured.
+    """
+
+    ridges: dict[str, float | None] = field(default_factory=dict)
+    importance: Importance | None = None
+
+
 class Refit:
     """A visitor of the calls of a cut network that refits every layer.
 
@@ -56,8 +73,7 @@ class Refit:
         pair: both networks.
         weights: whether to refit the weights as well as the biases.
         effort: how carefully each layer is solved.
-        ridges: call -> the lambda that its layer was solved with. Those of the calls that are missing are chosen and
-            added.
+        findings: of refits of the same network to the same images; what is missing is found out and added.
     """
 
     def __init__(
@@ -66,12 +82,15 @@ class Refit:
         *,
         weights: bool = True,
         effort: Effort = FULL,
-        ridges: dict[str, float | None] | None = None,
+        findings: Findings | None = None,
     ) -> None:
         self._pair = pair
         self._weights = weights
         self._effort = effort
-        self._ridges = {} if ridges is None else ridges
+        self._findings = findings or Findings()
+        if weights and self._findings.importance is None:
+            images = (batch.images for batch in pair.batches)
+            self._findings.importance = importance.measure(pair.whole, pair.visited(self), images)
         # layers that share a weight share a problem: each call refits the weight to the rows of all calls so far
         self._shared: dict[tuple[int, object], tuple[Problem, Intercept | None]] = {}
 
@@ -87,18 +106,20 @@ class Refit:
         problem, intercept = self._problem(layer)
         rows, users = problem.rows, self._pair.users(layer.weight)
         epilogue = Epilogue.of(layer.node, self._pair).of_rows(len(rows.start))
-        batches = _LayerBatches(self._pair, layer, problem, epilogue)
+        important = (self._findings.importance or {}).get(node.name) if weights else None
+        batches = _LayerBatches(self._pair, layer, problem, epilogue, important)
         fixed = torch.zeros(()) if intercept is not None else self._as_row(fixed_bias(layer, self._pair), problem)
         for batch in batches:
             target = epilogue.target(batch.made, batch.before, batch.now) - fixed
-            problem.add(batch.first, batch.images, batch.x, target)
-        if node.name not in self._ridges:
-            self._ridges[node.name] = problem.ridge(self._effort.ridges if weights else ())
-        ridge = self._ridges[node.name]
+            problem.add(batch.first, batch.images, batch.root * batch.x, batch.root * target)
+        ridges = self._findings.ridges
+        if node.name not in ridges:
+            ridges[node.name] = problem.ridge(self._effort.ridges if weights else ())
+        ridge = ridges[node.name]
         found = rows.solve(ridge)
         if weights and epilogue.is_clipped and len(users) == 1:
             for _ in range(self._effort.clipped):
-                missed = ((batch.x, batch.missed(epilogue, found, fixed)) for batch in batches)
+                missed = ((batch.root * batch.x, batch.missed(epilogue, found, fixed)) for batch in batches)
                 found = rows.again(found, missed, ridge)
         if weights:
             self._set_weight(layer, found)
@@ -147,10 +168,20 @@ class _LayerBatches:
     """What a layer reads and makes, and what is added to it, at random positions of each batch, as rows.
 
     Rows that fit into memory are gathered once, others whenever they are read.
+
+    Args:
+        pair: both networks.
+        layer: the layer.
+        problem: its least squares problem.
+        epilogue: the operations after the layer.
+        important: for each batch, the importance of the positions, float[N, P]; None if all count the same.
     """
 
-    def __init__(self, pair: PairedRun, layer: Layer, problem: Problem, epilogue: Epilogue) -> None:
+    def __init__(
+        self, pair: PairedRun, layer: Layer, problem: Problem, epilogue: Epilogue, important: list[Tensor] | None
+    ) -> None:
         self._pair, self._layer, self._problem, self._other = pair, layer, problem, epilogue.other
+        self._important = important
         self._held: list[_LayerRows] = []
         self._left = HELD
 
@@ -159,14 +190,14 @@ class _LayerBatches:
             if i < len(self._held):
                 yield self._held[i]
                 continue
-            batch = self._gathered(values)
+            batch = self._gathered(values, None if self._important is None else self._important[i])
             size = sum(rows.numel() for rows in (batch.x, batch.made, batch.before, batch.now))
             if i == len(self._held) and size <= self._left:
                 self._held.append(batch)
                 self._left -= size
             yield batch
 
-    def _gathered(self, values: BatchValues) -> _LayerRows:
+    def _gathered(self, values: BatchValues, important: Tensor | None) -> _LayerRows:
         layer, groups = self._layer, len(self._problem.rows.start)
         # seeded by the batch: the positions do not depend on the process that runs it
         random = torch.Generator().manual_seed(values.first)
@@ -175,8 +206,11 @@ class _LayerBatches:
         others = [values.original(layer.node), None, None]
         if self._other is not None:
             others[1:] = values.original(self._other), values.now(self._other)
-        rows = (_as_rows(each, output_dim(layer), groups, patches) for each in others)
-        return _LayerRows(values.first, len(x), layer.rows(x, patches), *rows)
+        dim = rules.output_dim(layer.node)
+        rows = (_as_rows(each, dim, groups, patches) for each in others)
+        counts = torch.ones(1) if important is None else important[:, patches].float()
+        root = counts.sqrt().reshape(1, -1, 1).to(x.device)
+        return _LayerRows(values.first, len(x), root, layer.rows(x, patches), *rows)
 
 
 @dataclass(frozen=True)
@@ -186,6 +220,7 @@ class _LayerRows:
     Attributes:
         first: the index of the first image among all images.
         images: n, the number of images.
+        root: float32[1, n * p, 1] or float32[1, 1, 1], the root of the importance of each row.
         x: float32[G, n * p, K + 1], the input in the cut network; the last column is one.
         made: float32[G, n * p, O], the result in the original.
         before, now: float32[G, n * p, O] or float32[], what is added to the result, in the original and in the cut
@@ -194,13 +229,14 @@ class _LayerRows:
 
     first: int
     images: int
+    root: Tensor
     x: Tensor
     made: Tensor
     before: Tensor
     now: Tensor
 
     def missed(self, epilogue: Epilogue, found: Tensor, fixed: Tensor) -> Tensor:
-        """The residual of a solution after clipping: float[G, n * p, O].
+        """The residual of a solution after clipping, times the root of the importance: float[G, n * p, O].
 
         Args:
             epilogue: the operations after the layer, for rows.
@@ -210,7 +246,7 @@ class _LayerRows:
         was = epilogue.scale * self.made + epilogue.shift + epilogue.share * self.before
         result = self.x @ found.float() + fixed
         now = epilogue.scale * result + epilogue.shift + epilogue.share * self.now
-        return epilogue.residual(was, now, epilogue.scale.to(was).expand_as(was))
+        return self.root * epilogue.residual(was, now, epilogue.scale.to(was).expand_as(was))
 
 
 def _as_rows(made: Tensor | None, dim: int, groups: int, patches: Tensor) -> Tensor:

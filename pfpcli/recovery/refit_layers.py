@@ -48,20 +48,13 @@ def _operands(node: Node) -> tuple[Node, Node] | None:
     return x, weight
 
 
-def output_dim(layer: Layer) -> int:
-    """The dimension of the output channels of a layer."""
-    rule = rules.find(layer.node.target)
-    assert rule is not None
-    return rule.made
-
-
 def fixed_bias(layer: Layer, pair: PairedRun) -> Tensor:
     """The bias of a layer, in a shape that broadcasts to the layer's result; float[] zero without a bias."""
     bias = _bias(layer)
     if bias is None:
         return torch.zeros(())
     sizes = [1] * layer.node.meta["val"].dim()
-    sizes[output_dim(layer)] = -1
+    sizes[rules.output_dim(layer.node)] = -1
     return pair.tensor(bias).detach().view(sizes)
 
 
@@ -107,7 +100,7 @@ def _place(layer: Layer) -> tuple[Node, Node] | None:
         if len(norms) != 1 or str(norms[0].target) not in NORMS:
             return None
         place, reader = bind(norms[0])["running_mean"], norms[0]
-    size = layer.node.meta["val"].shape[output_dim(layer)]
+    size = layer.node.meta["val"].shape[rules.output_dim(layer.node)]
     fits = place is not None and place.op == "get_attr" and place.meta["val"].shape == (size,)
     return (place, reader) if fits else None
 

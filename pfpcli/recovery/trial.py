@@ -22,7 +22,7 @@ from pfpcli.outputs.losses import distance, relative_distance
 from pfpcli.outputs.roles import real, roles_of, select
 from pfpcli.planning.plan import Plan
 from pfpcli.recovery.call_by_call import recover_calls
-from pfpcli.recovery.refit import Refit
+from pfpcli.recovery.refit import Findings, Refit
 from pfpcli.recovery.refit_problem import COARSE
 from pfpcli.recovery.task import RecoveryTask, TrainingLimits
 
@@ -35,8 +35,9 @@ HELD = 1 << 24
 class Trials:
     """Tries plans for one network.
 
-    The first trial chooses the lambda of each layer. It depends on the images far more than on the width, so all other
-    trials take the same. The outputs of the original are computed once, as far as they are small (`HELD`).
+    The first trial chooses the lambda of each layer and measures the importance of positions. The former depends on the
+    images far more than on the width, the latter on the original alone, so all other trials take the same. The outputs
+    of the original are computed once, as far as they are small (`HELD`).
 
     Args:
         readers: the layers that read channels.
@@ -44,13 +45,13 @@ class Trials:
         device: where to compute.
 
     Attributes:
-        ridges: call -> the lambda of its layer, once a trial has chosen it.
+        findings: of the trials so far.
     """
 
     def __init__(self, readers: Iterable[Reader], division: Division, device: torch.device) -> None:
         self._readers, self._division, self._device = readers, division, device
         self._known = Known()
-        self.ridges: dict[str, float | None] = {}
+        self.findings = Findings()
 
     def loss(self, planned: Plan) -> float:
         """Return the distance of the outputs of the network that a plan leads to, on checking images."""
@@ -58,7 +59,7 @@ class Trials:
         if planned.is_sampled:
             reweight(made, planned, self._readers)
         task = RecoveryTask(made, self._division, self._device, TrainingLimits(None, None, 0))
-        recover_calls(task, lambda pair: Refit(pair, effort=COARSE, ridges=self.ridges), FITTED)
+        recover_calls(task, lambda pair: Refit(pair, effort=COARSE, findings=self.findings), FITTED)
         whole = planned.groups.labelled.graph
         batches = self._division.checking(whole.fixed_batch, CHECKED)
         return output_distance(whole, made.graph, batches, self._device, self._known)

@@ -100,6 +100,44 @@ def solved(x: Tensor, y: Tensor, start: Tensor, ridge: float | None, *, intercep
     return torch.cat([weight, free], 1)
 
 
+@pytest.mark.parametrize("form", [lambda start: Normals.of(start, intercept=True), lambda start: Rows(start, True)])
+def test_a_row_times_the_root_of_two_counts_as_two_rows(form: Callable[[Tensor], Normals | Rows]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, y, more, start = (
+        torch.randn(1, *size, generator=generator).double() for size in [(8, 6), (8, 2), (8, 2), (5, 2)]
+    )
+    x[..., -1] = 1
+    times = torch.tensor([1, 2, 1, 1, 2, 2, 1, 1])
+    held = torch.arange(8) % 4 == 3
+    root = times.double().sqrt()[:, None]
+    weighed, repeated = form(start), form(start)
+    weighed.add(root * x, root * y, held)
+    again = [each.repeat_interleave(times, 1) for each in (x, y, more)]
+    repeated.add(*again[:2], held.repeat_interleave(times))
+    judges = [problem.judge() for problem in (weighed, repeated)]
+    errors = [judge(1e-3) - judge(1e-1) for judge in judges if judge is not None]
+    np.testing.assert_allclose(errors[0], errors[1])
+    torch.testing.assert_close(weighed.solve(1e-2), repeated.solve(1e-2))
+    weight = weighed.solve(1e-2)
+    torch.testing.assert_close(
+        weighed.again(weight, [(root * x, root * more)], 1e-2), repeated.again(weight, [(again[0], again[2])], 1e-2)
+    )
+
+
+def test_a_column_that_varies_little_far_from_zero_is_told_from_a_constant() -> None:
+    x = torch.ones(1, 9_000, 3)
+    x[..., :2] = 100 + 1e-3 * torch.randn(9_000, 2, generator=torch.Generator().manual_seed(0))
+    root = torch.rand(9_000, 1, generator=torch.Generator().manual_seed(1)) + 0.5
+    sums = Sums.empty(1, 2, 1, torch.device("cpu"))
+    for some in (root * x).split(700, 1):
+        sums.add(some, some[..., :1])
+    found, exact = sums.finished(), x.double() * root
+    spreads = [
+        gram[:, :2, :2] - gram[:, :2, 2:] @ gram[:, 2:, :2] / gram[:, 2:, 2:] for gram in (found.gram, exact.mT @ exact)
+    ]
+    torch.testing.assert_close(spreads[0], spreads[1], rtol=0.05, atol=1e-4)
+
+
 @pytest.mark.parametrize("columns", [4, 600])
 def test_products_of_many_rows_are_exact_to_float32(columns: int) -> None:
     x = torch.randn(1, 9_000, columns + 1, generator=torch.Generator().manual_seed(0)) + 3

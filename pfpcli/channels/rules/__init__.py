@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch.fx.node import Node
+
 from pfpcli.channels.rules import convolution, movement, pointwise, products, selection, statistics
 from pfpcli.channels.rules.rule import RULES, Columns, Rule, into_weight
 from pfpcli.graph.calls import is_pointwise
@@ -25,6 +27,7 @@ __all__ = [
     "find",
     "into_weight",
     "movement",
+    "output_dim",
     "pointwise",
     "products",
     "selection",
@@ -42,6 +45,13 @@ def find(target: Any) -> Rule | None:
     if rule is None and str(target) == "<built-in function getitem>":
         return _GETITEM
     return rule
+
+
+def output_dim(call: Node) -> int:
+    """Return the dimension of a layer's result along which the channels that it makes lie."""
+    rule = find(call.target)
+    assert rule is not None
+    return rule.made
 
 
 def _getitem(flow: Any, values: Any, index: int) -> Any:

@@ -63,7 +63,7 @@ class Planned:
 
 @dataclass(frozen=True)
 class _Trial:
-    """What the trial of a plan came to: its loss, and the lambdas of all layers after it (`Trials.ridges`)."""
+    """What the trial of a plan came to: its loss, and the lambdas of all layers after it (`Findings.ridges`)."""
 
     loss: float
     ridges: dict[str, float | None]
@@ -156,15 +156,15 @@ def _tried(
     losses: dict[bytes, float] = {}  # two planners may make the same plan
 
     def tried(plan: Plan) -> _Trial:
-        return _Trial(trials.loss(plan), trials.ridges)
+        return _Trial(trials.loss(plan), trials.findings.ridges)
 
     def measure(plan: Plan) -> float:
         step.progress(next(measured), most, "plans")
         alive, scale = plan.alive.tobytes(), plan.scale.tobytes()
         if alive + scale not in losses:
-            parts = plan.groups.labelled.graph, alive, scale, trials.ridges, device.type
+            parts = plan.groups.labelled.graph, alive, scale, trials.findings.ridges, device.type
             found, _ = store.value(lambda: tried(plan), _Trial, "trial", *parts)
-            trials.ridges.update(found.ridges)
+            trials.findings.ridges.update(found.ridges)
             losses[alive + scale] = found.loss
         return losses[alive + scale]
 

@@ -9,10 +9,10 @@ from torch.fx.node import Node
 
 from pfpcli import processes
 from pfpcli.activations.gated_network import GatedNetwork
+from pfpcli.activations.output_slopes import OutputSlopes
 from pfpcli.activations.task import Task
-from pfpcli.activations.value_recorder import ValueRecorder, at_a_time
 from pfpcli.channels import rules
-from pfpcli.outputs.losses import likely_losses, per_sample_loss
+from pfpcli.outputs.losses import per_sample_loss
 from pfpcli.outputs.roles import real, roles_of, select
 from pfpcli.scoring.scores import Scores
 
@@ -61,31 +61,15 @@ def output_sensitivity(task: Task) -> dict[Node, Tensor]:
     Returns:
         call of a layer -> float64[C_out], the mean over images and positions.
     """
-    graph = task.groups.labelled.graph
-    roles = roles_of(graph)
     # in the order of the readers, so that all processes have the same order
     layers = list(dict.fromkeys(reader.node for reader in task.readers if reader.has_weights))
-    run = ValueRecorder(graph, layers)
-    # the backward pass needs the results of all calls
-    together = at_a_time(graph, (node for node in graph.nodes if node.op == "call_function"))
-    sums = {node: torch.zeros(node.meta["val"].shape[_made(node)], dtype=torch.float64) for node in layers}
+    slopes = OutputSlopes(task.groups.labelled.graph, layers, LIKELY)
+    outputs = {node: node.meta["val"].shape[rules.output_dim(node)] for node in layers}
+    sums = {node: torch.zeros(size, dtype=torch.float64) for node, size in outputs.items()}
     counts = dict.fromkeys(layers, 0)
     for images, _ in task.images(IMAGES):
-        for some in images.split(together):
-            outputs = select(real(run.run(some.clone().requires_grad_())), roles)
-            for node, value in run.values.items():
-                counts[node] += value.numel() // value.shape[_made(node)]
-            for loss in likely_losses(outputs, roles, LIKELY):
-                slopes = torch.autograd.grad(loss, [*run.values.values()], retain_graph=True, allow_unused=True)
-                for node, slope in zip(run.values, slopes, strict=True):
-                    squares = torch.zeros_like(run.values[node]) if slope is None else slope.square()
-                    rows = squares.detach().movedim(_made(node), 0).flatten(1)
-                    sums[node] += rows.sum(1, dtype=torch.float64).cpu()
+        for squares in slopes.of(images):
+            for node, each in squares.items():
+                sums[node] += each.sum((0, 2), dtype=torch.float64).cpu()
+                counts[node] += each.shape[0] * each.shape[2]
     return {node: processes.total(sums[node]) / max(1, processes.total(counts[node])) for node in layers}
-
-
-def _made(node: Node) -> int:
-    """Return the channel dimension of the result of a call."""
-    rule = rules.find(node.target)
-    assert rule is not None
-    return rule.made
