@@ -235,9 +235,8 @@ def page(found: dict[str, dict[str, Any]], files: dict[str, dict[str, Any]], min
         "",
         "Files of packages on PyPI and of public repositories, each judged for what it says",
         f"(see [outputs](outputs.md)), on {real_files.IMAGES} images; {real_files.IMAGES} others calibrate it.",
-        "Photographs of ImageNet stand in for the images that a detector was made for, so its boxes are mostly false",
-        "alarms, whose scores are less steady than those of true ones. Text is drawn. Seconds and latencies are of one",
-        "run each, and other work ran beside some of them.",
+        "The detectors of faces and of persons get the photos of ImageNet on which they are surest of an object, the",
+        "other networks photos at equal distances. Text is drawn. Seconds and latencies are of one run each.",
         "",
         *real_files.table(files, minutes),
     ]

