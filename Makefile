@@ -30,10 +30,10 @@ test: setup  ## run the tests but for the slow ones, as many at a time as cores
 test-all: setup  ## run all tests, the slow ones too
 	$(PYTEST) -m ""
 
-lint: setup  ## check style, formatting and which package imports which (from Python 3.11 on)
+lint: setup  ## check style, formatting and which package imports which
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	test ! -x $(BIN)/lint-imports || $(BIN)/lint-imports --no-logo
+	$(BIN)/lint-imports --no-logo
 
 format: setup  ## apply the formatting and the safe fixes
 	$(BIN)/ruff check --fix

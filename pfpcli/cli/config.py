@@ -8,7 +8,7 @@ type are errors, wherever they stand in the file.
 from __future__ import annotations
 
 import json
-import sys
+import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,11 +20,6 @@ from typing import Any, get_args
 from pfpcli.amounts import COUNTED
 from pfpcli.errors import InputError, PfpError
 from pfpcli.records.reused_settings import BUILDERS
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 #: File -> the table in it that is for pfp. Of several files, the first one counts.
 _TABLES = {"pfp.toml": (), "pyproject.toml": ("tool", "pfp")}

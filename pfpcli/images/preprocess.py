@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-import sys
+import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,11 +22,6 @@ from numpy.typing import NDArray
 
 from pfpcli.errors import CalibrationError
 from pfpcli.images.corruptions import Corruption
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 
 @dataclass(frozen=True)

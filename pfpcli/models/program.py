@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from typing import BinaryIO
 
 import torch
@@ -56,7 +57,10 @@ def _exported_program(file: BinaryIO, name: str) -> ExportedProgram:
     logger = logging.getLogger("torch.export")  # torch logs the reason and raises an error that refers to the log
     logger.addFilter(keep_reason)
     try:
-        return torch.export.load(file)
+        with warnings.catch_warnings():
+            # torch 2.10 maps the tensors of the file, and warns that they cannot be written to
+            warnings.filterwarnings("ignore", message="The given buffer is not writable")
+            return torch.export.load(file)
     except Exception as error:
         raise broken(name, reasons[0] if reasons else error) from error
     finally:

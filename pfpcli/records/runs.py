@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 from pfpcli.records.document import Document
@@ -68,7 +68,7 @@ class Record(Document):
     timings: dict[str, float]
     warnings: list[str]
     machine: dict[str, Any]
-    created: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="milliseconds"))
+    created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="milliseconds"))
     schema_version: int = 1
     failure: str = ""
     advice: str = ""
