@@ -210,6 +210,14 @@ def _unknown(table: str, key: str, known: list[str]) -> InputError:
     return InputError(f"{table}: unknown key {key}", hint)
 
 
+def _integers(value: Any) -> Iterator[int]:
+    """Yield the integers in a value, in its lists and tables too."""
+    if isinstance(value, int):
+        yield value
+    for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _integers(each)
+
+
 def _typed(table: str, key: str, value: Any, kind: Any) -> Any:
     """Return a value as the command line would have given it.
 
@@ -218,6 +226,11 @@ def _typed(table: str, key: str, value: Any, kind: Any) -> Any:
     """
     if key in _TYPED:
         raise InputError(f"{table}: {key} is for the command line alone: {_TYPED[key]}", f"type `--{key}` instead")
+    types, expected, example = _TYPES[kind]
+    if any(abs(number) > _LARGEST for number in _integers(value)):  # Python does not show numbers of any length
+        raise InputError(
+            f"{table}: {key}: a number of more than 64 bits, expected {expected}", f"for example `{key} = {example}`"
+        )
     if key == "arch" and not str(value).startswith(BUILDERS):
         raise InputError(
             f"{table}: arch = {value!r} would run a module; a file may name architectures of torchvision and timm only",
@@ -230,12 +243,7 @@ def _typed(table: str, key: str, value: Any, kind: Any) -> Any:
             raise InputError(
                 f"{table}: arch-kwargs: {error}", "for example `arch-kwargs = {num_classes = 10}`"
             ) from error
-    types, expected, example = _TYPES[kind]
     parts = value if isinstance(value, list) else [value]
-    if any(isinstance(part, int) and abs(part) > _LARGEST for part in parts):
-        raise InputError(
-            f"{table}: {key}: a number of more than 64 bits, expected {expected}", f"for example `{key} = {example}`"
-        )
     inner = (str,) if kind == list[str] else (str, int, float)
     fits = isinstance(value, types) and (not isinstance(value, list) or all(isinstance(part, inner) for part in parts))
     if not fits or any(isinstance(part, bool) for part in parts) != (kind is bool):

@@ -222,9 +222,10 @@ def _from_toml(path: Path, default: Preprocess) -> Preprocess:
     """The preprocessing of a TOML file with `scale`, `mean`, `std` and `resize`; a missing key is as in `default`."""
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
+        repr(table)  # Python reads hexadecimal numbers of any length, and refuses to show long ones
     except FileNotFoundError:
         raise CalibrationError(f"{path.name}: no such file", "check the path given to `--preprocess`") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         why = error.strerror if isinstance(error, OSError) else error
         raise CalibrationError(
             f"{path.name}: not a TOML file that can be read ({why})",

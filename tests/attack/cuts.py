@@ -87,6 +87,8 @@ def _masked(model: onnx.ModelProto, plan: PlanFile, paths: dict[str, str]) -> on
         is_turned = any(each.name == "transB" and each.i for each in node.attribute)
         dim = int(is_turned) if node.op_type == "Gemm" else _READ.get(node.op_type)
         left.pop(path, None)
+        if dim is None and all(name in stored for name in node.input):
+            return None  # the node computes a weight
         kept = None if dim is None else plan.tensors[path].get(str(dim))
         if dim is None or kept is None:
             continue

@@ -275,9 +275,11 @@ def test_settings_that_come_from_a_run_say_so(
         (f"freeze = {'[' * 5000}{']' * 5000}", "pfp.toml: not a TOML file that can be read"),
         (f"seed = {'9' * 5000}", "pfp.toml: not a TOML file that can be read"),
         (f"seed = 0x{'f' * 5000}", "pfp.toml: seed: a number of more than 64 bits"),
+        (f"arch = 0x{'f' * 5000}", "pfp.toml: arch: a number of more than 64 bits"),
+        (f"mean = [[0x{'f' * 5000}]]", "pfp.toml: mean: a number of more than 64 bits"),
         ("arch-kwargs = {a = 1979-05-27}", "pfp.toml: arch-kwargs: Object of type date is not JSON serializable"),
     ],
-    ids=["deep", "long number", "large number", "date"],
+    ids=["deep", "long number", "large number", "large name", "large in a list", "date"],
 )
 def test_a_file_that_python_trips_over_is_refused_in_one_line(
     content: str, said: str, capsys: pytest.CaptureFixture[str]

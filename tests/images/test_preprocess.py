@@ -85,6 +85,7 @@ def test_what_a_toml_file_leaves_out_is_as_in_unit_for_images_and_none_for_array
         ("std = [1, 0]", "prep.toml: std cannot be [1, 0]", "std = ["),
         ("resize = [8, 8]", "prep.toml: resize cannot be [8, 8]", 'resize = "256"'),
         ("scale = ", "prep.toml: not a TOML file that can be read (Invalid value", "one key per line"),
+        (f"mean = [0x{'f' * 5000}]", "prep.toml: not a TOML file that can be read (", "one key per line"),
     ],
 )
 def test_a_toml_file_with_a_mistake_is_refused_by_name(tmp_path: Path, text: str, message: str, hint: str) -> None:
