@@ -147,7 +147,7 @@ def _read(file: Path) -> Started | None:
     """Return the options in a file; None if it is not as pfp wrote it, or somebody else can write to it."""
     try:
         found = msgspec.json.decode(read_private(file), type=Started)
-    except (OSError, ValueError, RecursionError):
+    except (OSError, ValueError, msgspec.MsgspecError, RecursionError):
         return None
     return found if found.schema_version == Started.schema_version else None
 

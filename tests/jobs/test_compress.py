@@ -240,8 +240,10 @@ def test_the_file_of_the_second_exporter_is_as_clean(
     def fails(*_: object) -> onnx.ModelProto:
         raise RuntimeError("no such op")
 
-    monkeypatch.setattr(export, "_export_program", fails)
-    compress(small / "model.pt", small / "imgs", tmp_path / "run", keep=0.4)
+    for name in ("_export_converted", "_export_program"):
+        monkeypatch.setattr(export, name, fails)
+    plan = small / "run" / "plan.json"
+    compress(small / "model.pt", small / "imgs", tmp_path / "run", keep=None, plan=plan, task="classify")
     files = [folder / "run" / FILES["onnx"] for folder in (small, tmp_path)]
     first, second = map(onnx.load, files)
     assert not metadata_in(second)
