@@ -131,7 +131,11 @@ def test_a_file_that_cannot_be_replaced_stays_as_it_was(tmp_path: Path, monkeypa
     assert [path.read_text() for path in tmp_path.iterdir()] == ["before"]
 
 
-@pytest.mark.parametrize("number", [0, -1, 2**31, 2**70, 99_999_999, os.getpid()])
+@pytest.mark.parametrize(
+    "number",
+    [0, -1, 2**31, 2**70, 99_999_999, os.getpid()],
+    ids=["zero", "negative", "32 bits", "70 bits", "unused", "its own"],  # the own one differs from process to process
+)
 def test_what_is_no_number_of_another_process_runs_not(number: int) -> None:
     assert not runs(number)
 
