@@ -13,6 +13,9 @@ from pfpcli.records.parts import Quality, Recovered
 from pfpcli.recovery.methods import RECOVERIES
 from pfpcli.recovery.task import RecoveryTask
 
+#: Smaller differences come from the order in which numbers are added, for example in several processes.
+_ROUNDING = 1e-6
+
 
 def recover(method: str, task: RecoveryTask) -> Recovered:
     """Recover a cut network; its tensors change in place.
@@ -54,10 +57,10 @@ def _is_worse(before: Quality, after: Quality) -> bool:
     before and after, it still says which is nearer.
     """
     rise = likeness(after)[1] - likeness(before)[1]
-    slack = 0.0 if before.agreement is None else standard_error(before.agreement, before.n)
-    if rise > 0 or -rise > slack:
+    slack = _ROUNDING if before.agreement is None else standard_error(before.agreement, before.n)
+    if rise > _ROUNDING or -rise > slack:
         return rise < 0
-    return after.distance > before.distance
+    return after.distance > before.distance * (1 + _ROUNDING)
 
 
 def copy_tensors(source: Graph, target: Graph) -> None:
