@@ -9,7 +9,6 @@ docs/how-to/max-drop.md, and what its images are too few to promise.
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import tempfile
 from dataclasses import asdict, dataclass
@@ -18,7 +17,7 @@ from typing import Any
 
 import msgspec
 from kept_points import VERDICTS, measure_missing
-from trained_networks import inputs
+from trained_networks import arguments, inputs
 
 import pfpcli
 from pfpcli.amounts import COUNTED
@@ -108,11 +107,7 @@ def figures(found: Fall) -> str:
 
 def main() -> None:
     """Measure what is missing, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="the folder of the images")
-    parser.add_argument("--only", default="*", help="measure only points whose name matches this pattern")
-    parser.add_argument("--fresh", action="store_true", help="forget what was measured")
-    args = parser.parse_args()
+    args = arguments(__doc__.partition("\n")[0])
     found = measure_missing(
         POINTS, lambda point: measure(point, args.data), RESULTS, args.only, says=_said, fresh=args.fresh
     )

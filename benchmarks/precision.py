@@ -9,7 +9,6 @@ docs/how-to/precision.md and docs/how-to/robustness.md.
 
 from __future__ import annotations
 
-import argparse
 import os
 import platform
 import shutil
@@ -24,7 +23,7 @@ import numpy as np
 import onnx
 import torch
 from kept_points import measure_missing
-from trained_networks import inputs
+from trained_networks import arguments, inputs
 
 import pfpcli
 from pfpcli.amounts import COUNTED
@@ -167,11 +166,7 @@ def damage_table(row: dict[str, Any]) -> str:
 
 def main() -> None:
     """Measure what is missing, and print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="the folder of the images")
-    parser.add_argument("--only", default="*", help="measure only points whose name matches this pattern")
-    parser.add_argument("--fresh", action="store_true", help="forget what was measured")
-    args = parser.parse_args()
+    args = arguments(__doc__.partition("\n")[0])
     points = [Point(network, keep, args.data) for network, keeps in KEEPS.items() for keep in keeps]
     rows = measure_missing(points, measure, RESULTS, args.only, says=_said, fresh=args.fresh)
     there = [point for point in points if point.name in rows]

@@ -6,11 +6,24 @@ DIR has `models/resnet20.pt2`, `models/resnet56.pt2`, `cifar10/train` and `cifar
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 from typing import Any
 
 from cifar import BLOCKS
 from real import NETWORKS
+
+#: DIR without --data.
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def arguments(description: str) -> argparse.Namespace:
+    """Return the arguments of a benchmark of these networks: data, only, fresh."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--data", type=Path, default=SHARED, help="the folder of the images")
+    parser.add_argument("--only", default="*", help="measure only points whose name matches this pattern")
+    parser.add_argument("--fresh", action="store_true", help="forget what was measured")
+    return parser.parse_args()
 
 
 def inputs(name: str, data: Path, scratch: Path) -> dict[str, Any]:

@@ -23,24 +23,24 @@ def test_a_mutated_file_works_or_is_refused_with_an_error_that_pfp_means() -> No
     assert any(int(line.split()[3]) for line in counted)  # some are refused
 
 
-def test_a_changed_network_is_cut_right_or_refused() -> None:
+def attacked(kind: str, cases: int) -> str:
+    """What the attack of files of one kind printed; nothing went wrong."""
     done = subprocess.run(
-        [sys.executable, str(ATTACK), "--cases", "12", "--only", "cut.onnx"],
+        [sys.executable, str(ATTACK), "--cases", str(cases), "--only", kind],
         capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    found = re.search(r"(\d+) cut, +0 wrong", done.stdout)
+    return done.stdout
+
+
+def test_a_changed_network_is_cut_right_or_refused() -> None:
+    found = re.search(r"(\d+) cut, +0 wrong", attacked("cut.onnx", 12))
     assert found
     assert int(found[1]) >= 6
 
 
 def test_what_an_interrupted_run_has_left_is_taken_as_it_was_kept_or_not_at_all() -> None:
-    done = subprocess.run(
-        [sys.executable, str(ATTACK), "--cases", "8", "--only", "started run"],
-        capture_output=True, text=True, timeout=600, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"started run +8 cases: .* 0 wrong", done.stdout)
+    assert re.search(r"started run +8 cases: .* 0 wrong", attacked("started run", 8))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are stopped in forked processes")
