@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,10 @@ from forked import SHORT
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # the cores are shared among processes
     torch.set_num_threads(1)
+
+# A shell lets what it starts in the background ignore interrupts, and so would the runs that tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # no test reads or writes the scores of whoever runs them
 os.environ["PFP_CACHE"] = tempfile.mkdtemp(prefix="pfp-cache.")
