@@ -26,6 +26,7 @@ import torch
 from kept_points import VERDICTS, measure_missing, recovery
 
 import pfpcli
+from pfpcli.settings import CompressSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, PAGE = ROOT / "build" / "real", ROOT / "docs" / "real-models.md"
@@ -33,6 +34,8 @@ RESULTS, PAGE = ROOT / "build" / "real", ROOT / "docs" / "real-models.md"
 KEEPS = (0.8, 0.6)
 #: Numbers of photos to calibrate on.
 PHOTOS = (300, 64)
+#: The criterion of a run that names none.
+DEFAULT = CompressSettings.criterion
 #: The single plans that the default is compared with.
 PLANS = ("distance", "divergence", "error", "uniform", "inside")
 
@@ -111,13 +114,13 @@ class Point:
     photos: int
     allocate: str = "best"
     minutes: float = 0
-    criterion: str = "pfp"
+    criterion: str = DEFAULT
     multiple_of: int | None = None
 
     @property
     def name(self) -> str:
         """A name for its file."""
-        criterion = "" if self.criterion == "pfp" else f"-{self.criterion}"
+        criterion = "" if self.criterion == DEFAULT else f"-{self.criterion}"
         criterion += "" if self.multiple_of is None else f"-multiple{self.multiple_of}"
         return f"{self.network.name}-{self.keep:g}-{self.photos}-{self.allocate}-{self.minutes:g}{criterion}"
 
@@ -125,7 +128,7 @@ class Point:
     def how(self) -> str:
         """What is not the default, as the page shows it."""
         flags = [f"`--allocate {self.allocate}`"] if self.allocate != "best" else []
-        flags += [f"`--criterion {self.criterion}`"] if self.criterion != "pfp" else []
+        flags += [f"`--criterion {self.criterion}`"] if self.criterion != DEFAULT else []
         flags += [f"`--multiple-of {self.multiple_of}`"] if self.multiple_of is not None else []
         flags += [f"{self.minutes:g} min distillation"] if self.minutes else []
         return ", ".join(flags) or "default"
@@ -136,7 +139,7 @@ def points(minutes: float) -> Iterator[Point]:
     for network in NETWORKS:
         yield from (Point(network, keep, photos) for photos in PHOTOS for keep in KEEPS)
     yield from (Point(NETWORKS[0], keep, PHOTOS[0], multiple_of=1) for keep in KEEPS)
-    yield from (Point(NETWORKS[0], keep, PHOTOS[0], criterion=each) for each in ("auto", "obs") for keep in KEEPS)
+    yield from (Point(NETWORKS[0], keep, PHOTOS[0], criterion=each) for each in ("pfp", "obs") for keep in KEEPS)
     yield from (Point(NETWORKS[0], keep, PHOTOS[0], minutes=minutes) for keep in KEEPS)
     yield from (Point(NETWORKS[0], keep, PHOTOS[0], allocate) for keep in KEEPS for allocate in PLANS)
 
@@ -191,8 +194,8 @@ def page(found: dict[str, dict[str, Any]], files: dict[str, dict[str, Any]], min
         "",
         "Made by `make real`: EfficientNet-Lite0 and -Lite2 with their trained ImageNet weights, exported to ONNX",
         "(batch norms folded), calibrated on photos without labels, judged on others. Everything is by default",
-        f"(criterion `pfp`) but for what the table says. Accuracy is top-1 on {judged} photos, one of a class, that",
-        "were not used otherwise; its standard error is about 2 points. They may be training images, so only",
+        f"(criterion `{DEFAULT}`) but for what the table says. Accuracy is top-1 on {judged} photos, one of a class,",
+        "that were not used otherwise; its standard error is about 2 points. They may be training images, so only",
         "differences tell. Seconds are of the whole command, one run each, with scores and curves from the cache where",
         "another row of the same photos came first.",
         "",

@@ -45,7 +45,7 @@ def run(**changes: Any) -> Run:
         pfp_version="0.1.0",
         status="ok",
         model={"name": "model.pt", "kind": "module", "sha256": "ab" * 32, "input_size": [3, 32, 32]},
-        settings=CompressSettings(model="model.pt", calib="imgs", keep=0.546).recorded(),  # type: ignore[arg-type]
+        settings=CompressSettings(model="model.pt", calib="imgs", criterion="pfp", keep=0.546).recorded(),  # type: ignore[arg-type]
         requested={"keep": 0.546, "of": "params"},
         achieved={"keep": after / before, "exact": True},
         before=Cost(before, 40_812_544, 4 * before, 1_090_000, 2.104, 0.052),

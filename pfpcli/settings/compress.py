@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pfpcli.amounts import COUNTED, Amount, parse_amount
 from pfpcli.errors import InputError
-from pfpcli.planning.allocations import BEST
+from pfpcli.planning.allocations import ALLOCATIONS, BEST
 from pfpcli.records.folders import PRECISIONS, RUNS
 from pfpcli.recovery.methods import RECOVERIES
 from pfpcli.scoring.criteria import CRITERIA
@@ -77,6 +77,8 @@ class CompressSettings(ScoreSettings):
         super().__post_init__()
         self._check_amount()
         check_keep("--keep", self.fraction)
+        if self.criterion == "auto" and self._bounds_an_error():
+            object.__setattr__(self, "criterion", "pfp")  # the one of its criteria whose scores bound errors
         bounds = CRITERIA[self.criterion].bounds_error
         self._check_epsilon(bounds)
         check_allocate(self.allocate, bounds, self.criterion)
@@ -88,6 +90,10 @@ class CompressSettings(ScoreSettings):
         given = "--epochs" if self.epochs is not None else "--minutes"
         if "distill" not in self.recover and (self.epochs, self.minutes) != (None, None):
             raise InputError(f"{given}: nothing is trained", "use `--recover lsq,distill` with it")
+
+    def _bounds_an_error(self) -> bool:
+        """Whether the widths follow from one error of all layers."""
+        return self.epsilon is not None or (self.allocate != BEST and ALLOCATIONS[self.allocate].shares_error)
 
     @property
     def precisions(self) -> tuple[str, ...]:

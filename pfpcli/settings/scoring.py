@@ -33,7 +33,8 @@ class ScoreSettings(ScoringSettings):
     """Settings of `pfp score`.
 
     Attributes:
-        criterion: one of `pfpcli.scoring.criteria.CRITERIA`; "pfp" is the sensitivity of Provable Filter Pruning.
+        criterion: one of `pfpcli.scoring.criteria.CRITERIA`; "pfp" is the sensitivity of Provable Filter Pruning, and
+            "auto" the best of several for each group.
     """
 
-    criterion: str = "pfp"
+    criterion: str = "auto"

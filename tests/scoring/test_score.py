@@ -48,7 +48,7 @@ def score(home: Path, *flags: str) -> list[str]:
 def test_there_is_a_sensitivity_for_every_channel_a_layer_reads_and_a_score_for_every_channel_that_may_go(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.run(score(home, "--json")) == 0
+    assert cli.run(score(home, "--json", "--criterion", "pfp")) == 0
     found = json.loads(capsys.readouterr().out)
     assert [(layer["name"], len(layer["sensitivity"])) for layer in found["layers"]] == [("0", 3), ("2", 6), ("5", 80)]
     assert [(group["name"], len(group["score"])) for group in found["groups"]] == [("0", 6), ("2", 5)]
@@ -76,7 +76,7 @@ def test_two_formats_at_once_are_refused(home: Path, capsys: pytest.CaptureFixtu
 def test_the_table_fits_the_terminal(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(score(home)) == 0
     out = capsys.readouterr().out
-    assert out.startswith("net.pt: criterion pfp, sum over the kernel, 4 of 8 images in imgs\n")
+    assert out.startswith("net.pt: criterion auto, sum over the kernel, 4 of 8 images in imgs\n")
     assert "  group  channels" in out
     assert "  layer  read" in out
     assert max(map(len, out.splitlines())) <= 80

@@ -39,13 +39,13 @@ class Criterion:
 
 
 CRITERIA = register(
+    ("auto", Criterion("best_order:auto", "for each group the best of pfp, l2 and weight-activation, measured")),
     ("pfp", Criterion("sensitivity:sensitivity", "largest share of any output", bounds_error=True)),
     (
         "pfp-rand",
         Criterion("sensitivity:sensitivity", "channels drawn by that share and re-weighted", True, "sampled"),
     ),
     ("pfp-mixed", Criterion("sensitivity:sensitivity", "the largest kept, the rest drawn", True, "mixed")),
-    ("auto", Criterion("best_order:auto", "for each group the best of pfp, l2 and weight-activation, measured")),
     ("random", Criterion("weights:uniform", "drawn at random")),
     ("l1", Criterion("weights:l1", "sum of absolute weights")),
     ("l2", Criterion("weights:l2", "Euclidean norm of the weights")),
