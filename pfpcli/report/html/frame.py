@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from pfpcli.report.page import spell
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 
 def fill(template: str, **views: Any) -> str:
@@ -17,9 +21,21 @@ def fill(template: str, **views: Any) -> str:
     Raises:
         LookupError: it shows a key that a record lacks.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined, UndefinedError
+    from jinja2 import UndefinedError
 
-    environment = Environment(
+    try:
+        page: str = _environment().get_template(template).render(**views)
+    except UndefinedError as error:
+        raise LookupError(error.message) from error
+    return page
+
+
+@cache
+def _environment() -> Environment:
+    """Return the templates, each of which is compiled once a process: that takes longer than to fill it."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    return Environment(
         loader=PackageLoader(__package__),
         autoescape=True,
         finalize=_printable,
@@ -27,12 +43,8 @@ def fill(template: str, **views: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        auto_reload=False,
     )
-    try:
-        page: str = environment.get_template(template).render(**views)
-    except UndefinedError as error:
-        raise LookupError(error.message) from error
-    return page
 
 
 def _printable(value: Any) -> Any:
