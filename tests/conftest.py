@@ -15,6 +15,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+import shared_traces  # noqa: F401 - before anything imports the function
 import torchvision_ops
 from forked import SHORT
 
