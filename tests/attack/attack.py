@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import io
 import json
 import os
@@ -21,13 +22,13 @@ import random
 import resource
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -170,9 +171,8 @@ def outcome(name: str, content: bytes, folder: Path, seed: int) -> str:
             raise SystemExit("code of a file ran")
 
 
-def batch(first: int, cases: int, only: str | None) -> None:
-    """Run cases, and print each outcome as a line of JSON."""
-    sys.path[:0] = [str(HERE), str(HERE.parent)]
+def batch(first: int, cases: int, only: str | None) -> int:
+    """Run cases, and print each outcome as a line of JSON; returns 0."""
     import valid_onnx
     from mutations import mutate
 
@@ -196,6 +196,7 @@ def batch(first: int, cases: int, only: str | None) -> None:
                 kind = "pt" if name == "script.pt" else name.rpartition(".")[2]
                 content = mutate(contents[name], kind, seed)
             print(json.dumps(outcome(name, content, Path(scratch) / "case", seed)), flush=True)
+    return 0
 
 
 def _too_long(number: int, frame: FrameType | None) -> None:
@@ -204,17 +205,21 @@ def _too_long(number: int, frame: FrameType | None) -> None:
 
 def results(first: int, cases: int, only: str | None) -> Iterator[tuple[int, str, str]]:
     """Yield (seed, kind of file, outcome) of all cases, in processes of `BATCH` cases each; only: the only kind."""
+    sys.path[:0] = [str(HERE), str(HERE.parent)]
+    from stopper import forked
+
+    for module in ("hostile_files", "valid_onnx", "cuts"):  # the batches are forked, and find what these import
+        importlib.import_module(module)
     while cases > 0:
         count = min(BATCH, cases)
-        command = [sys.executable, __file__, "--batch", "--first", str(first), "--cases", str(count)]
-        command += [] if only is None else ["--only", only]
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        lines = [json.loads(line) for line in done.stdout.splitlines()]
+        with tempfile.NamedTemporaryFile() as printed:
+            code, _ = forked(partial(batch, first, count, only), Path(printed.name))
+            lines = [json.loads(line) for line in printed.read().splitlines()]
         yield from ((seed, name, found) for (seed, name), found in zip(lines[::2], lines[1::2], strict=False))
-        if done.returncode:
+        if code:
             assert lines, "no case was begun"
             seed, name = lines[-1] if len(lines) % 2 else lines[-2]
-            yield seed, name, f"the process ended with {done.returncode}"
+            yield seed, name, f"the process ended with {code}"
             count = seed + 1 - first
         first, cases = first + count, cases - count
 
@@ -225,11 +230,7 @@ def main(arguments: list[str] | None = None, report: Callable[[str], Any] = prin
     parser.add_argument("--cases", type=int, default=10_000)
     parser.add_argument("--first", type=int, default=0, help="seed of the first case")
     parser.add_argument("--only", metavar="KIND", help="only this kind of file, as the output names it")
-    parser.add_argument("--batch", action="store_true", help=argparse.SUPPRESS)
     chosen = parser.parse_args(arguments)
-    if chosen.batch:
-        batch(chosen.first, chosen.cases, chosen.only)
-        return 0
     counts: dict[str, Counter[str]] = {}
     wrong = []
     for seed, name, found in results(chosen.first, chosen.cases, chosen.only):
