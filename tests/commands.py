@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import getpass
 import hashlib
 import io
@@ -13,7 +12,6 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -99,18 +97,16 @@ def resnet20():
 ARCH = "cifar_resnets"
 
 
-@cache
-def _server() -> Server:
-    """A process that has imported what commands import, and forks for each."""
-    made = Server(ENV, PRUNING)
-    atexit.register(made.__exit__, None, None, None)
-    return made
+_SERVER = Server(ENV, PRUNING)
 
 
 def pfp(*args: str, cwd: Path, **env: str) -> Done:
-    """Run the command as a process; as one that imports everything anew if it has variables of its own."""
-    if not env and CAN_FORK:
-        return _server().run(*args, cwd=cwd)
+    """Run the command as a process that has imported what commands import."""
+    return _SERVER.run(*args, cwd=cwd, **env) if CAN_FORK else fresh(*args, cwd=cwd, **env)
+
+
+def fresh(*args: str, cwd: Path, **env: str) -> Done:
+    """Run the command as a process that imports everything anew."""
     done = subprocess.run(
         [sys.executable, "-m", "pfpcli", *args],
         cwd=cwd,

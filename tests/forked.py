@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import subprocess
@@ -9,25 +10,29 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import TracebackType
 
-#: Reads a line for every command: its arguments, its folder, and the files for its output; answers with its exit code.
+#: Reads a line for every command: its arguments, its folder, its environment, the code that runs it, and the files for
+#: its output; answers with its exit code.
 _SERVER = """
-import atexit, gc, json, os, sys
+import atexit, gc, json, os, sys, tempfile
 from pfpcli.cli.main import main
 {prepare}
 gc.freeze()  # a fork then shares its memory
 for line in sys.stdin:
-    args, cwd, *streams = json.loads(line)
+    args, cwd, env, program, *streams = json.loads(line)
     child = os.fork()
     if not child:
+        os.environ.clear()
+        os.environ.update(env)
+        sys.path[:0] = [path for path in env["PYTHONPATH"].split(os.pathsep) if path not in sys.path]
+        tempfile.tempdir = None  # it is that of the environment
         os.chdir(cwd)
         for number, name in enumerate([os.devnull, *streams]):
             os.dup2(os.open(name, os.O_RDWR | os.O_CREAT), number)
         sys.argv[1:] = args
         code = 0
         try:
-            {run}
+            exec(program)
         except SystemExit as end:
             code = int(end.code or 0)
         atexit._run_exitfuncs()
@@ -38,17 +43,21 @@ for line in sys.stdin:
 """
 #: How short latencies are measured in tests: no test judges a time.
 SHORT = {"PAUSE": 0.0, "WARM_UP": 1, "BLOCK": 2, "BLOCKS": 3, "LEAST": 0.0}
-#: What a command that prunes imports before it does anything; the first ONNX file imports half of torch.
+#: What a command that prunes imports before it does anything; the first export imports half of torch, and the first
+#: sizes that stay free half of sympy.
 PRUNING = f"""
 import torch
 import pfpcli.jobs.compress
 from pfpcli.exporting import export
 from pfpcli.graph.quiet import quiet
+from pfpcli.graph.trace import trace
 from pfpcli.latency import files
 vars(files).update({SHORT})
+layers = torch.nn.Conv2d(3, 4, 3, bias=False), torch.nn.BatchNorm2d(4), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1)
+network = torch.nn.Sequential(*layers, torch.nn.Flatten(), torch.nn.Linear(4, 2)).eval()
+graph = trace(network, (torch.zeros(2, 3, 8, 8),))
 with quiet():
-    program = torch.export.export(torch.nn.ReLU(), (torch.zeros(1),))
-    export._export_dynamo(program, export.Names(("x",), ("y",)), optimize=True)
+    export._export_converted(export.program(graph), graph, export.names(graph))
 """
 
 
@@ -62,41 +71,47 @@ class Done:
 
 
 class Server:
-    """A process that forks for every command.
+    """A process that forks for every command; servers that prepare the same share it, since it takes seconds to start.
 
-    A command meets what it would meet in a process that a shell starts: its folder, standard streams that are files,
-    signals, and the end of the process.
+    A command meets what it would meet in a process that a shell starts: its folder, its environment, standard streams
+    that are files, signals, and the end of the process.
 
     Args:
-        env: the environment of every command.
-        prepare: code that runs once, before the first command.
+        env: the environment of every command, with a PYTHONPATH.
+        prepare: code that runs once, before the first command of all servers with this code.
         run: code that runs a command.
     """
 
     def __init__(self, env: dict[str, str], prepare: str = "", run: str = "main()") -> None:
-        code = _SERVER.format(prepare=prepare, run=run.strip().replace("\n", "\n" + 12 * " "))
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", code], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8"
-        )
+        self._env, self._prepare, self._run = env, prepare, run
 
-    def __enter__(self) -> Server:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._process.__exit__(kind, error, trace)
-
-    def run(self, *args: str, cwd: Path) -> Done:
-        """Run a command in a folder."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
+    def run(self, *args: str, cwd: Path, **env: str) -> Done:
+        """Run a command in a folder, with variables of its own."""
+        process = _process(self._prepare, self._env)
+        assert process.stdin is not None
+        assert process.stdout is not None
         with TemporaryDirectory() as folder:
             streams = [Path(folder) / name for name in ("out", "err")]
-            self._process.stdin.write(json.dumps([args, str(cwd), *map(str, streams)]) + "\n")
-            self._process.stdin.flush()
-            code = int(self._process.stdout.readline())
+            process.stdin.write(json.dumps([args, str(cwd), self._env | env, self._run, *map(str, streams)]) + "\n")
+            process.stdin.flush()
+            code = int(process.stdout.readline())
             return Done(code, *(stream.read_text(encoding="utf-8") for stream in streams))
+
+
+#: Code that is prepared -> its process, for as long as the tests run.
+_PROCESSES: dict[str, subprocess.Popen[str]] = {}
+
+
+def _process(prepare: str, env: dict[str, str]) -> subprocess.Popen[str]:
+    """The process that has prepared something, which starts in an environment."""
+    if prepare not in _PROCESSES:
+        code = _SERVER.format(prepare=prepare)
+        made = subprocess.Popen(
+            [sys.executable, "-c", code], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8"
+        )
+        atexit.register(made.__exit__, None, None, None)
+        _PROCESSES[prepare] = made
+    return _PROCESSES[prepare]
 
 
 #: Whether this system has the call.

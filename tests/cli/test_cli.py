@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import json
 import os
 import signal
@@ -10,7 +9,6 @@ import subprocess
 import sys
 import types
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -69,14 +67,6 @@ FAKE_PFP = [sys.executable, "-c", f"{FAKE}\nfrom pfpcli.cli.main import main\nma
 COMPRESS = ["compress", "model.pt", "--calib", "imgs"]
 
 
-@cache
-def server(prepare: str) -> Server:
-    """A process that has imported the command line, and forks for every command."""
-    made = Server(ENV, prepare)
-    atexit.register(made.__exit__, None, None, None)
-    return made
-
-
 def pfp(*args: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
     """Run the command in a folder; in a process that imports everything if it has variables of its own."""
     return _run([sys.executable, "-m", "pfpcli"], "", args, cwd, env)
@@ -91,7 +81,7 @@ def _run(
     program: list[str], prepare: str, args: tuple[str, ...], cwd: Path, env: dict[str, str]
 ) -> subprocess.CompletedProcess[str]:
     if not env and CAN_FORK:
-        done = server(prepare).run(*args, cwd=cwd)
+        done = Server(ENV, prepare).run(*args, cwd=cwd)
         return subprocess.CompletedProcess(args, done.code, done.out, done.err)
     command = [*program, *args]
     return subprocess.run(command, cwd=cwd, env=ENV | env, capture_output=True, encoding="utf-8", check=False)

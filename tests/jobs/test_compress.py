@@ -36,6 +36,7 @@ from commands import (
     Done,
     compress,
     draw,
+    fresh,
     hashes,
     leaks,
     messages,
@@ -103,7 +104,7 @@ def typed(tmp_path_factory: pytest.TempPathFactory) -> Typed:
     folder = tmp_path_factory.mktemp("typed")
     shutil.copy(SAMPLES / "model.pt", folder)
     sample_images(folder / "imgs", 12)
-    first = pfp(*LINE, cwd=folder, PFP_CACHE=ENV["PFP_CACHE"])
+    first = fresh(*LINE, cwd=folder)
     report = pfp("report", cwd=folder)
     before = hashes(folder / RUN)
     return Typed(folder, first, report, pfp(*LINE, "--json", cwd=folder), before)
@@ -705,14 +706,13 @@ class Refusals:
 
 
 @pytest.fixture(scope="module")
-def refusals(inputs: Path) -> Iterator[Refusals]:
+def refusals(inputs: Path) -> Refusals:
     if not CAN_FORK:
         pytest.skip("no fork here")
     temporary = inputs.parent / "temporary"
     temporary.mkdir()
     env = ENV | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(inputs)]), "TMPDIR": str(temporary)}
-    with Server(env, PRUNING) as server:
-        yield Refusals(inputs, temporary, server)
+    return Refusals(inputs, temporary, Server(env, PRUNING))
 
 
 def left_in(temporary: Path) -> list[str]:
@@ -770,6 +770,7 @@ def test_an_interrupted_run_leaves_nothing_behind(step: str, typed: Typed, tmp_p
     (tmp_path / "work").mkdir()
     (tmp_path / "temporary").mkdir()
     line = ["compress", str(typed.folder / "model.pt"), "--calib", str(typed.folder / "imgs")]
+    line += ["--criterion", "l2", "--allocate", "uniform", "--recover", "none"]
     process = subprocess.Popen(
         [sys.executable, "-m", "pfpcli", *line],
         cwd=tmp_path / "work",
@@ -781,7 +782,7 @@ def test_an_interrupted_run_leaves_nothing_behind(step: str, typed: Typed, tmp_p
     assert process.stderr is not None
     seen = list(itertools.takewhile(lambda text: not text.startswith(f"  {step} "), process.stderr))
     assert seen
-    process.send_signal(signal.SIGINT)  # in the middle of the next step
+    process.send_signal(signal.SIGINT)  # in the middle of what comes next
     out, err = process.communicate(timeout=60)
     # CPython ends itself by the signal if it arrived inside exec(); a shell says 130 either way
     assert process.returncode in (130, -signal.SIGINT)

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +50,11 @@ SPARSIFY = ["sparsify", "net.pt", "--calib", "many", "--keep", "0.5", "--json", 
 
 
 @pytest.fixture(scope="module")
-def pair() -> Iterator[Server]:
+def pair() -> Server:
     """Runs commands in two processes that are forked."""
     if not CAN_FORK:
         pytest.skip("no fork here")
-    with Server(ENV, PRUNING, FORKED) as server:
-        yield server
+    return Server(ENV, PRUNING, FORKED)
 
 
 def by_torchrun(*args: str, cwd: Path) -> Done:
@@ -179,7 +177,8 @@ def assert_same_recovery(found: dict[str, Any], expected: dict[str, Any]) -> Non
 def test_one_of_them_talks_and_writes(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    line = [*COMPRESS, "--calib", "many", "--out", "runs/two"]
+    compress = [*COMPRESS, "--calib", "many", "--criterion", "l2", "--allocate", "uniform"]
+    line = [*compress, "--out", "runs/two"]
     done = by_torchrun("-m", "pfpcli", *line, cwd=home)
     assert done.code == 0, done.err
     assert done.out.count("net.pt: ") == 1
@@ -188,7 +187,7 @@ def test_one_of_them_talks_and_writes(
         assert done.err.count(f"  {step} ") == 1, step
     assert [run.name for run in (home / "runs").iterdir()] == ["two"]
     assert not (home / "pfp-runs").exists()
-    expected = alone([*COMPRESS, "--calib", "many", "--json", "--out", "one"], home, monkeypatch, capsys)
+    expected = alone([*compress, "--json", "--out", "one"], home, monkeypatch, capsys)
     assert_alike(home / "runs/two", home / "one")
     assert_same_recovery(json.loads((home / "runs/two/run.json").read_text(encoding="utf-8")), expected)
 
