@@ -28,13 +28,12 @@ from pfpcli.activations.value_recorder import ValueRecorder
 from pfpcli.channels import residual_blocks, rules
 from pfpcli.channels.slicing import Slicing
 from pfpcli.cutting.cut import Cut
-from pfpcli.graph.graph import Graph
-from pfpcli.images.calibration import Batches, Division
+from pfpcli.images.calibration import Division
 from pfpcli.outputs.kinds import KINDS
 from pfpcli.outputs.kinds.kind import relative
-from pfpcli.outputs.quality import compare, likeness
 from pfpcli.outputs.roles import real, roles_of, select
 from pfpcli.recovery.augment import altered, mixed, moved
+from pfpcli.recovery.closeness import closeness
 from pfpcli.recovery.epilogue import NORMS
 from pfpcli.recovery.task import RecoveryTask
 from pfpcli.recovery.train import Check, Progress, Schedule, silent, train
@@ -54,7 +53,7 @@ class Distilled:
     Attributes:
         epochs: the number of passes over the images; not a whole number if the last pass was not finished.
         seconds: the time, including the time before an interruption.
-        before, after: the agreement with the original (see `agreement`) on the checking images.
+        before, after: the closeness to the original on the checking images.
         images: the number of training images.
     """
 
@@ -66,7 +65,7 @@ class Distilled:
 
     @property
     def has_helped(self) -> bool:
-        """Whether the tensors have changed: they keep their old values unless the agreement rises."""
+        """Whether the tensors have changed: they keep their old values unless the closeness rises."""
         return self.after > self.before
 
 
@@ -74,7 +73,7 @@ def distill_task(task: RecoveryTask) -> int:
     """Distill within the limits of a recovery task; returns the number of images."""
 
     def report(done: float, best: float) -> None:
-        task.progress(round(100 * done), 100, f"% of the training, agreement {100 * best:.1f} %")
+        task.progress(round(100 * done), 100, f"% of the training, closeness {100 * best:.1f} %")
 
     limits = task.limits
     return distill(
@@ -111,7 +110,7 @@ def distill(
         device: the device to compute on.
         seed: the seed of the order of the images and of their random changes.
         state: the file that holds interrupted training; None to keep nothing.
-        progress: receives the fraction that is done, 0 to 1, and the best agreement so far.
+        progress: receives the fraction that is done, 0 to 1, and the best closeness so far.
         rate: the highest learning rate; None chooses it by the norms of the network.
     """
     smaller, whole = cut.graph, cut.slicing.labelled.graph
@@ -121,7 +120,7 @@ def distill(
     loss = DistillationLoss(cut)
 
     def check() -> float:
-        return agreement(whole, smaller, division.calibration.batches(whole.fixed_batch, checked), device)
+        return closeness(whole, smaller, division.calibration.batches(whole.fixed_batch, checked), device)
 
     if rate is None:
         has_norms = any(str(node.target) in NORMS for node in whole.nodes)
@@ -130,22 +129,6 @@ def distill(
     with whole.on(device):
         found = train(smaller, loss, judge, batches, schedule, device, state=state, progress=progress)
     return Distilled(found.epochs, found.seconds, found.before, found.after, batches.images)
-
-
-def agreement(whole: Graph, smaller: Graph, batches: Batches, device: torch.device | str = "cpu") -> float:
-    """The fraction of decisions that two networks share; without decisions, 1 minus the distance of their outputs.
-
-    The fractions of few images are often equal. The distance of the outputs then tells two networks apart; it is scaled
-    to count less than one decision.
-
-    Args:
-        whole: the original.
-        smaller: the other network.
-        batches: the images.
-        device: the device to compute on.
-    """
-    quality = compare(whole, smaller, batches, "", device)
-    return likeness(quality)[1] - min(1.0, quality.distance) / (2 * max(1, quality.n))
 
 
 def checking(division: Division, fixed: int | None) -> NDArray[np.int64]:

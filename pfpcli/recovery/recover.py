@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,6 +12,7 @@ from torch import Tensor
 from pfpcli.graph.graph import Graph, is_tensor
 from pfpcli.outputs.quality import compare, likeness, standard_error
 from pfpcli.records.parts import Quality, Recovered
+from pfpcli.recovery.closeness import closeness
 from pfpcli.recovery.methods import RECOVERIES
 from pfpcli.recovery.task import RecoveryTask
 
@@ -37,30 +40,40 @@ def recover(method: str, task: RecoveryTask) -> Recovered:
     undone = _is_worse(before, after)
     if undone:
         smaller.module.load_state_dict(tensors)
-    metric, alike = likeness(before)
-    return Recovered(method, metric, alike, likeness(after)[1], undone, images, len(task.division.checked))
+    metric, alike = likeness(before.quality)
+    return Recovered(method, metric, alike, likeness(after.quality)[1], undone, images, len(task.division.checked))
 
 
-def _compared(task: RecoveryTask) -> Quality | None:
-    """The cut network compared with the original on the checking images; None if there are no such images."""
+class _Compared(NamedTuple):
+    """A cut network compared with the original on the checking images."""
+
+    quality: Quality
+    closeness: float
+
+
+def _compared(task: RecoveryTask) -> _Compared | None:
+    """The cut network compared with the original; None if there are no checking images."""
     if not len(task.division.checked):
         return None
-    whole = task.cut.slicing.labelled.graph
-    return compare(whole, task.cut.graph, task.division.checking(whole.fixed_batch), "", task.device)
+    whole, smaller = task.cut.slicing.labelled.graph, task.cut.graph
+    images = partial(task.division.checking, whole.fixed_batch)
+    quality = compare(whole, smaller, images(), "", task.device)
+    return _Compared(quality, closeness(whole, smaller, images(), task.device))
 
 
-def _is_worse(before: Quality, after: Quality) -> bool:
+def _is_worse(before: _Compared, after: _Compared) -> bool:
     """Whether a method has made a network worse.
 
     The quality of the outputs tells. The share of equal decisions tells only if it rises, or falls by more than its
-    standard error on so few images. Otherwise the distance of the outputs does: of a network that decides at random
-    before and after, it still says which is nearer.
+    standard error on so few images. Otherwise the closeness does: of a network that decides at random before and after,
+    it still says which is nearer.
     """
-    rise = likeness(after)[1] - likeness(before)[1]
-    slack = _ROUNDING if before.agreement is None else standard_error(before.agreement, before.n)
+    rise = likeness(after.quality)[1] - likeness(before.quality)[1]
+    agreement, count = before.quality.agreement, before.quality.n
+    slack = _ROUNDING if agreement is None else standard_error(agreement, count)
     if rise > _ROUNDING or -rise > slack:
         return rise < 0
-    return after.distance > before.distance * (1 + _ROUNDING)
+    return after.closeness < before.closeness * (1 - _ROUNDING)
 
 
 def copy_tensors(source: Graph, target: Graph) -> None:

@@ -16,6 +16,7 @@ from pfpcli.cutting.cut import Cut, cut
 from pfpcli.graph.trace import trace
 from pfpcli.models.load import load
 from pfpcli.recovery import distill
+from pfpcli.recovery.closeness import closeness
 from pfpcli.recovery.trainable import trainable
 from traced import grouped
 from zoo import ZOO, Calls, conv, head
@@ -35,12 +36,12 @@ def test_the_sample_network_agrees_more_with_its_original_afterwards() -> None:
     alive = groups.alive(np.concatenate([row[: len(row) // 4] for row in rows]))
     division = divided(SAMPLES / "images", (3, 32, 32))
     made = Case(graph, *cut(groups.labelled, alive), division)
-    before = distill.agreement(graph, made.smaller, division.judging())
+    before = closeness(graph, made.smaller, division.judging())
     found = made.distill(epochs=5)
     assert found.has_helped
     assert found.after > found.before + 0.1
     assert found.images == len(division.fitted)
-    assert distill.agreement(graph, made.smaller, division.judging()) > before + 0.1
+    assert closeness(graph, made.smaller, division.judging()) > before + 0.1
 
 
 def test_a_network_that_does_not_get_better_keeps_its_tensors(small: Case) -> None:
@@ -54,11 +55,11 @@ def test_a_network_that_does_not_get_better_keeps_its_tensors(small: Case) -> No
 @pytest.mark.parametrize("net", [name for name, net in ZOO.items() if net.inputs == ((3, 8, 8),)])
 def test_no_network_of_the_zoo_is_worse_afterwards(net: str, tmp_path: Path) -> None:
     made = case_of(grouped(net), tmp_path)
-    before = distill.agreement(made.whole, made.smaller, made.division.checking())
+    before = closeness(made.whole, made.smaller, made.division.checking())
     found = made.distill(epochs=1)
     assert found.before == pytest.approx(before)
     assert found.after >= found.before
-    assert distill.agreement(made.whole, made.smaller, made.division.checking()) == pytest.approx(found.after)
+    assert closeness(made.whole, made.smaller, made.division.checking()) == pytest.approx(found.after)
 
 
 def test_a_network_without_decisions_comes_closer(small: Case) -> None:

@@ -75,23 +75,24 @@ def test_no_method_leaves_a_network_worse_than_it_was(name: str, small: Case) ->
     assert same(small.tensors(), before) == (found.undone or found.after == found.before)
 
 
-@pytest.mark.parametrize(("shares", "distances", "is_undone"), [
-    ((0.0, 0.0), (0.5, 0.9), True),  # decides at random before and after, and is farther away
-    ((0.0, 0.0), (0.9, 0.5), False),
-    ((0.5, 0.4), (0.9, 0.5), False),  # one image in ten is no evidence
-    ((0.9, 0.2), (0.9, 0.5), True),
-    ((0.5, 0.6), (0.5, 0.9), False),  # training by decisions may move the outputs
-    ((0.2, 0.9), (0.5, 0.9), False),
+@pytest.mark.parametrize(("shares", "closer", "is_undone"), [
+    ((0.0, 0.0), (0.5, 0.1), True),  # decides at random before and after, and is farther away
+    ((0.0, 0.0), (0.1, 0.5), False),
+    ((0.5, 0.4), (0.1, 0.5), False),  # one image in ten is no evidence
+    ((0.9, 0.2), (0.1, 0.5), True),
+    ((0.5, 0.6), (0.5, 0.1), False),
+    ((0.2, 0.9), (0.5, 0.1), False),
 ])  # fmt: skip
-def test_distances_tell_where_the_decisions_of_few_images_cannot(
+def test_closeness_tells_where_the_decisions_of_few_images_cannot(
     shares: tuple[float, float],
-    distances: tuple[float, float],
+    closer: tuple[float, float],
     is_undone: bool,
     small: Case,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    compared = [Quality("agreement", 1.0, s, s, 10, "", d) for s, d in zip(shares, distances, strict=True)]
+    compared, close = [Quality("agreement", 1.0, share, share, 10, "", 0.5) for share in shares], [*closer]
     monkeypatch.setattr(recover_module, "compare", lambda *_: compared.pop(0))
+    monkeypatch.setattr(recover_module, "closeness", lambda *_: close.pop(0))
     assert recover("mean", task(small)).undone == is_undone
 
 
@@ -125,7 +126,7 @@ def spoil(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(RECOVERIES, "spoil", row)
 
 
-@pytest.mark.parametrize(("name", "unit"), [("lsq", "layers"), ("distill", "% of the training, agreement ")])
+@pytest.mark.parametrize(("name", "unit"), [("lsq", "layers"), ("distill", "% of the training, closeness ")])
 def test_methods_report_their_progress(name: str, unit: str, small: Case) -> None:
     told: list[tuple[int, int, str]] = []
     recover(name, replace(task(small), progress=lambda *progress: told.append(progress)))

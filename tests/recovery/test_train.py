@@ -102,8 +102,8 @@ def test_time_is_a_limit_as_well(small: Case) -> None:
 def test_a_network_is_checked_after_every_epoch_but_at_most_40_times(
     epochs: int, checks: int, small: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    judged, agreement = [], distill.agreement
-    monkeypatch.setattr(distill, "agreement", lambda *given: judged.append(1) or agreement(*given))
+    judged, closeness = [], distill.closeness
+    monkeypatch.setattr(distill, "closeness", lambda *given: judged.append(1) or closeness(*given))
     small.distill(epochs=epochs)
     assert len(judged) == 1 + checks  # and once before
 
