@@ -20,8 +20,8 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -c constraints.txt -e ".[dev]"
 	touch $@
 
-demo: setup  ## prune the sample network to 40 % of its parameters and show the report
-	$(BIN)/pfp compress samples/model.pt --calib samples/images --keep 0.4
+demo: setup  ## prune the sample network to half of its parameters and show the report
+	$(BIN)/pfp compress samples/model.pt --calib samples/images --keep 0.5
 	$(BIN)/pfp report
 
 test: setup  ## run the tests but for the slow ones, as many at a time as cores
