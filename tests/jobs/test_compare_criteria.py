@@ -65,7 +65,7 @@ def test_the_chart_is_an_svg_with_a_line_and_a_name_for_each_criterion(args: lis
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--criteria", "pfp,best"], "--criteria best: expected some of pfp, "),
+        (["--criteria", "pfp,best"], "--criteria best: expected some of auto, pfp, "),
         (["--keeps", "0.5,2"], "--keeps 2: expected a fraction above 0 and at most 1"),
         (["--keeps", "0.5,x"], "--keep x: expected a number"),
     ],
