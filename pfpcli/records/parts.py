@@ -73,7 +73,8 @@ class Quality:
         decided: number of different classes that the original and the result have found; None where `classes` is.
         meaning: what the metric is; "" in older records.
         output: the output that the headline is about; "" in older records.
-        outputs: all outputs, worst first; empty in older records.
+        outputs: all outputs, worst first; the parts of a detector, which count together in a row of their own, come
+            last. Empty in older records.
     """
 
     metric: str

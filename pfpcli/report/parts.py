@@ -61,11 +61,11 @@ def quality(found: Quality) -> list[Row]:
 
 
 def _others(found: Quality) -> list[Row]:
-    """Return a row for each output but that of the headline, worst first."""
+    """Return rows for the first outputs but that of the headline, in the order of the record, and how many follow."""
     others = [each for each in found.outputs if each.name != found.output]
     rows: list[Row] = [(each.metric, "–", numbers.percent(each.after), "", each.name) for each in others[:_OUTPUTS]]
     if len(others) > _OUTPUTS:
-        rows.append(("", "", "", "", f"{len(others) - _OUTPUTS} more outputs are no worse: --all"))
+        rows.append(("", "", "", "", f"{len(others) - _OUTPUTS} more outputs: --all"))
     return rows
 
 
