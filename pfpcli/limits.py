@@ -54,7 +54,7 @@ def bounded_memory(name: str, size: int) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and "can't allocate memory" not in str(error):
+        if not is_out_of_memory(error):
             raise
         raise InputError(
             f"{name}: reading it takes more than {allowed >> 20:,} MB of memory, for a file of {size:,} bytes",
@@ -65,6 +65,16 @@ def bounded_memory(name: str, size: int) -> Iterator[None]:
 
 
 _MOST = (1 << 63) - 1
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that there is not enough memory, of this machine or of a device that torch computes on."""
+    # torch.OutOfMemoryError by its name: this module does not import torch
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in str(error)
+    )
 
 
 def read_document(path: Path) -> bytes:

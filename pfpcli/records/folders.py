@@ -34,6 +34,9 @@ LAST = ("run", "details", "page")
 #: What `pfp sweep` writes beside its run folders: their comparison, and the page of it.
 SWEEP, SWEEP_PAGE = "sweep.json", "sweep.html"
 
+#: What `pfp compare-criteria` writes: its record, a table, and a chart.
+COMPARISON, COMPARISON_TABLE, COMPARISON_CHART = "comparison.json", "comparison.md", "comparison.svg"
+
 #: Precision below float32 -> the name of its file, which is written where it is asked for.
 PRECISIONS = {"int8": "model-int8.onnx", "fp16": "model-fp16.onnx"}
 

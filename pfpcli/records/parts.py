@@ -237,6 +237,9 @@ class Recovered:
         undone: whether the recovery made the network worse and was therefore reverted.
         images: number of images that it was fitted to.
         checked: number of images that it was checked on.
+        closeness_before, closeness_after: exp(-D), 0 to 1, with the mean divergence D of the outputs from the
+            original's on those images; it decides where the metric cannot tell. None where there were no images.
+        remarks: what the method said of how it went.
     """
 
     method: str
@@ -246,6 +249,9 @@ class Recovered:
     undone: bool
     images: int
     checked: int
+    closeness_before: float | None = None
+    closeness_after: float | None = None
+    remarks: list[str] = field(default_factory=list)
 
 
 @dataclass

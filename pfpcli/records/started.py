@@ -24,7 +24,7 @@ import msgspec
 from pfpcli.cache_folder import cache_folder, make_private, read_private, replace
 from pfpcli.errors import InputError, PfpError
 from pfpcli.records.document import Document
-from pfpcli.records.folders import FILES, HOST, RUNS, SWEEP, runs
+from pfpcli.records.folders import COMPARISON, COMPARISON_CHART, FILES, HOST, RUNS, SWEEP, runs
 
 #: The file of the options in the folder of a started run.
 OPTIONS = "options.json"
@@ -131,6 +131,10 @@ def _unknown(run: Path, known: list[Started]) -> InputError:
     for folder in (run, RUNS / run):
         if (folder / FILES["run"]).is_file() or (folder / SWEEP).is_file():
             return InputError(f"--resume {run}: this run has finished", f"look at it: `pfp report {folder}`")
+        if (folder / COMPARISON).is_file():
+            return InputError(
+                f"--resume {run}: this comparison has finished", f"look at it: {folder / COMPARISON_CHART}"
+            )
     names = [_relative(each.target) for each in known if not runs(each.process)]
     hint = (
         f"what can go on: {', '.join(sorted(names)[:5])}" if names else "nothing was interrupted: type the whole line"

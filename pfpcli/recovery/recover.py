@@ -36,12 +36,23 @@ def recover(method: str, task: RecoveryTask) -> Recovered:
     images = RECOVERIES[method].load()(task)
     after = _compared(task)
     if before is None or after is None:
-        return Recovered(method, "agreement", None, None, False, images, 0)
+        return Recovered(method, "agreement", None, None, False, images, 0, remarks=task.remarks)
     undone = _is_worse(before, after)
     if undone:
         smaller.module.load_state_dict(tensors)
     metric, alike = likeness(before.quality)
-    return Recovered(method, metric, alike, likeness(after.quality)[1], undone, images, len(task.division.checked))
+    return Recovered(
+        method,
+        metric,
+        alike,
+        likeness(after.quality)[1],
+        undone,
+        images,
+        len(task.division.checked),
+        before.closeness,
+        after.closeness,
+        task.remarks,
+    )
 
 
 class _Compared(NamedTuple):

@@ -45,7 +45,11 @@ HELD = 1 << 25
 
 def refit_weights(task: RecoveryTask) -> int:
     """Refit the weights and biases of all layers; returns the number of images."""
-    return recover_calls(task, Refit)
+    findings = Findings()
+    images = recover_calls(task, lambda pair: Refit(pair, findings=findings))
+    if findings.importance is not None and findings.importance.missing:
+        task.remarks.append(f"lsq counts all positions of a map the same: {findings.importance.missing}")
+    return images
 
 
 def refit_biases(task: RecoveryTask) -> int:
@@ -106,7 +110,7 @@ class Refit:
         problem, intercept = self._problem(layer)
         rows, users = problem.rows, self._pair.users(layer.weight)
         epilogue = Epilogue.of(layer.node, self._pair).of_rows(len(rows.start))
-        important = (self._findings.importance or {}).get(node.name) if weights else None
+        important = self._findings.importance.of.get(node.name) if weights and self._findings.importance else None
         batches = _LayerBatches(self._pair, layer, problem, epilogue, important)
         fixed = torch.zeros(()) if intercept is not None else self._as_row(fixed_bias(layer, self._pair), problem)
         for batch in batches:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -46,6 +46,7 @@ class RecoveryTask:
         device: the device to compute on.
         limits: for the methods that train.
         progress: receives the progress of the method.
+        remarks: a method adds what the user should know of how it went.
     """
 
     cut: Cut
@@ -53,3 +54,4 @@ class RecoveryTask:
     device: torch.device
     limits: TrainingLimits
     progress: Progress = silent
+    remarks: list[str] = field(default_factory=list)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pfpcli.records.comparison import Comparison
+from pfpcli.records.folders import COMPARISON, COMPARISON_CHART, COMPARISON_TABLE
 from pfpcli.report import chart, numbers
 from pfpcli.report.page import Page
 
@@ -71,7 +72,7 @@ def _range(values: list[float]) -> str:
 
 #: Name of a file of a comparison -> the function that returns its text.
 FILES: dict[str, Callable[[Comparison], str]] = {
-    "comparison.json": Comparison.json,
-    "comparison.md": markdown,
-    "comparison.svg": svg,
+    COMPARISON: Comparison.json,
+    COMPARISON_TABLE: markdown,
+    COMPARISON_CHART: svg,
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from pfpcli.amounts import COUNTED
-from pfpcli.records.parts import Cost
+from pfpcli.records.parts import Cost, Recovered
 from pfpcli.records.runs import Run
 from pfpcli.report import falls, numbers, parts, run_groups, run_layers
 from pfpcli.report.certificate import errors
@@ -230,11 +230,22 @@ def _done(run: Run) -> list[str]:
         on = f"{each.method} on {parts.plural(each.images, 'image')}"
         if each.before is None or each.after is None:
             found.append(f"recovered by {on}, not checked: there were no others")
-            continue
-        change = f"{each.metric} {numbers.percent(each.before)} → {numbers.percent(each.after)}"
-        did = f"{on} undone" if each.undone else f"recovered by {on}"
-        found.append(f"{did}: {change} on {each.checked} others")
+        else:
+            change = f"{each.metric} {numbers.percent(each.before)} → {numbers.percent(each.after)}"
+            did = f"{on} undone" if each.undone else f"recovered by {on}"
+            found.append(f"{did}: {change} on {each.checked} others{_by_closeness(each)}")
+        found += each.remarks
     return found
+
+
+def _by_closeness(of: Recovered) -> str:
+    """Return what decided about a recovery whose metric says otherwise; nothing if its metric decided."""
+    if of.before is None or of.after is None or of.closeness_before is None or of.closeness_after is None:
+        return ""
+    if (of.after < of.before) == of.undone:
+        return ""
+    why = f"the outputs are {'less close' if of.undone else 'closer'} to the original's"
+    return f"; too few to tell, and {why} (closeness {of.closeness_before:.2f} → {of.closeness_after:.2f})"
 
 
 def _unknown_ops(page: Page, run: Run) -> None:

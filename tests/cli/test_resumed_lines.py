@@ -156,6 +156,10 @@ def test_runs_that_cannot_go_on_are_named(run: Run, tmp_path: Path, monkeypatch:
     assert "--resume done: this run has finished\n\nhint: look at it: `pfp report done`" in run(
         "compress", "--resume", "done", code=2
     )
+    (tmp_path / "compared").mkdir()
+    (tmp_path / "compared" / "comparison.json").write_text("{}", encoding="utf-8")
+    said = "--resume compared: this comparison has finished\n\nhint: look at it: compared/comparison.svg"
+    assert said in run("compare-criteria", "--resume", "compared", code=2)
     found = kept()
     file = found.pop("file")
     file.write_text(json.dumps(found | {"process": os.getppid()}), encoding="utf-8")

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from pfpcli.graph.graph import Graph
 from pfpcli.recovery import importance
+from pfpcli.recovery.importance import Importance
 from pfpcli.recovery.refit import Findings, Refit
 from refits import COUNT, dropped, grouped, recovered
 from zoo import conv
@@ -17,7 +18,7 @@ def measured(module: nn.Module, images: Tensor) -> list[Tensor]:
     """The importance of each layer of a network, float[N, P] each."""
     graph = whole(module, images)
     calls = [node for node in graph.nodes if str(node.target) in ("aten.conv2d.default", "aten.linear.default")]
-    found = importance.measure(graph, calls, images.split(4))
+    found = importance.measure(graph, calls, images.split(4)).of
     return [torch.cat(found[call.name]).float() for call in calls if call.name in found]
 
 
@@ -62,6 +63,22 @@ def test_a_network_too_large_for_a_backward_pass_has_no_importance(monkeypatch: 
     assert measured(nn.Conv2d(3, 6, 1), torch.randn(4, 3, 8, 8)) == []
 
 
+@pytest.mark.parametrize(("error", "said"), [
+    (torch.OutOfMemoryError("CUDA out of memory"), "torch ran out of memory in the backward pass"),
+    (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "torch ran out of memory in the backward pass"),
+    (RuntimeError("derivative for aten::bucketize is not implemented"), "torch cannot compute the backward pass"),
+])  # fmt: skip
+def test_why_there_is_no_importance_is_told(error: RuntimeError, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(torch.autograd, "grad", failing)
+    images = torch.randn(4, 3, 8, 8)
+    graph = whole(nn.Conv2d(3, 6, 1), images)
+    calls = [node for node in graph.nodes if str(node.target) == "aten.conv2d.default"]
+    assert importance.measure(graph, calls, [images]).missing == said
+
+
 def test_a_refit_leaves_its_errors_where_the_outputs_do_not_look() -> None:
     torch.manual_seed(0)
     module = nn.Sequential(nn.Conv2d(3, 6, 1), nn.ReLU(), nn.Conv2d(6, 4, 1), LeftHalf())
@@ -69,7 +86,7 @@ def test_a_refit_leaves_its_errors_where_the_outputs_do_not_look() -> None:
     images = torch.randn(COUNT, 3, 8, 8)
     images[..., 4:] = 3 * images[..., 4:] - 3  # what is lost there wants other weights
     errors = {}
-    for name, known in (("alike", Findings(importance={})), ("important", None)):
+    for name, known in (("alike", Findings(importance=Importance())), ("important", None)):
         kept, smaller = dropped(groups, 0, 1, 2)
         recovered(kept, smaller, images, lambda pair, known=known: Refit(pair, findings=known))
         with torch.no_grad():

@@ -17,7 +17,7 @@ import pfpcli
 from distilled import Case, case, same, undecided
 from pfpcli.cutting.cut import Cut
 from pfpcli.records.parts import Quality, Recovered
-from pfpcli.recovery import methods
+from pfpcli.recovery import importance, methods
 from pfpcli.recovery import recover as recover_module
 from pfpcli.recovery.methods import RECOVERIES, RecoveryMethod, by_name
 from pfpcli.recovery.recover import copy_tensors, recover
@@ -111,6 +111,13 @@ def test_without_checking_images_the_result_of_a_method_stays(small: Case, monke
     unchecked = replace(small, division=replace(small.division, checked=np.zeros(0, np.int64)))
     assert recover("spoil", task(unchecked)) == Recovered("spoil", "agreement", None, None, False, 7, 0)
     assert not same(small.tensors(), before)
+
+
+def test_a_recovery_records_that_all_positions_counted_the_same(small: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert recover("lsq", task(small)).remarks == []
+    monkeypatch.setattr(importance, "MOST", 0)
+    why = "lsq counts all positions of a map the same: the network is too large for a backward pass"
+    assert recover("lsq", task(small)).remarks == [why]
 
 
 def spoil(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from pfpcli.channels.slicing import Slicing
 from pfpcli.cutting.cut import Cut, cut
 from pfpcli.graph.graph import Graph
 from pfpcli.recovery import epilogue, paired_run
+from pfpcli.recovery.importance import Importance
 from pfpcli.recovery.paired_run import PairedRun
 from pfpcli.recovery.refit import Findings, Refit
 from pfpcli.recovery.refit_problem import FULL
@@ -183,7 +184,7 @@ def test_an_error_beyond_the_limit_of_a_clipping_activation_does_not_count(name:
     for rounds in (0, FULL.clipped):
         effort = replace(FULL, clipped=rounds)
         kept, smaller = cut(groups.labelled, dropped_halves(groups))
-        alike = Findings(importance={})  # every position counts the same, as in the distance
+        alike = Findings(importance=Importance())  # every position counts the same, as in the distance
         recovered(kept, smaller, images, lambda pair, how=(effort, alike): Refit(pair, effort=how[0], findings=how[1]))
         left.append(distance(kept, smaller, images))
     assert left[1] < 0.99 * left[0]

@@ -224,6 +224,23 @@ def test_recoveries_are_reported_and_the_ones_that_were_undone_called_so() -> No
     )
 
 
+@pytest.mark.parametrize(("undone", "after", "said"), [
+    (False, 0.90, "; too few to tell, and the outputs are closer to the original's (closeness 0.50 → 0.60)"),
+    (True, 0.91, "; too few to tell, and the outputs are less close to the original's (closeness 0.50 → 0.60)"),
+    (False, 0.91, ""),
+    (True, 0.90, ""),
+])  # fmt: skip
+def test_a_recovery_that_the_closeness_decided_about_says_so(undone: bool, after: float, said: str) -> None:
+    recovered = Recovered("lsq", "agreement", 0.91, after, undone, 205, 41, 0.5, 0.6)
+    text = " ".join(render(run(recovery=[recovered])).split())
+    assert f"agreement 91.0 % → {100 * after:.1f} % on 41 others{said} layer op in" in text
+
+
+def test_what_a_recovery_remarks_is_in_the_report() -> None:
+    recovered = Recovered("lsq", "agreement", 0.5, 0.9, False, 205, 41, 0.5, 0.6, ["lsq counts all positions the same"])
+    assert "\n  lsq counts all positions the same\n" in render(run(recovery=[recovered]))
+
+
 def test_which_widths_a_small_network_keeps_is_a_line_of_the_report() -> None:
     why = "widths: as they fall; multiples of 4 lose 1.41 × as much"
     assert why in render(run(scoring=run().scoring | {"widths": why}))
