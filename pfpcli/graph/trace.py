@@ -49,9 +49,7 @@ def trace(module: nn.Module, example: Sequence[Tensor], original: nn.Module | No
     example = tuple(example)
     single = tuple(x[:1] for x in example)
     try:
-        program = export_program(module, example, free_dims(example, spatial=False))
-        if not _has_free_batch(program):
-            example, program = _with_fixed_batch(module, example)
+        example, program = _with_free_batch(module, example) or _with_fixed_batch(module, example)
         graph = from_program(program, example)
     except (TraceError, InputError) as error:
         try:
@@ -60,6 +58,16 @@ def trace(module: nn.Module, example: Sequence[Tensor], original: nn.Module | No
             raise error from None
         return replace(from_program(export_program(part, single), single), stops=tuple(stops))
     return _with_free_sizes(module, original or module, graph) if graph.dynamic else graph
+
+
+def _with_free_batch(
+    module: nn.Module, example: tuple[Tensor, ...]
+) -> tuple[tuple[Tensor, ...], ExportedProgram] | None:
+    """Export with a free batch; return the inputs and the program, None if the module fixes the batch."""
+    if any(len(x) == 1 for x in example):  # `torch.export` takes a size of one for a constant
+        return None
+    program = export_program(module, example, free_dims(example, spatial=False))
+    return (example, program) if _has_free_batch(program) else None
 
 
 def _with_fixed_batch(module: nn.Module, example: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], ExportedProgram]:
