@@ -16,6 +16,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, TextIO
@@ -47,15 +48,20 @@ def main() -> NoReturn:
 def run(args: Sequence[str]) -> int:
     """Do what the arguments say; returns the exit code."""
     asked = Asked()
-    command = typer.main.get_command(app)
     try:
-        code = command.main(list(args) or ["--help"], "pfp", standalone_mode=False, obj=asked)
+        code = _program().main(list(args) or ["--help"], "pfp", standalone_mode=False, obj=asked)
         sys.stdout.flush()
     except Dismissed:
         code = 0
     except (Exception, KeyboardInterrupt, Interrupted) as error:
         code = explain(_interrupt_behind(error) or error, asked)
     return code or 0
+
+
+@cache
+def _program() -> Any:
+    """The command with all subcommands; typer takes longer to make it than a refusal takes."""
+    return typer.main.get_command(app)
 
 
 def _interrupt_behind(error: BaseException) -> BaseException | None:
