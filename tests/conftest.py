@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import onnxruntime
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
@@ -19,7 +20,9 @@ import shared_traces  # noqa: F401 - before anything imports the function
 import torchvision_ops
 from forked import SHORT
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # the cores are shared among processes
+#: Several processes share the cores.
+WORKS_BESIDE_OTHERS = "PYTEST_XDIST_WORKER" in os.environ
+if WORKS_BESIDE_OTHERS:
     torch.set_num_threads(1)
 
 # A shell lets what it starts in the background ignore interrupts, and so would the runs that tests interrupt.
@@ -75,6 +78,22 @@ def _originals_are_exported_once() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(OnnxWriter, "original", property(original))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _onnxruntime_leaves_other_cores_alone() -> Iterator[None]:
+    """Its threads wait in a loop, and take the time of other workers; it has a thread for each core by default."""
+    made = onnxruntime.InferenceSession.__init__
+
+    def init(session: Any, model: Any, options: Any = None, *args: Any, **kwargs: Any) -> None:
+        options = options or onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.intra_op_num_threads or 1
+        made(session, model, options, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        if WORKS_BESIDE_OTHERS:
+            patch.setattr(onnxruntime.InferenceSession, "__init__", init)
         yield
 
 
