@@ -45,9 +45,17 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return sample_images(tmp_path_factory.mktemp("samples") / "images", 8)
 
 
-def test_an_onnx_file_is_cut_and_recovered_and_written_with_its_names(sample: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def more_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As many as the quality of a run needs to be told."""
+    return sample_images(tmp_path_factory.mktemp("samples") / "images", 20)
+
+
+def test_an_onnx_file_is_cut_and_recovered_and_written_with_its_names(
+    sample: Path, more_images: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "run"
-    run = pfpcli.compress(sample, SAMPLES / "images", keep=0.4, allocate="pfp", out=out, cache=False).record
+    run = pfpcli.compress(sample, more_images, keep=0.4, allocate="pfp", out=out, cache=False).record
     assert run.model["kind"] == "onnx"
     assert run.quality.after > 0.85
     assert [each.method for each in run.recovery] == ["lsq"]
@@ -116,8 +124,10 @@ def test_a_graph_that_cannot_be_written_into_is_exported_and_the_run_says_what_i
     assert "which ends before the untouched nodes (Reshape 7)" in said
 
 
-def test_single_weights_of_an_onnx_file_become_zeros_in_its_graph(sample: Path, tmp_path: Path) -> None:
-    run = pfpcli.sparsify(sample, SAMPLES / "images", keep=0.6, out=tmp_path / "run").record
+def test_single_weights_of_an_onnx_file_become_zeros_in_its_graph(
+    sample: Path, more_images: Path, tmp_path: Path
+) -> None:
+    run = pfpcli.sparsify(sample, more_images, keep=0.6, out=tmp_path / "run").record
     assert run.quality.after > 0.8
     after = tmp_path / "run" / "model.onnx"
     assert_same_graph(sample, after)
