@@ -113,7 +113,8 @@ def test_widths_are_multiples() -> None:
 
 @pytest.mark.parametrize("keep", [0.8, 0.4])
 def test_widths_that_run_well_are_the_default_as_long_as_the_budget_is_met(keep: float) -> None:
-    layers = conv(3, 64), conv(64, 256), conv(256, 256), conv(256, 128), head(128)
+    # behind a pooling, since a network is tried on large images too
+    layers = torch.nn.AvgPool2d(4), conv(3, 64), conv(64, 256), conv(256, 256), conv(256, 128), head(128)
     net = Net(lambda: torch.nn.Sequential(*layers), ((3, 8, 8),))
     groups = group(label(trace(net.module(), net.example())))
     scores = Scores(np.linspace(0, 1, len(groups.root)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -117,16 +117,21 @@ def test_the_compiled_kernel_gives_what_torch_gives(sizes: tuple[int, ...], monk
     torch.testing.assert_close(found, pfp.sensitivity(Columns(x, weight)), rtol=2e-5, atol=0)
 
 
+@pytest.fixture(scope="module", params=[(), ("-march=native",)], ids=["any processor", "this processor"])
+def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The compiled kernel, built with some flags."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PFP_CACHE", str(tmp_path_factory.mktemp("cache")))
+        return kernel._loaded(request.param)
+
+
 @pytest.mark.skipif(kernel.about() != "compiled", reason="there is no C++ compiler here")
-@pytest.mark.parametrize("flags", [(), ("-march=native",)])
 @pytest.mark.parametrize(
     "sizes", [(1, 5, 4, 1, 7), (3, 5, 4, 9, 64), (2, 33, 40, 9, 1300), (1, 3, 17, 25, 200), (4, 1, 6, 4, 1)]
 )
 def test_shares_that_are_skipped_do_not_change_a_bit(
-    sizes: tuple[int, ...], flags: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    sizes: tuple[int, ...], library: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PFP_CACHE", str(tmp_path))
-    library = kernel._loaded(flags)
     assert library is not None
     monkeypatch.setattr(kernel, "_library", lambda: library)
     groups, channels, outputs, positions, patches = sizes
