@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -96,6 +99,24 @@ class Server:
             process.stdin.flush()
             code = int(process.stdout.readline())
             return Done(code, *(stream.read_text(encoding="utf-8") for stream in streams))
+
+
+def begun(work: Callable[[], int]) -> int:
+    """Do work in a process that is forked from this one; returns its number. Its exit code is what the work returns."""
+    child = os.fork()
+    if not child:
+        code = 99
+        with contextlib.suppress(BaseException):
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            code = work()
+            sys.stderr.flush()
+        os._exit(code)
+    return child
+
+
+def ended(child: int) -> int:
+    """Wait for a process that was begun; returns its exit code, or the negative number of the signal that ended it."""
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 #: Code that is prepared -> its process, for as long as the tests run.

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -48,7 +49,7 @@ from commands import (
     sample_images,
     tensors,
 )
-from forked import CAN_FORK, PRUNING, Server
+from forked import CAN_FORK, PRUNING, Server, begun, ended
 from pfpcli.cli import main as cli
 from pfpcli.cli.session import Session
 from pfpcli.errors import CalibrationError, InputError
@@ -459,7 +460,7 @@ def assert_judged_by_accuracy(run: Run, folder: Path, nets: Path) -> None:
 def test_a_trained_network_is_judged_by_its_accuracy_on_images_of_its_own(
     cifar: Path, nets: Path, tmp_path: Path
 ) -> None:
-    file = SHARED / "models" / "resnet20.pt2"
+    file = SHARED / "models" / "resnet20.onnx"  # torch need not export it
     run = compress(file, cifar / "train", tmp_path / "run", keep=0.4, eval=cifar / "test", **QUICK)
     assert_judged_by_accuracy(run, tmp_path / "run", nets)
 
@@ -764,29 +765,66 @@ def test_the_library_call_refuses_what_the_command_refuses(
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.skipif(os.name == "nt", reason="signals")
-@pytest.mark.parametrize("step", ["trace", "evaluate"])
-def test_an_interrupted_run_leaves_nothing_behind(step: str, typed: Typed, tmp_path: Path) -> None:
-    (tmp_path / "work").mkdir()
-    (tmp_path / "temporary").mkdir()
+@pytest.fixture
+def begins(typed: Typed, tmp_path: Path) -> Callable[[str, int], Callable[[], int]]:
+    """Begins a run in work/ that says what it does in a pipe; returns what ends it and returns its exit code."""
+    work, temporary = tmp_path / "work", tmp_path / "temporary"
+    work.mkdir()
+    temporary.mkdir()
     line = ["compress", str(typed.folder / "model.pt"), "--calib", str(typed.folder / "imgs")]
     line += ["--criterion", "l2", "--allocate", "uniform", "--recover", "none"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "pfpcli", *line],
-        cwd=tmp_path / "work",
-        env=ENV | {"TMPDIR": str(tmp_path / "temporary")},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
-    )
-    assert process.stderr is not None
-    seen = list(itertools.takewhile(lambda text: not text.startswith(f"  {step} "), process.stderr))
-    assert seen
-    process.send_signal(signal.SIGINT)  # in the middle of what comes next
-    out, err = process.communicate(timeout=60)
+
+    def fresh(said: int) -> Callable[[], int]:
+        with (tmp_path / "out").open("w") as out:
+            env = ENV | {"TMPDIR": str(temporary)}
+            process = subprocess.Popen(
+                [sys.executable, "-m", "pfpcli", *line], cwd=work, env=env, stdout=out, stderr=said
+            )
+
+        def end() -> int:
+            process.send_signal(signal.SIGINT)
+            return process.wait(60)
+
+        return end
+
+    def by_fork(said: int) -> Callable[[], int]:
+        def compress() -> int:
+            os.chdir(work)
+            tempfile.tempdir = str(temporary)
+            sys.stdout = (tmp_path / "out").open("w")
+            sys.stderr = open(said, "w", buffering=1, encoding="utf-8")  # noqa: SIM115 - ends with the process
+            code = cli.run([*line, "--threads", "1"])
+            sys.stdout.flush()
+            return code
+
+        child = begun(compress)
+
+        def end() -> int:
+            os.kill(child, signal.SIGINT)
+            return ended(child)
+
+        return end
+
+    # imports are interrupted as well in a process that has none
+    return lambda step, said: (fresh if step == "trace" else by_fork)(said)
+
+
+@pytest.mark.skipif(not CAN_FORK, reason="signals and forks")
+@pytest.mark.parametrize("step", ["trace", "evaluate"])
+def test_an_interrupted_run_leaves_nothing_behind(
+    step: str, begins: Callable[[str, int], Callable[[], int]], tmp_path: Path
+) -> None:
+    heard, said = os.pipe()
+    end = begins(step, said)
+    os.close(said)
+    with open(heard, encoding="utf-8") as stream:
+        seen = list(itertools.takewhile(lambda text: not text.startswith(f"  {step} "), stream))
+        assert seen
+        code = end()  # in the middle of what comes next
+        err = stream.read()
     # CPython ends itself by the signal if it arrived inside exec(); a shell says 130 either way
-    assert process.returncode in (130, -signal.SIGINT)
-    assert out == ""
+    assert code in (130, -signal.SIGINT)
+    assert (tmp_path / "out").read_text() == ""
     assert err.endswith("\n\nhint: go on with `pfp compress --resume pfp-runs/model-keep0.50`\n")
     assert os.listdir(tmp_path / "work") == []
     assert left_in(tmp_path / "temporary") == []

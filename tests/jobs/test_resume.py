@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import pfpcli
-from commands import ENV
-from forked import CAN_FORK
+from forked import CAN_FORK, begun, ended
 from pfpcli.cache_folder import cache_folder
 from pfpcli.cli import main as cli
 from pfpcli.jobs import compare_criteria
@@ -157,28 +154,20 @@ def test_trials_go_on_after_the_last_one(whole: Path, typed: Path, monkeypatch: 
     assert same(typed / "tried", whole)
 
 
-KILLED = """
-import os, signal, sys
-from pfpcli.cli.main import main
-from pfpcli.progress import Console
-
-begin = Console.step
-
-def killed(self, name):
-    if name == "damage":
-        os.kill(os.getpid(), signal.SIGKILL)
-    return begin(self, name)
-
-Console.step = killed
-main()
-"""
-
-
-@pytest.mark.skipif(os.name == "nt", reason="signals")
+@pytest.mark.skipif(not CAN_FORK, reason="a process is forked, to be killed")
 def test_a_killed_run_goes_on(whole: Path, typed: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    line = [sys.executable, "-c", KILLED, *LINE, "--out", "killed"]
-    done = subprocess.run(line, cwd=typed, env=ENV | {"PFP_CACHE": str(cache_folder())}, check=False)
-    assert done.returncode == -9
+    begin = Console.step
+
+    def killed(self: Console, name: str) -> Any:
+        if name == "damage":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return begin(self, name)
+
+    def work() -> int:
+        Console.step = killed  # type: ignore[method-assign]
+        return cli.run([*LINE, "--out", "killed"])
+
+    assert ended(begun(work)) == -signal.SIGKILL
     assert not (typed / "killed").exists()
     assert cli.run(["compress", "--resume", "killed", *AGAIN]) == 0
     assert "cached: lsq on 12 images" in capsys.readouterr().err
@@ -281,19 +270,6 @@ def test_a_run_that_ends_with_an_error_of_the_user_cannot_go_on(
 def test_two_that_go_on_at_once_leave_whole_folders(
     whole: Path, typed: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    def begun(work: Callable[[], int]) -> int:
-        child = os.fork()
-        if not child:
-            code = 99
-            with contextlib.suppress(BaseException):
-                code = work()
-                sys.stderr.flush()
-            os._exit(code)
-        return child
-
-    def ended(child: int) -> int:
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
     assert ended(begun(lambda: stopped("compare", *LINE, "--out", "twice"))) == 130
     children = [begun(lambda: cli.run(["compress", "--resume", "twice", *AGAIN])) for _ in range(2)]
     codes = sorted(map(ended, children))
