@@ -25,6 +25,7 @@ from torch import Tensor, nn
 import onnx_files
 import pfpcli
 from forked import CAN_FORK, PRUNING, Done, Server
+from pfpcli.models.load import load
 from pfpcli.records.folders import FILES
 from pfpcli.records.runs import Run
 from zoo import conv, head
@@ -155,6 +156,11 @@ def plain(channels: int = 3) -> nn.Module:
 def plain_file(folder: Path) -> Path:
     """Write the network as an ONNX file, which is cut in its own graph: torch exports nothing, so a run is quick."""
     return onnx_files.write(plain(), torch.randn(2, 3, 8, 8), folder / "model.onnx")
+
+
+def sample_file(folder: Path) -> Path:
+    """Write the sample network as an ONNX file, for runs that are about neither its kind nor its other files."""
+    return onnx_files.write(load(SAMPLES / "model.pt").module, torch.randn(1, 3, 32, 32), folder / "model.onnx")
 
 
 def hashes(folder: Path) -> dict[str, str]:

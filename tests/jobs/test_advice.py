@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from commands import SAMPLES, sample_images
+from commands import sample_file, sample_images
 from distilled import case, undecided
 from pfpcli.cli import main as cli
 from pfpcli.jobs import advice
@@ -45,7 +45,7 @@ def test_the_keep_that_is_said_to_be_enough_is_shown_after_the_verdict(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     images = sample_images(tmp_path / "imgs", 12)
-    args = ["compress", str(SAMPLES / "model.pt"), "--calib", str(images), "--keep", "0.1", "--criterion", "l2"]
+    args = ["compress", str(sample_file(tmp_path)), "--calib", str(images), "--keep", "0.1", "--criterion", "l2"]
     assert cli.run([*args, "--recover", "none", "--threads", "1", "--out", str(tmp_path / "run")]) in (0, 1)
     said = capsys.readouterr().out
     # the verdict may go on in a second line

@@ -46,6 +46,7 @@ from commands import (
     plain_file,
     relative,
     run_onnx,
+    sample_file,
     sample_images,
     tensors,
 )
@@ -556,7 +557,7 @@ def test_an_original_that_only_guesses_is_warned_about(typed: Typed, tmp_path: P
         (tmp_path / "imgs" / wrong).mkdir(parents=True)
         for file in sorted((typed.folder / "imgs" / name).iterdir())[:10]:
             shutil.copy(file, tmp_path / "imgs" / wrong)
-    run = compress(typed.folder / "model.pt", tmp_path / "imgs", tmp_path / "run", **QUICK)
+    run = compress(sample_file(tmp_path), tmp_path / "imgs", tmp_path / "run", **QUICK)
     assert run.quality.before < 0.2
     assert any("preprocessing" in warning and "order of the class folders" in warning for warning in run.warnings)
 

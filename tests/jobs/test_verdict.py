@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from commands import SAMPLES
+from commands import SAMPLES, sample_images
 from pfpcli.cli import main as cli
 from pfpcli.jobs.steps.judge import FEWEST, LOSS, status
 from pfpcli.records.parts import Quality
@@ -44,7 +44,8 @@ def test_a_network_that_is_worth_nothing_is_a_failure_and_its_files_say_so(
     command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     method = ["--criterion", "random", "--allocate", "uniform", "--recover", "none"] if command == "compress" else []
-    args = [command, str(SAMPLES / "model.pt"), "--calib", str(SAMPLES / "images"), "--keep", "0.03", *method]
+    images = sample_images(tmp_path / "images", 16)
+    args = [command, str(SAMPLES / "model.pt"), "--calib", str(images), "--keep", "0.03", *method]
     assert cli.run([*args, "--samples", "16", "--threads", "1", "--out", str(tmp_path / "run")]) == 1
     assert "FAILED  model.pt: one class for all " in capsys.readouterr().out
     names = {path.name for path in (tmp_path / "run").iterdir()}

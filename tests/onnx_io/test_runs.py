@@ -13,10 +13,9 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 import pfpcli
-from commands import sample_images
+from commands import sample_file, sample_images
 from onnx_files import (
     NODE,
-    SAMPLES,
     assert_same_graph,
     class_index,
     followed_by,
@@ -25,7 +24,6 @@ from onnx_files import (
 )
 from pfpcli.cli import main as cli
 from pfpcli.jobs.inspect import inspect
-from pfpcli.models.load import load
 from pfpcli.onnx_io import write as onnx_write
 from pfpcli.onnx_io.rewrite import CannotRewrite
 from pfpcli.progress import Console
@@ -35,8 +33,7 @@ from pfpcli.settings import NetworkSettings
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The sample network as an ONNX file."""
-    module = load(SAMPLES / "model.pt").module
-    return write(module, torch.randn(1, 3, 32, 32), tmp_path_factory.mktemp("onnx") / "model.onnx")
+    return sample_file(tmp_path_factory.mktemp("onnx"))
 
 
 @pytest.fixture(scope="module")
