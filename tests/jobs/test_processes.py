@@ -25,12 +25,15 @@ RUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-p
 
 #: Numbers in a batch: 32 images, so that criteria which look at a few images have several batches of them.
 BATCH = 32 * 3 * 8 * 8
-#: Commands, one after the other, in two processes with what torchrun tells each of them.
+#: Commands, one after the other, in two processes with what torchrun tells each of them; each traces a network once.
 FORKED = f"""
 import socket
+import shared_traces
 from pfpcli.images import calibration
+from pfpcli.jobs.steps import open as opening
 from pfpcli.cli.main import run
 calibration._BATCH = {BATCH}
+opening.trace = shared_traces.tracing.trace
 with socket.socket() as free:
     free.bind(("127.0.0.1", 0))
     port = str(free.getsockname()[1])
@@ -54,7 +57,7 @@ def pair() -> Server:
     """Runs commands in two processes that are forked."""
     if not CAN_FORK:
         pytest.skip("no fork here")
-    return Server(ENV, PRUNING, FORKED)
+    return Server(ENV | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}, PRUNING, FORKED)
 
 
 def by_torchrun(*args: str, cwd: Path) -> Done:
