@@ -46,11 +46,16 @@ for line in sys.stdin:
 """
 #: How short latencies are measured in tests: no test judges a time.
 SHORT = {"PAUSE": 0.0, "WARM_UP": 1, "BLOCK": 2, "BLOCKS": 3, "LEAST": 0.0}
-#: What a command that prunes imports before it does anything; the first export imports half of torch, and the first
-#: sizes that stay free half of sympy.
+#: What a command that prunes imports before it does anything; the first export imports half of torch, the first sizes
+#: that stay free half of sympy, the first program that is saved torch's compiler, and the first flag pydantic.
 PRUNING = f"""
+import io
+import jinja2
 import torch
 import pfpcli.jobs.compress
+import pfpcli.cli.terminal
+import pfpcli.report.html.page
+from pfpcli.cli.main import run
 from pfpcli.exporting import export
 from pfpcli.graph.quiet import quiet
 from pfpcli.graph.trace import trace
@@ -60,7 +65,10 @@ layers = torch.nn.Conv2d(3, 4, 3, bias=False), torch.nn.BatchNorm2d(4), torch.nn
 network = torch.nn.Sequential(*layers, torch.nn.Flatten(), torch.nn.Linear(4, 2)).eval()
 graph = trace(network, (torch.zeros(2, 3, 8, 8),))
 with quiet():
-    export._export_converted(export.program(graph), graph, export.names(graph))
+    program = export.program(graph)
+    torch.export.save(program, io.BytesIO())
+    export._export_converted(program, graph, export.names(graph))
+    run(["compress", "no network", "--calib", "no images"])
 """
 
 
