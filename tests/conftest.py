@@ -86,8 +86,8 @@ def _onnxruntime_leaves_other_cores_alone() -> Iterator[None]:
     """Its threads wait in a loop, and take the time of other workers; it has a thread for each core by default."""
     made = onnxruntime.InferenceSession.__init__
 
-    def init(session: Any, model: Any, options: Any = None, *args: Any, **kwargs: Any) -> None:
-        options = options or onnxruntime.SessionOptions()
+    def init(session: Any, model: Any, sess_options: Any = None, *args: Any, **kwargs: Any) -> None:
+        options = sess_options or onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.intra_op_num_threads or 1
         made(session, model, options, *args, **kwargs)
 
