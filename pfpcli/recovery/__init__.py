@@ -14,6 +14,7 @@ with the likeness to the original before and after. It imports `planning`, `cutt
     refit              methods `mean` and `lsq`: least squares for the biases or the weights of layers
     refit_layers       the layers that a refit can change, and the place of their intercepts
     importance         how much the outputs depend on each position of what a layer makes
+    spread             scores that vary as much as the original's
     refit_problem      the least squares problem of one weight
     trial              how good a plan is, by a coarse refit
     epilogue           the element-wise operations after a layer

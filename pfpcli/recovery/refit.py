@@ -37,6 +37,7 @@ from pfpcli.recovery.importance import Importance
 from pfpcli.recovery.paired_run import BatchValues, PairedRun
 from pfpcli.recovery.refit_layers import Intercept, fixed_bias, is_layer, layer_of
 from pfpcli.recovery.refit_problem import FULL, Effort, Problem, open_problem
+from pfpcli.recovery.spread import ScoreChannels, kept_spread, score_channels
 from pfpcli.recovery.task import RecoveryTask
 
 #: The most numbers of rows of a layer that are in memory from one reading to the next.
@@ -46,7 +47,9 @@ HELD = 1 << 25
 def refit_weights(task: RecoveryTask) -> int:
     """Refit the weights and biases of all layers; returns the number of images."""
     findings = Findings()
-    images = recover_calls(task, lambda pair: Refit(pair, findings=findings))
+    images = recover_calls(
+        task, lambda pair: Refit(pair, findings=findings, scores=score_channels(pair.whole, task.device))
+    )
     if findings.importance is not None and findings.importance.missing:
         task.remarks.append(f"lsq counts all positions of a map the same: {findings.importance.missing}")
     return images
@@ -78,6 +81,7 @@ class Refit:
         weights: whether to refit the weights as well as the biases.
         effort: how carefully each layer is solved.
         findings: of refits of the same network to the same images; what is missing is found out and added.
+        scores: the channels whose spread is kept.
     """
 
     def __init__(
@@ -87,10 +91,12 @@ class Refit:
         weights: bool = True,
         effort: Effort = FULL,
         findings: Findings | None = None,
+        scores: ScoreChannels | None = None,
     ) -> None:
         self._pair = pair
         self._weights = weights
         self._effort = effort
+        self._scores = scores or {}
         self._findings = findings or Findings()
         if weights and self._findings.importance is None:
             images = (batch.images for batch in pair.batches)
@@ -125,6 +131,10 @@ class Refit:
             for _ in range(self._effort.clipped):
                 missed = ((batch.root * batch.x, batch.missed(epilogue, found, fixed)) for batch in batches)
                 found = rows.again(found, missed, ridge)
+        scores = self._scores.get(node.name)
+        if weights and scores is not None and intercept is not None and len(users) == 1 and epilogue.other is None:
+            rows_of = ((batch.root, batch.x, batch.made) for batch in batches)
+            found = kept_spread(found, rows_of, self._as_row(scores, problem))
         if weights:
             self._set_weight(layer, found)
         if intercept is not None:
