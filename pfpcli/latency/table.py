@@ -22,6 +22,9 @@ from pfpcli.limits import read_document
 #: What a file raises that is no table.
 _BROKEN = (ValueError, msgspec.MsgspecError, RecursionError)
 
+#: Raised when operators are timed in another way; tables in the cache are of one way.
+_VERSION = 2
+
 
 class _Written(msgspec.Struct):
     machine: dict[str, Any]
@@ -123,7 +126,8 @@ class Table:
 
     @property
     def _file(self) -> Path:
-        digest = hashlib.sha256(json.dumps(self.machine, sort_keys=True).encode()).hexdigest()[:16]
+        told = json.dumps([_VERSION, self.machine], sort_keys=True)
+        digest = hashlib.sha256(told.encode()).hexdigest()[:16]
         return cache_folder() / f"latencies-{digest}.json"
 
     def _keep(self) -> None:

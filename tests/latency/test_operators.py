@@ -68,6 +68,16 @@ def test_wider_operators_take_longer() -> None:
     assert times[1] > times[0] > 0
 
 
+def test_operators_that_begin_alike_are_each_computed() -> None:
+    sizes = ((1, 16, 8, 8), (16, 16, 3, 3))
+    settings = (("stride", (1, 1)), ("padding", (1, 1)))
+    alike = [Operator("conv2d", sizes, 1, (1, 16, 8, 8), settings, then) for then in (("relu",), ("add", "relu"), ())]
+    ((_, model),) = models_of(alike)
+    nodes = [each for each in stopwatch._events(model, 1, PROVIDER) if each.get("cat") == "Node"]
+    convolutions = {each["name"][:2] for each in nodes if each["args"]["op_name"] == "Conv"}
+    assert {"0/", "1/", "2/"} <= convolutions
+
+
 def test_nodes_with_weights_are_timed_with_their_shapes() -> None:
     shape = (1, 16, 14, 14)
     (_, model), *_ = models_of([Operator("conv2d", (shape, (32, 16, 3, 3)), 1, (1, 32, 14, 14), (("padding", 1),))])
