@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from pfpcli.errors import InputError
 
@@ -37,6 +39,16 @@ COUNTED: dict[str, Counted] = {
     "size": Counted("bytes", "file size", _BYTES, "2MB", is_measured=True),
     "latency": Counted("ms", "latency", _TIMES, "4ms", is_measured=True),
 }
+
+
+def noun_of(requested: Mapping[str, Any]) -> str:
+    """Return what was budgeted, in a sentence: "parameters", "latency", "latency in int8".
+
+    Args:
+        requested: of a record, see `pfpcli.records.runs.Run`.
+    """
+    noun, precision = COUNTED[requested["of"]].noun, requested.get("precision", "float32")
+    return noun if precision == "float32" else f"{noun} in {precision}"
 
 
 @dataclass(frozen=True)

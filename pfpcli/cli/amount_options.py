@@ -26,7 +26,8 @@ def amounts(
         flag(
             BUDGET,
             "Latency at most: 4ms, or a fraction of the original's. The layers are timed in onnxruntime on this "
-            "machine; the written file is measured, and the plan is adjusted until it meets this within 3 %.",
+            "machine; the written file is measured, and the plan is adjusted until it meets this within 3 %. With "
+            "--int8 it is that of the int8 file.",
             metavar="T",
         ),
     ] = None,

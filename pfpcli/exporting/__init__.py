@@ -13,6 +13,7 @@ Files of a lower precision are made from model.onnx by onnxruntime's tools.
 
     lower_precision  a float network as int8 and float16, with any of its nodes in float32
     int8             8-bit weights and activations
+    in_8_bits        networks that take the time of their int8 files
     fp16             16-bit floats
     ranges           the smallest and the largest number of each tensor, measured on images
     float_blocks     the search for the blocks that stay in float32

@@ -205,6 +205,9 @@ def _achieved(outcome: Outcome) -> dict[str, Any]:
         return {"keep": round(plan.achieved, 6), "exact": plan.is_met}
     sizes, (before, after) = outcome.exported.file_bytes, outcome.timed
     kept = sizes[1] / sizes[0] if of == "size" else after.part_of(before)
+    if ready.settings.timed_in != "float32":
+        shares = [each.share for each in outcome.precisions if each.share is not None]
+        kept = shares[0] if shares else outcome.network.planned.measured or plan.achieved
     # a search has no share that it could miss
     is_exact = outcome.search is not None or abs(kept - share) <= MEASURED_WITHIN * share
     return {"keep": round(kept, 6), "exact": is_exact}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -10,6 +12,7 @@ from pfpcli._version import __version__
 from pfpcli.channels.groups import Groups
 from pfpcli.graph.graph import owner
 from pfpcli.jobs.recorded import model_row
+from pfpcli.jobs.steps.budget import CONVERSIONS, converted
 from pfpcli.jobs.steps.export import OnnxWriter
 from pfpcli.jobs.steps.open import input_size, load_model, resources, trace_groups
 from pfpcli.latency.files import latency as time_files
@@ -38,7 +41,8 @@ def latency(settings: LatencySettings, console: Console) -> Latencies:
         model = load_model(settings, console)
         size = input_size(model, settings.input_size)
         groups = trace_groups(model, size, settings, console)
-        table = Table.here(settings.threads)
+        conversion = CONVERSIONS["int8" if settings.int8 else "float32"]
+        table = Table.here(settings.threads, conversion)
         with console.step("time") as step:
             predictor = TimedPredictor(groups, table, lambda done, of: step.progress(done, of, "operators"))
             step.summary = f"{predictor.timed} operators timed"
@@ -49,16 +53,20 @@ def latency(settings: LatencySettings, console: Console) -> Latencies:
 
         with console.step("measure") as step:
             graph = groups.labelled.graph
-            file = OnnxWriter(model, graph, samples, scratch).original
+            file = converted(OnnxWriter(model, graph, samples, scratch).original, conversion, "--int8")
             whole = time_files([file], [samples(graph.fixed_batch or 1)], settings.threads)[0]
             shape = (graph.fixed_batch or 1, *size)
-            nodes = time_nodes(file.read_bytes(), shape, settings.threads, table.machine["provider"])
+            nodes = time_nodes(file.SerializeToString(), shape, settings.threads, table.machine["provider"])
             step.summary = f"{whole.median_ms:.3g} ms"
         found = _record(model, size, groups, predictor, nodes)
         found.measured_ms, found.quartiles_ms = round(whole.median_ms, 4), round(whole.iqr_ms, 4)
         if settings.pack is not None:
             found.pack = str(
-                write_new(settings.pack, lambda pack: write_pack(pack, predictor.operators, file, shape), "--pack")
+                write_new(
+                    settings.pack,
+                    lambda pack: write_pack(pack, predictor.operators, file, shape, conversion),
+                    "--pack",
+                )
             )
     return found
 
@@ -123,7 +131,13 @@ def _matched(layers: list[Layer], nodes: list[tuple[tuple[int, ...], float]]) ->
     found: list[float | None] = []
     for layer in layers:
         channels, *rest = layer.last.meta["val"].shape[1:]
-        fits = (i for i, (made, _) in enumerate(left) if list(made[1:]) == rest and 0 <= made[0] - channels < _BLOCK)
+        fits = (i for i, (made, _) in enumerate(left) if _is_made(made, channels, rest))
         index = next(fits, None) if layer.stored else None
         found.append(None if index is None else round(left.pop(index)[1], 4))
     return found
+
+
+def _is_made(made: Sequence[int], channels: int, rest: Sequence[int]) -> bool:
+    """Whether a layer makes a tensor of this shape; 8-bit convolutions put their channels last."""
+    ways = (made[0], made[1:]), (made[-1], made[:-1])
+    return any(list(places) == list(rest) and 0 <= count - channels < _BLOCK for count, places in ways)

@@ -101,7 +101,8 @@ def requested_row(ready: Prepared) -> dict[str, Any]:
     """What was asked for; a size and a latency are those of the file."""
     settings, amount = ready.settings, ready.settings.amount
     asked = {"keep": ready.budget.keep if ready.target is None else ready.target[1], "of": ready.budget.of}
-    return {**asked, "epsilon": settings.epsilon, "amount": None if amount is None else amount.text}
+    text = None if amount is None else amount.text
+    return {**asked, "precision": settings.timed_in, "epsilon": settings.epsilon, "amount": text}
 
 
 def scoring_fields(settings: CompressSettings, scored: Scored, planned: Planned) -> dict[str, Any]:

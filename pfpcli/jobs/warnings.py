@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from pfpcli.amounts import COUNTED
+from pfpcli.amounts import COUNTED, noun_of
 from pfpcli.channels.groups import Groups
 from pfpcli.channels.reading_layers import Reader
 from pfpcli.graph.graph import Graph
@@ -134,7 +134,7 @@ def budget_missed(requested: dict[str, Any], achieved: dict[str, Any]) -> str:
         return ""
     of, asked, found = requested["of"], requested["keep"], achieved["keep"]
     if COUNTED[of].is_measured:
-        noun = COUNTED[of].noun
+        noun = noun_of(requested)
         return f"--{of}: the written file has {found:.3f} of the original's {noun}, {asked:.3f} was asked for"
     return f"--keep {asked:g}: the closest plan there is keeps {found:.4f}"
 

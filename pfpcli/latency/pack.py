@@ -5,15 +5,23 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import IO
 
+import onnx
+
 from pfpcli.latency import stopwatch
+from pfpcli.latency.conversion import FLOAT32, Conversion
 from pfpcli.latency.operators import Operator
-from pfpcli.latency.small_models import models_of
+from pfpcli.latency.small_models import model_of, parts_of
 
 
-def write_pack(file: IO[bytes], operators: Sequence[Operator], network: Path, shape: Sequence[int]) -> int:
+def write_pack(
+    file: IO[bytes],
+    operators: Sequence[Operator],
+    network: onnx.ModelProto,
+    shape: Sequence[int],
+    conversion: Conversion = FLOAT32,
+) -> int:
     """Write a file that `python3 FILE table.json` runs: it times the operators and the network, and writes a table.
 
     The other machine needs numpy and onnxruntime.
@@ -21,8 +29,9 @@ def write_pack(file: IO[bytes], operators: Sequence[Operator], network: Path, sh
     Args:
         file: the file to write, a zip archive with a program.
         operators: what to time.
-        network: ONNX file of the whole network.
+        network: the whole network, in the precision in which it is timed.
         shape: of its input.
+        conversion: of the operators to that precision.
 
     Returns:
         The number of operators.
@@ -31,10 +40,12 @@ def write_pack(file: IO[bytes], operators: Sequence[Operator], network: Path, sh
     parts = []
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as pack:
         pack.write(stopwatch.__file__, "__main__.py")
-        for number, (part, model) in enumerate(models_of(different)):
+        for number, part in enumerate(parts_of(different)):
             name = f"operators/{number}.onnx"
-            pack.writestr(name, model)
+            pack.writestr(name, model_of([different[i] for i in part], conversion).SerializeToString())
             parts.append({"file": name, "operators": [different[i].key for i in part]})
-        pack.writestr("operators.json", json.dumps({"input": list(shape), "parts": parts}))
-        pack.write(network, "network.onnx")
+        pack.writestr(
+            "operators.json", json.dumps({"input": list(shape), "precision": conversion.precision, "parts": parts})
+        )
+        pack.writestr("network.onnx", network.SerializeToString())
     return len(different)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from pfpcli.channels.cost import Costs, Predictor
 from pfpcli.channels.groups import Groups
+from pfpcli.errors import InputError
 from pfpcli.latency.layers import Layer, layers_of
 from pfpcli.latency.operators import Operator
 from pfpcli.latency.table import Table
@@ -51,7 +52,7 @@ class TimedPredictor(Predictor):
         unknown: names of the ops that are not timed.
 
     Raises:
-        InputError: the table is of another machine and lacks operators.
+        InputError: the table is of another machine and lacks operators, or no operator can be timed.
     """
 
     def __init__(
@@ -61,6 +62,11 @@ class TimedPredictor(Predictor):
         self._grids, self.unknown = grids_of(groups, self)
         self.table = table
         self.timed = table.complete(self.operators, progress)
+        if not any(table.operators[each.key] for each in self.operators):
+            raise InputError(
+                f"onnxruntime runs none of the {len(self._grids)} layers in {table.conversion.precision}",
+                "give another budget, e.g. `--keep-of macs --keep 0.5`",
+            )
         self._times = [
             np.asarray([table.operators[each.key] for each in grid.operators]).reshape(
                 [len(axis) for axis in grid.widths]

@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from pfpcli.latency.conversion import FLOAT32, Conversion
 from pfpcli.latency.operators import Operator
 
 #: A model has at most so many operators, and tensors of so many bytes.
@@ -26,27 +27,17 @@ _CHANNELS = 4
 _VALUE = 0.01
 
 
-def models_of(operators: Sequence[Operator]) -> Iterator[tuple[list[int], bytes]]:
-    """Yield models that together compute some operators.
-
-    Args:
-        operators: of kinds that `is_known`.
-
-    Yields:
-        (the indices of the operators in a model, the model). Names of an operator's nodes begin with "<index>/", the
-        index counted within the model.
-    """
-    for part in _parts(operators):
-        yield part, _model([operators[i] for i in part])
-
-
 def is_known(kind: str) -> bool:
     """Whether there is a model of a kind of operator."""
     return kind in _KINDS
 
 
-def _parts(operators: Sequence[Operator]) -> Iterator[list[int]]:
-    """Yield the indices of the operators of each model; operators with the same inputs come together."""
+def parts_of(operators: Sequence[Operator]) -> Iterator[list[int]]:
+    """Yield the indices of the operators that one model computes; operators with the same inputs come together.
+
+    Args:
+        operators: of kinds that `is_known`.
+    """
     order = sorted(range(len(operators)), key=lambda i: (operators[i].shapes, i))
     part: list[int] = []
     used = 0
@@ -61,14 +52,22 @@ def _parts(operators: Sequence[Operator]) -> Iterator[list[int]]:
         yield part
 
 
-def _model(operators: Sequence[Operator]) -> bytes:
+def model_of(operators: Sequence[Operator], conversion: Conversion = FLOAT32) -> onnx.ModelProto:
+    """Return a model that computes some operators; names of the nodes of operator i begin with "<i>/".
+
+    Args:
+        operators: one of the parts of `parts_of`.
+        conversion: to the precision in which they are timed.
+    """
     made = _Nodes()
     outputs = [made.operator(f"{i}/", each) for i, each in enumerate(operators)]
+    if conversion is not FLOAT32:
+        outputs = [made.reader(each) for each in outputs]
     infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs]
     graph = helper.make_graph(made.nodes, "operators", made.inputs, infos, made.constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)])
     model.ir_version = _IR
-    return model.SerializeToString()  # type: ignore[no-any-return]
+    return conversion.convert(model)
 
 
 class _Nodes:
@@ -97,6 +96,11 @@ class _Nodes:
                 made = _KINDS[kind](self, operator, [made])
         return made
 
+    def reader(self, made: str) -> str:
+        """Add a node that takes no time and reads a result: a quantiser leaves what it reads in 8 bits."""
+        self._prefix = "read"
+        return self.add("Reshape", made, self.constant([-1]))
+
     def add(self, op: str, *inputs: str, **attributes: Any) -> str:
         """Add a node of the operator; returns the name of its result."""
         name = f"{self._prefix}{op}{len(self.nodes)}"
@@ -110,9 +114,13 @@ class _Nodes:
         return name
 
     def _stored(self, shape: tuple[int, ...]) -> str:
-        """Add a constant tensor; small models hold its shape alone."""
+        """Add a constant tensor of one number; small models hold its shape alone.
+
+        Each tensor has another number: tools merge what is computed from the same ones.
+        """
         shape_name, name = self.constant(shape), f"stored{len(self.nodes)}"
-        value = numpy_helper.from_array(np.asarray([_VALUE], np.float32))
+        number = _VALUE * (1 + len(self.nodes) / 1024)
+        value = numpy_helper.from_array(np.asarray([number], np.float32))
         self.nodes.append(helper.make_node("ConstantOfShape", [shape_name], [name], name=name, value=value))
         return name
 

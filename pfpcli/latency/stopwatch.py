@@ -30,20 +30,32 @@ import onnxruntime
 WARM_UP, MOST_RUNS, FEWEST_RUNS, SECONDS = 3, 20, 4, 0.6
 #: The time of a node is this quantile of its times: other work on the machine only makes a node slower.
 QUANTILE = 0.25
-PROVIDER = "CPUExecutionProvider"
+PROVIDER, FLOAT = "CPUExecutionProvider", "float32"
 #: Optimisers that compute once what several operators of a small model compute: the others would take no time.
 MERGING = ["CommonSubexpressionElimination"]
 _OWNED = re.compile(r"\d+/")
 #: Nodes with weights.
-_WEIGHTED = ("Conv", "FusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul")
+_WEIGHTED = (
+    "Conv",
+    "FusedConv",
+    "ConvTranspose",
+    "Gemm",
+    "FusedGemm",
+    "MatMul",
+    "FusedMatMul",
+    "QLinearConv",
+    "QGemm",
+    "QLinearMatMul",
+)
 
 
-def machine(threads: int | None, provider: str) -> dict[str, Any]:
+def machine(threads: int | None, provider: str, precision: str = FLOAT) -> dict[str, Any]:
     """What the times depend on.
 
     Args:
         threads: of onnxruntime; None for all cores.
         provider: of onnxruntime, e.g. "CPUExecutionProvider".
+        precision: of the networks; the table of one that is `FLOAT` does not name it.
     """
     return {
         "processor": _processor(),
@@ -51,6 +63,7 @@ def machine(threads: int | None, provider: str) -> dict[str, Any]:
         "onnxruntime": onnxruntime.__version__,
         "provider": provider,
         "threads": threads or os.cpu_count() or 1,
+        **({} if precision == FLOAT else {"precision": precision}),
     }
 
 
@@ -176,7 +189,7 @@ def main() -> None:
             print(f"{len(times)} operators timed", file=sys.stderr)
         network = time_network(pack.read("network.onnx"), listed["input"], given.threads, given.provider)
     table = {
-        "machine": machine(given.threads, given.provider),
+        "machine": machine(given.threads, given.provider, listed["precision"]),
         "operators": times,
         "network_ms": network,
     }

@@ -14,8 +14,9 @@ import msgspec
 
 from pfpcli.cache_folder import cache_folder, replace
 from pfpcli.errors import InputError
+from pfpcli.latency.conversion import FLOAT32, Conversion
 from pfpcli.latency.operators import Operator
-from pfpcli.latency.small_models import models_of
+from pfpcli.latency.small_models import model_of, parts_of
 from pfpcli.latency.stopwatch import PROVIDER, machine, time_operators
 from pfpcli.limits import read_document
 
@@ -41,21 +42,24 @@ class Table:
         operators: key of an operator -> milliseconds.
         network_ms: milliseconds of a whole network on that machine; None where it was not timed.
         is_here: whether the machine is this one, so that more operators can be timed.
+        conversion: to the precision in which they are timed.
     """
 
     machine: dict[str, Any]
     operators: dict[str, float] = field(default_factory=dict)
     network_ms: float | None = None
     is_here: bool = True
+    conversion: Conversion = FLOAT32
 
     @classmethod
-    def here(cls, threads: int | None) -> Table:
+    def here(cls, threads: int | None, conversion: Conversion = FLOAT32) -> Table:
         """Return the table of this machine, with what was timed before.
 
         Args:
             threads: of onnxruntime; None for all cores.
+            conversion: to the precision in which operators are timed.
         """
-        table = cls(machine(threads, PROVIDER))
+        table = cls(machine(threads, PROVIDER, conversion.precision), conversion=conversion)
         with contextlib.suppress(OSError, InputError, *_BROKEN):
             found = msgspec.json.decode(read_document(table._file), type=_Written)
             if found.machine == table.machine:
@@ -63,13 +67,18 @@ class Table:
         return table
 
     @classmethod
-    def read(cls, path: Path) -> Table:
+    def read(cls, path: Path, conversion: Conversion = FLOAT32) -> Table:
         """Read a table that the stopwatch has written on another machine.
+
+        Args:
+            path: the file.
+            conversion: to the precision in which its operators have to be timed.
 
         Raises:
             InputError: the file is no such table.
         """
-        hint = "`pfp latency MODEL --pack FILE.pyz` makes what writes one"
+        flags = "" if conversion is FLOAT32 else f" --{conversion.precision}"
+        hint = f"`pfp latency MODEL{flags} --pack FILE.pyz` makes what writes one"
         try:
             found = msgspec.json.decode(read_document(path), type=_Written)
         except OSError as error:
@@ -78,7 +87,12 @@ class Table:
             raise InputError(f"--latency-table {path.name}: expected a table of latencies ({error})", hint) from error
         if found.network_ms is None:
             raise InputError(f"--latency-table {path.name}: expected a table with network_ms", hint)
-        return cls(found.machine, found.operators, found.network_ms, is_here=False)
+        precision = found.machine.get("precision", FLOAT32.precision)
+        if precision != conversion.precision:
+            raise InputError(
+                f"--latency-table {path.name}: its times are of {precision}, expected {conversion.precision}", hint
+            )
+        return cls(found.machine, found.operators, found.network_ms, is_here=False, conversion=conversion)
 
     def complete(self, operators: Sequence[Operator], progress: Callable[[int, int], None]) -> int:
         """Time the operators that are missing.
@@ -100,17 +114,18 @@ class Table:
                 "make it of this network, with this version of pfp: `pfp latency MODEL --pack FILE.pyz`",
             )
         done = 0
-        for part, model in models_of(missing):
+        for part in parts_of(missing):
             progress(done, len(missing))
-            self._time([missing[i] for i in part], model)
+            self._time([missing[i] for i in part])
             done += len(part)
         if missing:
             self._keep()
         return len(missing)
 
-    def _time(self, operators: Sequence[Operator], model: bytes) -> None:
-        """Time the operators of a model; one that the runtime refuses takes no time."""
+    def _time(self, operators: Sequence[Operator]) -> None:
+        """Time some operators in one model; one that the runtime refuses takes no time."""
         try:
+            model = model_of(operators, self.conversion).SerializeToString()
             found = time_operators(model, self.machine["threads"], self.machine["provider"])
         except OSError:  # the disk is full, which says nothing about the model
             raise
@@ -118,8 +133,7 @@ class Table:
             found = {}
             if len(operators) > 1:
                 for each in operators:
-                    for _, alone in models_of([each]):
-                        self._time([each], alone)
+                    self._time([each])
                 return
         # an operator that the runtime has folded away takes no time either
         self.operators.update((each.key, found.get(number, 0.0)) for number, each in enumerate(operators))

@@ -25,6 +25,7 @@ class Precision:
         distance: squared distance of its outputs from the float file's, relative to their spread; of the output that
             moved most, on checking images.
         calibrated: number of images on which the ranges of its tensors were measured.
+        share: its latency as a part of that of the original in this precision; None where no budget counts it.
     """
 
     name: str
@@ -39,3 +40,4 @@ class Precision:
     in_float: list[str] = field(default_factory=list)
     distance: float | None = None
     calibrated: int = 0
+    share: float | None = None

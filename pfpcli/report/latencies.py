@@ -19,9 +19,10 @@ def render(found: Latencies, *, width: int = 80, everything: bool = False, unico
     """
     page = Page(width, unicode)
     machine = found.machine
+    named = found.model["name"] + (f" in {machine['precision']}" if "precision" in machine else "")
     page.paragraph(
         "",
-        f"{found.model['name']}: {found.measured_ms:.3g} ms in onnxruntime {machine['onnxruntime']} (quartiles "
+        f"{named}: {found.measured_ms:.3g} ms in onnxruntime {machine['onnxruntime']} (quartiles "
         f"{found.quartiles_ms:.2g} ms apart), {found.predicted_ms:.3g} ms predicted from {found.operators} operators",
         0,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pfpcli.amounts import COUNTED
+from pfpcli.amounts import noun_of
 from pfpcli.records.planned import PlannedNetwork
 from pfpcli.report import numbers, parts, run_groups, run_layers
 from pfpcli.report.page import Page
@@ -36,7 +36,7 @@ def render(found: PlannedNetwork, *, width: int = 80, everything: bool = False, 
     if found.requested["epsilon"] is not None:
         asked = f"ε = {found.requested['epsilon']:g}"
     asked = found.requested["amount"] or asked
-    measure = COUNTED[found.requested["of"]].noun
+    measure = noun_of(found.requested)
     page.paragraph("", f"{found.model['name']}: {kept} of the {measure} (asked {asked}); nothing is cut", 0)
     page.space()
     rows = [

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pfpcli.amounts import COUNTED
+from pfpcli.amounts import noun_of
 from pfpcli.records.parts import Cost, Recovered
 from pfpcli.records.runs import Run
 from pfpcli.report import falls, numbers, parts, run_groups, run_layers
@@ -127,7 +127,7 @@ def _judgement(run: Run) -> tuple[str, str]:
     asked, kept = budget(run)
     if run.status == "failed":
         return "FAILED", f": {parts.failures(run)} (asked {asked}, kept {kept})"
-    measure = COUNTED[run.requested["of"]].noun
+    measure = noun_of(run.requested)
     if run.search is not None:
         told = run.search.told
         word = "WORSE" if run.status == "worse" else "PASS"

@@ -101,6 +101,11 @@ class CompressSettings(ScoreSettings):
         return tuple(name for name in PRECISIONS if getattr(self, name))
 
     @property
+    def timed_in(self) -> str:
+        """The precision of the file whose latency a budget counts: where an int8 file is asked for, it is that one."""
+        return "int8" if self.int8 and self.measure == "latency" else "float32"
+
+    @property
     def is_whole(self) -> bool:
         """Whether nothing is pruned, because the network is only to be written in another precision."""
         return self.keep == 1 and self.epsilon is None and self.plan is None and bool(self.precisions)

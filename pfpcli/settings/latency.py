@@ -14,8 +14,10 @@ class LatencySettings(NetworkSettings):
 
     Attributes:
         threads: threads of onnxruntime; None for all cores.
+        int8: whether to time the layers with 8-bit weights and activations.
         pack: file to write that times the layers on another machine; None times them here.
     """
 
     threads: int | None = None
+    int8: bool = False
     pack: Path | None = None

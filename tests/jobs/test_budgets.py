@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,12 +12,18 @@ import pytest
 
 from commands import compress
 from pfpcli.cli import main as cli
+from pfpcli.errors import InputError
+from pfpcli.exporting import in_8_bits
+from pfpcli.exporting.int8 import CannotConvert
 from pfpcli.jobs.steps.budget import met
 from pfpcli.jobs.steps.plan import Planned
+from pfpcli.latency.operators import Operator
+from pfpcli.latency.table import Table
 from pfpcli.planning.plan import Budget
 from pfpcli.progress import Console
 from pfpcli.records.parts import Cost
 from pfpcli.records.runs import Run
+from pfpcli.report.run import render
 
 
 def run(here: Path, **settings: Any) -> Run:
@@ -49,12 +56,62 @@ def test_the_written_file_has_the_size_that_was_asked_for(here: Path, whole: Cos
 def test_a_part_of_the_latency_leads_to_a_network_that_is_measured(here: Path) -> None:
     found = run(here, latency=0.9, allocate="best")
     assert {each["name"] for each in found.scoring["plans"]} & {"distance", "macs-distance"}
-    assert found.requested == {"keep": 0.9, "of": "latency", "epsilon": None, "amount": "0.9"}
+    asked = {"keep": 0.9, "of": "latency", "precision": "float32", "epsilon": None, "amount": "0.9"}
+    assert found.requested == asked
     assert found.after.macs < found.before.macs
     assert "time" in found.timings
     assert "check" in found.timings
     speed_up = found.latency["speed_up"]
     assert speed_up["low"] <= speed_up["times"] <= speed_up["high"]
+
+
+@pytest.fixture
+def timed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The precisions of the tables that are made; their times do not depend on the machine."""
+    precisions = []
+
+    def complete(table: Table, operators: list[Operator], progress: object) -> int:
+        precisions.append(table.conversion.precision)
+        table.operators = {each.key: float(math.prod(each.made)) for each in operators}
+        return len(operators)
+
+    monkeypatch.setattr(Table, "complete", complete)
+    return precisions
+
+
+def test_with_an_int8_file_its_latency_is_the_budget(here: Path, timed: list[str]) -> None:
+    found = run(here, latency=0.9, int8=True)
+    assert found.requested["precision"] == "int8"
+    int8 = found.precisions[1]
+    assert int8.file == "model-int8.onnx"
+    assert found.achieved["keep"] == pytest.approx(int8.share, abs=1e-6)
+    assert "of the latency in int8" in render(found)
+    assert run(here, keep=0.9, int8=True).requested["precision"] == "float32"
+    assert run(here, latency=0.9).precisions == []
+    assert timed == ["int8", "float32"]
+
+
+def test_a_network_that_cannot_be_in_int8_has_no_latency_in_int8(
+    here: Path, timed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse(monkeypatch)
+    with pytest.raises(InputError, match=r"--int8 --latency: the network cannot be timed in int8 \(it is of opset 3\)"):
+        run(here, latency=0.9, int8=True)
+
+
+def test_layers_that_cannot_be_timed_are_one_clear_line(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse(monkeypatch)
+    with pytest.raises(InputError, match="onnxruntime runs none of the 6 layers in int8"):
+        run(here, latency=0.9, int8=True)
+
+
+def refuse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the quantiser refuse all networks."""
+
+    def prepared(*_: object) -> None:
+        raise CannotConvert("it is of opset 3")
+
+    monkeypatch.setattr(in_8_bits, "prepared", prepared)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +147,7 @@ def test_a_budget_that_makes_no_sense_is_refused_before_anything_is_scored(
 class Meter:
     """Measures a file as a known function of the predicted ratio."""
 
-    of = "latency"
+    of = noun = "latency"
 
     def __init__(self, measured: Any) -> None:
         self.measured, self.asked = measured, 0

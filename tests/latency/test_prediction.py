@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from pfpcli.channels.cost import Predictor
@@ -116,7 +117,7 @@ def test_a_pack_makes_the_table_on_a_machine_without_torch_and_onnx(tmp_path: Pa
     graph = groups.labelled.graph
     export.save_onnx(export.program(graph), graph, export.names(graph), network, list(graph.example))
     with (tmp_path / "pack.pyz").open("wb") as pack:
-        write_pack(pack, found.operators, network, (1, 3, 8, 8))
+        write_pack(pack, found.operators, onnx.load(network), (1, 3, 8, 8))
     blocked = "import sys; sys.modules['torch'] = sys.modules['onnx'] = None; import runpy; sys.argv = sys.argv[1:]; "
     run = "runpy.run_path(sys.argv[0], run_name='__main__')"
     arguments = [sys.executable, "-c", blocked + run, "pack.pyz", "table.json", "--threads", "1"]

@@ -16,6 +16,10 @@ from pfpcli.settings.latency import LatencySettings
 
 def _how(
     threads: Threads = LatencySettings.threads,
+    int8: Annotated[
+        bool,
+        switch(MACHINE, "Time the layers with 8-bit weights and activations, as --int8 --latency plans.", "--int8"),
+    ] = LatencySettings.int8,
     pack: Annotated[
         Path | None,
         flag(
@@ -26,13 +30,14 @@ def _how(
         ),
     ] = LatencySettings.pack,
 ) -> dict[str, Any]:
-    return {"threads": threads, "pack": pack}
+    return {"threads": threads, "int8": int8, "pack": pack}
 
 
 @command(
     "MODEL [OPTIONS]",
     "pfp latency model.pt",
     "pfp latency net.onnx --threads 1 --all",
+    "pfp latency model.pt --int8",
     "pfp latency model.pt --pack latency.pyz",
 )
 @takes(checkpoint, loading, _how, session=session)

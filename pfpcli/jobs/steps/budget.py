@@ -6,7 +6,7 @@ and the next plan is made for what the prediction was wrong by.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,15 +16,17 @@ import onnx
 from torch import Tensor
 
 from pfpcli import processes
-from pfpcli.amounts import COUNTED
+from pfpcli.amounts import COUNTED, noun_of
 from pfpcli.channels.cost import Costs, Predictor
 from pfpcli.channels.groups import Groups
 from pfpcli.cutting.cut import cut
 from pfpcli.errors import CheckFailed, InputError
+from pfpcli.exporting.in_8_bits import INT8
 from pfpcli.images.calibration import Division
 from pfpcli.jobs.step_store import StepStore
 from pfpcli.jobs.steps.export import OnnxWriter
 from pfpcli.jobs.steps.plan import Planned
+from pfpcli.latency.conversion import FLOAT32, Conversion
 from pfpcli.latency.files import Latency, SpeedUp, latency, speed_up
 from pfpcli.latency.prediction import TimedPredictor
 from pfpcli.latency.table import Table
@@ -40,6 +42,9 @@ MEASURED_WITHIN = 0.03
 _ROUNDS = 5
 #: Keep ratios that differ by less than this fraction lead to the same plan.
 _SAME = 0.002
+
+#: How networks are timed in each precision.
+CONVERSIONS = {each.precision: each for each in (FLOAT32, INT8)}
 
 #: The file of the plan that is measured.
 _CANDIDATE = "candidate.onnx"
@@ -61,12 +66,35 @@ def predictor_for(groups: Groups, settings: CompressSettings, console: Console) 
     if settings.measure != "latency":
         return Predictor(groups)
     with console.step("time") as step:
-        table = Table.here(settings.threads) if settings.latency_table is None else Table.read(settings.latency_table)
+        conversion, file = CONVERSIONS[settings.timed_in], settings.latency_table
+        table = Table.here(settings.threads, conversion) if file is None else Table.read(file, conversion)
         predictor = TimedPredictor(groups, table, lambda done, of: step.progress(done, of, "operators"))
         known = f"{len(predictor.layers)} layers"
         left_out = f" · without {', '.join(sorted(set(predictor.unknown)))}" if predictor.unknown else ""
-        step.summary = f"{predictor.timed} operators timed for {known}{left_out}"
+        precision = "" if conversion is FLOAT32 else f" in {conversion.precision}"
+        step.summary = f"{predictor.timed} operators timed{precision} for {known}{left_out}"
     return predictor
+
+
+def converted(file: Path | onnx.ModelProto, conversion: Conversion, flags: str) -> onnx.ModelProto:
+    """Return a float network in the precision in which it is timed.
+
+    Args:
+        file: the network.
+        conversion: to the precision.
+        flags: what was typed, for the message.
+
+    Raises:
+        InputError: onnxruntime's tools cannot convert it.
+    """
+    try:
+        return conversion.convert(onnx.load(file) if isinstance(file, Path) else file)
+    except Exception as error:  # the tools of onnxruntime raise any kind of error
+        precision, said = conversion.precision, " ".join(str(error).split())
+        raise InputError(
+            f"{flags}: the network cannot be timed in {precision} ({said})",
+            f"without --{precision}, the float network is timed",
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -81,6 +109,7 @@ class Meter:
         threads: of onnxruntime.
         scratch: a folder for files.
         store: the finished steps of the job.
+        conversion: to the precision in which files are timed.
     """
 
     of: str
@@ -90,27 +119,43 @@ class Meter:
     threads: int | None
     scratch: Path
     store: StepStore
+    conversion: Conversion = FLOAT32
+
+    @property
+    def noun(self) -> str:
+        """What it measures, in a sentence."""
+        return noun_of({"of": self.of, "precision": self.conversion.precision})
 
     def whole(self) -> float:
         """Return the bytes or the milliseconds of the original's file."""
-        return self.store.value(self._whole, float, "whole", self.of, self.threads)[0]
+        return self.store.value(self._whole, float, "whole", self.of, self.threads, self.conversion.precision)[0]
 
     def share(self, plan: Plan) -> float:
         """Write the file of a plan, and return its size or latency as a part of the original's."""
-        parts = self.of, self.threads, plan.alive.tobytes()
+        parts = self.of, self.threads, self.conversion.precision, plan.alive.tobytes()
         return self.store.value(lambda: self._share(plan), float, "check", *parts)[0]
 
     def _whole(self) -> float:
         if self.of == "size":
             return float(self.writer.original.stat().st_size)
-        return self._timed([self.writer.original])[0].median_ms
+        return self._timed(map(self._converted, [self.writer.original]))[0].median_ms
 
     def _share(self, plan: Plan) -> float:
         path = self.scratch / _CANDIDATE
         files = self.writer.timed(path, self.writer.write(cut(self.groups.labelled, plan.alive).graph, path))
         if self.of == "size":
             return path.stat().st_size / self.writer.original.stat().st_size
-        before, after = self._timed(files)
+        before, after = self._timed(map(self._converted, files))
+        return after.part_of(before)
+
+    def part_of(self, original: Path | onnx.ModelProto, file: Path | onnx.ModelProto) -> float:
+        """Return the latency of a file as a part of the original's in the precision that counts.
+
+        Args:
+            original: the float network.
+            file: the written file, in that precision.
+        """
+        before, after = self._timed([self._converted(original), file])
         return after.part_of(before)
 
     def race(self, *plans: Plan) -> tuple[SpeedUp, SpeedUp, SpeedUp] | None:
@@ -131,12 +176,33 @@ class Meter:
 
         return processes.of_first(raced)
 
-    def _timed(self, files: Sequence[Path | onnx.ModelProto]) -> list[Latency]:
-        return latency(files, self._inputs, self.threads)
+    def _timed(self, files: Iterable[Path | onnx.ModelProto]) -> list[Latency]:
+        return latency([*files], self._inputs, self.threads)
+
+    def _converted(self, file: Path | onnx.ModelProto) -> Path | onnx.ModelProto:
+        """Return a float network in the precision that counts."""
+        return (
+            file
+            if self.conversion is FLOAT32
+            else converted(file, self.conversion, f"--{self.conversion.precision} --latency")
+        )
 
     @cached_property
     def _inputs(self) -> list[Tensor]:
         return [self.division.samples(self.groups.labelled.graph.fixed_batch or 1)]
+
+
+def meter_for(
+    settings: CompressSettings,
+    writer: OnnxWriter,
+    groups: Groups,
+    division: Division,
+    scratch: Path,
+    store: StepStore,
+) -> Meter:
+    """Return what measures the files of plans."""
+    conversion = CONVERSIONS[settings.timed_in]
+    return Meter(settings.measure, writer, groups, division, settings.threads, scratch, store, conversion)
 
 
 def budget_of(
@@ -216,8 +282,9 @@ def met(
         allocation = next((each.name for each in planned.tried if each.name in ALLOCATIONS), allocation)
         with console.step("check") as step:
             measured = meter.share(planned.plan)
-            noun = COUNTED[meter.of].noun
-            step.summary = f"{numbers.percent(measured)} of the {noun} in the written file, asked {100 * share:.4g} %"
+            step.summary = (
+                f"{numbers.percent(measured)} of the {meter.noun} in the written file, asked {100 * share:.4g} %"
+            )
         found.append(replace(planned, measured=measured))
         if abs(measured - share) <= MEASURED_WITHIN * share:
             break

@@ -15,7 +15,7 @@ from pfpcli.cutting.reweight import reweight
 from pfpcli.graph.graph import Graph
 from pfpcli.images.calibration import Calibration, Division, check_damageable
 from pfpcli.jobs.step_store import StepStore, open_store
-from pfpcli.jobs.steps.budget import Meter, budget_of, met, predictor_for
+from pfpcli.jobs.steps.budget import Meter, budget_of, met, meter_for, predictor_for
 from pfpcli.jobs.steps.cut import cut_network, verify_cut
 from pfpcli.jobs.steps.expected import forecast
 from pfpcli.jobs.steps.export import OnnxWriter
@@ -74,7 +74,7 @@ class Prepared:
 
     def asked(self, settings: CompressSettings, scratch: Path) -> Prepared:
         """Return the same for the budget of other settings, which differ in nothing else."""
-        meter = Meter(settings.measure, self.writer, self.groups, self.division, settings.threads, scratch, self.store)
+        meter = meter_for(settings, self.writer, self.groups, self.division, scratch, self.store)
         budget, target = budget_of(settings, self.predictor, meter)
         return replace(self, settings=settings, budget=budget, target=target)
 
@@ -136,7 +136,7 @@ def prepare(
             store,
         )
     predictor = predictor_for(groups, settings, console)
-    meter = Meter(settings.measure, writer, groups, nothing_scored.division, settings.threads, scratch, store)
+    meter = meter_for(settings, writer, groups, nothing_scored.division, scratch, store)
     budget, target = budget_of(settings, predictor, meter)
     if not settings.is_searched:
         check_reachable(groups, budget, predictor)

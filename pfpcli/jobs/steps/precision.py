@@ -112,6 +112,10 @@ def write_precisions(
         rows = [_written(files, source, name, console) for name in wanted]
         rows = [Precision("float32", FILES["onnx"], layers=max(row.layers for row in rows)), *rows]
         _judge([row for row in rows if row.file], files, network, quality, console)
+        if ready.target is not None:
+            counted = next((row for row in rows[1:] if row.file and row.name == ready.settings.timed_in), None)
+            if counted is not None:
+                counted.share = ready.target[0].part_of(exported.timed[0], files.timed(folder / str(counted.file)))
     if measured is not None:
         for row in rows:
             row.metric = _metric(row, files, measured)

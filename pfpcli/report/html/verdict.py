@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pfpcli.amounts import COUNTED
+from pfpcli.amounts import noun_of
 from pfpcli.records.runs import AnyRun, Run, SparseRun, TunedRun
 from pfpcli.report import falls, numbers, parts
 from pfpcli.report import run as compress_run
@@ -29,7 +29,7 @@ def asked(run: AnyRun) -> str:
         wanted, kept = numbers.percent(run.requested["keep"]), numbers.percent(run.achieved["keep"])
         return f"asked {wanted} nonzero parameters, kept {kept}"
     wanted, kept = compress_run.budget(run)
-    of = COUNTED[run.requested["of"]].noun
+    of = noun_of(run.requested)
     if run.search is not None:
         return (
             f"asked a fall of at most {falls.spelled(run.search.asked, run.search.told.unit)}, kept {kept} of the {of}"
