@@ -50,22 +50,25 @@ def score_channels(whole: Graph, device: torch.device) -> ScoreChannels:
     heads = detectors(roles, [shape(role, outputs[role.output]) for role in roles])
     wanted = {i for i, role in enumerate(roles) if role.kind == "sigmoid"}
     wanted |= {i for levels in heads for head in levels for i in head.scores}
-    run = _Leaves(whole, calls)
+    last = {call for call in calls if not calls & _behind([call])}
+    run = _Leaves(whole, last)
+    made = select(real(run.run(*(x.to(device) for x in whole.example))), roles)
+    # at random, because a softmax does not depend on the sum of its scores
+    random = torch.Generator().manual_seed(0)
     with torch.enable_grad():
-        made = select(real(run.run(*(x.to(device) for x in whole.example))), roles)
-        # at random, because a softmax does not depend on the sum of its scores
-        random = torch.Generator().manual_seed(0)
-        scores = [made[i] * torch.randn(made[i].shape, generator=random).to(made[i]) for i in sorted(wanted)]
-        scores = [each.sum() for each in scores if each.requires_grad]
-        if not scores:
-            return {}
+        scores = [(made[i] * torch.randn(made[i].shape, generator=random).to(made[i])).sum() for i in sorted(wanted)]
+    scores = [each for each in scores if each.requires_grad]
+    if not scores:
+        return {}
+    try:
         slopes = torch.autograd.grad(scores, [*run.leaves.values()], allow_unused=True)
-    found = {}
+    except RuntimeError:  # an op without a derivative; the scores stay as they are solved
+        return {}
+    channels = {}
     for call, slope in zip(run.leaves, slopes, strict=True):
-        if slope is not None and not _is_read(call, calls):
-            channels = slope.movedim(rules.output_dim(call), 0).flatten(1).abs().amax(1) > 0
-            found[call.name] = channels
-    return found
+        if slope is not None:
+            channels[call.name] = slope.movedim(rules.output_dim(call), 0).flatten(1).abs().amax(1) > 0
+    return channels
 
 
 def kept_spread(found: Tensor, rows: Iterable[Rows], channels: Tensor) -> Tensor:
@@ -93,34 +96,34 @@ def kept_spread(found: Tensor, rows: Iterable[Rows], channels: Tensor) -> Tensor
     return torch.where(channels, torch.cat([weights, free], 1), found)
 
 
-def _is_read(call: Node, calls: set[Node]) -> bool:
-    """Whether another layer reads what a call has made."""
-    todo, seen = [*call.users], set[Node]()
+def _behind(calls: Iterable[Node]) -> set[Node]:
+    """Return all nodes that depend on some calls."""
+    found: set[Node] = set()
+    todo = [user for call in calls for user in call.users]
     while todo:
         node = todo.pop()
-        if node in calls:
-            return True
-        if node not in seen:
-            seen.add(node)
+        if node not in found:
+            found.add(node)
             todo += node.users
-    return False
+    return found
 
 
 class _Leaves(fx.Interpreter):
-    """Runs a network whose layers are leaves: nothing is differentiated through them.
+    """Runs a network in which the results of some calls are leaves, and only what is behind them is differentiated.
 
     Attributes:
-        leaves: call -> what it has made.
+        leaves: call -> its result.
     """
 
     def __init__(self, graph: Graph, calls: set[Node]) -> None:
         super().__init__(graph.module)
-        self._calls = calls
+        self._calls, self._behind = calls, _behind(calls)
         self.leaves: dict[Node, Tensor] = {}
 
     def run_node(self, n: Node) -> Any:
         """Run one node."""
-        value = super().run_node(n)
+        with torch.set_grad_enabled(n in self._behind):
+            value = super().run_node(n)
         if n in self._calls:
             value = self.leaves[n] = value.detach().requires_grad_()
         return value

@@ -40,7 +40,8 @@ def whole(module: nn.Module) -> Graph:
 
 def test_the_channels_that_score_are_found_and_those_of_boxes_are_none() -> None:
     assert list(found(Detector(is_joined=False)).values()) == [[True, True]]
-    assert list(found(Detector(is_joined=True)).values()) == [[False] * 4 + [True, True]]
+    with torch.no_grad():  # as a run computes
+        assert list(found(Detector(is_joined=True)).values()) == [[False] * 4 + [True, True]]
 
 
 @pytest.mark.parametrize("last", [nn.Identity(), nn.Softmax(1), nn.Tanh()])
@@ -61,6 +62,14 @@ def test_a_layer_that_another_layer_reads_is_no_score() -> None:
     ((name, channels),) = found(Gated()).items()
     assert channels == [True] * 4
     assert name.endswith("_1")  # the second convolution
+
+
+def test_scores_without_a_derivative_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_: object, **__: object) -> None:
+        raise RuntimeError("derivative for aten::bucketize is not implemented")
+
+    monkeypatch.setattr(torch.autograd, "grad", failing)
+    assert found(Detector(is_joined=False)) == {}
 
 
 @pytest.mark.parametrize(("lost", "expected"), [(0.3, "kept"), (3.0, "limited")])
