@@ -50,6 +50,8 @@ def score_channels(whole: Graph, device: torch.device) -> ScoreChannels:
     heads = detectors(roles, [shape(role, outputs[role.output]) for role in roles])
     wanted = {i for i, role in enumerate(roles) if role.kind == "sigmoid"}
     wanted |= {i for levels in heads for head in levels for i in head.scores}
+    if not wanted:
+        return {}
     last = {call for call in calls if not calls & _behind([call])}
     run = _Leaves(whole, last)
     made = select(real(run.run(*(x.to(device) for x in whole.example))), roles)
