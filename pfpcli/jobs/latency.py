@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from pfpcli.latency.files import latency as time_files
 from pfpcli.latency.layers import Layer, kind_of
 from pfpcli.latency.pack import write_pack
 from pfpcli.latency.prediction import TimedPredictor
-from pfpcli.latency.stopwatch import time_nodes
+from pfpcli.latency.stopwatch import NodeTimed, time_nodes
 from pfpcli.latency.table import Table
 from pfpcli.models.loaded_model import LoadedModel
 from pfpcli.progress import Console
@@ -76,7 +77,7 @@ def _record(
     size: tuple[int, ...],
     groups: Groups,
     predictor: TimedPredictor,
-    nodes: list[tuple[tuple[int, ...], float]],
+    nodes: list[NodeTimed],
 ) -> Latencies:
     full = predictor.counts(groups.alive(np.zeros(0, np.int64)))
     dropped = [row[(len(row) + 1) // 2 :] for each in groups.prunable for row in each.rows]
@@ -117,27 +118,32 @@ def _channels(node: object) -> int:
     return int(shape[1]) if len(shape) > 1 else int(shape[-1])
 
 
-def _matched(layers: list[Layer], nodes: list[tuple[tuple[int, ...], float]]) -> list[float | None]:
+def _matched(layers: list[Layer], nodes: list[NodeTimed]) -> list[float | None]:
     """Return the measured time of each layer with weights.
 
-    Names of nodes change when a file is written and again when a runtime fuses them. So the layers that make tensors of
-    the same shape are matched in the order in which they run. The runtime fills up channels to a multiple of its block.
+    Names of nodes change when a file is written and again when a runtime fuses them. So a layer is matched with the
+    node whose tensors come closest to the shapes that it reads and makes; the first one of several.
 
     Args:
         layers: in the order of the graph.
-        nodes: (shape without the batch, milliseconds) of the runtime's nodes with weights, in the order of their runs.
+        nodes: of the runtime, in the order of their runs.
     """
     left = list(nodes)
     found: list[float | None] = []
     for layer in layers:
-        channels, *rest = layer.last.meta["val"].shape[1:]
-        fits = (i for i, (made, _) in enumerate(left) if _is_made(made, channels, rest))
-        index = next(fits, None) if layer.stored else None
-        found.append(None if index is None else round(left.pop(index)[1], 4))
+        sizes = [node.meta["val"].shape[1:] for node in (layer.reads[0], layer.last)]
+        filled = [sum(map(_filled, node[:2], sizes)) for node in left] if layer.stored else []
+        least = min(filled, default=inf)
+        found.append(None if least == inf else round(left.pop(filled.index(least)).ms, 4))
     return found
 
 
-def _is_made(made: Sequence[int], channels: int, rest: Sequence[int]) -> bool:
-    """Whether a layer makes a tensor of this shape; 8-bit convolutions put their channels last."""
-    ways = (made[0], made[1:]), (made[-1], made[:-1])
-    return any(list(places) == list(rest) and 0 <= count - channels < _BLOCK for count, places in ways)
+def _filled(seen: Sequence[int], shape: Sequence[int]) -> float:
+    """Return how many channels the runtime has filled up a tensor of the graph by; inf if its tensor is another one.
+
+    Both are without the batch. 8-bit convolutions put the channels last.
+    """
+    channels, *places = shape
+    ways = (seen[:1], seen[1:]), (seen[-1:], seen[:-1])
+    more = [sum(count) - channels for count, rest in ways if list(rest) == places]
+    return min((each for each in more if 0 <= each < _BLOCK), default=inf)

@@ -20,7 +20,7 @@ import time
 import zipfile
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime
@@ -86,13 +86,19 @@ def time_operators(model: bytes, threads: int | None, provider: str) -> dict[int
         threads: of onnxruntime; None for all cores.
         provider: of onnxruntime.
     """
-    return _of_operators(_events(model, threads, provider))
+    return _of_operators(_events(model, threads, provider, without=MERGING))
 
 
-def time_nodes(
-    model: bytes, shape: Sequence[int], threads: int | None, provider: str
-) -> list[tuple[tuple[int, ...], float]]:
-    """Return the shape of its result, without the batch, and the milliseconds of each node with weights, in order.
+class NodeTimed(NamedTuple):
+    """A node with weights: the shapes of what it reads and makes, without the batch, and its milliseconds."""
+
+    read: tuple[int, ...]
+    made: tuple[int, ...]
+    ms: float
+
+
+def time_nodes(model: bytes, shape: Sequence[int], threads: int | None, provider: str) -> list[NodeTimed]:
+    """Time each node with weights; returns them in the order of their runs.
 
     Args:
         model: an ONNX file with one float input.
@@ -101,25 +107,33 @@ def time_nodes(
         provider: of onnxruntime.
     """
     times: dict[str, list[float]] = defaultdict(list)
-    shapes: dict[str, tuple[int, ...]] = {}
+    shapes: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}
     for event in _events(model, threads, provider, shape):
         given = event.get("args", {})
         if event.get("cat") == "Node" and given.get("op_name") in _WEIGHTED:
-            made = given.get("output_type_shape") or [{}]
-            shapes[event["name"]] = tuple(next(iter(made[0].values()), [0]))[1:]
+            shapes[event["name"]] = _shape(given.get("input_type_shape")), _shape(given.get("output_type_shape"))
             times[event["name"]].append(event["dur"] / 1000)
-    return [(shape, float(np.quantile(times[name][WARM_UP:], QUANTILE))) for name, shape in shapes.items()]
+    return [NodeTimed(*shapes[name], float(np.quantile(each[WARM_UP:], QUANTILE))) for name, each in times.items()]
+
+
+def _shape(told: list[dict[str, list[int]]] | None) -> tuple[int, ...]:
+    """Return the shape of the first tensor that an event tells of, without the batch."""
+    return tuple(next(iter((told or [{}])[0].values()), [0]))[1:]
 
 
 def _events(
-    model: bytes, threads: int | None, provider: str, shape: Sequence[int] | None = None
+    model: bytes,
+    threads: int | None,
+    provider: str,
+    shape: Sequence[int] | None = None,
+    without: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
-    """Run a model under the profiler; returns its events."""
+    """Run a model under the profiler; returns its events. Without: optimisers that are left out."""
     with tempfile.TemporaryDirectory() as folder:
         options = _options(threads)
         options.enable_profiling = True
         options.profile_file_prefix = os.path.join(folder, "profile")
-        session = onnxruntime.InferenceSession(model, options, providers=[provider], disabled_optimizers=MERGING)
+        session = onnxruntime.InferenceSession(model, options, providers=[provider], disabled_optimizers=[*without])
         feeds, stop = _random_inputs(session, shape), time.perf_counter() + SECONDS
         for run in range(WARM_UP + MOST_RUNS):
             if run >= WARM_UP + FEWEST_RUNS and time.perf_counter() > stop:
