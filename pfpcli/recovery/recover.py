@@ -18,6 +18,8 @@ from pfpcli.recovery.task import RecoveryTask
 
 #: Smaller differences come from the order in which numbers are added, for example in several processes.
 _ROUNDING = 1e-6
+#: A share of equal decisions differs by up to so many standard errors by chance (95 %).
+_CHANCE = 2
 
 
 def recover(method: str, task: RecoveryTask) -> Recovered:
@@ -75,13 +77,13 @@ def _compared(task: RecoveryTask) -> _Compared | None:
 def _is_worse(before: _Compared, after: _Compared) -> bool:
     """Whether a method has made a network worse.
 
-    The quality of the outputs tells. The share of equal decisions tells only if it rises, or falls by more than its
-    standard error on so few images. Otherwise the closeness does: of a network that decides at random before and after,
-    it still says which is nearer.
+    The quality of the outputs tells. The share of equal decisions tells only if it rises, or falls by more than chance
+    explains on so few images. Otherwise the closeness does: of a network that decides at random before and after, it
+    still says which is nearer.
     """
     rise = likeness(after.quality)[1] - likeness(before.quality)[1]
     agreement, count = before.quality.agreement, before.quality.n
-    slack = _ROUNDING if agreement is None else standard_error(agreement, count)
+    slack = _ROUNDING if agreement is None else _CHANCE * standard_error(agreement, count)
     if rise > _ROUNDING or -rise > slack:
         return rise < 0
     return after.closeness < before.closeness * (1 - _ROUNDING)
