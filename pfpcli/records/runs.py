@@ -82,7 +82,8 @@ class Run(Record):
 
     Attributes:
         kind: "compress".
-        requested: {keep, of, epsilon}; where epsilon is given, keep was not used.
+        requested: {keep, of, precision of the file that is measured, epsilon, amount as it was typed}; where epsilon is
+            given, keep was not used.
         achieved: {keep, exact}: the keep ratio of the plan, and whether it is within 0.5 % of the request.
         before, after: cost of the original and of the result.
         certificate: the errors of layers.

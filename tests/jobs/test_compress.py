@@ -150,7 +150,7 @@ def test_two_runs_of_one_line_decide_the_same(typed: Typed) -> None:
 def test_the_record_has_what_the_issue_names(typed: Typed) -> None:
     record = typed.record
     assert (record["schema_version"], record["pfp_version"], record["status"]) == (1, pfpcli.__version__, "ok")
-    assert record["requested"] == {"keep": 0.4, "of": "params", "epsilon": None, "amount": None}
+    assert record["requested"] == {"keep": 0.4, "of": "params", "precision": "float32", "epsilon": None, "amount": None}
     assert record["achieved"]["keep"] == pytest.approx(0.4, rel=0.005)
     for name in ("before", "after"):
         cost = record[name]
@@ -320,7 +320,7 @@ def test_a_percentage_is_the_fraction(small: Path, tmp_path: Path, command: Call
 def test_a_budget_of_macs_is_met_or_said_not_to_be(small: Path, tmp_path: Path) -> None:
     run = compress(small / "model.onnx", small / "imgs", tmp_path / "run", keep=0.3, keep_of="macs")
     kept = run.after.macs / run.before.macs
-    assert run.requested == {"keep": 0.3, "of": "macs", "epsilon": None, "amount": None}
+    assert run.requested == {"keep": 0.3, "of": "macs", "precision": "float32", "epsilon": None, "amount": None}
     assert run.achieved["keep"] == pytest.approx(kept, abs=1e-6)
     assert run.achieved["exact"] == (abs(kept - 0.3) <= 0.005 * 0.3)
     assert kept == pytest.approx(0.3, rel=0.03)
