@@ -13,7 +13,7 @@ from pfpcli._version import __version__
 from pfpcli.channels.groups import Groups
 from pfpcli.graph.graph import owner
 from pfpcli.jobs.recorded import model_row
-from pfpcli.jobs.steps.budget import CONVERSIONS, converted
+from pfpcli.jobs.steps.budget import TIMED_IN, as_timed
 from pfpcli.jobs.steps.export import OnnxWriter
 from pfpcli.jobs.steps.open import input_size, load_model, resources, trace_groups
 from pfpcli.latency.files import latency as time_files
@@ -42,7 +42,7 @@ def latency(settings: LatencySettings, console: Console) -> Latencies:
         model = load_model(settings, console)
         size = input_size(model, settings.input_size)
         groups = trace_groups(model, size, settings, console)
-        conversion = CONVERSIONS["int8" if settings.int8 else "float32"]
+        conversion = TIMED_IN["int8" if settings.int8 else "float32"]
         table = Table.here(settings.threads, conversion)
         with console.step("time") as step:
             predictor = TimedPredictor(groups, table, lambda done, of: step.progress(done, of, "operators"))
@@ -54,7 +54,7 @@ def latency(settings: LatencySettings, console: Console) -> Latencies:
 
         with console.step("measure") as step:
             graph = groups.labelled.graph
-            file = converted(OnnxWriter(model, graph, samples, scratch).original, conversion, "--int8")
+            file = as_timed(OnnxWriter(model, graph, samples, scratch).original, conversion, "--int8")
             whole = time_files([file], [samples(graph.fixed_batch or 1)], settings.threads)[0]
             shape = (graph.fixed_batch or 1, *size)
             nodes = time_nodes(file.SerializeToString(), shape, settings.threads, table.machine["provider"])

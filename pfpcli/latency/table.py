@@ -77,8 +77,7 @@ class Table:
         Raises:
             InputError: the file is no such table.
         """
-        flags = "" if conversion is FLOAT32 else f" --{conversion.precision}"
-        hint = f"`pfp latency MODEL{flags} --pack FILE.pyz` makes what writes one"
+        hint = f"`{_packing(conversion)}` makes what writes one"
         try:
             found = msgspec.json.decode(read_document(path), type=_Written)
         except OSError as error:
@@ -111,7 +110,7 @@ class Table:
         if missing and not self.is_here:
             raise InputError(
                 f"--latency-table: {len(missing)} of {len(operators)} layers and widths of this network are not in it",
-                "make it of this network, with this version of pfp: `pfp latency MODEL --pack FILE.pyz`",
+                f"make it of this network, with this version of pfp: `{_packing(self.conversion)}`",
             )
         done = 0
         for part in parts_of(missing):
@@ -148,3 +147,9 @@ class Table:
         """Write the table to the cache; a cache that cannot be written is none."""
         with contextlib.suppress(OSError):
             replace(self._file, json.dumps({"machine": self.machine, "operators": self.operators}).encode())
+
+
+def _packing(conversion: Conversion) -> str:
+    """The command that makes what writes a table."""
+    flags = "" if conversion is FLOAT32 else f" --{conversion.precision}"
+    return f"pfp latency MODEL{flags} --pack FILE.pyz"

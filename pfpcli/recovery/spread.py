@@ -30,7 +30,7 @@ from pfpcli.recovery.refit_layers import is_layer
 MOST = 2.0
 
 #: What a row of a layer counts (its root), what the layer reads there, and what it makes in the original.
-Rows = tuple[Tensor, Tensor, Tensor]
+ReadRows = tuple[Tensor, Tensor, Tensor]
 
 #: Call of a layer -> bool[C_out], the channels that are scores.
 ScoreChannels = dict[str, Tensor]
@@ -73,7 +73,7 @@ def score_channels(whole: Graph, device: torch.device) -> ScoreChannels:
     return channels
 
 
-def kept_spread(found: Tensor, rows: Iterable[Rows], channels: Tensor) -> Tensor:
+def kept_spread(found: Tensor, rows: Iterable[ReadRows], channels: Tensor) -> Tensor:
     """Return the solution of a layer with its scores stretched to the mean and the spread of the original's.
 
     Args:

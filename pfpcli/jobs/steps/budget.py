@@ -44,7 +44,7 @@ _ROUNDS = 5
 _SAME = 0.002
 
 #: How networks are timed in each precision.
-CONVERSIONS = {each.precision: each for each in (FLOAT32, INT8)}
+TIMED_IN = {each.precision: each for each in (FLOAT32, INT8)}
 
 #: The file of the plan that is measured.
 _CANDIDATE = "candidate.onnx"
@@ -66,7 +66,7 @@ def predictor_for(groups: Groups, settings: CompressSettings, console: Console) 
     if settings.measure != "latency":
         return Predictor(groups)
     with console.step("time") as step:
-        conversion, file = CONVERSIONS[settings.timed_in], settings.latency_table
+        conversion, file = TIMED_IN[settings.timed_in], settings.latency_table
         table = Table.here(settings.threads, conversion) if file is None else Table.read(file, conversion)
         predictor = TimedPredictor(groups, table, lambda done, of: step.progress(done, of, "operators"))
         known = f"{len(predictor.layers)} layers"
@@ -76,7 +76,7 @@ def predictor_for(groups: Groups, settings: CompressSettings, console: Console) 
     return predictor
 
 
-def converted(file: Path | onnx.ModelProto, conversion: Conversion, flags: str) -> onnx.ModelProto:
+def as_timed(file: Path | onnx.ModelProto, conversion: Conversion, flags: str) -> onnx.ModelProto:
     """Return a float network in the precision in which it is timed.
 
     Args:
@@ -138,14 +138,14 @@ class Meter:
     def _whole(self) -> float:
         if self.of == "size":
             return float(self.writer.original.stat().st_size)
-        return self._timed(map(self._converted, [self.writer.original]))[0].median_ms
+        return self._timed(map(self._as_timed, [self.writer.original]))[0].median_ms
 
     def _share(self, plan: Plan) -> float:
         path = self.scratch / _CANDIDATE
         files = self.writer.timed(path, self.writer.write(cut(self.groups.labelled, plan.alive).graph, path))
         if self.of == "size":
             return path.stat().st_size / self.writer.original.stat().st_size
-        before, after = self._timed(map(self._converted, files))
+        before, after = self._timed(map(self._as_timed, files))
         return after.part_of(before)
 
     def part_of(self, original: Path | onnx.ModelProto, file: Path | onnx.ModelProto) -> float:
@@ -155,7 +155,7 @@ class Meter:
             original: the float network.
             file: the written file, in that precision.
         """
-        before, after = self._timed([self._converted(original), file])
+        before, after = self._timed([self._as_timed(original), file])
         return after.part_of(before)
 
     def race(self, *plans: Plan) -> tuple[SpeedUp, SpeedUp, SpeedUp] | None:
@@ -179,12 +179,12 @@ class Meter:
     def _timed(self, files: Iterable[Path | onnx.ModelProto]) -> list[Latency]:
         return latency([*files], self._inputs, self.threads)
 
-    def _converted(self, file: Path | onnx.ModelProto) -> Path | onnx.ModelProto:
+    def _as_timed(self, file: Path | onnx.ModelProto) -> Path | onnx.ModelProto:
         """Return a float network in the precision that counts."""
         return (
             file
             if self.conversion is FLOAT32
-            else converted(file, self.conversion, f"--{self.conversion.precision} --latency")
+            else as_timed(file, self.conversion, f"--{self.conversion.precision} --latency")
         )
 
     @cached_property
@@ -201,7 +201,7 @@ def meter_for(
     store: StepStore,
 ) -> Meter:
     """Return what measures the files of plans."""
-    conversion = CONVERSIONS[settings.timed_in]
+    conversion = TIMED_IN[settings.timed_in]
     return Meter(settings.measure, writer, groups, division, settings.threads, scratch, store, conversion)
 
 
