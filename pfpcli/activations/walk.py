@@ -1,8 +1,9 @@
-"""Walk: a run of a network that shows what each layer reads to a function."""
+"""Walk: a run of a network that shows what some layers read to a function; what none of them needs is not computed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from torch import Tensor, fx
 from torch.fx.node import Node
@@ -15,7 +16,7 @@ Look = Callable[[Reader, Tensor, Tensor], None]
 
 
 class Walk(fx.Interpreter):
-    """Runs a network and shows what some of its layers read.
+    """Runs a network as far as some of its layers need it, and shows what they read.
 
     Args:
         module: the network.
@@ -25,13 +26,49 @@ class Walk(fx.Interpreter):
 
     def __init__(self, module: fx.GraphModule, readers: Iterable[Reader], look: Look) -> None:
         super().__init__(module)
+        self._look = look
         self._readers: dict[Node, list[Reader]] = {}
         for reader in readers:
             self._readers.setdefault(reader.node, []).append(reader)
-        self._look = look
+        self._computed = self._needed()
+        #: nothing is computed for them; placeholders take the inputs in their order, so all of them are computed
+        self._skipped = {n for n in self.graph.nodes if n not in self._computed and n not in self._readers}
+        self.user_to_last_uses = self._last_uses()
 
-    def run_node(self, n: Node) -> object:
-        """Show the inputs of one node, then run it."""
+    def run(self, *inputs: Tensor) -> None:  # type: ignore[override]
+        """Show what the layers read.
+
+        Args:
+            inputs: float[N, ...] for each input of the network.
+        """
+        super().run(*inputs, initial_env=dict.fromkeys(self._skipped))
+
+    def run_node(self, n: Node) -> Any:
+        """Show the inputs of one node, then run it if its value is needed."""
         for reader in self._readers.get(n, ()):
             self._look(reader, self.env[reader.x], self.env[reader.weight])
-        return super().run_node(n)
+        return super().run_node(n) if n in self._computed else None
+
+    def _needed(self) -> set[Node]:
+        """The nodes that the inputs of the layers depend on, and the inputs of the network."""
+        found = {node for node in self.graph.nodes if node.op == "placeholder"}
+        waiting = [node for each in self._readers.values() for reader in each for node in (reader.x, reader.weight)]
+        while waiting:
+            node = waiting.pop()
+            if node not in found:
+                found.add(node)
+                waiting += node.all_input_nodes
+        return found
+
+    def _last_uses(self) -> dict[Node, list[Node]]:
+        """The values that can be freed after each node, by the nodes that run."""
+        last = {}
+        for node in self.graph.nodes:
+            if node in self._computed:
+                last.update(dict.fromkeys(node.all_input_nodes, node))
+            for reader in self._readers.get(node, ()):
+                last.update(dict.fromkeys((reader.x, reader.weight), node))
+        found: dict[Node, list[Node]] = {}
+        for node, user in last.items():
+            found.setdefault(user, []).append(node)
+        return found

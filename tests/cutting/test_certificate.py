@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import nn
 
-from pfpcli.activations.walk import Walk
 from pfpcli.channels.groups import Groups, group
 from pfpcli.channels.labelling import label
 from pfpcli.channels.reading_layers import readers
@@ -133,22 +132,22 @@ def test_a_re_weighted_network_equals_the_original_with_factors_on_the_channels_
     reweight(pair, made, found)
     x = NETS[name].example(batch=3, seed=5)[0]
 
-    def multiply(reader: object, read: torch.Tensor, weight: torch.Tensor) -> None:
-        assert isinstance(reader, type(found[0]))
-        sizes = [1] * read.dim()
-        dim = reader.contraction.dim
-        sizes[dim] = read.shape[dim]
-        walk.env[reader.x] = read * torch.from_numpy(certificate.channel_factors(made, reader)).float().view(sizes)
+    class Multiplied(torch.fx.Interpreter):
+        """Runs the original; each layer reads its channels times their factors."""
 
-    class Multiplied(Walk):
         def run_node(self, n: torch.fx.Node) -> object:
             before = dict(self.env)
+            for reader in (each for each in found if each.has_weights and each.node is n):
+                read = self.env[reader.x]
+                sizes = [1] * read.dim()
+                sizes[reader.contraction.dim] = -1
+                factors = torch.from_numpy(certificate.channel_factors(made, reader)).float()
+                self.env[reader.x] = read * factors.view(sizes)
             value = super().run_node(n)
             self.env.update(before)
             return value
 
-    walk = Multiplied(groups.labelled.graph.module, [r for r in found if r.has_weights], multiply)
-    walk.garbage_collect_values = False
+    walk = Multiplied(groups.labelled.graph.module, garbage_collect_values=False)
     with torch.no_grad():
         expected, result = walk.run(x), smaller.module(x)
     for a, b in zip(torch.utils._pytree.tree_leaves(result), torch.utils._pytree.tree_leaves(expected), strict=True):
