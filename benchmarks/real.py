@@ -180,7 +180,6 @@ def measure(point: Point, data: Path) -> dict[str, Any]:
         "macs": run.after.macs / run.before.macs,
         "latency": run.after.latency_ms / run.before.latency_ms,
         "seconds": sum(run.timings.values()),
-        "quiet": True,
         "plans": run.scoring["plans"],
     }
 
@@ -212,15 +211,14 @@ def page(found: dict[str, dict[str, Any]], files: dict[str, dict[str, Any]], min
             f"{100 * row['agreement']:.1f} %",
             VERDICTS[row["status"]],
             f"{100 * row['params']:.0f} %",
-            f"{row['latency']:.2f} ×{'' if 'quiet' in row else ' †'}",
+            f"{row['latency']:.2f} ×",
             f"{row['seconds']:.0f}",
         )
         lines.append(f"| {' | '.join(cells)} |")
     lines += [
         "",
         "`latency` is that of the written file over that of the original, in onnxruntime on the CPU: the median of 50",
-        "runs. Above 1 the smaller network is the slower one. †: measured with widths as they fall",
-        "(`--multiple-of 1`), and with latencies in which the threads of one file took time from the other.",
+        "runs. Above 1 the smaller network is the slower one.",
         "",
         "## Which plan was the best",
         "",
