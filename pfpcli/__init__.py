@@ -1,12 +1,12 @@
-"""Prune the channels of a CNN checkpoint by the sensitivity of Provable Filter Pruning and export a smaller network.
+"""Prune the channels of a convolutional network and export a smaller one.
 
     import pfpcli
 
     run = pfpcli.compress("model.pt", "imgs", keep=0.4)
     print(run.folder, run.record.after.params / run.record.before.params)
 
-Each command has a function of its name, which takes the flags of the command as keyword arguments. Importing this
-package is cheap: torch is imported with the first call.
+Commands that make or read networks have a function of their name, which takes their flags as keyword arguments.
+Importing this package is cheap: torch is imported with the first call.
 """
 
 from __future__ import annotations

@@ -234,7 +234,7 @@ def samples(
         int | None,
         flag(
             SCORING,
-            "Number of images to score on. Default: what the criterion asks for, at most half of --calib.",
+            "Number of images to score on. Default: what the criterion asks for; at most half of --calib if no --eval.",
             metavar="N",
         ),
     ] = CompressSettings.samples,

@@ -2,7 +2,7 @@
 
 A network whose outputs move little with all blocks quantised needs no search. Otherwise each block is quantised alone
 and its loss measured. Then the blocks are taken out of the quantised set, the one with the largest loss first, and a
-bisection finds the smallest number of them that is enough. With n blocks that takes 2 + n + log2(n) measurements.
+bisection finds the smallest number of them that is enough. With n blocks that takes 1 + n + log2(n) measurements.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Calibration: the images of a run, and their division by purpose.
 
-Scoring images score the channels. Fitting images, which include the scoring images, are what a recovery fits the cut
-network to. Checking images tell whether a recovery has helped. Judging images measure the result; they are held-out
-images or come from a folder of their own.
+Scoring images score the channels. Fitting images are what a recovery fits the cut network to. Checking images are no
+fitting images; they tell whether a recovery has helped. Each scoring image is one of the two. Judging images measure
+the result; they are held-out images or come from a folder of their own.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class Division:
     Attributes:
         calibration: the calibration images.
         scored: int64[N], the indices of the scoring images in `calibration.images`.
-        fitted: int64[N], the indices of the fitting images; the scoring images are among them.
+        fitted: int64[N], the indices of the fitting images.
         checked: int64[N], the indices of the checking images; they are not fitting images.
         judges: the folder of the judging images.
         judged: int64[N], the indices of the judging images in `judges`.

@@ -28,7 +28,7 @@ from pfpcli.channels.groups import Group, Groups
 from pfpcli.channels.reading_layers import Reader
 from pfpcli.graph.graph import Graph, is_tensor
 from pfpcli.images.calibration import Division
-from pfpcli.latency.files import SpeedUp
+from pfpcli.latency.files import Latency
 from pfpcli.planning.curves import MEASURED, Curve
 from pfpcli.scoring.scores import LayerScores, Scores
 from pfpcli.settings import ScoringSettings
@@ -186,7 +186,7 @@ def save_curves(name: str, curves: Sequence[Curve]) -> None:
 
 
 def key_of_race(name: str, machine: dict[str, Any], widths: Sequence[Sequence[int]]) -> str:
-    """The key of the times of two plans' files.
+    """The key of the times of the files of plans.
 
     Args:
         name: the key of their scores.
@@ -196,18 +196,20 @@ def key_of_race(name: str, machine: dict[str, Any], widths: Sequence[Sequence[in
     return hashlib.sha256(json.dumps([name, machine, widths]).encode()).hexdigest()
 
 
-def load_race(name: str) -> tuple[SpeedUp, SpeedUp, SpeedUp] | None:
-    """The speed-ups under a key, or None."""
+def load_race(name: str) -> list[Latency] | None:
+    """The latencies under a key, or None."""
     held = _read(name)
     try:
-        return None if held is None else tuple(SpeedUp(*row) for row in held["speed_ups"].tolist())  # type: ignore[return-value]
-    except (KeyError, TypeError):
+        rows = () if held is None else zip(held["latencies"].tolist(), held["blocks"].tolist(), strict=True)
+        return [Latency(ms, iqr, int(runs), tuple(blocks)) for (ms, iqr, runs), blocks in rows] or None
+    except (KeyError, TypeError, ValueError):
         return None
 
 
-def save_race(name: str, found: Sequence[SpeedUp]) -> None:
-    """Keep speed-ups under a key, if the cache folder can be written."""
-    _write(name, {"speed_ups": np.asarray([(each.times, each.low, each.high) for each in found])})
+def save_race(name: str, found: Sequence[Latency]) -> None:
+    """Keep latencies under a key, if the cache folder can be written."""
+    latencies = np.asarray([(each.median_ms, each.iqr_ms, each.runs) for each in found])
+    _write(name, {"latencies": latencies, "blocks": np.asarray([each.blocks for each in found])})
 
 
 def _read(name: str) -> dict[str, Any] | None:

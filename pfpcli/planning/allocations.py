@@ -51,8 +51,7 @@ ALLOCATIONS = register(
     ("pfp", Allocation("allocators:shared_error", "one error bound for all layers", shares_error=True)),
 )
 
-#: The setting that tries several allocations and takes the plan whose network is the best, and what it tries. The first
-#: one is taken where nothing can be measured.
+#: The setting that tries several allocations and takes the plan whose network is the best, and what it tries.
 BEST, TRIED = "best", ("distance", "divergence", "error", "uniform", "inside")
 #: What is tried besides for a budget of latency: the times of small layers say less than their multiply-adds.
 TRIED_FOR_LATENCY = ("macs-distance", "macs-divergence")

@@ -217,13 +217,15 @@ def notes(run: Run) -> list[tuple[str, str]]:
 
 
 def _done(run: Run) -> list[str]:
-    """Return which plan was the best, and one line for each recovery: what it did, and whether it helped."""
+    """Return which plan was taken, and one line for each recovery: what it did, and whether it helped."""
     plans: list[dict[str, Any]] = run.scoring.get("plans", [])
     found = []
     if plans:
-        best, *others = plans
-        behind = next((each for each in others if each["name"] != best["name"]), None)
-        text = f"plan {best['name']}, the best of {len(plans)}: loss {best['loss']:.2g}"
+        taken, *others = plans
+        behind = next((each for each in others if each["name"] != taken["name"]), None)
+        is_best = all(taken["loss"] <= each["loss"] for each in others)
+        of = f"the best of {len(plans)}" if is_best else f"nearly the best of {len(plans)}"
+        text = f"plan {taken['name']}, {of}: loss {taken['loss']:.2g}"
         found.append(text + (f" before recovery ({behind['name']} {behind['loss']:.2g})" if behind else ""))
     found += [run.scoring["widths"]] if run.scoring.get("widths") else []
     for each in run.recovery:

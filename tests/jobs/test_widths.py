@@ -1,4 +1,4 @@
-"""A small network keeps multiples of channels if they lose hardly more, or where other widths would be slow."""
+"""Of plans that lose nearly the same, the one whose widths are quick is taken."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from pfpcli.jobs.steps.widths import Race, choose, is_open, remembered
-from pfpcli.latency.files import SpeedUp
+from pfpcli.jobs.steps.widths import Race, choose, is_open, quickest, remembered
+from pfpcli.latency.files import Latency
 from pfpcli.planning.plan import Budget, Plan
 from pfpcli.planning.portfolio import Tried
 from tasks import grouped
@@ -22,13 +22,14 @@ def tried(kept: tuple[int, ...], loss: float) -> list[Tried]:
     return [Tried("distance", loss, Mock(spec=Plan, kept=kept))]
 
 
-def racing(free: float, rounded: float, sure: float = 0.01) -> Race:
-    """A race of which the files are as fast, as the original, as some numbers."""
+def racing(*speeds: float, noise: float = 0.0) -> Race:
+    """A race in which the files of the plans are so many times as fast as the original, up to noise."""
 
-    def speed(times: float) -> SpeedUp:
-        return SpeedUp(times, times - sure, times + sure)
+    def latency(speed: float, sign: int) -> Latency:
+        blocks = [(1 + sign * noise * (-1) ** i) / speed for i in range(9)]
+        return Latency(1 / speed, 0.0, 9, tuple(blocks))
 
-    return lambda first, second: (speed(free), speed(rounded), speed(rounded / free))
+    return lambda plans: [latency(speed, (-1) ** i) for i, speed in enumerate((1.0, *speeds))]
 
 
 @pytest.mark.parametrize(
@@ -37,11 +38,11 @@ def racing(free: float, rounded: float, sure: float = 0.01) -> Race:
         (0.9, None, ROUNDED, "widths: multiples of 4; they lose no more"),
         (1.04, None, ROUNDED, "widths: multiples of 4; they lose 1.04 × as much"),
         (1.2, racing(0.9, 1.3), ROUNDED, "is 0.90 × as fast as the original without them, 1.30 × with them"),
-        (1.2, racing(1.005, 1.3), ROUNDED, "widths: multiples of 4"),
+        (1.2, racing(1.005, 1.3, noise=0.01), ROUNDED, "widths: multiples of 4"),
         (1.2, racing(1.1, 1.3), FREE, "widths: as they fall; multiples of 4 lose 1.20 × as much"),
         (1.2, racing(0.9, 0.9), FREE, "as they fall"),
-        (1.2, racing(0.9, 1.3, sure=1), FREE, "as they fall"),
-        (1.2, lambda first, second: None, FREE, "nothing was timed"),
+        (1.2, racing(0.9, 1.3, noise=0.5), FREE, "as they fall"),
+        (1.2, lambda plans: None, FREE, "nothing was timed"),
         (1.2, None, FREE, "nothing was timed"),
         (1.4, racing(0.5, 2.0), FREE, "widths: as they fall; multiples of 4 lose 1.40 × as much"),
     ],
@@ -75,12 +76,47 @@ def test_files_are_timed_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     monkeypatch.setenv("PFP_CACHE", str(tmp_path))
     race = Mock(wraps=racing(0.9, 1.3))
     one, other = tried(FREE, 1.0)[0].plan, tried(ROUNDED, 1.0)[0].plan
-    first, again = (remembered(race, "key", None)(one, other) for _ in range(2))
-    assert first == again == racing(0.9, 1.3)(one, other)
+    first, again = (remembered(race, "key", None)([one, other]) for _ in range(2))
+    assert first == again == racing(0.9, 1.3)([one, other])
     race.assert_called_once()
-    remembered(race, "key", None)(other, one)
-    remembered(race, "", None)(one, other)
+    remembered(race, "key", None)([other, one])
+    remembered(race, "", None)([one, other])
     assert race.call_count == 3
+
+
+@pytest.mark.parametrize(
+    ("losses", "race", "taken", "why"),
+    [
+        ((1.0, 1.04), racing(1.3, 1.5), 1, "widths: the quickest; plan 1 is 1.15 × as fast as 0, and loses 1.04"),
+        ((1.0, 1.04), racing(1.5, 1.3), 0, ""),
+        ((1.0, 1.04), racing(1.3, 1.5, noise=0.3), 0, ""),
+        ((1.0, 1.01, 1.04), racing(1.3, 1.4, 1.5), 2, "plan 2 is 1.15 × as fast as 0, and loses 1.04 × as much"),
+        ((1.0, 1.01, 1.04), racing(1.3, 1.5, 1.4), 1, "plan 1"),
+        ((1.0, 1.0, 1.0, 1.0), racing(1.3, 1.4, 1.5), 2, "loses 1.00 × as much"),
+        ((1e-19, 1e-18), racing(1.3, 1.5), 1, "loses 1.00 × as much"),
+        ((1.0, 1.04), lambda plans: None, 0, ""),
+        ((1.0, 1.04), None, 0, ""),
+    ],
+    ids=[
+        "it is quicker", "it is slower", "too noisy to tell", "the last of three", "the second of three",
+        "three are timed", "losses of nothing", "files that cannot be written", "nobody times",
+    ],
+)  # fmt: skip
+def test_the_quickest_of_plans_that_lose_hardly_more_is_taken(
+    losses: tuple[float, ...], race: Race | None, taken: int, why: str
+) -> None:
+    plans = [Tried(str(i), loss, Mock(spec=Plan, kept=(i,))) for i, loss in enumerate(losses)]
+    chosen, said = quickest(plans, race)
+    assert chosen[0] is plans[taken]
+    assert sorted(each.name for each in chosen) == sorted(each.name for each in plans)
+    assert why in said
+    assert bool(said) == bool(taken)
+
+
+def test_a_plan_that_loses_more_is_not_timed() -> None:
+    race = Mock()
+    quickest([Tried(str(i), loss, Mock(spec=Plan, kept=(i,))) for i, loss in enumerate((1.0, 1.06))], race)
+    race.assert_not_called()
 
 
 @pytest.mark.parametrize(

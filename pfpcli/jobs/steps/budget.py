@@ -6,7 +6,7 @@ and the next plan is made for what the prediction was wrong by.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -27,7 +27,7 @@ from pfpcli.jobs.step_store import StepStore
 from pfpcli.jobs.steps.export import OnnxWriter
 from pfpcli.jobs.steps.plan import Planned
 from pfpcli.latency.conversion import FLOAT32, Conversion
-from pfpcli.latency.files import Latency, SpeedUp, latency, speed_up
+from pfpcli.latency.files import Latency, latency
 from pfpcli.latency.prediction import TimedPredictor
 from pfpcli.latency.table import Table
 from pfpcli.planning.allocations import ALLOCATIONS
@@ -158,21 +158,19 @@ class Meter:
         before, after = self._timed([self._as_timed(original), file])
         return after.part_of(before)
 
-    def race(self, *plans: Plan) -> tuple[SpeedUp, SpeedUp, SpeedUp] | None:
-        """Time the files of two plans.
+    def race(self, plans: Sequence[Plan]) -> list[Latency] | None:
+        """Time the files of plans in turn.
 
         Returns:
-            How many times as fast as the original each is, and the second as the first; None where no file can be
-            written.
+            The latencies of the original's file and of that of each plan; None where one cannot be written.
         """
 
-        def raced() -> tuple[SpeedUp, SpeedUp, SpeedUp] | None:
+        def raced() -> list[Latency] | None:
             cuts = [cut(self.groups.labelled, plan.alive).graph for plan in plans]
             try:
-                whole, first, second = self._timed(self.writer.to_time(cuts, self._inputs))
+                return self._timed(self.writer.to_time(cuts, self._inputs))
             except CheckFailed:
                 return None
-            return speed_up(whole, first), speed_up(whole, second), speed_up(first, second)
 
         return processes.of_first(raced)
 

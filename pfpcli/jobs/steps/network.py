@@ -51,7 +51,7 @@ class Prepared:
         budget: how much to keep, as far as it is known before a file is measured.
         store: the finished steps of the job.
         target: what to measure on the written file of a plan, and its share of the original's; None measures nothing.
-        race: times the files of two plans; None where they cannot be timed.
+        race: times the files of plans; None where they cannot be timed.
     """
 
     settings: CompressSettings

@@ -23,7 +23,7 @@ from pfpcli.jobs import cache
 from pfpcli.jobs.step_store import NOTHING, StepStore
 from pfpcli.jobs.steps.open import group_by_settings
 from pfpcli.jobs.steps.score import Scored
-from pfpcli.jobs.steps.widths import Race, choose, is_open
+from pfpcli.jobs.steps.widths import Race, choose, is_decided, is_open, quickest
 from pfpcli.planning.allocations import ALLOCATIONS, BEST, TRIED, TRIED_FOR_LATENCY, UNMEASURED
 from pfpcli.planning.choices import orders
 from pfpcli.planning.curves import Curve, curves
@@ -48,10 +48,10 @@ class Planned:
 
     Attributes:
         plan: the plan.
-        tried: the plans that were tried, the best one first; empty where only one came into question.
+        tried: the plans that were tried, this one first, then by their losses; empty where only one came into question.
         curves: of the groups that can lose units; empty where none were measured.
         measured: the size or latency of the written file, as a part of the original's; None where it was not measured.
-        widths: which widths a small network keeps, and why; "" where there was nothing to choose.
+        widths: which plan was taken of those that lose nearly the same, and why; "" where there was nothing to choose.
     """
 
     plan: Plan
@@ -96,7 +96,7 @@ def make_plan(
         predictor: of the same groups, for a budget of latency; None makes one.
         allocation: the only one that is tried, with the widths of the budget; None tries those in question.
         store: the finished steps of the job.
-        race: times the files of two plans; None where they cannot be timed.
+        race: times the files of plans; None where they cannot be timed.
     """
     names = (allocation,) if allocation else _allocations(scored, budget, settings)
     measured = list(known)
@@ -124,11 +124,20 @@ def make_plan(
             for each in ((budget, replace(budget, multiple_of=1)) if chooses else (budget,))  # with multiples first
         ]
         families = _tried(planners, names, scored, device, store, step) if chooses or len(names) > 1 else [[]]
-        tried, chosen = choose(families[1], families[0], race) if chooses else (families[0], "")
+        tried, chosen = _chosen(families, budget, race)
         plan = tried[0].plan if tried else planners[0].by(names[0])
         planned = Planned(plan, tried, measured, widths=chosen)
         step.summary = _summary(planned, budget)
     return planned
+
+
+def _chosen(families: Sequence[list[Tried]], budget: Budget, race: Race | None) -> tuple[list[Tried], str]:
+    """Choose among the plans that were tried, with and without multiples or all alike, see `widths`."""
+    if len(families) > 1:
+        with_multiples, free = families
+        return choose(free, with_multiples, race)
+    [tried] = families
+    return (tried, "") if len(tried) < 2 or is_decided(budget) else quickest(tried, race)
 
 
 def _summary(planned: Planned, budget: Budget) -> str:
@@ -137,7 +146,8 @@ def _summary(planned: Planned, budget: Budget) -> str:
     what = COUNTED[budget.of].noun
     asked = f"asked {100 * budget.keep:.4g} %" if budget.epsilon is None else f"asked ε ≤ {budget.epsilon:g}"
     epsilon = f" → ε = {plan.epsilon:.3g}" if plan.epsilon is not None and budget.epsilon is None else ""
-    best = f" · best of {len(tried)} plans: {tried[0].name}" if len(tried) > 1 else ""
+    of = "best" if all(tried[0].loss <= each.loss for each in tried) else "nearly the best"
+    best = f" · {of} of {len(tried)} plans: {tried[0].name}" if len(tried) > 1 else ""
     widths = f" · {planned.widths.partition(';')[0]}" if planned.widths else ""
     return f"keep {100 * plan.achieved:.1f} % of the {what}, {asked}{epsilon}{best}{widths}"
 
