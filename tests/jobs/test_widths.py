@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from pfpcli.jobs.steps.widths import Race, choose, is_open, quickest, remembered
+from pfpcli.channels.groups import Groups
+from pfpcli.jobs.steps.widths import Race, choose, is_open, is_timed, quickest, remembered
 from pfpcli.latency.files import Latency
 from pfpcli.planning.plan import Budget, Plan
 from pfpcli.planning.portfolio import Tried
@@ -133,5 +134,26 @@ def test_a_plan_that_loses_more_is_not_timed() -> None:
     ids=["small", "latency", "asked for", "everything stays", "an error", "not small", "narrow"],
 )
 def test_small_networks_alone_are_planned_with_both(channels: int, budget: Budget, expected: bool) -> None:
-    net = nn.Sequential(nn.Conv2d(3, channels, 3), nn.ReLU(), nn.Conv2d(channels, 4, 3))
-    assert is_open(grouped(net, torch.zeros(1, 3, 8, 8)), budget) == expected
+    assert is_open(of_channels(channels), budget) == expected
+
+
+@pytest.mark.parametrize(
+    ("channels", "budget", "expected"),
+    [
+        (128, Budget(0.5, "macs", multiple_of=None), True),
+        (128, Budget(0.5, "latency", multiple_of=None), False),
+        (128, Budget(0.5, "macs", multiple_of=8), False),
+        (128, Budget(1, "macs", multiple_of=None), False),
+        (128, Budget(epsilon=0.1, multiple_of=None), False),
+        (32, Budget(0.5, "macs", multiple_of=None), False),
+        (12, Budget(0.5, "macs", multiple_of=None), False),
+    ],
+    ids=["larger", "latency", "asked for", "everything stays", "an error", "small", "narrow"],
+)
+def test_plans_of_larger_networks_alone_are_timed(channels: int, budget: Budget, expected: bool) -> None:
+    assert is_timed(of_channels(channels), budget) == expected
+
+
+def of_channels(count: int) -> Groups:
+    net = nn.Sequential(nn.Conv2d(3, count, 3), nn.ReLU(), nn.Conv2d(count, 4, 3))
+    return grouped(net, torch.zeros(1, 3, 8, 8))

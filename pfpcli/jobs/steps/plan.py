@@ -23,7 +23,7 @@ from pfpcli.jobs import cache
 from pfpcli.jobs.step_store import NOTHING, StepStore
 from pfpcli.jobs.steps.open import group_by_settings
 from pfpcli.jobs.steps.score import Scored
-from pfpcli.jobs.steps.widths import Race, choose, is_decided, is_open, quickest
+from pfpcli.jobs.steps.widths import Race, choose, is_open, is_timed, quickest
 from pfpcli.planning.allocations import ALLOCATIONS, BEST, TRIED, TRIED_FOR_LATENCY, UNMEASURED
 from pfpcli.planning.choices import orders
 from pfpcli.planning.curves import Curve, curves
@@ -124,20 +124,20 @@ def make_plan(
             for each in ((budget, replace(budget, multiple_of=1)) if chooses else (budget,))  # with multiples first
         ]
         families = _tried(planners, names, scored, device, store, step) if chooses or len(names) > 1 else [[]]
-        tried, chosen = _chosen(families, budget, race)
+        tried, chosen = _chosen(families, race, is_timed=is_timed(groups, budget))
         plan = tried[0].plan if tried else planners[0].by(names[0])
         planned = Planned(plan, tried, measured, widths=chosen)
         step.summary = _summary(planned, budget)
     return planned
 
 
-def _chosen(families: Sequence[list[Tried]], budget: Budget, race: Race | None) -> tuple[list[Tried], str]:
+def _chosen(families: Sequence[list[Tried]], race: Race | None, *, is_timed: bool) -> tuple[list[Tried], str]:
     """Choose among the plans that were tried, with and without multiples or all alike, see `widths`."""
     if len(families) > 1:
         with_multiples, free = families
         return choose(free, with_multiples, race)
     [tried] = families
-    return (tried, "") if len(tried) < 2 or is_decided(budget) else quickest(tried, race)
+    return quickest(tried, race) if tried and is_timed else (tried, "")
 
 
 def _summary(planned: Planned, budget: Budget) -> str:

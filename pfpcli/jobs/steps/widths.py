@@ -41,10 +41,15 @@ Race = Callable[[Sequence[Plan]], list[Latency] | None]
 
 def is_open(groups: Groups, budget: Budget) -> bool:
     """Whether both multiples and widths as they fall are tried: in a small network, if nothing else decides."""
-    return not is_decided(budget) and is_small(groups) and has_multiples(groups)
+    return not _is_decided(budget) and is_small(groups) and has_multiples(groups)
 
 
-def is_decided(budget: Budget) -> bool:
+def is_timed(groups: Groups, budget: Budget) -> bool:
+    """Whether the quickest of several plans is taken: in a larger network, if nothing else decides."""
+    return not _is_decided(budget) and not is_small(groups)
+
+
+def _is_decided(budget: Budget) -> bool:
     """Whether the budget alone decides on widths, whatever time their files take."""
     keeps_all = budget.epsilon is not None or budget.keep == 1
     return keeps_all or budget.multiple_of is not None or budget.of == "latency"
