@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -9,11 +10,15 @@ import pytest
 import torch
 from torch import nn
 
+import pfpcli
 from pfpcli.channels.groups import Groups
+from pfpcli.jobs.steps import widths
+from pfpcli.jobs.steps.budget import Meter
 from pfpcli.jobs.steps.widths import Race, choose, is_open, is_timed, quickest, remembered
 from pfpcli.latency.files import Latency
 from pfpcli.planning.plan import Budget, Plan
 from pfpcli.planning.portfolio import Tried
+from pfpcli.report.run import render
 from tasks import grouped
 
 FREE, ROUNDED = (13, 7), (12, 8)
@@ -157,3 +162,24 @@ def test_plans_of_larger_networks_alone_are_timed(channels: int, budget: Budget,
 def of_channels(count: int) -> Groups:
     net = nn.Sequential(nn.Conv2d(3, count, 3), nn.ReLU(), nn.Conv2d(count, 4, 3))
     return grouped(net, torch.zeros(1, 3, 8, 8))
+
+
+def test_the_network_that_comes_out_is_the_quickest(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    timed: list[int] = []
+
+    def race(self: Meter, plans: Sequence[Plan]) -> list[Latency] | None:
+        timed.append(len(plans))
+        return racing(*range(1, 1 + len(plans)))(plans)  # the last one is the quickest
+
+    monkeypatch.setattr(Meter, "race", race)
+    monkeypatch.setattr(widths, "HARDLY", 1e9)
+    torch.manual_seed(0)
+    conv = [nn.Conv2d(3, 32, 3), nn.ReLU(), nn.Conv2d(32, 128, 3), nn.ReLU()]
+    net = nn.Sequential(*conv, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, 4))
+    how = {"input_size": (3, 8, 8), "criterion": "l2", "keep": 0.5, "keep_of": "macs", "recover": ()}
+    run = pfpcli.compress(net, here / "imgs", out=here / "quickest", **how).record
+    taken, *others = run.scoring["plans"]
+    assert len(others) >= timed[0] - 1 > 0
+    assert any(taken["loss"] > each["loss"] for each in others)
+    assert run.scoring["widths"].startswith(f"widths: the quickest; plan {taken['name']} is ")
+    assert f"plan {taken['name']}, nearly the best of {1 + len(others)}: loss" in render(run)

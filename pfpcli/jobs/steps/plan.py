@@ -124,20 +124,22 @@ def make_plan(
             for each in ((budget, replace(budget, multiple_of=1)) if chooses else (budget,))  # with multiples first
         ]
         families = _tried(planners, names, scored, device, store, step) if chooses or len(names) > 1 else [[]]
-        tried, chosen = _chosen(families, race, is_timed=is_timed(groups, budget))
+        tried, chosen = _chosen(families, groups, budget, race)
         plan = tried[0].plan if tried else planners[0].by(names[0])
         planned = Planned(plan, tried, measured, widths=chosen)
         step.summary = _summary(planned, budget)
     return planned
 
 
-def _chosen(families: Sequence[list[Tried]], race: Race | None, *, is_timed: bool) -> tuple[list[Tried], str]:
+def _chosen(
+    families: Sequence[list[Tried]], groups: Groups, budget: Budget, race: Race | None
+) -> tuple[list[Tried], str]:
     """Choose among the plans that were tried, with and without multiples or all alike, see `widths`."""
     if len(families) > 1:
         with_multiples, free = families
         return choose(free, with_multiples, race)
     [tried] = families
-    return quickest(tried, race) if tried and is_timed else (tried, "")
+    return quickest(tried, race) if tried and is_timed(groups, budget) else (tried, "")
 
 
 def _summary(planned: Planned, budget: Budget) -> str:
