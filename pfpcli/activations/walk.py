@@ -9,6 +9,7 @@ from torch import Tensor, fx
 from torch.fx.node import Node
 
 from pfpcli.channels.reading_layers import Reader
+from pfpcli.graph.graph import reached
 
 #: `look(reader, x, weight)` is called before a layer runs, with its input and its weights. The weights of a product of
 #: activations are its other operand.
@@ -51,14 +52,9 @@ class Walk(fx.Interpreter):
 
     def _needed(self) -> set[Node]:
         """The nodes that the inputs of the layers depend on, and the inputs of the network."""
-        found = {node for node in self.graph.nodes if node.op == "placeholder"}
-        waiting = [node for each in self._readers.values() for reader in each for node in (reader.x, reader.weight)]
-        while waiting:
-            node = waiting.pop()
-            if node not in found:
-                found.add(node)
-                waiting += node.all_input_nodes
-        return found
+        read = [node for each in self._readers.values() for reader in each for node in (reader.x, reader.weight)]
+        inputs = {node for node in self.graph.nodes if node.op == "placeholder"}
+        return inputs | reached(read, lambda node: node.all_input_nodes)
 
     def _last_uses(self) -> dict[Node, list[Node]]:
         """The values that can be freed after each node, by the nodes that run."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import operator
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -194,6 +194,23 @@ def is_constant(node: Node) -> bool:
         seen.add(each)
         waiting += reversed(each.all_input_nodes)
     return True
+
+
+def reached(starts: Iterable[Node], step: Callable[[Node], Iterable[Node]]) -> set[Node]:
+    """Return the nodes that steps lead to from some nodes, and these.
+
+    Args:
+        starts: the nodes.
+        step: node -> the next nodes, for example those that it reads.
+    """
+    found: set[Node] = set()
+    waiting = list(starts)
+    while waiting:
+        node = waiting.pop()
+        if node not in found:
+            found.add(node)
+            waiting += step(node)
+    return found
 
 
 def add_tensor(module: nn.Module, path: str, value: Tensor) -> None:

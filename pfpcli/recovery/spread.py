@@ -21,7 +21,7 @@ from torch.fx.node import Node
 
 from pfpcli import processes
 from pfpcli.channels import rules
-from pfpcli.graph.graph import Graph, is_tensor
+from pfpcli.graph.graph import Graph, is_tensor, reached
 from pfpcli.outputs.heads import detectors
 from pfpcli.outputs.roles import real, roles_of, select, shape
 from pfpcli.recovery.refit_layers import is_layer
@@ -100,14 +100,7 @@ def kept_spread(found: Tensor, rows: Iterable[ReadRows], channels: Tensor) -> Te
 
 def _behind(calls: Iterable[Node]) -> set[Node]:
     """Return all nodes that depend on some calls."""
-    found: set[Node] = set()
-    todo = [user for call in calls for user in call.users]
-    while todo:
-        node = todo.pop()
-        if node not in found:
-            found.add(node)
-            todo += node.users
-    return found
+    return reached((user for call in calls for user in call.users), lambda node: node.users)
 
 
 class _Leaves(fx.Interpreter):

@@ -31,7 +31,7 @@ HARDLY, FAR = 1.05, 1.25
 #: The most plans of a larger network whose files are timed.
 TIMED = 3
 
-#: Losses are at least this much, for their ratio.
+#: Smaller losses are rounding errors: they count as this much.
 _TINY = 1e-9
 _MULTIPLES, _FALLEN = "widths: multiples of 4", "widths: as they fall"
 
@@ -129,7 +129,7 @@ def quickest(tried: list[Tried], race: Race | None) -> tuple[list[Tried], str]:
             taken = i
     if not taken:
         return tried, ""
-    chosen, ratio = near[taken], max(near[taken].loss, _TINY) / max(best.loss, _TINY)
-    times = speed_up(files[0], files[taken]).times
-    why = f"plan {chosen.name} is {times:.2f} × as fast as {best.name}, and loses {ratio:.2f} × as much"
+    chosen, times = near[taken], speed_up(files[0], files[taken]).times
+    more = "both lose next to nothing" if chosen.loss <= _TINY else f"loses {chosen.loss / best.loss:.2f} × as much"
+    why = f"plan {chosen.name} is {times:.2f} × as fast as {best.name}, and {more}"
     return [chosen, *(each for each in tried if each is not chosen)], f"widths: the quickest; {why}"
