@@ -68,7 +68,8 @@ class Gram:
             alive: bool[labels] each, the labels that stay; each holds all those of the next one.
         """
         _, _, inputs, kernel = self.matrix.shape
-        fits, ridge = self._fits(alive)
+        fits = self._fits(alive)
+        ridge = self._ridge(fits)
         fitted = [fit.fitted(ridge) for fit in fits]
         errors = self._relative(fits, [each for each, _ in fitted])
         found = []
@@ -78,21 +79,34 @@ class Gram:
             found.append(Refit(weight, each[:, -1].flatten().to(self.tensor), float(error)))
         return found
 
-    def errors(self, alive: Sequence[Tensor]) -> NDArray[np.float64]:
-        """Return the errors of `refits` alone: float64[w]."""
-        fits, ridge = self._fits(alive)
-        return self._relative(fits, [fit.errors(ridge) for fit in fits])
+    def errors(self, orders: Sequence[Sequence[Tensor]]) -> NDArray[np.float64]:
+        """Return the errors of `refits` alone, for several orders of the labels: float64[orders, w].
 
-    def _fits(self, alive: Sequence[Tensor]) -> tuple[list[Fits], float | None]:
-        """Return the fits of each group of the layer, and the lambda."""
+        The lambda is chosen with the first order and serves all: what it depends on is the images.
+
+        Args:
+            orders: bool[labels] each, for each order the labels that stay at each width, as in `refits`.
+        """
+        found, ridge = [], None
+        for i, alive in enumerate(orders):
+            fits = self._fits(alive)
+            ridge = ridge if i else self._ridge(fits)
+            found.append(self._relative(fits, [fit.errors(ridge) for fit in fits]))
+        return np.stack(found)
+
+    def _fits(self, alive: Sequence[Tensor]) -> list[Fits]:
+        """Return the fits of each group of the layer."""
         weights, kept = self.matrix.permute(0, 2, 3, 1).flatten(1, 2), [self._kept(each) for each in alive]
-        fits = [
+        return [
             _fits(self.halves, weight, torch.stack([each[i] for each in kept]), i) for i, weight in enumerate(weights)
         ]
+
+    def _ridge(self, fits: list[Fits]) -> float | None:
+        """Return the lambda of some fits."""
         if not self._has_halves:
-            return fits, best_ridge(RIDGES, None)
-        judges = [fit.judge(len(alive) // 2) for fit in fits]
-        return fits, best_ridge(RIDGES, lambda ridge: sum(judge(ridge) for judge in judges))
+            return best_ridge(RIDGES, None)
+        judges = [fit.judge(len(fit.counts) // 2) for fit in fits]
+        return best_ridge(RIDGES, lambda ridge: sum(judge(ridge) for judge in judges))
 
     def _relative(self, fits: list[Fits], errors: Sequence[Sequence[float]]) -> NDArray[np.float64]:
         """Return the squared errors of all groups relative to the variance of the outputs: float64[w]."""

@@ -19,6 +19,7 @@ from torch import Tensor
 from pfpcli import processes
 from pfpcli.activations.normal_equations import Normal, Sums
 from pfpcli.activations.ridge import Judge, factor
+from pfpcli.activations.row_products import add_square
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ class RowFits:
         missed, start = self.rows @ self.weight, 0
         for count in reversed(counts):
             some = self.rows[:, start:count]
-            products.addmm_(some, some.T)
+            add_square(products[None], some.T[None])
             missed.addmm_(some, self.weight[start:count], alpha=-1)
             start = count
             yield count, products, missed

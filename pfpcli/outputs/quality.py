@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,6 +22,7 @@ from pfpcli.outputs.heads import detectors
 from pfpcli.outputs.kinds import KINDS
 from pfpcli.outputs.kinds.classes import Decisions
 from pfpcli.outputs.kinds.kind import Counts, Judged
+from pfpcli.outputs.known_outputs import KnownOutputs
 from pfpcli.outputs.roles import real, roles_of, select, shape
 from pfpcli.records.parts import OutputQuality, Quality
 
@@ -46,9 +48,10 @@ def compare(
     source: str,
     device: torch.device | str = "cpu",
     changes: Changes | None = None,
+    known: KnownOutputs | None = None,
 ) -> Quality:
     """Compare one network with the original on images; arguments as in `compare_all`."""
-    return compare_all(before, [after], batches, source, device, changes)[0]
+    return compare_all(before, [after], batches, source, device, changes, known)[0]
 
 
 def compare_all(
@@ -58,6 +61,7 @@ def compare_all(
     source: str,
     device: torch.device | str = "cpu",
     changes: Changes | None = None,
+    known: KnownOutputs | None = None,
 ) -> list[Quality]:
     """Compare networks with the original on images.
 
@@ -72,21 +76,26 @@ def compare_all(
         source: the name of the images in the report.
         device: where to compute.
         changes: collects what the last of the cut networks does otherwise; None collects nothing.
+        known: outputs of the original for the same batches; those that it lacks are added.
     """
-    roles = roles_of(before)
+    roles, known = roles_of(before), known or KnownOutputs()
+
+    def outputs(network: Network, x: Tensor) -> list[Tensor]:
+        return select(real(network.module(x)), roles)
+
     tallies = [Tallies.of(before) for _ in after]
     with ExitStack() as there, torch.no_grad():
         for each in (before, *after):
             there.enter_context(each.on(device))
         done = 0
-        for images, labels in batches:
+        for i, (images, labels) in enumerate(batches):
             first, done = done, done + len(images)
             if not processes.is_mine(images):
                 continue
             x = images.to(device)
-            whole = [each.cpu() for each in select(real(before.module(x)), roles)]
+            whole = [each.cpu() for each in known.of(i, partial(outputs, before, x))]
             for network, tally in zip(after, tallies, strict=True):
-                now = [each.cpu() for each in select(real(network.module(x)), roles)]
+                now = [each.cpu() for each in outputs(network, x)]
                 tally.add(len(x), whole, now, labels)
             if changes is not None and changes.watched is not None:
                 changes.add(first, images, whole[changes.watched], now[changes.watched], labels)

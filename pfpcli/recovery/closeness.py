@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
+from torch import Tensor
 
 from pfpcli import processes
 from pfpcli.graph.graph import Graph
 from pfpcli.images.calibration import Batches
+from pfpcli.outputs.known_outputs import KnownOutputs
 from pfpcli.outputs.losses import divergence
 from pfpcli.outputs.roles import real, roles_of, select
 
 
-def closeness(whole: Graph, smaller: Graph, batches: Batches, device: torch.device | str = "cpu") -> float:
+def closeness(
+    whole: Graph,
+    smaller: Graph,
+    batches: Batches,
+    device: torch.device | str = "cpu",
+    known: KnownOutputs | None = None,
+) -> float:
     """Return exp(-D), from 0 to 1, where D is the divergence of the outputs, the mean over images and outputs.
 
     A share of equal decisions changes by whole images, and on few images by luck. The divergence changes with every
@@ -24,15 +33,19 @@ def closeness(whole: Graph, smaller: Graph, batches: Batches, device: torch.devi
         smaller: the other network.
         batches: the images.
         device: where to compute.
+        known: outputs of the original for the same batches; those that it lacks are added.
     """
-    roles = roles_of(whole)
+    roles, known = roles_of(whole), known or KnownOutputs()
     diverged, count = 0.0, 0
+
+    def outputs(graph: Graph, x: Tensor) -> list[Tensor]:
+        return select(real(graph.module(x)), roles)
+
     with torch.no_grad(), whole.on(device), smaller.on(device):
-        for images, _ in batches:
+        for i, (images, _) in enumerate(batches):
             if processes.is_mine(images):
                 x = images.to(device)
-                found, wanted = (select(real(graph.module(x)), roles) for graph in (smaller, whole))
-                diverged += float(divergence(found, wanted, roles))
+                diverged += float(divergence(outputs(smaller, x), known.of(i, partial(outputs, whole, x)), roles))
                 count += len(x)
     diverged, count = processes.total(diverged), processes.total(count)
     mean = diverged / max(1, count * len(roles))

@@ -31,6 +31,7 @@ from pfpcli.cutting.cut import Cut
 from pfpcli.images.calibration import Division
 from pfpcli.outputs.kinds import KINDS
 from pfpcli.outputs.kinds.kind import relative
+from pfpcli.outputs.known_outputs import KnownOutputs
 from pfpcli.outputs.roles import real, roles_of, select
 from pfpcli.recovery.augment import altered, mixed, moved
 from pfpcli.recovery.closeness import closeness
@@ -116,11 +117,12 @@ def distill(
     smaller, whole = cut.graph, cut.slicing.labelled.graph
     size = batch_size([whole, smaller], device, BATCH)
     batches = TrainingBatches(division.calibration, division.fitted, size, fixed=not whole.dynamic, seed=seed)
-    checked = checking(division, whole.fixed_batch)
+    checked, known = checking(division, whole.fixed_batch), KnownOutputs()
     loss = DistillationLoss(cut)
 
     def check() -> float:
-        return closeness(whole, smaller, division.calibration.batches(whole.fixed_batch, checked), device)
+        images = division.calibration.batches(whole.fixed_batch, checked)
+        return closeness(whole, smaller, images, device, known)
 
     if rate is None:
         has_norms = any(str(node.target) in NORMS for node in whole.nodes)

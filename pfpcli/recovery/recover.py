@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pfpcli.graph.graph import Graph, is_tensor
+from pfpcli.outputs.known_outputs import KnownOutputs
 from pfpcli.outputs.quality import compare, likeness, standard_error
 from pfpcli.records.parts import Quality, Recovered
 from pfpcli.recovery.closeness import closeness
@@ -34,9 +35,10 @@ def recover(method: str, task: RecoveryTask) -> Recovered:
     """
     smaller = task.cut.graph
     tensors = {name: tensor.clone() for name, tensor in smaller.module.state_dict().items()}
-    before = _compared(task)
+    known = KnownOutputs()
+    before = _compared(task, known)
     images = RECOVERIES[method].load()(task)
-    after = _compared(task)
+    after = _compared(task, known)
     if before is None or after is None:
         return Recovered(method, "agreement", None, None, False, images, 0, remarks=task.remarks)
     undone = _is_worse(before, after)
@@ -64,14 +66,14 @@ class _Compared(NamedTuple):
     closeness: float
 
 
-def _compared(task: RecoveryTask) -> _Compared | None:
-    """The cut network compared with the original; None if there are no checking images."""
+def _compared(task: RecoveryTask, known: KnownOutputs) -> _Compared | None:
+    """The cut network compared with the original, whose outputs may be known; None without checking images."""
     if not len(task.division.checked):
         return None
     whole, smaller = task.cut.slicing.labelled.graph, task.cut.graph
     images = partial(task.division.checking, whole.fixed_batch)
-    quality = compare(whole, smaller, images(), "", task.device)
-    return _Compared(quality, closeness(whole, smaller, images(), task.device))
+    quality = compare(whole, smaller, images(), "", task.device, known=known)
+    return _Compared(quality, closeness(whole, smaller, images(), task.device, known))
 
 
 def _is_worse(before: _Compared, after: _Compared) -> bool:

@@ -5,7 +5,7 @@ A trial takes a fraction of the time of a recovery. Its losses are larger, but r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 
 import numpy as np
@@ -18,6 +18,7 @@ from pfpcli.cutting.cut import cut
 from pfpcli.cutting.reweight import reweight
 from pfpcli.graph.graph import Graph
 from pfpcli.images.calibration import Batches, Division
+from pfpcli.outputs.known_outputs import KnownOutputs
 from pfpcli.outputs.losses import distance, relative_distance
 from pfpcli.outputs.roles import real, roles_of, select
 from pfpcli.planning.plan import Plan
@@ -28,8 +29,6 @@ from pfpcli.recovery.task import RecoveryTask, TrainingLimits
 
 #: The most images that the network is refitted to, and that it is measured on.
 FITTED, CHECKED = 32, 64
-#: The most numbers of the original's outputs that are in memory from one trial to the next.
-HELD = 1 << 24
 
 
 class Trials:
@@ -37,7 +36,7 @@ class Trials:
 
     The first trial chooses the lambda of each layer and measures the importance of positions. The former depends on the
     images far more than on the width, the latter on the original alone, so all other trials take the same. The outputs
-    of the original are computed once, as far as they are small (`HELD`).
+    of the original are computed once (`KnownOutputs`).
 
     Args:
         readers: the layers that read channels.
@@ -50,7 +49,7 @@ class Trials:
 
     def __init__(self, readers: Iterable[Reader], division: Division, device: torch.device) -> None:
         self._readers, self._division, self._device = readers, division, device
-        self._known = Known()
+        self._known = KnownOutputs()
         self.findings = Findings()
 
     def loss(self, planned: Plan) -> float:
@@ -65,30 +64,8 @@ class Trials:
         return output_distance(whole, made.graph, batches, self._device, self._known)
 
 
-class Known:
-    """The outputs of the original that are known from an earlier pass over the same batches.
-
-    Those beyond `HELD` numbers are computed whenever they are needed.
-    """
-
-    def __init__(self) -> None:
-        self._outputs: dict[int, list[Tensor]] = {}
-        self._left = HELD
-
-    def of(self, batch: int, compute: Callable[[], list[Tensor]]) -> list[Tensor]:
-        """Return the outputs for a batch, by its number in the pass; compute: makes them where they are unknown."""
-        if batch in self._outputs:
-            return self._outputs[batch]
-        made = compute()
-        size = sum(each.numel() for each in made)
-        if size <= self._left:
-            self._outputs[batch] = made
-            self._left -= size
-        return made
-
-
 def output_distance(
-    whole: Graph, smaller: Graph, batches: Batches, device: torch.device, known: Known | None = None
+    whole: Graph, smaller: Graph, batches: Batches, device: torch.device, known: KnownOutputs | None = None
 ) -> float:
     """Return the distance of the outputs of two networks (`losses.distance`), added up over the outputs.
 
@@ -99,7 +76,7 @@ def output_distance(
         device: where to compute.
         known: outputs of the original for the same batches; those that it lacks are added.
     """
-    roles, known = roles_of(whole), known or Known()
+    roles, known = roles_of(whole), known or KnownOutputs()
     sums = np.zeros((len(roles), 2))
 
     def outputs(graph: Graph, x: Tensor) -> list[Tensor]:

@@ -52,4 +52,5 @@ def test_a_layer_is_refitted_alike_in_both_forms(images: int) -> None:
         torch.testing.assert_close(found.weight, expected.weight, rtol=1e-3, atol=1e-4)
         torch.testing.assert_close(found.bias, expected.bias, rtol=1e-3, atol=1e-4)
         assert found.error == pytest.approx(expected.error, rel=1e-3)
-    np.testing.assert_allclose(gram.errors(alive), as_equations.errors(alive), rtol=1e-3)
+    np.testing.assert_allclose(gram.errors([alive]), as_equations.errors([alive]), rtol=1e-3)
+    np.testing.assert_allclose(gram.errors([alive])[0], [refit.error for refit in gram.refits(alive)], rtol=1e-3)

@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from distilled import Case, case, undecided
+from pfpcli.outputs.known_outputs import KnownOutputs
 from pfpcli.outputs.losses import divergence
+from pfpcli.outputs.quality import compare
 from pfpcli.outputs.roles import roles_of
 from pfpcli.recovery.closeness import closeness
 
@@ -37,3 +39,13 @@ def test_outputs_that_are_not_finite_are_not_close_at_all(small: Case) -> None:
         for tensor in small.smaller.module.state_dict().values():
             tensor.fill_(math.nan)
     assert closeness(small.whole, small.smaller, small.division.checking()) == 0
+
+
+def test_the_original_runs_once_for_all_that_is_compared_with_it_on_the_same_images(small: Case) -> None:
+    passes, known, batches = [], KnownOutputs(), [*small.division.checking()]
+    expected = closeness(small.whole, small.smaller, batches), compare(small.whole, small.smaller, batches, "")
+    small.whole.module.register_forward_hook(lambda *_: passes.append(1))
+    for _ in range(2):
+        assert closeness(small.whole, small.smaller, batches, known=known) == expected[0]
+        assert compare(small.whole, small.smaller, batches, "", known=known) == expected[1]
+    assert len(passes) == len(batches)

@@ -10,10 +10,11 @@ import torch
 
 from distilled import case, undecided
 from pfpcli.channels.groups import group
+from pfpcli.outputs import known_outputs
+from pfpcli.outputs.known_outputs import KnownOutputs
 from pfpcli.outputs.losses import distance, relative_distance
 from pfpcli.planning.plan import Budget
 from pfpcli.planning.planner import Planner
-from pfpcli.recovery import trial
 from pfpcli.recovery.trial import Trials, output_distance
 from pfpcli.scoring.scores import Scores
 
@@ -42,9 +43,9 @@ def test_outputs_of_the_original_are_computed_once_as_far_as_they_fit(
     made = case(undecided(), tmp_path)
     whole, passes = made.whole, []
     whole.module.register_forward_hook(lambda *_: passes.append(1))
-    for held, expected in ((0, 2), (trial.HELD, 1)):
-        monkeypatch.setattr(trial, "HELD", held)
-        known = trial.Known()
+    for held, expected in ((0, 2), (known_outputs.HELD, 1)):
+        monkeypatch.setattr(known_outputs, "HELD", held)
+        known = KnownOutputs()
         batches = len([*made.division.checking()])
         passes.clear()
         distances = [output_distance(whole, made.smaller, made.division.checking(), CPU, known) for _ in range(2)]

@@ -35,9 +35,9 @@ def auto(task: Task) -> Scores:
         for group, grams in batch:
             scored = [each for each in candidates if not np.isnan(each[group.units]).any()]
             if grams and len(scored) > 1:
-                errors = [_error(task, group, _order(group, each), grams) for each in scored]
-                best = scored[int(np.argmin(errors))]
-                unit[_order(group, best)] = np.linspace(1, 0, group.positions + 1)[:-1, None]
+                orders = [_order(group, each) for each in scored]
+                best = orders[int(np.argmin(_errors(task, orders, grams)))]
+                unit[best] = np.linspace(1, 0, group.positions + 1)[:-1, None]
     return Scores(unit, shares.layers)
 
 
@@ -47,8 +47,10 @@ def _order(group: Group, scores: NDArray[np.float64]) -> NDArray[np.int64]:
     return np.take_along_axis(group.rows, ranks, 1).T
 
 
-def _error(task: Task, group: Group, order: NDArray[np.int64], grams: list[Gram]) -> float:
-    """Return the error of the layers that read a group, which is cut in an order."""
-    counts = sorted({max(1, round(width * len(order))) for width in WIDTHS}, reverse=True)
-    alive = [torch.from_numpy(task.groups.alive(order[count:].reshape(-1))) for count in counts]
-    return float(sum(gram.errors(alive).sum() for gram in grams))
+def _errors(task: Task, orders: list[NDArray[np.int64]], grams: list[Gram]) -> NDArray[np.float64]:
+    """Return the error of the layers that read a group for each order in which it is cut: float64[orders]."""
+    positions = len(orders[0])
+    counts = sorted({max(1, round(width * positions)) for width in WIDTHS}, reverse=True)
+    alive = [[torch.from_numpy(task.groups.alive(each[count:].reshape(-1))) for count in counts] for each in orders]
+    found: NDArray[np.float64] = np.sum([gram.errors(alive) for gram in grams], axis=(0, 2))
+    return found
