@@ -11,6 +11,8 @@ gated_network     GatedNetwork: the network with one factor for each label, to s
 output_slopes     OutputSlopes: how much the network's decisions change with what its layers make
 unit_columns      the columns of a layer, gathered by unit
 gram_matrices     Gram: X'X of what a layer reads, and the refit of the layer to fewer channels
+kept_halves       KeptHalves: what layers read, kept in a file from one step to the next
+stored_tensors    tensors in a file
 nested_fits       the least squares fits of a layer to fewer and fewer of its columns
 least_squares     least squares by normal equations or by rows
 normal_equations  X'X and X'Y of rows that come in batches

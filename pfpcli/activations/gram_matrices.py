@@ -6,7 +6,7 @@ A layer that reads fewer rows than it has columns keeps the rows instead, which 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pfpcli import processes
+from pfpcli.activations.kept_halves import Halves, KeptHalves
 from pfpcli.activations.nested_fits import NestedFits
 from pfpcli.activations.normal_equations import Normal, Sums
 from pfpcli.activations.ridge import best_ridge
 from pfpcli.activations.row_fits import RowFits, StoredRows
 from pfpcli.activations.row_products import draw_patches
-from pfpcli.activations.task import Task
+from pfpcli.activations.task import Fitting, Task
 from pfpcli.channels.groups import Group
 from pfpcli.channels.reading_layers import Reader, seats
 
@@ -49,7 +50,7 @@ class Gram:
     reader: Reader
     tensor: Tensor
     matrix: Tensor
-    halves: tuple[Normal, Normal] | tuple[StoredRows, StoredRows]
+    halves: Halves
 
     @property
     def normal(self) -> Normal:
@@ -128,9 +129,7 @@ class Gram:
 Fits = NestedFits | RowFits
 
 
-def _fits(
-    halves: tuple[Normal, Normal] | tuple[StoredRows, StoredRows], weight: Tensor, kept: Tensor, group: int
-) -> Fits:
+def _fits(halves: Halves, weight: Tensor, kept: Tensor, group: int) -> Fits:
     """Return the fits of one group of a layer, see `NestedFits.of`."""
     first, second = halves
     if isinstance(first, StoredRows) and isinstance(second, StoredRows):
@@ -230,7 +229,7 @@ class _Seen:
                 half.add(self.reader.rows(some, self.patches))
         self.images += len(x)
 
-    def finished(self, device: torch.device) -> tuple[Normal, Normal] | tuple[StoredRows, StoredRows]:
+    def finished(self, device: torch.device) -> Halves:
         """Return what the layer reads of all images of all processes."""
         first, second = self.halves
         few = [half.is_few() for half in self.halves]  # every process has to ask for both
@@ -253,9 +252,7 @@ class Refit(NamedTuple):
     error: float
 
 
-def gram_batches(
-    task: Task, groups: list[Group], images: int | None = None
-) -> Iterator[list[tuple[Group, list[Gram]]]]:
+def gram_batches(task: Task, groups: list[Group]) -> Iterator[list[tuple[Group, list[Gram]]]]:
     """Yield the groups with the Gram matrices of the layers that read them, as many groups at a time as fit in memory.
 
     Each batch of groups takes one pass over the images. Layers for which `has_gram` is False are left out.
@@ -263,19 +260,38 @@ def gram_batches(
     Args:
         task: the network and its images.
         groups: the groups.
-        images: the largest number of images; None for all.
     """
+    return _batches(task, groups, None, KeptHalves(), keep=False)
+
+
+def fitted_gram_batches(
+    task: Task, groups: list[Group], *, keep: bool = False
+) -> Iterator[list[tuple[Group, list[Gram]]]]:
+    """Yield what `gram_batches` yields, of the fitting images; what is kept of a layer is not measured again.
+
+    Args:
+        task: the network and its images.
+        groups: the groups.
+        keep: whether to keep what is measured.
+    """
+    fitting = task.fitting or Fitting(task.batches)
+    return _batches(replace(task, batches=fitting.batches), groups, fitting.most, fitting.kept, keep=keep)
+
+
+def _batches(
+    task: Task, groups: list[Group], images: int | None, kept: KeptHalves, *, keep: bool
+) -> Iterator[list[tuple[Group, list[Gram]]]]:
     batch: list[tuple[Group, list[Reader]]] = []
     held: set[Reader] = set()
     for group in groups:
         found = [r for r in task.readers if has_gram(r) and _reads(r, group, task)]
         if batch and sum(_bytes(reader, images) for reader in held.union(found)) > HELD:
-            yield _measured(task, batch, images)
+            yield _measured(task, batch, images, kept, keep=keep)
             batch, held = [], set()
         batch.append((group, found))
         held.update(found)
     if batch:
-        yield _measured(task, batch, images)
+        yield _measured(task, batch, images, kept, keep=keep)
 
 
 def has_gram(reader: Reader) -> bool:
@@ -309,16 +325,19 @@ def _width(reader: Reader) -> int:
 
 
 def _measured(
-    task: Task, batch: list[tuple[Group, list[Reader]]], images: int | None
+    task: Task, batch: list[tuple[Group, list[Reader]]], images: int | None, kept: KeptHalves, *, keep: bool
 ) -> list[tuple[Group, list[Gram]]]:
-    """Measure the Gram matrices of the layers that read some groups, in one pass over the images."""
-    readers = {id(reader): reader for _, found in batch for reader in found}
-    tensors = {key: task.groups.labelled.graph.tensor(reader.weight).detach() for key, reader in readers.items()}
-    matrices = {key: reader.matrix(tensors[key].double()) for key, reader in readers.items()}
-    seen = {key: _Seen.of(matrices[key], reader) for key, reader in readers.items()}
+    """Return the Gram matrices of the layers that read some groups; one pass over the images measures the unknown."""
+    readers = dict.fromkeys(reader for _, found in batch for reader in found)
+    tensors = {reader: task.groups.labelled.graph.tensor(reader.weight).detach() for reader in readers}
+    matrices = {reader: reader.matrix(tensor.double()) for reader, tensor in tensors.items()}
+    halves = {reader: half for reader in readers if (half := kept.get(reader)) is not None}
+    seen = {reader: _Seen.of(matrices[reader], reader) for reader in readers if reader not in halves}
     if seen:
-        task.walk(lambda reader, x, _: seen[id(reader)].add(x), readers.values(), images)
-    grams = {}
-    for key, reader in readers.items():
-        grams[key] = Gram(reader, tensors[key], matrices[key], seen.pop(key).finished(task.device))
-    return [(group, [grams[id(reader)] for reader in found]) for group, found in batch]
+        task.walk(lambda reader, x, _: seen[reader].add(x), seen, images)
+    for reader in [*seen]:  # what is summed is freed
+        halves[reader] = seen.pop(reader).finished(task.device)
+        if keep:
+            kept.put(reader, halves[reader])
+    grams = {reader: Gram(reader, tensors[reader], matrices[reader], halves[reader]) for reader in readers}
+    return [(group, [grams[reader] for reader in found]) for group, found in batch]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -11,12 +11,30 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pfpcli import processes
+from pfpcli.activations.kept_halves import KeptHalves
 from pfpcli.activations.walk import Look, Walk
 from pfpcli.channels.groups import Groups
 from pfpcli.channels.reading_layers import Reader
 
+#: The most images that layers are refitted to, to choose orders and to measure curves.
+FITTED = 128
 #: Images, float[N, ...], and their class labels, int64[N] or None.
 Batch = tuple[Tensor, NDArray[np.int64] | None]
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """The fitting images.
+
+    Attributes:
+        batches: returns an iterable over them, as for a task.
+        most: the number of images that layers are refitted to, to choose orders and to measure curves.
+        kept: what layers read of these images, as far as a step has kept it for the next one.
+    """
+
+    batches: Callable[[], Iterable[Batch]]
+    most: int = FITTED
+    kept: KeptHalves = field(default_factory=KeptHalves)
 
 
 @dataclass(frozen=True)
@@ -31,6 +49,7 @@ class Task:
         reduce: how sensitivities are combined over kernel positions, "sum" or "max".
         seed: of every random choice.
         progress: called with the number of images done.
+        fitting: the images that layers are refitted to; None stands for the same images.
     """
 
     groups: Groups
@@ -40,6 +59,7 @@ class Task:
     reduce: str = "sum"
     seed: int = 0
     progress: Callable[[int], None] = lambda done: None
+    fitting: Fitting | None = None
 
     def images(self, most: int | None = None) -> Iterator[Batch]:
         """Yield the images, on the device.

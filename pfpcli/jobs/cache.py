@@ -52,7 +52,8 @@ def key(groups: Groups, readers: list[Reader], division: Division, settings: Sco
         function: the function of the criterion, as in `pfpcli.scoring.criteria.CRITERIA`.
     """
     digest = hashlib.sha256()
-    for part in (*_program(), *_network(groups.labelled.graph), *_images(division, division.scored)):
+    images = (part for indices in (division.scored, division.fitted) for part in _images(division, indices))
+    for part in (*_program(), *_network(groups.labelled.graph), *images):
         digest.update(hashlib.sha256(part).digest())
     # frozen channels are not scored, so the key depends on which ones are frozen
     for reader in readers:

@@ -20,7 +20,7 @@ from torch.fx.node import Node
 
 from pfpcli import processes
 from pfpcli.activations.gated_network import GatedNetwork
-from pfpcli.activations.gram_matrices import Gram, Refit, gram_batches
+from pfpcli.activations.gram_matrices import Gram, Refit, fitted_gram_batches
 from pfpcli.activations.task import Task
 from pfpcli.activations.value_recorder import ValueRecorder, at_a_time
 from pfpcli.channels import rules
@@ -32,11 +32,9 @@ from pfpcli.outputs.roles import real, roles_of, select
 #: The losses of a curve: the distance and the divergence of the outputs, and the error of the refitted layers.
 MEASURED = ("distance", "divergence", "error")
 #: A group is cut to these fractions of its positions.
-WIDTHS = (0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125)
-#: The most images that layers are refitted to.
-FITTED = 256
+WIDTHS = (0.875, 0.625, 0.375, 0.125)
 #: The most images that curves are measured on, and the most MACs of all their runs.
-IMAGES, MOST_MACS = 64, 2e12
+IMAGES, MOST_MACS = 32, 1e12
 #: The part of the work on a group that its refits are, about, for the progress.
 _REFITTED = 0.5
 #: The fewest images that curves are measured on.
@@ -108,17 +106,15 @@ def curves(
     measuring: Task,
     orders: Sequence[tuple[Group, NDArray[np.int64]]],
     macs: int,
-    fitted: int = FITTED,
     progress: Callable[[float], None] = lambda share: None,
 ) -> list[Curve]:
     """Measure the curve of each group.
 
     Args:
-        task: the network and the images that the layers are refitted to.
+        task: the network and the fitting images.
         measuring: the same network and the images that measure the losses: others, as far as there are any.
         orders: groups and int64[n, parts], their units from the first to keep to the first to drop.
         macs: multiply-adds of the network for one image; larger networks are measured on fewer images.
-        fitted: the number of images that there are to refit the layers to.
         progress: receives the share of the work that is done, 0 to 1.
     """
     order_of = {id(group): order for group, order in orders}
@@ -131,7 +127,7 @@ def curves(
         progress((len(found) + groups * part) / len(orders))
 
     with task.groups.labelled.graph.on(task.device):
-        for grams in gram_batches(task, [group for group, _ in orders], min(FITTED, fitted)):
+        for grams in fitted_gram_batches(task, [group for group, _ in orders]):
             cuts, count = {}, len(grams)
             while grams:  # a Gram matrix is freed as soon as its group is refitted
                 group, of_group = grams.pop(0)

@@ -28,7 +28,7 @@ from pfpcli.recovery.refit_problem import COARSE
 from pfpcli.recovery.task import RecoveryTask, TrainingLimits
 
 #: The most images that the network is refitted to, and that it is measured on.
-FITTED, CHECKED = 32, 64
+FITTED, CHECKED = 16, 32
 
 
 class Trials:

@@ -27,9 +27,9 @@ def score(criterion: str, task: Task) -> Scores:
         task: the network and its scoring images.
     """
     function: Callable[[Task], Scores] = resolve("pfpcli.scoring.criteria", CRITERIA[criterion].function)
-    counted = Counter(task.progress)
+    counted = Counter(task.batches)
     with task.groups.labelled.graph.on(task.device):
-        scores = function(replace(task, progress=counted))
+        scores = function(replace(task, batches=counted))
     found = replace(scores, unit=_of_read_units(scores.unit, task), samples=counted.most)
     # all processes have the same sums, but their devices may compute scores that differ in the last digit
     return processes.of_first(lambda: found)

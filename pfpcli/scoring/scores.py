@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pfpcli.activations.task import Batch
 from pfpcli.channels.groups import Group
 from pfpcli.channels.reading_layers import Reader
 from pfpcli.scoring import pfp
@@ -75,20 +76,23 @@ class Scores:
 
 @dataclass
 class Counter:
-    """Passes progress on and remembers the largest number of images.
+    """Images of which the largest number that a pass asks for is remembered.
 
     Attributes:
-        progress: the function that progress is passed on to.
+        batches: returns an iterable over the images.
         most: the largest number of images so far.
     """
 
-    progress: Callable[[int], None]
+    batches: Callable[[], Iterable[Batch]]
     most: int = 0
 
-    def __call__(self, done: int) -> None:
-        """Report the number of images that are done."""
-        self.most = max(self.most, done)
-        self.progress(done)
+    def __call__(self) -> Iterator[Batch]:
+        """Yield the images."""
+        done = 0
+        for images, labels in self.batches():
+            done += len(images)
+            self.most = max(self.most, done)
+            yield images, labels
 
 
 def set_size(readers: list[Reader], delta: float = pfp.DELTA) -> int:

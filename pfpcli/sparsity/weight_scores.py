@@ -47,8 +47,8 @@ def score_weights(task: Task, found: Sequence[Weights], criterion: WeightCriteri
         found: the tensors of weights.
         criterion: what to score by.
     """
-    counted = Counter(task.progress)
-    task = replace(task, progress=counted)
+    counted = Counter(task.batches)
+    task = replace(task, batches=counted)
     with task.groups.labelled.graph.on(task.device):
         largest, mean = _shares(task, found, with_mean=criterion.score == "mean")
         shares = {"max": largest, "mean": mean}.get(criterion.score)

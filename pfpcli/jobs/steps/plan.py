@@ -221,7 +221,8 @@ def measure_curves(
         step.is_cached = found is not None
         if found is None:
             batch = graph.fixed_batch
-            task = Task(groups, scored.readers, lambda: division.fitting(batch), device, seed=settings.seed)
+            seed, fitting = settings.seed, scored.fitting
+            task = Task(groups, scored.readers, lambda: division.fitting(batch), device, seed=seed, fitting=fitting)
             # without images to spare, the curves are those of the fit
             measuring = replace(task, batches=lambda: division.checking(batch)) if len(division.checked) else task
             found = curves(
@@ -229,7 +230,6 @@ def measure_curves(
                 measuring,
                 ordered,
                 count(graph).macs,
-                len(division.fitted),
                 lambda share: step.progress(int(100 * share), 100, "% of the groups"),
             )
             if key:

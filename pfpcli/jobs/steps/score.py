@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from pfpcli.activations.task import Task
+from pfpcli.activations.task import FITTED, Fitting, Task
 from pfpcli.channels.groups import Groups
 from pfpcli.channels.reading_layers import Reader, readers
 from pfpcli.images.calibration import Calibration, Division
@@ -29,6 +29,7 @@ class Scored:
         scores: of all units.
         seconds: the step took.
         key: the name of the scores in the cache, "" where they are not cached.
+        fitting: the fitting images, with what the criterion has kept of them; None where nothing was scored.
     """
 
     criterion: str
@@ -37,6 +38,7 @@ class Scored:
     scores: Scores
     seconds: float
     key: str = ""
+    fitting: Fitting | None = None
 
 
 def score_channels(
@@ -54,8 +56,10 @@ def score_channels(
         key = cache.key(groups, found, division, settings, row.function) if settings.cache else ""
         scores = cache.load(key) if key else None
         step.is_cached = scores is not None
+        batch = groups.labelled.graph.fixed_batch
+        fitting = Fitting(lambda: division.fitting(batch), min(FITTED, len(division.fitted)))
         if scores is None:
-            total, batch = len(division.scored), groups.labelled.graph.fixed_batch
+            total = len(division.scored)
             task = Task(
                 groups,
                 found,
@@ -63,14 +67,15 @@ def score_channels(
                 device,
                 settings.reduce,
                 settings.seed,
-                lambda done: step.progress(done, total, "images"),
+                lambda done: step.progress(min(done, total), total, "images"),
+                fitting,
             )
             scores = score(criterion, task)
             if key:
                 cache.save(key, scores)
         how = f", {settings.reduce} over the kernel" if scores.layers else ""
         step.summary = f"{scores.samples or 'no'} images · criterion {criterion}{how}"
-    return Scored(criterion, division, found, scores, round(step.seconds, 3), key)
+    return Scored(criterion, division, found, scores, round(step.seconds, 3), key, fitting)
 
 
 def divided(calibration: Calibration, found: list[Reader], criterion: str, settings: ScoringSettings) -> Division:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pfpcli.activations.gram_matrices import Gram, gram_batches
+from pfpcli.activations.gram_matrices import Gram, fitted_gram_batches
 from pfpcli.activations.task import Task
 from pfpcli.channels.groups import Group
 from pfpcli.scoring.criteria.activations import weight_activation
@@ -16,22 +16,20 @@ from pfpcli.scoring.scores import Scores
 
 #: The fractions of its channels to which a group is cut to compare orders.
 WIDTHS = (0.75, 0.5)
-#: The most images that the layers are refitted to.
-IMAGES = 128
 
 
 def auto(task: Task) -> Scores:
     """Score each group by the best of the sensitivity, the norm of the weights, and weights times activations.
 
     A group is cut to three quarters and to half of its channels in each order. The layers that read it are refitted to
-    one half of the images; the errors on the other half, relative to the variance of their outputs, are added up. The
-    score of a unit is its rank in the best order, between 0 and 1. A group whose layers cannot be refitted is ordered
-    by the sensitivity. The sensitivities of the layers are kept, so errors are bounded as for `sensitivity`.
+    one half of the fitting images; the errors on the other half, relative to the variance of their outputs, are added
+    up. The score of a unit is its rank in the best order, between 0 and 1. A group whose layers cannot be refitted is
+    ordered by the sensitivity. The sensitivities of the layers are kept, so errors are bounded as for `sensitivity`.
     """
     shares = sensitivity(task)
     candidates = [shares.unit, l2(task).unit, weight_activation(task).unit]
     unit = shares.unit.copy()
-    for batch in gram_batches(task, task.groups.prunable, IMAGES):
+    for batch in fitted_gram_batches(task, task.groups.prunable, keep=True):
         for group, grams in batch:
             scored = [each for each in candidates if not np.isnan(each[group.units]).any()]
             if grams and len(scored) > 1:

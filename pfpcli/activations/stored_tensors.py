@@ -1,0 +1,58 @@
+"""Stored tensors: tensors that do not fit into memory, in a file.
+
+The file has no name, so nothing is left of it after a crash. It lies where the system puts temporary files.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+import weakref
+
+import torch
+from torch import Tensor
+
+
+class NamelessFile:
+    """A file without a name, which is deleted with the last value that is in it."""
+
+    def __init__(self) -> None:
+        with tempfile.TemporaryFile() as file:
+            self.handle = os.dup(file.fileno())
+        self.size = 0
+        weakref.finalize(self, os.close, self.handle)
+
+
+class StoredTensor:
+    """A tensor in a file."""
+
+    def __init__(self, file: NamelessFile, tensor: Tensor) -> None:
+        self._file, self._at, self._bytes = file, file.size, tensor.nbytes
+        self._like, self._shape = tensor.new_empty(0), tensor.shape
+        data = memoryview(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        os.lseek(file.handle, file.size, os.SEEK_SET)
+        while data:
+            written = os.write(file.handle, data)
+            file.size += written
+            data = data[written:]
+
+    def __len__(self) -> int:
+        return self._shape[0]
+
+    def read(self) -> Tensor:
+        """Return the tensor.
+
+        Raises:
+            OSError: the file is shorter than what was written.
+        """
+        found = torch.empty(self._bytes, dtype=torch.uint8)
+        data = memoryview(found.numpy().data)
+        with io.FileIO(self._file.handle, closefd=False) as file:
+            file.seek(self._at)
+            while data:
+                count = file.readinto(data)
+                if not count:
+                    raise OSError("a temporary file has become shorter")
+                data = data[count:]
+        return found.view(self._like.dtype).view(self._shape).to(self._like.device)
