@@ -54,6 +54,18 @@ def test_curves_see_what_the_orders_were_chosen_by_without_another_pass(name: st
     )
 
 
+def test_all_criteria_look_at_the_same_pass_over_the_scoring_images() -> None:
+    made, _ = counted("residual")
+    passes: list[int] = []
+
+    def batches() -> Iterable[Batch]:
+        passes.append(1)
+        return made.batches()
+
+    score("auto", Task(made.groups, made.readers, batches, made.device, fitting=made.fitting))
+    assert len(passes) == 1
+
+
 def test_layers_that_nobody_keeps_are_looked_at_again() -> None:
     made, passes = counted("residual")
     assert len(bits(made)) == len(bits(made))

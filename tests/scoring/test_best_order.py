@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from pfpcli.scoring.criteria import best_order
+from pfpcli.scoring.criteria.activations import weight_activation
 from pfpcli.scoring.criteria.sensitivity import sensitivity
 from pfpcli.scoring.scores import Scores
 from tasks import task
@@ -20,8 +21,8 @@ def test_of_two_orders_that_with_the_smaller_error_is_taken(monkeypatch: pytest.
     shown = task(groups, images.split(8))
     shares = sensitivity(shown)
     # the opposite of an order that is good at all is worse
-    good = best_order.weight_activation(shown).unit
-    monkeypatch.setattr(best_order, "sensitivity", lambda _: Scores(-good, shares.layers))
+    good = weight_activation(shown).unit
+    monkeypatch.setattr(best_order, "in_one_walk", lambda *_: [Scores(-good, shares.layers), Scores(good)])
     monkeypatch.setattr(best_order, "l2", lambda _: Scores(-good))
     found = best_order.auto(shown)
     assert found.layers == shares.layers

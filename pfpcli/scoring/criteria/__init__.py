@@ -9,6 +9,7 @@ activations    criteria that look at activations, and ThiNet
 gradients      criteria that look at gradients of the loss
 elimination    Optimal Brain Surgeon for whole channels
 ensembles      linear filter ensembles
+one_walk       several criteria in one pass over the images
 best_order     the best of several criteria for each group
 """
 

@@ -13,6 +13,7 @@ from pfpcli import processes
 from pfpcli.activations.task import Task
 from pfpcli.channels.labels import along
 from pfpcli.channels.reading_layers import Reader, seats
+from pfpcli.scoring.criteria.one_walk import in_one_walk
 from pfpcli.scoring.scores import Scores
 
 #: The number of outputs of a layer that ThiNet samples.
@@ -51,30 +52,44 @@ def weight_activation(task: Task) -> Scores:
     Source: Sun et al., A Simple and Effective Pruning Approach for Large Language Models (Wanda), ICLR 2024, which
     scores single weights by |w_ij| * |a_j|; here for channels.
     """
-    unit = task.zero_scores()
-    squares = {id(reader): np.zeros(len(reader.units)) for reader in task.readers}
-    counts = dict.fromkeys(squares, 0.0)
+    [found] = in_one_walk(task, WeightActivation(task))
+    return found
 
-    def look(reader: Reader, x: Tensor, weight: Tensor) -> None:
+
+class WeightActivation:
+    """The criterion `weight_activation`, as `one_walk.Looking`.
+
+    Args:
+        task: the network and its scoring images.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._squares = {id(reader): np.zeros(len(reader.units)) for reader in task.readers}
+        self._counts = dict.fromkeys(self._squares, 0.0)
+
+    def look(self, reader: Reader, x: Tensor, weight: Tensor) -> None:
+        """Add what a layer reads of some images."""
         if reader.has_weights:
-            squares[id(reader)] += _squares(reader, x)
-            counts[id(reader)] += x.numel() / len(reader.units)
+            self._squares[id(reader)] += _squares(reader, x)
+            self._counts[id(reader)] += x.numel() / len(reader.units)
         else:
             for columns in reader.pieces(x, weight, whole=True):
                 read = columns.x.square().mean((0, 3, 4)).sqrt()
-                squares[id(reader)] += _by_channel(reader, read * _norms(columns.weight))
-            counts[id(reader)] += len(x)
+                self._squares[id(reader)] += _by_channel(reader, read * _norms(columns.weight))
+            self._counts[id(reader)] += len(x)
 
-    task.walk(look)
-    graph = task.groups.labelled.graph
-    for reader in task.readers:
-        mean = processes.total(squares[id(reader)]) / max(processes.total(counts[id(reader)]), 1)
-        if reader.has_weights:
-            mean = np.sqrt(mean) * _by_channel(
-                reader, _norms(reader.matrix(graph.tensor(reader.weight).detach().float()))
-            )
-        np.add.at(unit, reader.units, mean)
-    return Scores(unit)
+    def scores(self) -> Scores:
+        """Return the scores."""
+        unit, graph = self._task.zero_scores(), self._task.groups.labelled.graph
+        for reader in self._task.readers:
+            count = processes.total(self._counts[id(reader)])
+            mean = processes.total(self._squares[id(reader)]) / max(count, 1)
+            if reader.has_weights:
+                weight = graph.tensor(reader.weight).detach().float()
+                mean = np.sqrt(mean) * _by_channel(reader, _norms(reader.matrix(weight)))
+            np.add.at(unit, reader.units, mean)
+        return Scores(unit)
 
 
 def thinet(task: Task) -> Scores:

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from pfpcli.activations.gram_matrices import Gram, fitted_gram_batches
 from pfpcli.activations.task import Task
 from pfpcli.channels.groups import Group
-from pfpcli.scoring.criteria.activations import weight_activation
-from pfpcli.scoring.criteria.sensitivity import sensitivity
+from pfpcli.scoring.criteria.activations import WeightActivation
+from pfpcli.scoring.criteria.one_walk import in_one_walk
+from pfpcli.scoring.criteria.sensitivity import Sensitivity
 from pfpcli.scoring.criteria.weights import l2
 from pfpcli.scoring.scores import Scores
 
@@ -26,8 +27,8 @@ def auto(task: Task) -> Scores:
     up. The score of a unit is its rank in the best order, between 0 and 1. A group whose layers cannot be refitted is
     ordered by the sensitivity. The sensitivities of the layers are kept, so errors are bounded as for `sensitivity`.
     """
-    shares = sensitivity(task)
-    candidates = [shares.unit, l2(task).unit, weight_activation(task).unit]
+    shares, activations = in_one_walk(task, Sensitivity(task), WeightActivation(task))
+    candidates = [shares.unit, l2(task).unit, activations.unit]
     unit = shares.unit.copy()
     for batch in fitted_gram_batches(task, task.groups.prunable, keep=True):
         for group, grams in batch:

@@ -14,6 +14,7 @@ from pfpcli.activations.unit_columns import are_distinct, merge_by_unit
 from pfpcli.channels.reading_layers import Reader
 from pfpcli.channels.rules import Columns
 from pfpcli.scoring import pfp
+from pfpcli.scoring.criteria.one_walk import in_one_walk
 from pfpcli.scoring.scores import LayerScores, Scores
 
 
@@ -22,16 +23,32 @@ def sensitivity(task: Task) -> Scores:
 
     In a product of activations the other operand takes the place of the weights. The error bound does not cover it.
     """
-    seen = [_LargestShares.of(reader, len(task.groups.root), task.device) for reader in task.readers]
-    by_reader = {id(one.reader): one for one in seen}
-    task.walk(lambda reader, x, weight: by_reader[id(reader)].add(x, weight, task.reduce))
-    unit = np.full(len(task.groups.root), np.nan)
-    layers = []
-    for one in seen:
-        layer = one.scores()
-        unit[layer.units] = np.fmax(unit[layer.units], layer.shares)
-        layers.append(layer)
-    return Scores(unit, tuple(layers))
+    [found] = in_one_walk(task, Sensitivity(task))
+    return found
+
+
+class Sensitivity:
+    """The criterion `sensitivity`, as `one_walk.Looking`.
+
+    Args:
+        task: the network and its scoring images.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self._reduce, self._labels = task.reduce, len(task.groups.root)
+        self._seen = {id(reader): _LargestShares.of(reader, self._labels, task.device) for reader in task.readers}
+
+    def look(self, reader: Reader, x: Tensor, weight: Tensor) -> None:
+        """Add what a layer reads of some images."""
+        self._seen[id(reader)].add(x, weight, self._reduce)
+
+    def scores(self) -> Scores:
+        """Return the scores, with the sensitivities at each layer."""
+        layers = [each.scores() for each in self._seen.values()]
+        unit = np.full(self._labels, np.nan)
+        for layer in layers:
+            unit[layer.units] = np.fmax(unit[layer.units], layer.shares)
+        return Scores(unit, tuple(layers))
 
 
 @dataclass
