@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from pfpcli import processes
 from pfpcli.activations.normal_equations import Normal
 from pfpcli.activations.row_fits import StoredRows
 from pfpcli.activations.stored_tensors import NamelessFile, StoredTensor
@@ -29,16 +30,18 @@ class KeptHalves:
         self._left = MOST
 
     def put(self, reader: Reader, halves: Halves) -> None:
-        """Keep what a layer reads, as far as there is room on the disk."""
-        tensors = [tensor for half in halves for tensor in _tensors(half)]
-        size = sum(tensor.nbytes for tensor in tensors)
+        """Keep what a layer reads, as far as there is room on the disk. All processes keep the same layers."""
+        size = sum(tensor.nbytes for half in halves for tensor in _tensors(half))
         if size > self._left:
             return
         try:
-            first, second = (_Stored(half) for half in halves)
-        except OSError:  # a full disk: nothing more is kept
+            stored = tuple(_Stored(half) for half in halves)
+        except OSError:
+            stored = ()
+        if processes.largest(int(not stored)):  # a full disk: nothing more is kept
             self._left = 0
             return
+        first, second = stored
         self._stored[reader] = first, second
         self._left -= size
 

@@ -186,13 +186,13 @@ def save_curves(name: str, curves: Sequence[Curve]) -> None:
     _write(name, arrays)
 
 
-def key_of_race(name: str, machine: dict[str, Any], widths: Sequence[Sequence[int]]) -> str:
+def key_of_race(name: str, machine: dict[str, Any], widths: Sequence[Sequence[int] | None]) -> str:
     """The key of the times of the files of plans.
 
     Args:
         name: the key of their scores.
         machine: what times depend on, see `stopwatch.machine`.
-        widths: of each plan.
+        widths: of each plan; None for the original.
     """
     return hashlib.sha256(json.dumps([name, machine, widths]).encode()).hexdigest()
 

@@ -158,17 +158,13 @@ class Meter:
         before, after = self._timed([self._as_timed(original), file])
         return after.part_of(before)
 
-    def race(self, plans: Sequence[Plan]) -> list[Latency] | None:
-        """Time the files of plans in turn.
-
-        Returns:
-            The latencies of the original's file and of that of each plan; None where one cannot be written.
-        """
+    def race(self, plans: Sequence[Plan | None]) -> list[Latency] | None:
+        """Time the files of plans in turn, see `widths.Race`; None where one cannot be written."""
 
         def raced() -> list[Latency] | None:
-            cuts = [cut(self.groups.labelled, plan.alive).graph for plan in plans]
+            graphs = [None if plan is None else cut(self.groups.labelled, plan.alive).graph for plan in plans]
             try:
-                return self._timed(self.writer.to_time(cuts, self._inputs))
+                return self._timed(self.writer.to_time(graphs, self._inputs))
             except CheckFailed:
                 return None
 

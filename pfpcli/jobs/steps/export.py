@@ -144,22 +144,29 @@ class OnnxWriter:
             lost = write.lost_by_export(module, str(error))
         return OnnxFile(self._exported(smaller, path, program), not module.untouched.nodes, lost)
 
-    def to_time(self, cuts: Sequence[Graph], inputs: Sequence[Tensor]) -> list[Path | onnx.ModelProto]:
-        """Return ONNX networks of the original and of networks cut from it, that are timed and nothing else.
+    def to_time(self, graphs: Sequence[Graph | None], inputs: Sequence[Tensor]) -> list[Path | onnx.ModelProto]:
+        """Return ONNX networks that are timed and nothing else.
 
         Args:
-            cuts: the cut networks.
+            graphs: networks cut from the original; None stands for the original.
             inputs: float[N, ...] for each input, that they are timed on.
 
         Raises:
             CheckFailed: one cannot be written.
         """
+        paths = [self.scratch / f"timed-{i}.onnx" for i in range(len(graphs))]
         if not isinstance(self._model.module, OnnxNetwork):
             with suppress(Exception):  # whatever the older exporter raises about an op that it does not know
-                return [export.quickly(graph, self._named, inputs) for graph in (self._whole, *cuts)]
-        paths = [self.scratch / f"timed-{i}.onnx" for i in range(len(cuts))]
-        pairs = [self.timed(path, self.write(each, path)) for path, each in zip(paths, cuts, strict=True)]
-        return [pairs[0][0], *(smaller for _, smaller in pairs)]
+                for path, graph in zip(paths, graphs, strict=True):
+                    made = export.quickly(graph or self._whole, self._named, inputs)
+                    path.write_bytes(made.SerializeToString())
+                return [*paths]
+        pairs = [
+            None if graph is None else self.timed(path, self.write(graph, path))
+            for path, graph in zip(paths, graphs, strict=True)
+        ]
+        original = next(before for before, _ in filter(None, pairs))
+        return [original if pair is None else pair[1] for pair in pairs]
 
     def timed(self, path: Path, written: OnnxFile) -> OnnxPair:
         """Return the ONNX networks before and after whose latency is measured.

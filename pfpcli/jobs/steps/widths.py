@@ -35,8 +35,8 @@ TIMED = 3
 _TINY = 1e-9
 _MULTIPLES, _FALLEN = "widths: multiples of 4", "widths: as they fall"
 
-#: Plans -> the latencies of the original's file and of the file of each plan; None where they cannot be timed.
-Race = Callable[[Sequence[Plan]], list[Latency] | None]
+#: Plans -> the latency of the file of each, that of the original for None; None where they cannot be timed.
+Race = Callable[[Sequence[Plan | None]], list[Latency] | None]
 
 
 def is_open(groups: Groups, budget: Budget) -> bool:
@@ -64,8 +64,9 @@ def remembered(race: Race, key: str, threads: int | None) -> Race:
         threads: of onnxruntime; None for all cores.
     """
 
-    def raced(plans: Sequence[Plan]) -> list[Latency] | None:
-        name = cache.key_of_race(key, machine(threads, PROVIDER), [plan.kept for plan in plans]) if key else ""
+    def raced(plans: Sequence[Plan | None]) -> list[Latency] | None:
+        widths = [None if plan is None else plan.kept for plan in plans]
+        name = cache.key_of_race(key, machine(threads, PROVIDER), widths) if key else ""
         found = cache.load_race(name) if name else None
         if found is None:
             found = race(plans)
@@ -96,7 +97,7 @@ def choose(free: list[Tried], stepped: list[Tried], race: Race | None) -> tuple[
         return stepped, f"{_MULTIPLES}; they {more}"
     if ratio > FAR:
         return free, f"{_FALLEN}; multiples of 4 {more}"
-    timed = None if race is None else race([fell.plan, rounded.plan])
+    timed = None if race is None else race([None, fell.plan, rounded.plan])
     if timed is None:
         return free, f"{_FALLEN}; multiples of 4 {more}, and nothing was timed"
     whole, *files = timed
@@ -122,14 +123,13 @@ def quickest(tried: list[Tried], race: Race | None) -> tuple[list[Tried], str]:
     timed = race([each.plan for each in near]) if race is not None and len(near) > 1 else None
     if timed is None:
         return tried, ""
-    _, *files = timed
     taken = 0
     for i in range(1, len(near)):
-        if speed_up(files[taken], files[i]).low > 1:
+        if speed_up(timed[taken], timed[i]).low > 1:
             taken = i
     if not taken:
         return tried, ""
-    chosen, times = near[taken], speed_up(files[0], files[taken]).times
+    chosen, times = near[taken], speed_up(timed[0], timed[taken]).times
     more = "both lose next to nothing" if chosen.loss <= _TINY else f"loses {chosen.loss / best.loss:.2f} × as much"
     why = f"plan {chosen.name} is {times:.2f} × as fast as {best.name}, and {more}"
     return [chosen, *(each for each in tried if each is not chosen)], f"widths: the quickest; {why}"
