@@ -380,7 +380,7 @@ def forms(nets: Path) -> dict[str, Run]:
     torch.export.save(torch.export.export(module, (x,), dynamic_shapes=({0: Dim.AUTO},)), "program.pt2")
     imgs = draw(nets / "imgs", 16, 16)
     return {
-        form: compress(nets / file, imgs, nets / form, samples=8, **settings)
+        form: compress(nets / file, imgs, nets / form, samples=8, allocate="uniform", **settings)
         for form, (file, settings) in FORMS.items()
     }
 

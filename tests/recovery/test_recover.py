@@ -91,7 +91,7 @@ def test_closeness_tells_where_the_decisions_of_few_images_cannot(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     compared, close = [Quality("agreement", 1.0, share, share, 10, "", 0.5) for share in shares], [*closer]
-    monkeypatch.setattr(recover_module, "compare", lambda *_: compared.pop(0))
+    monkeypatch.setattr(recover_module, "compare", lambda *_, **__: compared.pop(0))
     monkeypatch.setattr(recover_module, "closeness", lambda *_: close.pop(0))
     assert recover("mean", task(small)).undone == is_undone
 
