@@ -164,7 +164,7 @@ def time_network(model: bytes, shape: Sequence[int], threads: int | None, provid
 def _options(threads: int | None) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # errors are raised as well
     return options
 
 

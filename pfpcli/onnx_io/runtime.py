@@ -52,7 +52,7 @@ def session(
         provider: of onnxruntime, e.g. "CUDAExecutionProvider".
     """
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # errors are raised as well
     options.intra_op_num_threads = threads or 0
     given: Path | bytes = file if isinstance(file, Path) else file.SerializeToString()
     if isinstance(given, Path) and os.fsencode(given).decode("utf-8", "ignore") != str(given):
