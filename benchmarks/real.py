@@ -28,6 +28,12 @@ from kept_points import VERDICTS, measure_missing, recovery
 import pfpcli
 from pfpcli.settings import CompressSettings
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+import torchvision_ops
+
+#: The ops that torchvision lacks beside a CPU build; they live as long as this.
+LACKING = torchvision_ops.define()
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, PAGE = ROOT / "build" / "real", ROOT / "docs" / "real-models.md"
 #: Fractions of the MACs that are kept.
