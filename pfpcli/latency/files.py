@@ -43,12 +43,8 @@ class Latency:
     blocks: tuple[float, ...] = ()
 
     def part_of(self, other: Latency) -> float:
-        """Return this latency as a part of another one, each in its quickest block.
-
-        Other work on the machine only makes a block slower, so this is steadier than the medians of all runs. On a
-        quiet machine it is the same.
-        """
-        return min(self.blocks) / min(other.blocks)
+        """Return this latency as a part of another one that was measured together with it, see `speed_up`."""
+        return 1 / speed_up(other, self).times
 
 
 @dataclass(frozen=True)
