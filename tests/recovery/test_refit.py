@@ -64,6 +64,19 @@ def test_a_dropped_constant_channel_is_recovered_by_its_mean() -> None:
     assert torch.equal(smaller.module.get_parameter("2.weight"), before)
 
 
+def test_an_output_that_is_nothing_gets_no_numbers_that_processors_are_slow_with() -> None:
+    torch.manual_seed(0)
+    first, second = nn.Linear(6, 5), nn.Linear(5, 4)
+    with torch.no_grad():
+        second.weight[2], second.bias[2] = 0, 1e-39
+        second.weight[2, 0] = 3e-39
+    kept, smaller = dropped(grouped(nn.Sequential(first, second), 6), 3)
+    recovered(kept, smaller, torch.randn(COUNT, 6), Refit)
+    made = [smaller.module.get_parameter(f"1.{name}") for name in ("weight", "bias")]
+    assert all((tensor.abs() >= torch.finfo(torch.float32).tiny).logical_or(tensor == 0).all() for tensor in made)
+    assert not made[0][2].any()
+
+
 TWINS: dict[str, Callable[[], tuple[nn.Module, tuple[int, ...]]]] = {
     "convolution": lambda: (nn.Sequential(twins(nn.Conv2d(3, 6, 3)), nn.ReLU(), nn.Conv2d(6, 5, 3)), (3, 9, 9)),
     "strided": lambda: (nn.Sequential(twins(nn.Conv2d(3, 6, 3)), nn.Conv2d(6, 5, 3, 2, 1)), (3, 9, 9)),
