@@ -13,6 +13,7 @@ heads      outputs that are read together: boxes with the scores of the same pla
 detections what a detector finds again: boxes, or places
 boxes      which boxes are sure, and which of two networks are the same
 quality    compare networks on images
+known_outputs  what the original puts out, computed once for all that is compared with it
 changes    what a network does otherwise, class by class and image by image, collected while it is compared
 answers    what a network says about an image, and how far two answers are apart
 thumbnails small pictures of images and of outputs

@@ -23,7 +23,7 @@ from pfpcli.outputs.kinds import KINDS
 from pfpcli.outputs.kinds.classes import Decisions
 from pfpcli.outputs.kinds.kind import Counts, Judged
 from pfpcli.outputs.known_outputs import KnownOutputs
-from pfpcli.outputs.roles import real, roles_of, select, shape
+from pfpcli.outputs.roles import roles_of, run_module, shape
 from pfpcli.records.parts import OutputQuality, Quality
 
 #: A run is worse if the quality of an output falls by this much or more.
@@ -79,10 +79,6 @@ def compare_all(
         known: outputs of the original for the same batches; those that it lacks are added.
     """
     roles, known = roles_of(before), known or KnownOutputs()
-
-    def outputs(network: Network, x: Tensor) -> list[Tensor]:
-        return select(real(network.module(x)), roles)
-
     tallies = [Tallies.of(before) for _ in after]
     with ExitStack() as there, torch.no_grad():
         for each in (before, *after):
@@ -93,9 +89,9 @@ def compare_all(
             if not processes.is_mine(images):
                 continue
             x = images.to(device)
-            whole = [each.cpu() for each in known.of(i, partial(outputs, before, x))]
+            whole = [each.cpu() for each in known.of(i, partial(run_module, before.module, x, roles))]
             for network, tally in zip(after, tallies, strict=True):
-                now = [each.cpu() for each in outputs(network, x)]
+                now = [each.cpu() for each in run_module(network.module, x, roles)]
                 tally.add(len(x), whole, now, labels)
             if changes is not None and changes.watched is not None:
                 changes.add(first, images, whole[changes.watched], now[changes.watched], labels)

@@ -6,7 +6,7 @@ labels that fit. In doubt an output is a regression: its numbers are compared, a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
@@ -46,6 +46,11 @@ def real(outputs: object) -> list[Tensor]:
 def select(outputs: Sequence[Tensor], roles: Sequence[Role]) -> list[Tensor]:
     """Return the tensor of each role: an output, or a part of one."""
     return [part(outputs[role.output], role) for role in roles]
+
+
+def run_module(module: Callable[..., object], x: Tensor, roles: Sequence[Role]) -> list[Tensor]:
+    """Run a network on images, float[N, ...], and return the tensor of each role."""
+    return select(real(module(x)), roles)
 
 
 def part(output: Tensor, role: Role) -> Tensor:

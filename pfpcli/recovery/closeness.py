@@ -6,14 +6,13 @@ import math
 from functools import partial
 
 import torch
-from torch import Tensor
 
 from pfpcli import processes
 from pfpcli.graph.graph import Graph
 from pfpcli.images.calibration import Batches
 from pfpcli.outputs.known_outputs import KnownOutputs
 from pfpcli.outputs.losses import divergence
-from pfpcli.outputs.roles import real, roles_of, select
+from pfpcli.outputs.roles import roles_of, run_module
 
 
 def closeness(
@@ -38,14 +37,12 @@ def closeness(
     roles, known = roles_of(whole), known or KnownOutputs()
     diverged, count = 0.0, 0
 
-    def outputs(graph: Graph, x: Tensor) -> list[Tensor]:
-        return select(real(graph.module(x)), roles)
-
     with torch.no_grad(), whole.on(device), smaller.on(device):
         for i, (images, _) in enumerate(batches):
             if processes.is_mine(images):
                 x = images.to(device)
-                diverged += float(divergence(outputs(smaller, x), known.of(i, partial(outputs, whole, x)), roles))
+                wanted = known.of(i, partial(run_module, whole.module, x, roles))
+                diverged += float(divergence(run_module(smaller.module, x, roles), wanted, roles))
                 count += len(x)
     diverged, count = processes.total(diverged), processes.total(count)
     mean = diverged / max(1, count * len(roles))

@@ -10,7 +10,6 @@ from functools import partial
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from pfpcli import processes
 from pfpcli.channels.reading_layers import Reader
@@ -20,7 +19,7 @@ from pfpcli.graph.graph import Graph
 from pfpcli.images.calibration import Batches, Division
 from pfpcli.outputs.known_outputs import KnownOutputs
 from pfpcli.outputs.losses import distance, relative_distance
-from pfpcli.outputs.roles import real, roles_of, select
+from pfpcli.outputs.roles import roles_of, run_module
 from pfpcli.planning.plan import Plan
 from pfpcli.recovery.call_by_call import recover_calls
 from pfpcli.recovery.refit import Findings, Refit
@@ -79,12 +78,10 @@ def output_distance(
     roles, known = roles_of(whole), known or KnownOutputs()
     sums = np.zeros((len(roles), 2))
 
-    def outputs(graph: Graph, x: Tensor) -> list[Tensor]:
-        return select(real(graph.module(x)), roles)
-
     with torch.no_grad(), whole.on(device), smaller.on(device):
         for i, (images, _) in enumerate(batches):
             if processes.is_mine(images):
                 x = images.to(device)
-                sums += distance(outputs(smaller, x), known.of(i, partial(outputs, whole, x))).numpy()
+                wanted = known.of(i, partial(run_module, whole.module, x, roles))
+                sums += distance(run_module(smaller.module, x, roles), wanted).numpy()
     return relative_distance(processes.total(sums))
