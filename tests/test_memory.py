@@ -32,10 +32,38 @@ print((held - memory.held()) >> 20)
 """
 
 
-def test_what_is_freed_is_taken_again_and_given_back_at_the_end() -> None:
+#: Frees every second of many blocks, and prints the megabytes that are given back: there was little, and much, to free.
+BETWEEN = """
+from pfpcli import memory
+
+memory.keep_freed()
+memory.give_back()
+for size in (64, 1024):
+    blocks = [bytearray(b"1" * 100_000) for _ in range(10 * size)]
+    del blocks[::2]
+    held = memory.held()
+    memory.limit()
+    print((held - memory.held()) >> 20)
+    del blocks
+    memory.give_back()
+"""
+
+
+def run(script: str) -> list[int]:
+    """The numbers that a script prints."""
     done = subprocess.run(
-        [sys.executable, "-c", TWICE], cwd=Path(__file__).parents[1], capture_output=True, check=True, encoding="utf-8"
+        [sys.executable, "-c", script], cwd=Path(__file__).parents[1], capture_output=True, check=True, encoding="utf-8"
     )
-    taken, returned = map(int, done.stdout.split())
+    return [*map(int, done.stdout.split())]
+
+
+def test_what_is_freed_between_blocks_that_are_in_use_is_given_back_once_it_is_much() -> None:
+    little, much = run(BETWEEN)
+    assert little == 0
+    assert much > 400
+
+
+def test_what_is_freed_is_taken_again_and_given_back_at_the_end() -> None:
+    taken, returned = run(TWICE)
     assert taken < 1000  # of 18,432 pages
     assert returned > 60

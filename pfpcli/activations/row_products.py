@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 #: Products of float32 numbers are summed in float64 after this many terms.
-CHUNK = 4096
+CHUNK = 2048
 #: Columns of a symmetric product that are computed together.
 _BLOCK = 512
 

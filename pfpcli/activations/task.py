@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pfpcli import processes
+from pfpcli import memory, processes
 from pfpcli.activations.kept_halves import KeptHalves
 from pfpcli.activations.walk import Look, Walk
 from pfpcli.channels.groups import Groups
@@ -79,6 +79,7 @@ class Task:
             if processes.is_mine(x):
                 yield x.to(self.device), labels
             done += len(x)
+            memory.limit()
             self.progress(done)
 
     def zero_scores(self) -> NDArray[np.float64]:

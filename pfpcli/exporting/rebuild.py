@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,12 +28,12 @@ def rebuild(module: nn.Module, smaller: Graph) -> tuple[nn.Module | None, str]:
     Returns:
         The copy and "ok"; or None and the reason, if the forward of the copy fails or computes something else.
     """
-    twin = copy.deepcopy(module)
     tensors = dict(smaller.module.named_parameters(remove_duplicate=False)) | dict(smaller.module.named_buffers())
-    original = {id(value): name for name, value in _tensors(module).items() if name in tensors}
-    for name, value in _tensors(module).items():
-        if id(value) in original:
-            _put(twin, name, tensors[original[id(value)]])
+    # a copy takes what this says instead of copying the tensor
+    smaller_ones: dict[int, Any] = {
+        id(value): _like(value, tensors[name]) for name, value in _tensors(module).items() if name in tensors
+    }
+    twin = copy.deepcopy(module, smaller_ones)
     for part in twin.modules():
         for kind, set_widths in _WIDTHS:
             if isinstance(part, kind):
@@ -57,13 +58,10 @@ def _tensors(module: nn.Module) -> dict[str, Tensor]:
     return dict(module.named_parameters(remove_duplicate=False)) | dict(module.named_buffers(remove_duplicate=False))
 
 
-def _put(module: nn.Module, name: str, value: Tensor) -> None:
-    path, _, leaf = name.rpartition(".")
-    owner = module.get_submodule(path)
-    if isinstance(getattr(owner, leaf), nn.Parameter):
-        owner.register_parameter(leaf, nn.Parameter(value.detach().clone(), requires_grad=value.requires_grad))
-    else:
-        setattr(owner, leaf, value.detach().clone())
+def _like(tensor: Tensor, value: Tensor) -> Tensor:
+    """Return a copy of a value, as a parameter if the tensor is one."""
+    copied = value.detach().clone()
+    return nn.Parameter(copied, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else copied
 
 
 def _conv(part: nn.Module) -> None:

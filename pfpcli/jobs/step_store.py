@@ -99,9 +99,45 @@ class StepStore:
             name: as for `path`.
             parts: as for `path`; the step may change them.
         """
+        return self._value(make, kind, self.path(name, *parts)) if self._is_used else (make(), False)
+
+    def value_and_files(
+        self, write: Callable[[], _T], kind: Any, files: Iterable[Path], name: str, *parts: object
+    ) -> tuple[_T, bool]:
+        """Return what a step comes to that writes files, as `value`; files from before an interrupt are written again.
+
+        The files are kept one by one: together they can be larger than anything else in memory.
+
+        Args:
+            write: takes the step, and writes some of the files.
+            kind: as for `value`.
+            files: those that it may write.
+            name: as for `path`.
+            parts: as for `path`.
+        """
         if not self._is_used:
-            return make(), False
+            return write(), False
         path = self.path(name, *parts)
+        kept = {file.name: (file, path.with_name(f"{path.name}.{file.name}")) for file in files}
+        self.files += [copy for _, copy in kept.values()]
+
+        def written() -> tuple[_T, list[str]]:
+            made = write()
+            there = [name for name, (file, _) in kept.items() if file.exists()]
+            for file, copy in (kept[name] for name in there):
+                self._store(copy, file.read_bytes())
+            return made, there
+
+        (made, there), is_kept = self._value(written, tuple[kind, list[str]], path)
+        for file, copy in (kept[name] for name in there if is_kept):
+            content = self._load(copy, bytes)
+            if content is None:
+                return written()[0], False
+            file.write_bytes(content)
+        return made, is_kept
+
+    def _value(self, make: Callable[[], _T], kind: Any, path: Path) -> tuple[_T, bool]:
+        """Return what a step comes to, as `value`; path: of the step."""
         self.files.append(path)
         found = self._load(path, tuple[kind, list[tuple[dict[str, str], set[str]]]])
         if found is not None:
@@ -126,7 +162,8 @@ class StepStore:
             forget(self._folder)
 
     def _count(self) -> int:
-        return sum(path.name not in (OPTIONS, _MADE_OF) for path in self._folder.glob("[!.]*"))
+        names = {path.name for path in self._folder.glob("[!.]*")} - {OPTIONS, _MADE_OF}
+        return sum("." not in name for name in names)  # the files of a step belong to it
 
     def _load(self, path: Path, kind: Any) -> Any:
         def content() -> bytes | None:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pfpcli.activations.stored_tensors import NamelessFile, StoredTensor
 from pfpcli.graph.graph import Graph, is_tensor
 from pfpcli.outputs.known_outputs import KnownOutputs
 from pfpcli.outputs.quality import compare, likeness, standard_error
@@ -34,7 +35,8 @@ def recover(method: str, task: RecoveryTask) -> Recovered:
         task: the cut network, the images and the limits.
     """
     smaller = task.cut.graph
-    tensors = {name: tensor.clone() for name, tensor in smaller.module.state_dict().items()}
+    file = NamelessFile()
+    tensors = {name: StoredTensor(file, tensor) for name, tensor in smaller.module.state_dict().items()}
     known = KnownOutputs()
     before = _compared(task, known)
     images = RECOVERIES[method].load()(task)
@@ -43,7 +45,7 @@ def recover(method: str, task: RecoveryTask) -> Recovered:
         return Recovered(method, "agreement", None, None, False, images, 0, remarks=task.remarks)
     undone = _is_worse(before, after)
     if undone:
-        smaller.module.load_state_dict(tensors)
+        smaller.module.load_state_dict({name: tensor.read() for name, tensor in tensors.items()})
     metric, alike = likeness(before.quality)
     return Recovered(
         method,

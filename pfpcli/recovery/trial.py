@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from pfpcli import processes
+from pfpcli import memory, processes
 from pfpcli.channels.reading_layers import Reader
 from pfpcli.cutting.cut import cut
 from pfpcli.cutting.reweight import reweight
@@ -60,7 +60,10 @@ class Trials:
         recover_calls(task, lambda pair: Refit(pair, effort=COARSE, findings=self.findings), FITTED)
         whole = planned.groups.labelled.graph
         batches = self._division.checking(whole.fixed_batch, CHECKED)
-        return output_distance(whole, made.graph, batches, self._device, self._known)
+        found = output_distance(whole, made.graph, batches, self._device, self._known)
+        del made, task
+        memory.drop_cycles()
+        return found
 
 
 def output_distance(

@@ -60,10 +60,13 @@ def writable_by_others(step: Path, other: Path) -> None:
     step.chmod(0o666)
 
 
-@pytest.mark.parametrize(
+CHANGES = pytest.mark.parametrize(
     "change",
     [flipped, cut_off, emptied, swapped, without_a_seal, of_another_type, linked, piped, a_folder, writable_by_others],
 )
+
+
+@CHANGES
 def test_a_step_that_is_not_as_it_was_kept_is_taken_again(change: Callable[[Path, Path], None], tmp_path: Path) -> None:
     store = StepStore(tmp_path / "state", "key")
     taken: list[str] = []
@@ -75,6 +78,35 @@ def test_a_step_that_is_not_as_it_was_kept_is_taken_again(change: Callable[[Path
     change(store.path("one"), store.path("two"))
     assert take("one") == ([3], False)
     assert take("two") == ([2], True)
+
+
+@CHANGES
+def test_files_of_a_step_are_written_again_and_those_that_are_not_as_they_were_kept_are_made_again(
+    change: Callable[[Path, Path], None], tmp_path: Path
+) -> None:
+    store = StepStore(tmp_path / "state", "key")
+    files = [tmp_path / name for name in ("model.onnx", "model.pt2", "model.pt")]
+    written: list[int] = []
+
+    def write() -> int:
+        written.append(len(written))
+        for file in files[:2]:
+            file.write_bytes(file.name.encode())
+        return 7
+
+    def take() -> tuple[int, bool]:
+        for file in files:
+            file.unlink(missing_ok=True)
+        found = store.value_and_files(write, int, files, "export")
+        assert [file.name for file in files if file.exists()] == ["model.onnx", "model.pt2"]
+        assert files[0].read_bytes() == b"model.onnx"
+        return found
+
+    assert [take(), take()] == [(7, False), (7, True)]
+    path = store.path("export")
+    change(*(path.with_name(f"{path.name}.{file.name}") for file in files[:2]))
+    assert take() == (7, False)
+    assert len(written) == 2
 
 
 def test_a_step_of_another_network_or_with_other_settings_has_another_name(tmp_path: Path) -> None:

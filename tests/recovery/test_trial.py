@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,11 +12,13 @@ import torch
 
 from distilled import case, undecided
 from pfpcli.channels.groups import group
+from pfpcli.cutting.cut import Cut, cut
 from pfpcli.outputs import known_outputs
 from pfpcli.outputs.known_outputs import KnownOutputs
 from pfpcli.outputs.losses import distance, relative_distance
 from pfpcli.planning.plan import Budget
 from pfpcli.planning.planner import Planner
+from pfpcli.recovery import trial
 from pfpcli.recovery.trial import Trials, output_distance
 from pfpcli.scoring.scores import Scores
 
@@ -29,6 +33,21 @@ def test_a_smaller_network_loses_more(tmp_path: Path) -> None:
     trials = Trials([], made.division, CPU)
     losses = [trials.loss(plan) for plan in plans]
     assert 0 < losses[0] < losses[1] < losses[2]
+
+
+def test_a_network_that_was_tried_is_freed_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, networks = case(undecided(), tmp_path), []
+
+    def watched(*args: Any) -> Cut:
+        found = cut(*args)
+        networks.append(weakref.ref(found.graph.module))
+        return found
+
+    monkeypatch.setattr(trial, "cut", watched)
+    groups = group(made.kept.labelled)
+    planned = Planner(groups, Scores(np.ones(len(groups.root))), Budget(0.5)).by("uniform")
+    Trials([], made.division, CPU).loss(planned)
+    assert [each() for each in networks] == [None]
 
 
 def test_a_network_is_at_no_distance_from_itself(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
+from pfpcli import memory
 from pfpcli.cutting.cut import Cut
 from pfpcli.exporting import export
 from pfpcli.exporting.rebuild import rebuild
@@ -158,8 +159,8 @@ class OnnxWriter:
         if not isinstance(self._model.module, OnnxNetwork):
             with suppress(Exception):  # whatever the older exporter raises about an op that it does not know
                 for path, graph in zip(paths, graphs, strict=True):
-                    made = export.quickly(graph or self._whole, self._named, inputs)
-                    path.write_bytes(made.SerializeToString())
+                    path.write_bytes(export.quickly(graph or self._whole, self._named, inputs).SerializeToString())
+                    memory.drop_cycles()
                 return [*paths]
         pairs = [
             None if graph is None else self.timed(path, self.write(graph, path))
@@ -190,9 +191,8 @@ class OnnxWriter:
 
 @dataclass(frozen=True)
 class _Written:
-    """The files of a network: name -> content, what is told about its ONNX file, and about model.pt."""
+    """What is told about the ONNX file of a network, and about model.pt."""
 
-    files: dict[str, bytes]
     onnx: OnnxFile
     model_pt: str
 
@@ -214,22 +214,22 @@ def export_files(
     modules: list[nn.Module | None] = []
 
     def written() -> _Written:
+        _ = writer.original
+        memory.drop_cycles()
+        step.progress(1, 3, "files")
         program = export.program(smaller)
         export.save_pt2(program, folder / FILES["pt2"])
-        step.progress(1, 3, "files")
-        _ = writer.original
         step.progress(2, 3, "files")
         told = writer.write(smaller, onnx_file, program)
         module, model_pt = _save_module(model, smaller, folder / FILES["pt"])
         modules.append(module)
-        paths = (folder / FILES[kind] for kind in ("onnx", "pt2", "pt"))
-        return _Written({path.name: path.read_bytes() for path in paths if path.exists()}, told, model_pt)
+        return _Written(told, model_pt)
 
     with console.step("export") as step:
-        found, step.is_cached = store.value(written, _Written, "export", smaller, model.kind, model.sha256)
+        paths = [folder / FILES[kind] for kind in ("onnx", "pt2", "pt")]
+        parts = smaller, model.kind, model.sha256
+        found, step.is_cached = store.value_and_files(written, _Written, paths, "export", *parts)
         if step.is_cached:
-            for name, content in found.files.items():
-                (folder / name).write_bytes(content)
             modules.append(_rebuilt(model, smaller)[0])
         original, onnx_told = writer.original, found.onnx
         files = {kind: file if (folder / file).exists() or kind in LAST else None for kind, file in FILES.items()}

@@ -189,7 +189,7 @@ def resources(threads: int | None) -> Iterator[Path]:
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
     try:
-        with tempfile.TemporaryDirectory() as scratch:
+        with memory.set_aside(), tempfile.TemporaryDirectory() as scratch:
             yield Path(scratch)
     finally:
         torch.set_num_threads(before)
