@@ -21,7 +21,12 @@ from pfpcli.amounts import COUNTED
 from pfpcli.channels import rules
 from pfpcli.channels.groups import Groups
 from pfpcli.channels.labels import Axes
+from pfpcli.channels.rules.statistics import NORMS
+from pfpcli.graph.functional import is_view_of
 from pfpcli.graph.graph import Graph, is_tensor
+
+#: To write a number of a result and to read it again takes as long as this many multiply-adds, about, on a CPU.
+MOVED = 64
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,16 @@ def _is_stored(node: Node) -> bool:
     return node.op == "get_attr" and is_tensor(node) and node.meta["val"].is_floating_point()
 
 
+def _is_moved(node: Node) -> bool:
+    """Whether the result of a call is written: it is no view, and no norm or clipping that the layer before does."""
+    if node.op != "call_function" or not is_tensor(node):
+        return False
+    rule, sources = rules.find(node.target), node.all_input_nodes
+    if str(node.target) in NORMS or (rule is not None and rule.clips is not None):
+        return False
+    return not any(is_view_of(node, source) for source in sources)
+
+
 class Predictor:
     """Predicts the costs of many plans for one graph.
 
@@ -94,6 +109,7 @@ class Predictor:
                     dims += [(dim, self._index(ragged.rows.numpy())) for dim, ragged in axes.ragged.items()]
                     self.dims.setdefault(node, dims)
         self._costly = list(node_macs(self._graph, self._full))
+        self._moved = [node for node in self._graph.nodes if _is_moved(node)]
         self._tensors = self._stored()
 
     def predict(self, alive: NDArray[np.bool_]) -> Costs:
@@ -125,6 +141,18 @@ class Predictor:
             macs=sum(self._macs(node, sizes) for node in self._costly),
             bytes=sum(n * size for n, (_, _, size) in zip(numel, self._tensors, strict=True)),
         )
+
+    def work(self, alive: NDArray[np.bool_]) -> float:
+        """Return the MACs after a cut, and `MOVED` for each number of the results: a rough measure of the time.
+
+        MACs alone would take a layer of few channels on a large map for a cheap one.
+
+        Args:
+            alive: bool[labels], the labels that are kept.
+        """
+        sizes = self.sizes(self.counts(alive))
+        moved = sum(math.prod(sizes(node)) for node in self._moved) // self._graph.batch
+        return float(sum(self._macs(node, sizes) for node in self._costly) + MOVED * moved)
 
     def _macs(self, node: Node, sizes: Callable[[Node], tuple[int, ...]]) -> int:
         rule = rules.find(node.target)

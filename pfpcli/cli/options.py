@@ -29,7 +29,7 @@ from pfpcli.cli.input_options import (
 from pfpcli.cli.resume import Line
 from pfpcli.cli.session import Session
 from pfpcli.errors import InputError
-from pfpcli.planning.allocations import ALLOCATIONS, BEST, TRIED
+from pfpcli.planning.allocations import ALLOCATIONS, BEST
 from pfpcli.recovery.methods import RECOVERIES
 from pfpcli.scoring.criteria import CRITERIA
 from pfpcli.settings import CompressSettings
@@ -41,7 +41,7 @@ CUT, RECOVERY, MACHINE = "What may be cut", "Recovery and training", "Machine"
 
 _CRITERIA = "; ".join(f"{name} ({found.summary})" for name, found in CRITERIA.items())
 _ALLOCATIONS = "; ".join(
-    [f"{BEST} (the best of {', '.join(TRIED)}, and of plans between them, on held-out images)"]
+    [f"{BEST} (the best of most of these, and of plans between them, on held-out images)"]
     + [f"{name} ({found.summary})" for name, found in ALLOCATIONS.items()]
 )
 _RECOVERIES = "; ".join(f"{name} ({each.summary})" for name, each in RECOVERIES.items())

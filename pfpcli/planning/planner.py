@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pfpcli.channels.cost import Costs, Predictor
 from pfpcli.channels.groups import Groups
-from pfpcli.planning.allocations import ALLOCATIONS
+from pfpcli.planning.allocations import ALLOCATIONS, WORK
 from pfpcli.planning.allocators import Allocator, Counts, Evidence, allocator, shared_error
 from pfpcli.planning.choices import Choice, alive_labels, find_choices, multiples
 from pfpcli.planning.curves import Curve
@@ -150,7 +150,9 @@ class Planner:
         return counts, level
 
     def _cost(self, of: str) -> Cost:
-        """Return what tells a cost of the network for the positions that each choice keeps."""
+        """Return what tells a cost of the network, or its work, for the positions that each choice keeps."""
+        if of == WORK:
+            return lambda counts: self._predictor.work(alive_labels(self._groups, self._choices, counts))
 
         def cost(counts: list[int]) -> float:
             key = tuple(counts)

@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.fx.node import Node
 
 from pfpcli import processes
+from pfpcli.channels.rules.statistics import NORMS
 from pfpcli.graph.calls import bind
 from pfpcli.recovery.call_by_call import recover_calls
-from pfpcli.recovery.epilogue import NORMS
 from pfpcli.recovery.paired_run import PairedRun
 from pfpcli.recovery.task import RecoveryTask
 

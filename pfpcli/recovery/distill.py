@@ -26,6 +26,7 @@ from torch.fx.node import Node
 
 from pfpcli.activations.value_recorder import ValueRecorder
 from pfpcli.channels import residual_blocks, rules
+from pfpcli.channels.rules.statistics import NORMS
 from pfpcli.channels.slicing import Slicing
 from pfpcli.cutting.cut import Cut
 from pfpcli.images.calibration import Division
@@ -35,7 +36,6 @@ from pfpcli.outputs.known_outputs import KnownOutputs
 from pfpcli.outputs.roles import real, roles_of, select
 from pfpcli.recovery.augment import altered, mixed, moved
 from pfpcli.recovery.closeness import closeness
-from pfpcli.recovery.epilogue import NORMS
 from pfpcli.recovery.task import RecoveryTask
 from pfpcli.recovery.train import Check, Progress, Schedule, silent, train
 from pfpcli.recovery.training_batches import Labels, TrainingBatches, batch_size

@@ -16,12 +16,11 @@ from torch import Tensor
 from torch.fx.node import Node
 
 from pfpcli.channels import rules
+from pfpcli.channels.rules.statistics import NORMS
 from pfpcli.graph.calls import bind
 from pfpcli.graph.graph import is_tensor
 from pfpcli.recovery.paired_run import PairedRun
 
-#: Ops that normalise with running statistics.
-NORMS = ("aten.batch_norm.default", "aten._native_batch_norm_legit_no_training.default")
 #: A channel with a smaller scale cannot compensate for anything: the division by the scale would explode.
 _TINY = 1e-6
 

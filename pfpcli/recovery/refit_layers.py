@@ -10,9 +10,9 @@ from torch.fx.node import Node
 
 from pfpcli.channels import rules
 from pfpcli.channels.layers import Layer
+from pfpcli.channels.rules.statistics import NORMS
 from pfpcli.graph.calls import bind
 from pfpcli.graph.graph import is_tensor
-from pfpcli.recovery.epilogue import NORMS
 from pfpcli.recovery.paired_run import PairedRun
 
 #: Products that are a layer if their second operand is one matrix.

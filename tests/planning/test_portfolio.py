@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from pfpcli.channels.cost import Predictor
 from pfpcli.planning import portfolio
 from pfpcli.planning.allocations import TRIED
 from pfpcli.planning.choices import orders
@@ -76,6 +77,20 @@ def test_widths_can_be_priced_by_another_cost_than_that_of_the_budget(loss: str)
     by_macs, by_params = by(f"macs-{loss}", "params"), by(loss, "params")
     assert by_macs.after.params == pytest.approx(by_params.after.params, rel=0.06)
     assert by_macs.after.macs < 0.9 * by_params.after.macs
+
+
+def test_widths_can_be_priced_by_the_numbers_that_are_written_as_well() -> None:
+    # layers of few channels on a large map: few multiply-adds for each number that they write
+    net = nn.Sequential(conv(3, 16, k=1), conv(16, 16, k=1), conv(16, 64, k=1, s=4), conv(64, 64), conv(64, 8))
+    groups = grouped(net.requires_grad_(False), torch.randn(2, 3, 16, 16))
+    found = scores(groups, [torch.randn(4, 3, 16, 16)], "l2")
+    lost = {"distance": np.array([0.01, 0.1])}
+    made = [Curve(len(order), np.array([3, 1]) * len(order) // 4, lost) for _, order in orders(groups, found, Budget())]
+    plans = Planner(groups, found, Budget(0.5, "macs"), curves=made)
+    by_macs, by_work = plans.by("distance"), plans.by("work-distance")
+    assert by_work.after.macs == pytest.approx(by_macs.after.macs, rel=0.06)
+    predictor = Predictor(groups)
+    assert predictor.work(by_work.alive) < 0.95 * predictor.work(by_macs.alive)
 
 
 def test_a_plan_whose_groups_lose_far_more_alone_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,9 @@ from pfpcli.channels.rules.rule import register
 from pfpcli.channels.slicing import Slicing
 from pfpcli.graph.calls import bind, rebind
 
+#: Batch norms as networks are traced for inference.
+NORMS = ("aten.batch_norm.default", "aten._native_batch_norm_legit_no_training.default")
+
 # Per channel -----------------------------------------------------------------------------------------------------
 
 

@@ -24,7 +24,7 @@ from pfpcli.jobs.step_store import NOTHING, StepStore
 from pfpcli.jobs.steps.open import group_by_settings
 from pfpcli.jobs.steps.score import Scored
 from pfpcli.jobs.steps.widths import Race, choose, is_open, is_timed, quickest
-from pfpcli.planning.allocations import ALLOCATIONS, BEST, TRIED, TRIED_FOR_LATENCY, UNMEASURED
+from pfpcli.planning.allocations import ALLOCATIONS, BEST, TRIED, TRIED_FOR, UNMEASURED
 from pfpcli.planning.choices import orders
 from pfpcli.planning.curves import Curve, curves
 from pfpcli.planning.plan import Budget, Plan
@@ -193,7 +193,7 @@ def _allocations(scored: Scored, budget: Budget, settings: Allocating) -> tuple[
         return (UNMEASURED,)  # the budget alone decides
     if not len(scored.division.checked):
         return (UNMEASURED,)
-    return (*TRIED, *TRIED_FOR_LATENCY) if budget.of == "latency" else TRIED
+    return *TRIED, *TRIED_FOR.get(budget.of, ())
 
 
 def measure_curves(
