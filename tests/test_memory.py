@@ -59,7 +59,7 @@ def run(script: str) -> list[int]:
 
 def test_what_is_freed_between_blocks_that_are_in_use_is_given_back_once_it_is_much() -> None:
     little, much = run(BETWEEN)
-    assert little == 0
+    assert little < 1
     assert much > 400
 
 
