@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch.fx.node import Node
 
-from pfpcli import memory, processes
+from pfpcli import processes
 from pfpcli.channels.cost import count
 from pfpcli.recovery.paired_run import PairedRun, Visitor, peak_numbers
 from pfpcli.recovery.shelf import MOST_BYTES, MOST_BYTES_ELSEWHERE, Shelf
@@ -60,6 +60,5 @@ class _Shown:
     def __call__(self, node: Node) -> None:
         """Visit a call."""
         self._visitor(node)
-        memory.limit()
         self._done += 1
         self._progress(self._done, self._total, "layers")

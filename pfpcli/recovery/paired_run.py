@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, fx
 from torch.fx.node import Node
 
+from pfpcli import memory
 from pfpcli.channels.labels import Axes
 from pfpcli.cutting.cut import Cut
 from pfpcli.graph.graph import Graph, fetch, is_tensor
@@ -200,6 +201,7 @@ class PairedRun:
                 for node in step.done:
                     env.pop(node, None)
             self._batches[i] = BatchValues(batch.first, self, self._kept(values, batch.values))
+            memory.limit()
         self._computed.update((step.which, step.node) for step in steps if step.node is not None)
 
     def _kept(self, values: Sequence[_Values], before: Sequence[_Values]) -> tuple[_Values, _Values]:

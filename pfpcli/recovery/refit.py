@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from torch.fx.node import Node
 
-from pfpcli import processes
+from pfpcli import memory, processes
 from pfpcli.activations.row_products import draw_patches
 from pfpcli.channels import rules
 from pfpcli.channels.layers import Layer
@@ -222,6 +222,7 @@ class _LayerBatches:
                 self._held.append(batch)
                 self._left -= size
             yield batch
+            memory.limit()
 
     def _gathered(self, values: BatchValues, important: Tensor | None) -> _LayerRows:
         layer, groups = self._layer, len(self._problem.rows.start)
