@@ -14,8 +14,8 @@ from pathlib import Path
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 #: The C library keeps up to this many freed bytes, and takes blocks up to the second number from them.
 _KEPT, _LARGEST = 1 << 28, 1 << 25
-#: Between blocks that are in use it keeps any number of freed bytes. `limit` does nothing until a process has grown by
-#: the first number since `keep_freed`, and by the second one since `give_back`.
+#: Between blocks that are in use it keeps any number of freed bytes. `give_back_if_grown` does nothing until a process
+#: has grown by the first number since `keep_freed`, and by the second one since `give_back`.
 _ALLOWED, _GROWN = 1 << 29, 3 << 26
 
 
@@ -83,7 +83,7 @@ def give_back() -> None:
         _held["returned"] = held() or 0
 
 
-def limit() -> None:
+def give_back_if_grown() -> None:
     """Give freed memory back if the process has grown much, for loops with large tensors: it takes time."""
     if (held() or 0) > max(_held["began"] + _ALLOWED, _held["returned"] + _GROWN):
         give_back()

@@ -42,7 +42,7 @@ for size in (64, 1024):
     blocks = [bytearray(b"1" * 100_000) for _ in range(10 * size)]
     del blocks[::2]
     held = memory.held()
-    memory.limit()
+    memory.give_back_if_grown()
     print((held - memory.held()) >> 20)
     del blocks
     memory.give_back()

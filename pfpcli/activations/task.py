@@ -79,7 +79,7 @@ class Task:
             if processes.is_mine(x):
                 yield x.to(self.device), labels
             done += len(x)
-            memory.limit()
+            memory.give_back_if_grown()
             self.progress(done)
 
     def zero_scores(self) -> NDArray[np.float64]:

@@ -76,7 +76,7 @@ def _is_stored(node: Node) -> bool:
 
 
 def _is_moved(node: Node) -> bool:
-    """Whether the result of a call is written: it is no view, and no norm or clipping that the layer before does."""
+    """Whether the result of a call is written. A view is not, nor is what runtimes compute with the layer before it."""
     if node.op != "call_function" or not is_tensor(node):
         return False
     rule, sources = rules.find(node.target), node.all_input_nodes

@@ -201,7 +201,7 @@ class PairedRun:
                 for node in step.done:
                     env.pop(node, None)
             self._batches[i] = BatchValues(batch.first, self, self._kept(values, batch.values))
-            memory.limit()
+            memory.give_back_if_grown()
         self._computed.update((step.which, step.node) for step in steps if step.node is not None)
 
     def _kept(self, values: Sequence[_Values], before: Sequence[_Values]) -> tuple[_Values, _Values]:

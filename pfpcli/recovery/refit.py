@@ -222,7 +222,7 @@ class _LayerBatches:
                 self._held.append(batch)
                 self._left -= size
             yield batch
-            memory.limit()
+            memory.give_back_if_grown()
 
     def _gathered(self, values: BatchValues, important: Tensor | None) -> _LayerRows:
         layer, groups = self._layer, len(self._problem.rows.start)
