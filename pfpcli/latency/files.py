@@ -19,7 +19,7 @@ from pfpcli.onnx_io.runtime import run_onnx, session
 #: which the threads of the other session stop waiting for work: while they wait, they take the cores from this one.
 #: Then come WARM_UP runs that are not timed, in which the caches fill, and at least BLOCK timed runs, more of a network
 #: that takes so little time that they would last less than LEAST seconds.
-PAUSE, WARM_UP, BLOCK, BLOCKS, LEAST = 0.05, 3, 8, 9, 0.03
+PAUSE, WARM_UP, BLOCK, BLOCKS, LEAST = 0.05, 2, 5, 9, 0.03
 #: Seconds after which no new block starts.
 SECONDS = 20.0
 #: A speed-up lies in its interval with at least this probability.

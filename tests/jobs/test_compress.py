@@ -312,9 +312,11 @@ def test_keeping_everything_changes_nothing(small: Path, tmp_path: Path) -> None
 
 
 def test_a_percentage_is_the_fraction(small: Path, tmp_path: Path, command: Callable[..., Done]) -> None:
-    done = command("compress", str(small / "model.pt"), "--calib", str(small / "imgs"), "--keep", "40%", cwd=tmp_path)
-    assert done.code == 0, done.err
-    assert tensors(tmp_path / RUN) == tensors(small / "run") != {}
+    for keep in ("40%", "0.4"):
+        given = [str(small / "model.pt"), "--calib", str(small / "imgs"), "--keep", keep, "--out", keep]
+        done = command("compress", *given, cwd=tmp_path)
+        assert done.code == 0, done.err
+    assert tensors(tmp_path / "40%") == tensors(tmp_path / "0.4") != {}
 
 
 def test_a_budget_of_macs_is_met_or_said_not_to_be(small: Path, tmp_path: Path) -> None:
