@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pfpcli.amounts import noun_of
+from pfpcli.amounts import COUNTED, noun_of
 from pfpcli.records.parts import Cost, Recovered
 from pfpcli.records.runs import Run
 from pfpcli.report import falls, numbers, parts, run_groups, run_layers
@@ -225,7 +225,8 @@ def _done(run: Run) -> list[str]:
         behind = next((each for each in others if each["name"] != taken["name"]), None)
         is_best = all(taken["loss"] <= each["loss"] for each in others)
         of = f"the best of {len(plans)}" if is_best else f"nearly the best of {len(plans)}"
-        text = f"plan {taken['name']}, {of}: loss {taken['loss']:.2g}"
+        at = " for the first guess" if COUNTED[run.requested["of"]].is_measured else ""
+        text = f"plan {taken['name']}, {of}{at}: loss {taken['loss']:.2g}"
         found.append(text + (f" before recovery ({behind['name']} {behind['loss']:.2g})" if behind else ""))
     found += [run.scoring["widths"]] if run.scoring.get("widths") else []
     for each in run.recovery:

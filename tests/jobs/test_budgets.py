@@ -21,6 +21,7 @@ from pfpcli.jobs.steps.plan import Planned
 from pfpcli.latency.operators import Operator
 from pfpcli.latency.table import Table
 from pfpcli.planning.plan import Budget
+from pfpcli.planning.portfolio import Tried
 from pfpcli.progress import Console
 from pfpcli.records.parts import Cost
 from pfpcli.records.runs import Run
@@ -162,7 +163,9 @@ class Meter:
 
 
 def planned(budget: Budget, allocation: str | None) -> Planned:
-    return Planned(SimpleNamespace(achieved=budget.keep, budget=budget), [], [])  # type: ignore[arg-type]
+    plan: Any = SimpleNamespace(achieved=budget.keep, budget=budget)
+    tried = [] if allocation else [Tried(name, loss, plan) for name, loss in (("error", 0.1), ("distance", 0.2))]
+    return Planned(plan, tried, [])
 
 
 @pytest.mark.parametrize(
@@ -175,6 +178,7 @@ def test_plans_are_made_until_the_file_meets_the_budget(measured: Any) -> None:
     found = met(planned, meter, 0.6, Budget(0.6, "latency"), 0.01, Console())  # type: ignore[arg-type]
     assert found.measured == pytest.approx(0.6, rel=0.03)
     assert meter.asked <= 4
+    assert [each.name for each in found.tried] == ["error", "distance"]  # the report names them after any number
 
 
 def test_the_closest_file_is_taken_where_none_meets_the_budget() -> None:

@@ -268,7 +268,7 @@ def met(
         console: shows a step for each file.
 
     Returns:
-        The plan whose file is closest.
+        The plan whose file is closest, with the plans that were tried for the first guess.
     """
     points, found, allocation = [(1.0, 1.0)], [], None
     for _ in range(_ROUNDS):
@@ -279,7 +279,8 @@ def met(
             step.summary = (
                 f"{numbers.percent(measured)} of the {meter.noun} in the written file, asked {100 * share:.4g} %"
             )
-        found.append(replace(planned, measured=measured))
+        first = found[0] if found else planned  # later plans are made by what the first guess was chosen by
+        found.append(replace(planned, measured=measured, tried=first.tried, widths=first.widths))
         if abs(measured - share) <= MEASURED_WITHIN * share:
             break
         points.append((planned.plan.achieved, measured))
