@@ -270,7 +270,8 @@ def met(
     Returns:
         The plan whose file is closest, with the plans that were tried for the first guess.
     """
-    points, found, allocation = [(1.0, 1.0)], [], None
+    points, allocation = [(1.0, 1.0)], None
+    found: list[Planned] = []
     for _ in range(_ROUNDS):
         planned = make(budget, allocation)
         allocation = next((each.name for each in planned.tried if each.name in ALLOCATIONS), allocation)
