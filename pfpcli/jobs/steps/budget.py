@@ -268,7 +268,8 @@ def met(
         console: shows a step for each file.
 
     Returns:
-        The plan whose file is closest, with the plans that were tried for the first guess.
+        The plan whose file is closest, with the plans that were tried for the first guess; the one of the allocation
+        that it was made by comes first.
     """
     points, allocation = [(1.0, 1.0)], None
     found: list[Planned] = []
@@ -280,8 +281,9 @@ def met(
             step.summary = (
                 f"{numbers.percent(measured)} of the {meter.noun} in the written file, asked {100 * share:.4g} %"
             )
-        first = found[0] if found else planned  # later plans are made by what the first guess was chosen by
-        found.append(replace(planned, measured=measured, tried=first.tried, widths=first.widths))
+        # a later plan is made by one allocation, because of what was tried for the first guess
+        tried = sorted(found[0].tried, key=lambda each: each.name != allocation) if found else planned.tried
+        found.append(replace(planned, measured=measured, tried=tried))
         if abs(measured - share) <= MEASURED_WITHIN * share:
             break
         points.append((planned.plan.achieved, measured))

@@ -49,7 +49,7 @@ class Planned:
     Attributes:
         plan: the plan.
         tried: the plans that were tried, this one first, then by their losses; empty where only one came into question.
-            For a budget that is met by measuring files, they are those of the first guess.
+            For a budget that is met by measuring files, those of the first guess, that of this allocation first.
         curves: of the groups that can lose units; empty where none were measured.
         measured: the size or latency of the written file, as a part of the original's; None where it was not measured.
         widths: which plan was taken of those that lose nearly the same, and why; "" where there was nothing to choose.
