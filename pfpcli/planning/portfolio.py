@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from pfpcli.planning.allocations import ALLOCATIONS
 from pfpcli.planning.plan import Plan
 from pfpcli.planning.planner import Planner
 
@@ -62,6 +63,19 @@ def try_plans(planner: Planner, names: Sequence[str], measure: Callable[[Plan], 
         moved = attempt("between", planner.between(best.plan, other.plan, STEP))
         best = min(best, moved, key=lambda each: each.loss)
     return _ranked(tried.values())
+
+
+def moved(planner: Planner, tried: Tried) -> Plan:
+    """Return the plan for another budget that is most like one that was tried.
+
+    Args:
+        planner: makes plans for the other budget.
+        tried: the plan. Its allocation makes the other one; a plan between others has none, so its widths are scaled.
+
+    Raises:
+        BudgetError: the smallest valid network costs more than the budget.
+    """
+    return planner.by(tried.name) if tried.name in ALLOCATIONS else planner.between(tried.plan, tried.plan, 0)
 
 
 def _near_budget(plans: dict[str, Plan]) -> dict[str, Plan]:

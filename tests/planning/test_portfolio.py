@@ -17,7 +17,7 @@ from pfpcli.planning.choices import orders
 from pfpcli.planning.curves import Curve
 from pfpcli.planning.plan import Budget, Plan
 from pfpcli.planning.planner import Planner
-from pfpcli.planning.portfolio import TOWARDS, Tried, try_plans
+from pfpcli.planning.portfolio import TOWARDS, Tried, moved, try_plans
 from residual_net import measured
 from tasks import grouped, scores
 from zoo import conv
@@ -59,6 +59,24 @@ def test_plans_between_the_best_and_the_others_are_tried_while_they_help() -> No
     assert between
     assert len(found) <= len(TRIED) + TOWARDS
     assert all(each.plan.is_met or abs(each.plan.achieved - 0.5) < 0.03 for each in found)
+
+
+def test_a_plan_between_others_keeps_the_proportions_of_its_widths_for_another_budget() -> None:
+    half, less = planner(), planner(0.4)
+    between = half.between(half.by("uniform"), half.by("distance"), 0.5)
+    found = moved(less, Tried("between", 0.1, between))
+    assert found.achieved == pytest.approx(0.4, rel=0.06)
+    factor = sum(found.kept) / sum(between.kept)
+    assert factor < 1
+    assert found.kept == pytest.approx([factor * n for n in between.kept], abs=2)
+    assert less.by("distance").kept != pytest.approx([factor * n for n in between.kept], abs=2)
+
+
+@pytest.mark.parametrize("allocation", TRIED)
+def test_a_plan_of_an_allocation_is_made_by_it_again_for_another_budget(allocation: str) -> None:
+    assert (
+        moved(planner(0.4), Tried(allocation, 0.1, planner().by(allocation))).kept == planner(0.4).by(allocation).kept
+    )
 
 
 @pytest.mark.parametrize("loss", ["distance", "divergence"])

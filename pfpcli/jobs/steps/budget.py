@@ -30,8 +30,8 @@ from pfpcli.latency.conversion import FLOAT32, Conversion
 from pfpcli.latency.files import Latency, latency
 from pfpcli.latency.prediction import TimedPredictor
 from pfpcli.latency.table import Table
-from pfpcli.planning.allocations import ALLOCATIONS
 from pfpcli.planning.plan import Budget, Plan
+from pfpcli.planning.portfolio import Tried
 from pfpcli.progress import Console
 from pfpcli.report import numbers
 from pfpcli.settings import CompressSettings
@@ -250,7 +250,7 @@ def _first_guess(share: float, predictor: Predictor, meter: Meter) -> float:
 
 
 def met(
-    make: Callable[[Budget, str | None], Planned],
+    make: Callable[[Budget, Tried | None], Planned],
     meter: Meter,
     share: float,
     budget: Budget,
@@ -260,7 +260,7 @@ def met(
     """Make plans until the file of one has the size or the latency that is asked for.
 
     Args:
-        make: makes a plan for a budget; by one allocation, or the best of several for None.
+        make: makes a plan for a budget; one that is like another, or the best of several for None.
         meter: measures the file of a plan.
         share: of the original's, that the file is to have.
         budget: the first guess.
@@ -268,21 +268,19 @@ def met(
         console: shows a step for each file.
 
     Returns:
-        The plan whose file is closest, with the plans that were tried for the first guess; the one of the allocation
-        that it was made by comes first.
+        The plan whose file is closest, with the plans that were tried for the first guess.
     """
-    points, allocation = [(1.0, 1.0)], None
+    points = [(1.0, 1.0)]
     found: list[Planned] = []
+    tried: list[Tried] = []
     for _ in range(_ROUNDS):
-        planned = make(budget, allocation)
-        allocation = next((each.name for each in planned.tried if each.name in ALLOCATIONS), allocation)
+        planned = make(budget, tried[0] if tried else None)
+        tried = planned.tried or tried  # later plans are like the best one of the first guess
         with console.step("check") as step:
             measured = meter.share(planned.plan)
             step.summary = (
                 f"{numbers.percent(measured)} of the {meter.noun} in the written file, asked {100 * share:.4g} %"
             )
-        # a later plan is made by one allocation, because of what was tried for the first guess
-        tried = sorted(found[0].tried, key=lambda each: each.name != allocation) if found else planned.tried
         found.append(replace(planned, measured=measured, tried=tried))
         if abs(measured - share) <= MEASURED_WITHIN * share:
             break

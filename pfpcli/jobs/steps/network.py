@@ -29,6 +29,7 @@ from pfpcli.models.loaded_model import LoadedModel
 from pfpcli.planning.curves import Curve
 from pfpcli.planning.plan import Budget
 from pfpcli.planning.planner import check_reachable
+from pfpcli.planning.portfolio import Tried
 from pfpcli.progress import Console
 from pfpcli.records.parts import Recovered
 from pfpcli.recovery.recover import copy_tensors
@@ -197,7 +198,7 @@ class Maker:
         """Make the plan for a budget; its written file is measured where there is a target."""
         ready = self.prepared
 
-        def make(now: Budget, allocation: str | None) -> Planned:
+        def make(now: Budget, like: Tried | None) -> Planned:
             planned = make_plan(
                 ready.groups,
                 ready.scored,
@@ -207,7 +208,7 @@ class Maker:
                 console,
                 self.curves,
                 predictor=ready.predictor,
-                allocation=allocation,
+                like=like,
                 store=ready.store,
                 race=ready.race,
             )

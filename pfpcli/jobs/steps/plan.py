@@ -29,7 +29,7 @@ from pfpcli.planning.choices import orders
 from pfpcli.planning.curves import Curve, curves
 from pfpcli.planning.plan import Budget, Plan
 from pfpcli.planning.planner import Planner
-from pfpcli.planning.portfolio import TOWARDS, Tried, try_plans
+from pfpcli.planning.portfolio import TOWARDS, Tried, moved, try_plans
 from pfpcli.progress import Console, Step
 from pfpcli.recovery.trial import Trials
 from pfpcli.scoring.criteria import CRITERIA
@@ -49,7 +49,7 @@ class Planned:
     Attributes:
         plan: the plan.
         tried: the plans that were tried, this one first, then by their losses; empty where only one came into question.
-            For a budget that is met by measuring files, those of the first guess, that of this allocation first.
+            For a budget that is met by measuring files, those of the first guess.
         curves: of the groups that can lose units; empty where none were measured.
         measured: the size or latency of the written file, as a part of the original's; None where it was not measured.
         widths: which plan was taken of those that lose nearly the same, and why; "" where there was nothing to choose.
@@ -80,7 +80,7 @@ def make_plan(
     known: Sequence[Curve] = (),
     *,
     predictor: Predictor | None = None,
-    allocation: str | None = None,
+    like: Tried | None = None,
     store: StepStore = NOTHING,
     race: Race | None = None,
 ) -> Planned:
@@ -95,11 +95,11 @@ def make_plan(
         console: shows the steps.
         known: curves that were measured for another budget.
         predictor: of the same groups, for a budget of latency; None makes one.
-        allocation: the only one that is tried, with the widths of the budget; None tries those in question.
+        like: a plan that was tried for another budget and is moved to this one; None tries those in question.
         store: the finished steps of the job.
         race: times the files of plans; None where they cannot be timed.
     """
-    names = (allocation,) if allocation else _allocations(scored, budget, settings)
+    names = _allocations(scored, budget, settings)
     measured = list(known)
     if (
         not known
@@ -109,7 +109,7 @@ def make_plan(
     ):
         ordered = orders(groups, scored.scores, budget)
         measured = measure_curves(groups, scored, ordered, settings, device, console)
-    chooses = allocation is None and bool(len(scored.division.checked)) and is_open(groups, budget)
+    chooses = like is None and bool(len(scored.division.checked)) and is_open(groups, budget)
     with console.step("plan") as step:
         planners = [
             Planner(
@@ -124,10 +124,14 @@ def make_plan(
             )
             for each in ((budget, replace(budget, multiple_of=1)) if chooses else (budget,))  # with multiples first
         ]
-        families = _tried(planners, names, scored, device, store, step) if chooses or len(names) > 1 else [[]]
-        tried, chosen = _chosen(families, groups, budget, race)
-        plan = tried[0].plan if tried else planners[0].by(names[0])
-        planned = Planned(plan, tried, measured, widths=chosen)
+        if like is not None:
+            planned = Planned(moved(planners[0], like), [], measured)
+        elif chooses or len(names) > 1:
+            families = _tried(planners, names, scored, device, store, step)
+            tried, chosen = _chosen(families, groups, budget, race)
+            planned = Planned(tried[0].plan, tried, measured, widths=chosen)
+        else:
+            planned = Planned(planners[0].by(names[0]), [], measured)
         step.summary = _summary(planned, budget)
     return planned
 
@@ -140,7 +144,7 @@ def _chosen(
         with_multiples, free = families
         return choose(free, with_multiples, race)
     [tried] = families
-    return quickest(tried, race) if tried and is_timed(groups, budget) else (tried, "")
+    return quickest(tried, race) if is_timed(groups, budget) else (tried, "")
 
 
 def _summary(planned: Planned, budget: Budget) -> str:
