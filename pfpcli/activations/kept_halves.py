@@ -12,6 +12,7 @@ from pfpcli.activations.normal_equations import Normal
 from pfpcli.activations.row_fits import StoredRows
 from pfpcli.activations.stored_tensors import NamelessFile, StoredTensor
 from pfpcli.channels.reading_layers import Reader
+from pfpcli.errors import InputError
 
 #: X'X, or X, of the images with an even and with an odd index.
 Halves = tuple[Normal, Normal] | tuple[StoredRows, StoredRows]
@@ -36,7 +37,7 @@ class KeptHalves:
             return
         try:
             stored = tuple(_Stored(half) for half in halves)
-        except OSError:
+        except InputError:
             stored = ()
         if processes.largest(int(not stored)):  # a full disk: nothing more is kept
             self._left = 0

@@ -13,6 +13,8 @@ import weakref
 import torch
 from torch import Tensor
 
+from pfpcli.errors import InputError
+
 
 class NamelessFile:
     """A file without a name, which is deleted with the last value that is in it."""
@@ -25,7 +27,11 @@ class NamelessFile:
 
 
 class StoredTensor:
-    """A tensor in a file."""
+    """A tensor in a file.
+
+    Raises:
+        InputError: the disk is full, or the system allows no file of this size.
+    """
 
     def __init__(self, file: NamelessFile, tensor: Tensor) -> None:
         self._file, self._at, self._bytes = file, file.size, tensor.nbytes
@@ -33,7 +39,13 @@ class StoredTensor:
         data = memoryview(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
         os.lseek(file.handle, file.size, os.SEEK_SET)
         while data:
-            written = os.write(file.handle, data)
+            try:
+                written = os.write(file.handle, data)
+            except OSError as error:
+                raise InputError(
+                    f"{tempfile.gettempdir()}: {error.strerror}, while temporary values were written there",
+                    "make room there, or name another folder for them, e.g. `export TMPDIR=~/tmp`",
+                ) from error
             file.size += written
             data = data[written:]
 
