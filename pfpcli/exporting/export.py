@@ -146,6 +146,8 @@ def save_onnx(exported: ExportedProgram, graph: Graph, named: Names, path: Path,
             difference = onnx_vs_torch(path, graph, samples)
             if {"height", "width"} <= free:
                 difference = max(difference, onnx_vs_torch_in_sizes(path, graph, samples))
+        except OSError:  # of the disk, not of an exporter
+            raise
         except Exception as error:
             # without the colour codes of the exporters
             message = re.sub(r"\x1b\[\d+m", "", str(error)).strip()

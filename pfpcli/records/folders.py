@@ -43,6 +43,9 @@ PRECISIONS = {"int8": "model-int8.onnx", "fp16": "model-fp16.onnx"}
 #: The folder of the run folders that the user does not name.
 RUNS = Path("pfp-runs")
 
+#: What the system says where a folder has no room: the disk is full, or the user may not write so much.
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 #: Name of this machine, since the folder of a run may lie on a disk that other machines write to as well.
 HOST = re.sub(r"\W", "-", platform.node())
 
@@ -129,7 +132,7 @@ def run_folder(wanted: Path | None, name: str) -> Iterator[Draft]:
     except BaseException as error:
         shutil.rmtree(draft, ignore_errors=True)
         _remove(new_parents)
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:
             raise InputError(
                 f"--out {target.name}: {error.strerror}", "make room there, or name a folder on another disk with --out"
             ) from error

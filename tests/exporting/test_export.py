@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from functools import cache
 from pathlib import Path
 
@@ -114,3 +116,15 @@ def test_a_network_that_the_quicker_exporter_gets_wrong_is_not_timed(monkeypatch
     monkeypatch.setattr(export, "_traced", lambda *_: wrong)
     with pytest.raises(CheckFailed):
         export.quickly(cut_graph, export.names(cut_graph), one)
+
+
+def test_a_full_disk_is_not_taken_for_an_exporter_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = smaller("plain")[1]
+    exported = export.program(graph)
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
+        export.save_onnx(exported, graph, export.names(graph), tmp_path / "model.onnx", NETS["plain"].example(batch=3))

@@ -35,9 +35,10 @@ def test_the_folder_of_a_killed_run_is_removed_by_the_next_one(tmp_path: Path) -
         assert mine.path.exists()
 
 
-def test_a_full_disk_names_the_folder_and_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="--out run: No space left"), run_folder(tmp_path / "run", "run"):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_folder_without_room_is_named_and_nothing_is_left(code: int, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"--out run: {os.strerror(code)}"), run_folder(tmp_path / "run", "run"):
+        raise OSError(code, os.strerror(code))
     assert not list(tmp_path.iterdir())
 
 
