@@ -14,10 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pfpcli import processes
+from pfpcli import memory, processes
+from pfpcli.activations.centred import Centred
 from pfpcli.activations.kept_halves import Halves, KeptHalves
 from pfpcli.activations.nested_fits import NestedFits
-from pfpcli.activations.normal_equations import Normal, Sums
+from pfpcli.activations.normal_equations import Sums
 from pfpcli.activations.ridge import best_ridge
 from pfpcli.activations.row_fits import RowFits, StoredRows
 from pfpcli.activations.row_products import draw_patches
@@ -53,10 +54,10 @@ class Gram:
     halves: Halves
 
     @property
-    def normal(self) -> Normal:
+    def centred(self) -> Centred:
         """X'X of all images."""
-        first, second = (_normal(half) for half in self.halves)
-        return first + second
+        first, second = (_centred(half) for half in self.halves)
+        return first.joined(second)
 
     def refits(self, alive: Sequence[Tensor]) -> list[Refit]:
         """Fit the layer's outputs in the original by least squares, with the kept channels alone, at several widths.
@@ -134,11 +135,11 @@ def _fits(halves: Halves, weight: Tensor, kept: Tensor, group: int) -> Fits:
     first, second = halves
     if isinstance(first, StoredRows) and isinstance(second, StoredRows):
         return RowFits.of((first, second), weight, kept, group)
-    return NestedFits.of((_normal(first), _normal(second)), weight, kept, group)
+    return NestedFits.of((_centred(first), _centred(second)), weight, kept, group)
 
 
-def _normal(half: Normal | StoredRows) -> Normal:
-    return half.normal if isinstance(half, StoredRows) else half
+def _centred(half: Centred | StoredRows) -> Centred:
+    return half.centred if isinstance(half, StoredRows) else half
 
 
 @dataclass
@@ -174,13 +175,15 @@ class _Half:
         """Return the rows of all processes, if they are few."""
         return StoredRows(torch.cat(self.rows or [self._none(device)], 1)).of_all()
 
-    def normal(self, device: torch.device) -> Normal:
-        """Return X'X of the rows of all processes."""
+    def centred(self, device: torch.device) -> Centred:
+        """Return X'X of the rows of all processes; the rows of this one are forgotten."""
         if self.sums is None:
             self.rows = self.rows or [self._none(device)]
             self._sum()
         assert self.sums is not None
-        return self.sums.finished().of_all()
+        found = Centred.of(self.sums.finished().of_all())
+        self.sums = None
+        return found
 
     @property
     def _count(self) -> int:
@@ -235,7 +238,7 @@ class _Seen:
         few = [half.is_few() for half in self.halves]  # every process has to ask for both
         if all(few):
             return first.stored(device), second.stored(device)
-        return first.normal(device), second.normal(device)
+        return first.centred(device), second.centred(device)
 
 
 class Refit(NamedTuple):
@@ -339,5 +342,6 @@ def _measured(
         halves[reader] = seen.pop(reader).finished(task.device)
         if keep:
             kept.put(reader, halves[reader])
+    memory.give_back()  # the fits take memory of other sizes than the walk
     grams = {reader: Gram(reader, tensors[reader], matrices[reader], halves[reader]) for reader in readers}
     return [(group, [grams[reader] for reader in found]) for group, found in batch]

@@ -5,17 +5,19 @@ The images need not run again for a layer that an earlier step has looked at.
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 from torch import Tensor
 
 from pfpcli import processes
-from pfpcli.activations.normal_equations import Normal
+from pfpcli.activations.centred import Centred
 from pfpcli.activations.row_fits import StoredRows
 from pfpcli.activations.stored_tensors import NamelessFile, StoredTensor
 from pfpcli.channels.reading_layers import Reader
 from pfpcli.errors import InputError
 
 #: X'X, or X, of the images with an even and with an odd index.
-Halves = tuple[Normal, Normal] | tuple[StoredRows, StoredRows]
+Halves = tuple[Centred, Centred] | tuple[StoredRows, StoredRows]
 #: The most bytes that are kept.
 MOST = 1 << 30
 
@@ -53,23 +55,23 @@ class KeptHalves:
         first, second = (each.read() for each in self._stored[reader])
         if isinstance(first, StoredRows) and isinstance(second, StoredRows):
             return first, second
-        assert isinstance(first, Normal)
-        assert isinstance(second, Normal)
+        assert isinstance(first, Centred)
+        assert isinstance(second, Centred)
         return first, second
 
 
-def _tensors(half: Normal | StoredRows) -> list[Tensor]:
-    return [half.x] if isinstance(half, StoredRows) else [half.gram, half.cross]
+def _tensors(half: Centred | StoredRows) -> list[Tensor]:
+    return [getattr(half, field.name) for field in fields(half)]
 
 
 class _Stored:
     """One half in a file."""
 
-    def __init__(self, half: Normal | StoredRows) -> None:
+    def __init__(self, half: Centred | StoredRows) -> None:
         file = NamelessFile()
         self._type = type(half)
         self._tensors = [StoredTensor(file, tensor) for tensor in _tensors(half)]
 
-    def read(self) -> Normal | StoredRows:
+    def read(self) -> Centred | StoredRows:
         """Return the half."""
         return self._type(*(tensor.read() for tensor in self._tensors))

@@ -13,11 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pfpcli.activations.normal_equations import Normal
+from pfpcli.activations.centred import Centred
 from pfpcli.activations.ridge import Judge, factor, mean_square
-
-#: Rows of X'X that are put in order together.
-_ROWS = 512
 
 
 @dataclass(frozen=True)
@@ -38,18 +35,18 @@ class NestedFits:
     second: _Ordered
 
     @classmethod
-    def of(cls, halves: tuple[Normal, Normal], weight: Tensor, kept: Tensor, group: int) -> NestedFits:
+    def of(cls, halves: tuple[Centred, Centred], weight: Tensor, kept: Tensor, group: int) -> NestedFits:
         """Return the fits of one group.
 
         Args:
-            halves: the equations of the images of each half; their targets are not used.
+            halves: the rows of the images of each half.
             weight: float64[K, O], W.
             kept: bool[w, K], the columns that each width keeps; each keeps all those of the next one.
-            group: the index of the group in the equations.
+            group: the index of the group in the rows.
         """
         order = kept.sum(0).argsort(descending=True, stable=True)
         ordered = weight[order].float()
-        first, second = (_Ordered.of(half, group, order, ordered) for half in halves)
+        first, second = (_Ordered.of(half.ordered(group, order), ordered) for half in halves)
         return cls(order, kept.sum(1).tolist(), ordered, first, second)
 
     def judge(self, width: int) -> Judge:
@@ -82,7 +79,7 @@ class NestedFits:
         return self.errors(ridge), self._solutions(ridge)
 
     def _solutions(self, ridge: float | None) -> Tensor:
-        both = self.first.joined(self.second, self.weight)
+        both = _Ordered.of(self.first.rows.joined(self.second.rows), self.weight)
         found = self.weight.new_zeros(len(self.counts), len(self.order) + 1, self.weight.shape[1])
         target = both.mean @ self.weight
         for into, solved in zip(found, both.solved(self.weight, self.counts, ridge), strict=True):
@@ -94,44 +91,38 @@ class NestedFits:
 
 @dataclass(frozen=True)
 class _Ordered:
-    """Centred rows whose columns are in the order in which they are kept.
+    """Rows whose columns are in the order in which they are kept, with the outputs of a layer.
 
     Attributes:
-        count: the number of rows.
-        mean: float32[K], their mean before they were centred.
-        gram: float32[K, K], X'X.
+        rows: the rows, of one group.
         cross: float32[K, O], X'X W.
         energy: |X W|^2.
     """
 
-    count: float
-    mean: Tensor
-    gram: Tensor
+    rows: Centred
     cross: Tensor
     energy: float
 
     @classmethod
-    def of(cls, normal: Normal, group: int, order: Tensor, weight: Tensor) -> _Ordered:
-        """Return the rows of one group of some equations; weight: float32[K, O], in the order."""
-        count = float(normal.gram[group, -1, -1])  # 0 for no rows
-        mean = normal.mean[group, 0, order]
-        gram = weight.new_empty(len(order), len(order))
-        # some rows at a time: X'X can be the largest tensor of a run, and float64 is needed only until it is centred
-        for some, of_some, into in zip(order.split(_ROWS), mean.split(_ROWS), gram.split(_ROWS), strict=True):
-            into.copy_(normal.gram[group][some[:, None], order].addr_(of_some, mean, alpha=-count))
-        return cls._with_targets(count, mean.float(), gram, weight)
+    def of(cls, rows: Centred, weight: Tensor) -> _Ordered:
+        """Return it for some rows; weight: float32[K, O], W in their order."""
+        cross = rows.gram[0] @ weight
+        return cls(rows, cross, float((weight * cross).sum()))
 
-    @classmethod
-    def _with_targets(cls, count: float, mean: Tensor, gram: Tensor, weight: Tensor) -> _Ordered:
-        cross = gram @ weight
-        return cls(count, mean, gram, cross, float((weight * cross).sum()))
+    @property
+    def count(self) -> float:
+        """The number of rows."""
+        return float(self.rows.count)
 
-    def joined(self, other: _Ordered, weight: Tensor) -> _Ordered:
-        """Return these rows and others together, with one mean; weight: float32[K, O]."""
-        count, apart = self.count + other.count, self.mean - other.mean
-        mean = (self.count * self.mean + other.count * other.mean) / count
-        gram = torch.addr(self.gram + other.gram, apart, apart, alpha=self.count * other.count / count)
-        return self._with_targets(count, mean, gram, weight)
+    @property
+    def mean(self) -> Tensor:
+        """float32[K], the mean of the rows."""
+        return self.rows.mean[0].float()
+
+    @property
+    def gram(self) -> Tensor:
+        """float32[K, K], X'X of the rows less their mean."""
+        return self.rows.gram[0]
 
     def solved(self, weight: Tensor, counts: Sequence[int], ridge: float | None) -> list[Tensor]:
         """Return the weights of the first columns that fit the outputs of all: float32[count, O] for each count.

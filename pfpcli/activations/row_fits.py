@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from pfpcli import processes
-from pfpcli.activations.normal_equations import Normal, Sums
+from pfpcli.activations.centred import Centred
+from pfpcli.activations.normal_equations import Sums
 from pfpcli.activations.ridge import Judge, factor
 from pfpcli.activations.row_products import add_square
 
@@ -38,11 +39,11 @@ class StoredRows:
         return not self.x.shape[1]
 
     @property
-    def normal(self) -> Normal:
-        """X'X of the rows, without targets."""
+    def centred(self) -> Centred:
+        """X'X of the rows less their mean."""
         sums = Sums.empty(len(self.x), self.x.shape[2] - 1, 0, self.x.device)
         sums.add(self.x, self.x[..., :0])
-        return sums.finished()
+        return Centred.of(sums.finished())
 
     def of_all(self) -> StoredRows:
         """Return the rows of all processes."""

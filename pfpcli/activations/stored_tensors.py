@@ -36,7 +36,9 @@ class StoredTensor:
     def __init__(self, file: NamelessFile, tensor: Tensor) -> None:
         self._file, self._at, self._bytes = file, file.size, tensor.nbytes
         self._like, self._shape = tensor.new_empty(0), tensor.shape
-        data = memoryview(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        # a tensor of one number counts as contiguous whatever its strides are, and has no view in bytes with most
+        flat = tensor.detach().cpu().contiguous().as_strided((tensor.numel(),), (1,))
+        data = memoryview(flat.view(torch.uint8).numpy().data)
         os.lseek(file.handle, file.size, os.SEEK_SET)
         while data:
             try:

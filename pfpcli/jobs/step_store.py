@@ -125,12 +125,12 @@ class StepStore:
             made = write()
             there = [name for name, (file, _) in kept.items() if file.exists()]
             for file, copy in (kept[name] for name in there):
-                self._store(copy, file.read_bytes())
+                self._write(copy, file.read_bytes)
             return made, there
 
         (made, there), is_kept = self._value(written, tuple[kind, list[str]], path)
         for file, copy in (kept[name] for name in there if is_kept):
-            content = self._load(copy, bytes)
+            content = self._read(copy)
             if content is None:
                 return written()[0], False
             file.write_bytes(content)
@@ -166,24 +166,35 @@ class StepStore:
         return sum("." not in name for name in names)  # the files of a step belong to it
 
     def _load(self, path: Path, kind: Any) -> Any:
-        def content() -> bytes | None:
-            try:
-                return read_sealed(path)
-            except OSError:
-                return None
-
-        held = processes.of_first(content)
+        held = self._read(path)
         try:
             return None if held is None else msgspec.msgpack.decode(held, type=kind)
         except (msgspec.MsgspecError, UnicodeDecodeError):
             return None
 
     def _store(self, path: Path, value: object) -> None:
+        self._write(path, lambda: msgspec.msgpack.encode(value))
+
+    @staticmethod
+    def _read(path: Path) -> bytes | None:
+        """Return what was written; None if it is not there or damaged."""
+
+        def content() -> bytes | None:
+            try:
+                return read_sealed(path)
+            except OSError:
+                return None
+
+        return processes.of_first(content)
+
+    @staticmethod
+    def _write(path: Path, content: Callable[[], bytes]) -> None:
+        """Write what is to be kept; the run goes on without it where that is impossible."""
         if processes.rank():
             return
         # a full disk, more than a file of msgpack holds, or a file's name that is no UTF-8
         with suppress(OSError, OverflowError, UnicodeEncodeError):
-            write_sealed(path, msgspec.msgpack.encode(value))
+            write_sealed(path, content())
 
 
 #: For jobs that keep no steps.

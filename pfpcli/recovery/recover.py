@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pfpcli import memory
 from pfpcli.activations.stored_tensors import NamelessFile, StoredTensor
 from pfpcli.graph.graph import Graph, is_tensor
 from pfpcli.outputs.known_outputs import KnownOutputs
@@ -40,6 +41,7 @@ def recover(method: str, task: RecoveryTask) -> Recovered:
     known = KnownOutputs()
     before = _compared(task, known)
     images = RECOVERIES[method].load()(task)
+    memory.give_back()  # comparing takes memory of other sizes
     after = _compared(task, known)
     if before is None or after is None:
         return Recovered(method, "agreement", None, None, False, images, 0, remarks=task.remarks)

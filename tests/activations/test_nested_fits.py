@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from pfpcli.activations.centred import Centred
 from pfpcli.activations.nested_fits import NestedFits
-from pfpcli.activations.normal_equations import Normal, Sums
+from pfpcli.activations.normal_equations import Sums
 from pfpcli.activations.row_fits import RowFits, StoredRows
 
 COLUMNS, OUTPUTS = 12, 5
@@ -26,7 +27,7 @@ def test_each_width_is_fitted_as_if_it_were_alone(form: str, rows: int, ridge: f
     for width, count in zip(kept, (10, 6, 3), strict=True):
         width[order[:count]] = True
     fits = (
-        NestedFits.of((normal(first), normal(second)), weight, kept, 0)
+        NestedFits.of((centred(first), centred(second)), weight, kept, 0)
         if form == "normal"
         else RowFits.of((stored(first), stored(second)), weight, kept, 0)
     )
@@ -45,15 +46,27 @@ def test_each_width_is_fitted_as_if_it_were_alone(form: str, rows: int, ridge: f
 
 def test_stored_rows_have_the_equations_of_their_rows() -> None:
     rows = torch.randn(9, COLUMNS, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(stored(rows).normal.gram, normal(rows).gram)
+    found = stored(rows).centred
+    torch.testing.assert_close(found.gram, centred(rows).gram)
+    less = rows.double() - rows.double().mean(0)
+    torch.testing.assert_close(found.gram[0], (less.T @ less).float())
 
 
-def normal(x: Tensor) -> Normal:
+@pytest.mark.parametrize("counts", [(9, 60), (9, 0), (0, 60), (0, 0)])
+def test_two_lots_of_rows_join_as_if_they_were_one(counts: tuple[int, int]) -> None:
+    first, second = (torch.randn(count, COLUMNS, generator=torch.Generator().manual_seed(0)) + 2 for count in counts)
+    found, expected = centred(first).joined(centred(second)), centred(torch.cat([first, second]))
+    torch.testing.assert_close(found.count, expected.count)
+    torch.testing.assert_close(found.mean, expected.mean)
+    torch.testing.assert_close(found.gram, expected.gram, rtol=1e-5, atol=1e-4)
+
+
+def centred(x: Tensor) -> Centred:
     """The equations of some rows."""
     sums = Sums.empty(1, COLUMNS, 0, torch.device("cpu"))
     rows = with_ones(x).float()[None]
     sums.add(rows, rows[..., :0])
-    return sums.finished()
+    return Centred.of(sums.finished())
 
 
 def stored(x: Tensor) -> StoredRows:

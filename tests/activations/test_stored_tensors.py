@@ -14,7 +14,7 @@ from pfpcli.errors import InputError
 
 def test_tensors_come_back_in_any_order() -> None:
     file = NamelessFile()
-    tensors = [torch.randn(3, 5), torch.arange(7), torch.zeros(0, 4), torch.randn(2, 6).T]
+    tensors = [torch.randn(3, 5), torch.arange(7), torch.zeros(0, 4), torch.randn(2, 6).T, torch.randn(2, 6)[1:, 5]]
     stored = [StoredTensor(file, tensor) for tensor in tensors]
     for tensor, each in reversed([*zip(tensors, stored, strict=True)]):
         assert each.read().dtype == tensor.dtype

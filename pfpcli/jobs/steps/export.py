@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import onnx
@@ -114,15 +114,9 @@ class OnnxWriter:
             if isinstance(module, OnnxNetwork) and module.file is not None:
                 write.copy(module.file, self._original)
             else:
-                content, cached = self._store.value(self._export_original, bytes, "original", self._model.sha256)
-                if cached:
-                    self._original.write_bytes(content)
+                write_it, sha = partial(self._exported, self._whole, self._original), self._model.sha256
+                self._store.value_and_files(write_it, float, [self._original], "original", sha)
         return self._original
-
-    def _export_original(self) -> bytes:
-        program = export.program(self._whole)
-        export.save_onnx(program, self._whole, self._named, self._original, self._samples)
-        return self._original.read_bytes()
 
     def write(self, smaller: Graph, path: Path, program: ExportedProgram | None = None) -> OnnxFile:
         """Write the ONNX file of a cut network and compare it with torch.
@@ -184,9 +178,9 @@ class OnnxWriter:
         of = module.whole if written.is_whole else module.as_read
         return of(self.original), of(path)
 
-    def _exported(self, smaller: Graph, path: Path, program: ExportedProgram | None) -> float:
-        program = program or export.program(smaller)
-        return export.save_onnx(program, smaller, self._named, path, self._samples)
+    def _exported(self, graph: Graph, path: Path, program: ExportedProgram | None = None) -> float:
+        program = program or export.program(graph)
+        return export.save_onnx(program, graph, self._named, path, self._samples)
 
 
 @dataclass(frozen=True)
@@ -195,6 +189,12 @@ class _Written:
 
     onnx: OnnxFile
     model_pt: str
+
+
+def _forget_files() -> None:
+    """Free what exporters leave: programs that refer to themselves, and pieces of files."""
+    memory.drop_cycles()
+    memory.give_back()
 
 
 def export_files(
@@ -215,12 +215,13 @@ def export_files(
 
     def written() -> _Written:
         _ = writer.original
-        memory.drop_cycles()
+        _forget_files()
         step.progress(1, 3, "files")
         program = export.program(smaller)
         export.save_pt2(program, folder / FILES["pt2"])
         step.progress(2, 3, "files")
         told = writer.write(smaller, onnx_file, program)
+        _forget_files()
         module, model_pt = _save_module(model, smaller, folder / FILES["pt"])
         modules.append(module)
         return _Written(told, model_pt)

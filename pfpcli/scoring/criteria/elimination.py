@@ -86,8 +86,8 @@ def _blocks(gram: Gram, group: Group, effect: Tensor, task: Task) -> Iterator[Bl
     groups, _, inputs, kernel = gram.matrix.shape
     at = torch.from_numpy(seats(gram.reader, group, len(task.groups.root)))
     per_column = at.view(groups, inputs, 1).expand(-1, -1, kernel).flatten(1)
-    normal = gram.normal
-    centred = (normal.gram[:, :-1, :-1] / normal.count - normal.mean.mT @ normal.mean).cpu()
+    rows = gram.centred
+    centred = (rows.gram.double() / rows.count.clamp(min=1)[:, None, None]).cpu()
     scale = (effect.view(groups, 1, -1) * gram.reader.patches / 2).sqrt()
     weight = gram.matrix.cpu().permute(0, 2, 3, 1).flatten(1, 2) * scale
     for i in range(groups):
