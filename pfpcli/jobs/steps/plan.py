@@ -101,12 +101,7 @@ def make_plan(
     """
     names = _allocations(scored, budget, settings)
     measured = list(known)
-    if (
-        not known
-        and any(ALLOCATIONS[name].needs_curves for name in names)
-        and budget.epsilon is None
-        and budget.keep < 1
-    ):
+    if not known and _needs_curves(budget, names):
         ordered = orders(groups, scored.scores, budget)
         measured = measure_curves(groups, scored, ordered, settings, device, console)
     chooses = like is None and bool(len(scored.division.checked)) and is_open(groups, budget)
@@ -134,6 +129,10 @@ def make_plan(
             planned = Planned(planners[0].by(names[0]), [], measured)
         step.summary = _summary(planned, budget)
     return planned
+
+
+def _needs_curves(budget: Budget, names: Sequence[str]) -> bool:
+    return budget.epsilon is None and budget.keep < 1 and any(ALLOCATIONS[name].needs_curves for name in names)
 
 
 def _chosen(
