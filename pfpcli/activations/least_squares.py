@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pfpcli import processes
 from pfpcli.activations.normal_equations import Normal, Sums
-from pfpcli.activations.ridge import Judge, factor
+from pfpcli.activations.ridge import Judge, factor, solved
 from pfpcli.activations.row_products import add_square, summed_product
 
 
@@ -112,14 +112,14 @@ class Normals:
 
     def _joined(self) -> tuple[_Factored, Tensor, Tensor]:
         fitted, held = self.fitted.finished().of_all(), self.held.finished().of_all()
-        if self.is_final:  # these are the largest tensors of a recovery: they are added in place, and one is freed
-            fitted.gram.add_(held.gram)
-            normal = Normal(fitted.gram, fitted.cross + held.cross)
-            self.held = self.fitted
-            del held
-        else:
-            normal = fitted + held
-        return _factored(normal.to(self.start), self.start, intercept=self.intercept)
+        if not self.is_final:
+            return _factored((fitted + held).to(self.start), self.start, intercept=self.intercept)
+        # these are the largest tensors of a recovery: they are added and centred in place, and one is freed
+        fitted.gram.add_(held.gram)
+        normal = Normal(fitted.gram, fitted.cross + held.cross)
+        self.held = self.fitted
+        del held
+        return _factored(normal.to(self.start), self.start, intercept=self.intercept, in_place=True)
 
 
 @dataclass
@@ -157,15 +157,26 @@ class _Factored:
             self.last = ridge, factor(self.gram, ridge)
         weight = self.start
         if self.last[1] is not None:
-            weight = weight + torch.cholesky_solve(cross - self.started, self.last[1])
+            weight = weight + solved(self.last[1], cross - self.started)
         free = target - self.mean @ weight if self.intercept else torch.zeros_like(target)
         return torch.cat([weight, free], 1)
 
 
-def _factored(normal: Normal, start: Tensor, *, intercept: bool) -> tuple[_Factored, Tensor, Tensor]:
-    """Return what solves some equations, and their X'Y and mean row of Y as `_Factored.solve` takes them."""
+def _factored(
+    normal: Normal, start: Tensor, *, intercept: bool, in_place: bool = False
+) -> tuple[_Factored, Tensor, Tensor]:
+    """Return what solves some equations, and their X'Y and mean row of Y as `_Factored.solve` takes them.
+
+    Args:
+        normal: the equations.
+        start: float[G, K, O], W_0.
+        intercept: whether to fit an intercept.
+        in_place: whether the equations are needed no more.
+    """
     count, mean, target, cross = normal.count, normal.mean, normal.target, normal.cross[:, :-1]
-    gram = torch.baddbmm(normal.gram[:, :-1, :-1], mean.mT * count, mean, alpha=-float(intercept))
+    gram = normal.gram[:, :-1, :-1]
+    centre = gram.baddbmm_ if in_place else gram.baddbmm
+    gram = centre(mean.mT * count, mean, alpha=-float(intercept))
     if intercept:
         cross = cross - (count * mean.mT) @ target
     return _Factored(start, intercept, count, mean, gram, gram @ start), cross, target
@@ -306,4 +317,4 @@ def _coefficients(
     if ridge != last[0]:
         # lambda is relative to the mean of the diagonal of X'X; the diagonals of X'X and XX' have the same sum
         last = ridge, factor(products, None if ridge is None else ridge * products.shape[1] / columns)
-    return torch.zeros_like(missed) if last[1] is None else torch.cholesky_solve(missed, last[1]), last
+    return torch.zeros_like(missed) if last[1] is None else solved(last[1], missed), last

@@ -50,6 +50,18 @@ def factor(gram: Tensor, ridge: float | None, size: Tensor | None = None) -> Ten
     return None if failed.any() else found
 
 
+def solved(lower: Tensor, right: Tensor) -> Tensor:
+    """Return the solution of A X = B: float[..., K, O]. torch's own function copies the factor, which can be large.
+
+    Args:
+        lower: float[..., K, K], the lower Cholesky factor of A.
+        right: float[..., K, O], B.
+    """
+    half = torch.linalg.solve_triangular(lower, right, upper=False)
+    found: Tensor = torch.linalg.solve_triangular(lower.mT, half, upper=True)
+    return found
+
+
 def damped(gram: Tensor, ridge: float, size: Tensor | None = None) -> Tensor:
     """Return X'X + lambda 1: float[..., K, K].
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from pfpcli import processes
 from pfpcli.activations.centred import Centred
 from pfpcli.activations.normal_equations import Sums
-from pfpcli.activations.ridge import Judge, factor
+from pfpcli.activations.ridge import Judge, factor, solved
 from pfpcli.activations.row_products import add_square
 
 
@@ -99,12 +99,12 @@ class RowFits:
         target, size, errors = self.mean @ self.weight, self._size(self.rows), []
         for i, (count, products, missed) in enumerate(self._cut(self.counts), 1):
             errors.append(self._error(products, missed, ridge))
-            solved = self.weight[:count].clone()
+            fit = self.weight[:count].clone()
             lower = factor(products, ridge, size)
             if lower is not None:
-                solved += self.rows[:, :count].T @ torch.cholesky_solve(missed, lower)
-            found[-i][self.order[:count]] = solved
-            found[-i][-1] = target - self.mean[:count] @ solved
+                fit += self.rows[:, :count].T @ solved(lower, missed)
+            found[-i][self.order[:count]] = fit
+            found[-i][-1] = target - self.mean[:count] @ fit
         return errors[::-1], found
 
     def _cut(self, counts: list[int]) -> Iterator[tuple[int, Tensor, Tensor]]:
@@ -132,7 +132,7 @@ class RowFits:
         lower = factor(centred[:first], ridge, self._size(self.rows[:first]))
         left = missed[first:]
         if lower is not None:
-            left = left - centred[first:] @ torch.cholesky_solve(missed[:first], lower)
+            left = left - centred[first:] @ solved(lower, missed[:first])
         return float(left.square().sum())
 
     def _size(self, rows: Tensor) -> Tensor:

@@ -124,6 +124,7 @@ class Refit:
         for batch in batches:
             target = epilogue.target(batch.made, batch.before, batch.now) - fixed
             problem.add(batch.first, batch.images, batch.root * batch.x, batch.root * target)
+        memory.give_back_if_grown()
         ridges = self._findings.ridges
         if node.name not in ridges:
             ridges[node.name] = problem.ridge(self._effort.ridges if weights else ())

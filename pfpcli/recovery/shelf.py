@@ -11,7 +11,7 @@ from torch.fx.node import Node
 from pfpcli.activations.stored_tensors import NamelessFile, StoredTensor
 
 #: The most bytes of values in memory: on a CPU, and on other devices, which have their own memory.
-MOST_BYTES = 1 << 28
+MOST_BYTES = 1 << 27
 MOST_BYTES_ELSEWHERE = 1 << 32
 
 
