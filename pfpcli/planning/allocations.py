@@ -60,6 +60,6 @@ ALLOCATIONS = register(
 BEST, TRIED = "best", ("distance", "divergence", "error", "uniform", "inside")
 #: What a budget counts -> what is tried besides. The times of small layers say less than their multiply-adds. And
 #: multiply-adds say nothing of large maps of few channels, which take time and tell little.
-TRIED_FOR = {"latency": ("macs-distance", "macs-divergence"), "macs": ("work-distance",)}
+TRIED_FOR = {"latency": ("macs-distance", "macs-divergence", "work-distance"), "macs": ("work-distance",)}
 #: What is tried where no image is left to measure with.
 UNMEASURED = "uniform"
