@@ -30,7 +30,7 @@ from pfpcli.channels.reading_layers import Reader, seats
 ROWS, IMAGES = 16, 128
 #: A layer with more columns has no Gram matrix: it would not fit into memory.
 WIDEST = 8192
-#: The most bytes of the Gram matrices that are in memory at a time.
+#: The most bytes of the Gram matrices that are added up at a time.
 HELD = 1 << 28
 #: The choices of lambda of a refit, relative to the mean square of the columns.
 RIDGES = (1e-3, 1e-2, 1e-1, 1.0)
@@ -308,7 +308,7 @@ def _reads(reader: Reader, group: Group, task: Task) -> bool:
 
 
 def _bytes(reader: Reader, images: int | None) -> int:
-    """Return the size of what is kept of a layer, at most."""
+    """Return the bytes that a layer takes while what it reads is added up, at most: X'X of both halves in float64."""
     columns = len(reader.units) * reader.kernel
     size = 16 * _width(reader) * columns
     if images is None:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pfpcli import processes
 from pfpcli.activations.normal_equations import Normal, Sums
-from pfpcli.activations.ridge import Judge, factor, solved
+from pfpcli.activations.ridge import Judge, factor, solve_factored
 from pfpcli.activations.row_products import add_square, summed_product
 
 
@@ -157,7 +157,7 @@ class _Factored:
             self.last = ridge, factor(self.gram, ridge)
         weight = self.start
         if self.last[1] is not None:
-            weight = weight + solved(self.last[1], cross - self.started)
+            weight = weight + solve_factored(self.last[1], cross - self.started)
         free = target - self.mean @ weight if self.intercept else torch.zeros_like(target)
         return torch.cat([weight, free], 1)
 
@@ -317,4 +317,4 @@ def _coefficients(
     if ridge != last[0]:
         # lambda is relative to the mean of the diagonal of X'X; the diagonals of X'X and XX' have the same sum
         last = ridge, factor(products, None if ridge is None else ridge * products.shape[1] / columns)
-    return torch.zeros_like(missed) if last[1] is None else solved(last[1], missed), last
+    return torch.zeros_like(missed) if last[1] is None else solve_factored(last[1], missed), last

@@ -50,7 +50,7 @@ def factor(gram: Tensor, ridge: float | None, size: Tensor | None = None) -> Ten
     return None if failed.any() else found
 
 
-def solved(lower: Tensor, right: Tensor) -> Tensor:
+def solve_factored(lower: Tensor, right: Tensor) -> Tensor:
     """Return the solution of A X = B: float[..., K, O]. torch's own function copies the factor, which can be large.
 
     Args:

@@ -19,7 +19,7 @@ from torch import Tensor
 from pfpcli import processes
 from pfpcli.activations.centred import Centred
 from pfpcli.activations.normal_equations import Sums
-from pfpcli.activations.ridge import Judge, factor, solved
+from pfpcli.activations.ridge import Judge, factor, solve_factored
 from pfpcli.activations.row_products import add_square
 
 
@@ -102,7 +102,7 @@ class RowFits:
             fit = self.weight[:count].clone()
             lower = factor(products, ridge, size)
             if lower is not None:
-                fit += self.rows[:, :count].T @ solved(lower, missed)
+                fit += self.rows[:, :count].T @ solve_factored(lower, missed)
             found[-i][self.order[:count]] = fit
             found[-i][-1] = target - self.mean[:count] @ fit
         return errors[::-1], found
@@ -132,7 +132,7 @@ class RowFits:
         lower = factor(centred[:first], ridge, self._size(self.rows[:first]))
         left = missed[first:]
         if lower is not None:
-            left = left - centred[first:] @ solved(lower, missed[:first])
+            left = left - centred[first:] @ solve_factored(lower, missed[:first])
         return float(left.square().sum())
 
     def _size(self, rows: Tensor) -> Tensor:
