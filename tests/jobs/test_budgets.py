@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from commands import compress
@@ -185,6 +186,13 @@ def test_plans_are_made_until_the_file_meets_the_budget(measured: Any) -> None:
     assert meter.asked <= 4
     # the report names all of them after any number of files
     assert [(each.name, each.loss) for each in found.tried] == TRIED
+
+
+def test_a_file_that_is_too_quick_and_one_that_is_too_slow_lead_to_one_between() -> None:
+    # where widths of one step have the same latency, the line through two files that are too slow is far too flat
+    meter = Meter(lambda p: np.interp(p, [0, 0.489, 0.659, 0.7, 1], [0.3, 0.58, 0.729, 0.737, 1]))
+    found = met(planned, meter, 0.7, Budget(0.7, "latency"), 0.01, Console())  # type: ignore[arg-type]
+    assert found.measured == pytest.approx(0.7, rel=0.03)
 
 
 def test_the_closest_file_is_taken_where_none_meets_the_budget() -> None:

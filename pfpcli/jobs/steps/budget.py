@@ -295,11 +295,16 @@ def met(
 def _next(points: list[tuple[float, float]], share: float) -> float:
     """Return the predicted ratio at which the measured one is expected to be a share: by the line through two points.
 
+    They are the nearest one on each side of the share; as long as all points are above it, the two nearest ones.
+
     Args:
         points: (predicted, measured) of the original and of the plans so far.
         share: what is asked for.
     """
-    (a, at_a), (b, at_b) = sorted(points, key=lambda point: abs(point[1] - share))[:2]
+    nearest = sorted(points, key=lambda point: abs(point[1] - share))
+    a, at_a = nearest[0]
+    across = [point for point in nearest if (point[1] > share) != (at_a > share)]
+    b, at_b = (across or nearest[1:])[0]
     slope = (at_b - at_a) / (b - a) if abs(b - a) > 1e-6 else 1.0
     slope = slope if slope > 0.1 else 1.0  # noise of the measurement
     return float(np.clip(a + (share - at_a) / slope, 0.5 * a, min(1.0, 1.5 * a)))
