@@ -53,10 +53,10 @@ class Case:
     """A network and its images.
 
     Attributes:
-        network: its name.
+        network: its name; that of a file in DIR/wild ends in .onnx.
         images: how many of the folder's images, evenly spaced; 0 for all.
         folder: of the images, below the data folder; "" for samples/. Where it has fewer images, they repeat.
-        alone: whether no other tool is measured: another case has the same network.
+        alone: whether no other tool is measured: another case has the same network, or they take no ONNX file.
     """
 
     network: str
@@ -78,6 +78,7 @@ CASES = (
     Case("mobilenet_v2", 96),
     Case("efficientnet_b0", 96),
     Case("resnet50", 10_000, alone=True),
+    Case("twinlite_720x1280.onnx", 8, alone=True),
 )
 
 
@@ -87,6 +88,8 @@ def network(case: Case, data: Path) -> nn.Module | Path:
         return ROOT / "samples" / "model.pt"
     if case.network == "resnet20":
         return data / "models" / "resnet20.pt2"
+    if case.network.endswith(".onnx"):
+        return data / "wild" / case.network
     from torchvision import models
 
     torch.manual_seed(0)
