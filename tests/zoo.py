@@ -339,6 +339,18 @@ def biased_attention() -> nn.Module:
     return net
 
 
+def position_attention() -> nn.Module:
+    """Every position of a map looks at every other one, as in networks that mark roads."""
+
+    def forward(m: nn.Module, x: Tensor) -> Tensor:
+        y = m.stem(x)
+        among = (m.query(y).flatten(2).transpose(1, 2) @ m.key(y).flatten(2)).softmax(2)
+        return m.head(y + (m.value(y).flatten(2) @ among.permute(0, 2, 1)).view(y.shape))
+
+    layers = {"query": nn.Conv2d(8, 4, 1), "key": nn.Conv2d(8, 4, 1), "value": nn.Conv2d(8, 8, 1)}
+    return Calls(forward, stem=conv(3, 8), head=head(8), **layers)
+
+
 class Unknown(nn.Module):
     """An op pfp has no rule for, between two convolutions."""
 
@@ -382,5 +394,6 @@ ZOO = {
     "norms": Net(norms),
     "attention": Net(attention, ((5, 6),)),
     "biased_attention": Net(biased_attention, ((5, 8),)),
+    "position_attention": Net(position_attention),
     "unknown_op": Net(unknown_op),
 }

@@ -11,17 +11,18 @@ from collections.abc import Collection
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 from torch.fx.node import Node
 
 from pfpcli.channels.groups import Groups
 from pfpcli.channels.labels import along
+from pfpcli.graph.run import Run
 
 #: Ops that need a contiguous tensor, and the ops that do the same for any tensor.
 _COPYING = {torch.ops.aten.view.default: torch.ops.aten.reshape.default}
 
 
-class GatedNetwork(fx.Interpreter):
+class GatedNetwork(Run):
     """Runs a network with gates.
 
     Args:

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from torch import Tensor, fx
+from torch import Tensor
 from torch.fx.node import Node
 
 from pfpcli.graph.graph import Graph, is_tensor
+from pfpcli.graph.run import Run
 
 #: The most numbers that a run may record.
 HELD = 1 << 26
 
 
-class ValueRecorder(fx.Interpreter):
+class ValueRecorder(Run):
     """Runs a network and records the values of some nodes.
 
     Args:

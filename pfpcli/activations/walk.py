@@ -10,13 +10,14 @@ from torch.fx.node import Node
 
 from pfpcli.channels.reading_layers import Reader
 from pfpcli.graph.graph import reached
+from pfpcli.graph.run import Run
 
 #: `look(reader, x, weight)` is called before a layer runs, with its input and its weights. The weights of a product of
 #: activations are its other operand.
 Look = Callable[[Reader, Tensor, Tensor], None]
 
 
-class Walk(fx.Interpreter):
+class Walk(Run):
     """Runs a network as far as some of its layers need it, and shows what they read.
 
     Args:

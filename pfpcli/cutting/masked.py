@@ -18,9 +18,10 @@ from torch.fx.node import Node, map_aggregate, map_arg
 from pfpcli.channels import rules
 from pfpcli.channels.labels import Axes
 from pfpcli.channels.slicing import Slicing
+from pfpcli.graph.run import Run
 
 
-class InFloat64(fx.Interpreter):
+class InFloat64(Run):
     """Runs a graph in float64, including the dtypes among its arguments; the inputs have to be float64."""
 
     def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:

@@ -41,7 +41,7 @@ def rebuild(module: nn.Module, smaller: Graph) -> tuple[nn.Module | None, str]:
     try:
         part = data_independent_part(twin, smaller.example)[0] if smaller.stops else twin
         with torch.no_grad():
-            found, expected = part(*smaller.example), smaller.module(*smaller.example)
+            found, expected = part(*smaller.example), smaller(*smaller.example)
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         return None, f"its own forward fails on the smaller tensors ({lines[0]})"

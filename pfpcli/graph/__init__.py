@@ -5,6 +5,8 @@ no tensor that the graph reads later, and whose nodes all carry the sizes of the
 
     graph               the class Graph, its check, and functions that classify nodes
     trace               from a module or an exported program to a Graph
+    run                 a run of a network, call by call
+    pending_product     a product of all positions with all positions, computed in pieces
     data_independent    the part of a network that comes before sizes depend on values
     functional          rewrites: regions inlined, assertions dropped, in-place calls replaced
     constants           rewrite: tensors that depend on parameters alone are computed once

@@ -7,6 +7,7 @@ import operator
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -15,7 +16,9 @@ from torch.fx.node import Node
 
 from pfpcli.graph.calls import is_mutable
 from pfpcli.graph.invariant import InvariantError
+from pfpcli.graph.pending_product import expands
 from pfpcli.graph.role import Role
+from pfpcli.graph.run import Run
 
 #: What a node of a graph may be: an input, a stored tensor, a call, or the output.
 _KINDS = ("placeholder", "get_attr", "call_function", "output")
@@ -26,7 +29,7 @@ class Graph:
     """One network as a functional ATen graph.
 
     Attributes:
-        module: the graph and its tensors; calling it runs the network.
+        module: the graph and its tensors.
         example: the inputs that the network was traced with, each float[B, ...].
         dynamic: whether the network takes batches of any size; otherwise it takes only batches of the example's size.
         spatial: whether the network also takes images of other heights and widths.
@@ -45,6 +48,18 @@ class Graph:
     unread: tuple[str, ...] = ()
     choices: tuple[tuple[int, int, str], ...] = ()
     roles: tuple[Role, ...] = ()
+
+    def __call__(self, *inputs: Tensor) -> Any:
+        """Run the network; a large product of all positions with all positions is computed in pieces.
+
+        Args:
+            inputs: float[N, ...] for each input.
+        """
+        return Run(self.module).run(*inputs) if self._compares_positions else self.module(*inputs)
+
+    @cached_property
+    def _compares_positions(self) -> bool:
+        return any(map(expands, self.nodes))
 
     @property
     def is_undecided(self) -> bool:

@@ -234,12 +234,12 @@ def _loss(network: Graph, teacher: Graph | None, settings: FinetuneSettings) -> 
     def loss(x: Tensor, labels: Labels, generator: torch.Generator) -> Tensor:
         assert labels is not None
         x = moved(x, generator) if settings.augment else x
-        found = real(network.module(x))[0]
+        found = real(network(x))[0]
         hard = F.cross_entropy(found.float(), torch.from_numpy(labels).to(found.device))
         if teacher is None:
             return hard
         with torch.no_grad():
-            wanted = real(teacher.module(x))[0]
+            wanted = real(teacher(x))[0]
         return (1 - settings.weight) * hard + settings.weight * softened(found, wanted)
 
     return loss

@@ -70,7 +70,7 @@ class OnnxRunner:
     def __init__(self, file: Path | onnx.ModelProto) -> None:
         self._session = session(file)
 
-    def module(self, images: Tensor) -> list[Tensor]:
+    def __call__(self, images: Tensor) -> list[Tensor]:
         """Return the outputs for a batch, float[N, ...], on the CPU."""
         return [torch.from_numpy(np.asarray(output)) for output in run_onnx(self._session, [images.cpu()])]
 
@@ -99,7 +99,7 @@ def onnx_vs_torch_in_sizes(
     for inputs in other_sizes(samples):
         try:
             with torch.no_grad():
-                expected = tree_leaves(graph.module(*inputs))
+                expected = tree_leaves(graph(*inputs))
             if before is not None:
                 run_onnx(before, inputs)
         except Exception:  # the network does not take this size
@@ -120,6 +120,6 @@ def onnx_vs_torch(file: Path | onnx.ModelProto, graph: Graph, samples: Sequence[
         The largest difference of any output, as `largest_difference` defines it.
     """
     with torch.no_grad():
-        expected = [x for x in tree_leaves(graph.module(*samples)) if isinstance(x, Tensor)]
+        expected = [x for x in tree_leaves(graph(*samples)) if isinstance(x, Tensor)]
     found = run_onnx(session(file), samples)
     return largest_difference(found, expected, _LEAST)

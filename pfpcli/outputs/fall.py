@@ -137,7 +137,7 @@ def _by_image(
             if not processes.is_mine(images):
                 continue
             x = images.to(device)
-            whole, now = ([y.cpu() for y in select(real(graph.module(x)), roles)] for graph in (before, after))
+            whole, now = ([y.cpu() for y in select(real(graph(x)), roles)] for graph in (before, after))
             by = 1 if all(y.dim() and len(y) == len(x) for y in whole) else len(x)
             for i in range(0, len(x), by):
                 rows = slice(i, i + by)

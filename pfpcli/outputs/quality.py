@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from typing import Any, Protocol
@@ -23,7 +23,7 @@ from pfpcli.outputs.kinds import KINDS
 from pfpcli.outputs.kinds.classes import Decisions
 from pfpcli.outputs.kinds.kind import Counts, Judged
 from pfpcli.outputs.known_outputs import KnownOutputs
-from pfpcli.outputs.roles import roles_of, run_module, shape
+from pfpcli.outputs.roles import roles_of, run_network, shape
 from pfpcli.records.parts import OutputQuality, Quality
 
 #: A run is worse if the quality of an output falls by this much or more.
@@ -33,9 +33,8 @@ LOSS = 0.05
 class Network(Protocol):
     """A network that is compared with the original: a graph, or an ONNX file in onnxruntime."""
 
-    @property
-    def module(self) -> Callable[..., Any]:
-        """What returns the outputs of a batch, float[N, ...]."""
+    def __call__(self, images: Tensor, /) -> Any:
+        """Return the outputs of a batch, float[N, ...]."""
 
     def on(self, device: torch.device | str) -> AbstractContextManager[None]:
         """Move the network to a device within a block."""
@@ -89,9 +88,9 @@ def compare_all(
             if not processes.is_mine(images):
                 continue
             x = images.to(device)
-            whole = [each.cpu() for each in known.of(i, partial(run_module, before.module, x, roles))]
+            whole = [each.cpu() for each in known.of(i, partial(run_network, before, x, roles))]
             for network, tally in zip(after, tallies, strict=True):
-                now = [each.cpu() for each in run_module(network.module, x, roles)]
+                now = [each.cpu() for each in run_network(network, x, roles)]
                 tally.add(len(x), whole, now, labels)
             if changes is not None and changes.watched is not None:
                 changes.add(first, images, whole[changes.watched], now[changes.watched], labels)

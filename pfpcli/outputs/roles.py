@@ -48,9 +48,9 @@ def select(outputs: Sequence[Tensor], roles: Sequence[Role]) -> list[Tensor]:
     return [part(outputs[role.output], role) for role in roles]
 
 
-def run_module(module: Callable[..., object], x: Tensor, roles: Sequence[Role]) -> list[Tensor]:
+def run_network(network: Callable[..., object], x: Tensor, roles: Sequence[Role]) -> list[Tensor]:
     """Run a network on images, float[N, ...], and return the tensor of each role."""
-    return select(real(module(x)), roles)
+    return select(real(network(x)), roles)
 
 
 def part(output: Tensor, role: Role) -> Tensor:

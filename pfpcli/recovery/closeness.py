@@ -12,7 +12,7 @@ from pfpcli.graph.graph import Graph
 from pfpcli.images.calibration import Batches
 from pfpcli.outputs.known_outputs import KnownOutputs
 from pfpcli.outputs.losses import divergence
-from pfpcli.outputs.roles import roles_of, run_module
+from pfpcli.outputs.roles import roles_of, run_network
 
 
 def closeness(
@@ -41,8 +41,8 @@ def closeness(
         for i, (images, _) in enumerate(batches):
             if processes.is_mine(images):
                 x = images.to(device)
-                wanted = known.of(i, partial(run_module, whole.module, x, roles))
-                diverged += float(divergence(run_module(smaller.module, x, roles), wanted, roles))
+                wanted = known.of(i, partial(run_network, whole, x, roles))
+                diverged += float(divergence(run_network(smaller, x, roles), wanted, roles))
                 count += len(x)
     diverged, count = processes.total(diverged), processes.total(count)
     mean = diverged / max(1, count * len(roles))

@@ -14,13 +14,14 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 from torch.fx.node import Node
 
 from pfpcli import memory
 from pfpcli.channels.labels import Axes
 from pfpcli.cutting.cut import Cut
 from pfpcli.graph.graph import Graph, fetch, is_tensor
+from pfpcli.graph.run import Run
 from pfpcli.recovery.shelf import Shelf, read
 
 #: A call that nobody visits waits until another call reads it, if its result has this many numbers for each number that
@@ -92,7 +93,7 @@ class PairedRun:
         named = {node.name: node for node in self._smaller.nodes}
         self._partner = {node: named[node.name] for node in self.whole.nodes if node.name in named}
         self._original = {partner: node for node, partner in self._partner.items()}
-        self._interpreters = fx.Interpreter(self.whole.module), fx.Interpreter(self._smaller.module)
+        self._interpreters = Run(self.whole.module), Run(self._smaller.module)
         self._stored = [
             {node: fetch(graph.module, str(node.target)) for node in graph.nodes if node.op == "get_attr"}
             for graph in (self.whole, self._smaller)

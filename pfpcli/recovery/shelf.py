@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.fx.node import Node
 
 from pfpcli.activations.stored_tensors import NamelessFile, StoredTensor
+from pfpcli.graph.pending_product import PendingProduct
 
 #: The most bytes of values in memory: on a CPU, and on other devices, which have their own memory.
 MOST_BYTES = 1 << 27
@@ -39,18 +40,23 @@ class Shelf:
             if isinstance(there, StoredTensor):
                 found[node] = there
                 continue
-            if isinstance(value, Tensor) and value.nbytes > self._left:
+            if _bytes(value) > self._left:
                 file = file or NamelessFile()
                 found[node] = StoredTensor(file, value)
                 continue
-            self._left -= value.nbytes if isinstance(value, Tensor) else 0
+            self._left -= _bytes(value)
             found[node] = value
         return found
 
     def take(self, values: Mapping[Node, Any], needed: Collection[Node]) -> dict[Node, Any]:
         """Return the values that `put` was given, which no longer count as kept; those that are needed in memory."""
-        self._left += sum(value.nbytes for value in values.values() if isinstance(value, Tensor))
+        self._left += sum(map(_bytes, values.values()))
         return {node: read(value) if node in needed else value for node, value in values.items()}
+
+
+def _bytes(value: Any) -> int:
+    """The memory that a value takes; a pending product only refers to its operands."""
+    return value.nbytes if isinstance(value, Tensor) and not isinstance(value, PendingProduct) else 0
 
 
 def read(value: Any) -> Any:

@@ -16,12 +16,13 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 from torch.fx.node import Node
 
 from pfpcli import processes
 from pfpcli.channels import rules
 from pfpcli.graph.graph import Graph, is_tensor, reached
+from pfpcli.graph.run import Run
 from pfpcli.outputs.heads import detectors
 from pfpcli.outputs.roles import real, roles_of, select, shape
 from pfpcli.recovery.refit_layers import is_layer
@@ -103,7 +104,7 @@ def _behind(calls: Iterable[Node]) -> set[Node]:
     return reached((user for call in calls for user in call.users), lambda node: node.users)
 
 
-class _Leaves(fx.Interpreter):
+class _Leaves(Run):
     """Runs a network in which the results of some calls are leaves, and only what is behind them is differentiated.
 
     Attributes:

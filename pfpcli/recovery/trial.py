@@ -19,7 +19,7 @@ from pfpcli.graph.graph import Graph
 from pfpcli.images.calibration import Batches, Division
 from pfpcli.outputs.known_outputs import KnownOutputs
 from pfpcli.outputs.losses import distance, relative_distance
-from pfpcli.outputs.roles import roles_of, run_module
+from pfpcli.outputs.roles import roles_of, run_network
 from pfpcli.planning.plan import Plan
 from pfpcli.recovery.call_by_call import recover_calls
 from pfpcli.recovery.refit import Findings, Refit
@@ -85,6 +85,6 @@ def output_distance(
         for i, (images, _) in enumerate(batches):
             if processes.is_mine(images):
                 x = images.to(device)
-                wanted = known.of(i, partial(run_module, whole.module, x, roles))
-                sums += distance(run_module(smaller.module, x, roles), wanted).numpy()
+                wanted = known.of(i, partial(run_network, whole, x, roles))
+                sums += distance(run_network(smaller, x, roles), wanted).numpy()
     return relative_distance(processes.total(sums))

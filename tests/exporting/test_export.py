@@ -46,6 +46,7 @@ EXPORTED = {
     "grouped_transposed": "upsample_bilinear2d.vec",
     "spatial_gate": "amax",
     "norms": "group_norm",
+    "position_attention": "matmul",
     "unknown_op": "prod.dim_int",
     "involution": "im2col",
     "crnn": "lstm.input",

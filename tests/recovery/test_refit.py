@@ -17,6 +17,7 @@ from pfpcli.channels.groups import Groups
 from pfpcli.channels.slicing import Slicing
 from pfpcli.cutting.cut import Cut, cut
 from pfpcli.graph.graph import Graph
+from pfpcli.graph.pending_product import PendingProduct
 from pfpcli.recovery import epilogue, paired_run
 from pfpcli.recovery.importance import Importance
 from pfpcli.recovery.paired_run import PairedRun
@@ -332,6 +333,13 @@ def test_a_product_of_all_positions_with_all_is_not_kept_from_one_layer_to_the_n
     assert largest[0] < product / 16
     assert largest[1] == product
     assert all(torch.equal(tensor, found[0][name]) for name, tensor in found[1].items())
+
+
+def test_a_pending_product_stays_in_memory_on_a_shelf_without_room() -> None:
+    node, product = next(iter(traced.grouped("residual").labelled.graph.nodes)), PendingProduct(*torch.randn(2, 4, 4))
+    shelf = Shelf(0)
+    found = shelf.take(shelf.put({node: product}), {node})
+    assert found[node] is product
 
 
 def test_a_value_that_lies_in_a_file_is_not_written_again() -> None:

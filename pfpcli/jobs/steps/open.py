@@ -265,7 +265,7 @@ def _look(graph: Graph, calibration: Calibration, name: str) -> Seen | None:
     found: list[tuple[Tensor, list[Tensor]]] = []
     with torch.no_grad():
         for images, _ in calibration.of(calibration.images, looked_at, graph.fixed_batch, shared=False):
-            outputs = [x for x in tree_leaves(graph.module(images)) if isinstance(x, Tensor)]
+            outputs = [x for x in tree_leaves(graph(images)) if isinstance(x, Tensor)]
             found.append((images, outputs))
     if not found:
         return None
@@ -305,7 +305,7 @@ def _check_outputs(found: list[tuple[Tensor, list[Tensor]]], folder: str, name: 
 def _rounding(graph: Graph) -> float:
     """The error of the graph's outputs in float32 on its example, relative to the largest output."""
     with torch.no_grad():
-        narrow = tree_leaves(graph.module(*graph.example))
+        narrow = tree_leaves(graph(*graph.example))
     wide = tree_leaves(InFloat64(graph.module).run(*(x.double() for x in graph.example)))
     return largest_difference(narrow, wide)
 

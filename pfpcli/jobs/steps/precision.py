@@ -73,7 +73,7 @@ class _Files:
         batches = (division.checking if len(division.checked) else division.fitting)(graph.fixed_batch, CHECKED)
         sums = np.zeros((len(roles), 2))
         for images, _ in batches:
-            sums += distance(*(select(real(each.module(images)), roles) for each in (after, before))).numpy()
+            sums += distance(*(select(real(each(images)), roles) for each in (after, before))).numpy()
         moved = sums[:, 0] / np.maximum(sums[:, 1], np.finfo(np.float32).tiny)
         return float(moved.max(initial=0.0))
 
