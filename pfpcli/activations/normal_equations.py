@@ -11,7 +11,7 @@ from pfpcli import processes
 from pfpcli.activations.row_products import CHUNK, add_square, summed_product
 
 #: The most numbers of rows that wait.
-_WAITING = 1 << 24
+_WAITING = 1 << 23
 
 
 @dataclass(frozen=True)

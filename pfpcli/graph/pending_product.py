@@ -11,6 +11,7 @@ It is a tensor to all that reads it. An op that has no rule here reads the whole
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -29,8 +30,30 @@ _PIECE = 1 << 19
 #: The ops that multiply two tensors of matrices.
 _PRODUCTS = (_ATEN.matmul.default, _ATEN.bmm.default, _ATEN.mm.default)
 
-#: Computes something of each row: float[..., n, columns] -> float[..., n, columns].
-_OfRows = Callable[[Tensor], Tensor]
+
+@dataclass(frozen=True)
+class _Step:
+    """What is computed of each row of a product.
+
+    Attributes:
+        compute: (float[..., r, m], the other operand of these rows) -> float[..., r, m].
+        other: the other operand, a number or float[..., n or 1, m or 1] or float[m] or float[].
+    """
+
+    compute: Callable[[Tensor, Any], Tensor]
+    other: Tensor | float
+
+    def __call__(self, rows: Tensor, some: slice) -> Tensor:
+        """Return the step's result for some rows."""
+        other = self.other
+        if isinstance(other, Tensor) and other.dim() > 1 and other.shape[-2] > 1:
+            other = other[..., some, :]
+        return self.compute(rows, other)
+
+    @property
+    def is_same_for_all_matrices(self) -> bool:
+        """Whether the other operand has no batch dimensions."""
+        return not isinstance(self.other, Tensor) or self.other.dim() <= 2
 
 
 def expands(node: Node) -> bool:
@@ -81,12 +104,12 @@ class PendingProduct(Tensor):
 
     left: Tensor
     right: Tensor
-    steps: tuple[_OfRows, ...]
+    steps: tuple[_Step, ...]
     is_turned: bool
 
     @staticmethod
     def __new__(  # noqa: D102 - the class says it
-        cls, left: Tensor, right: Tensor, steps: tuple[_OfRows, ...] = (), is_turned: bool = False
+        cls, left: Tensor, right: Tensor, steps: tuple[_Step, ...] = (), is_turned: bool = False
     ) -> PendingProduct:
         sizes = [*left.shape[:-1], right.shape[-1]]
         if is_turned:
@@ -115,19 +138,19 @@ class PendingProduct(Tensor):
         count, at_once = self.left.shape[-2], max(1, _PIECE // columns)
         for first in range(0, count, at_once):
             some = slice(first, min(first + at_once, count))
-            yield some, self._after_steps(self.left[..., some, :] @ self.right)
+            yield some, self._after_steps(self.left[..., some, :] @ self.right, some)
 
     def whole(self) -> Tensor:
         """Return the value."""
-        found = self._after_steps(self.left @ self.right)
+        found = self._after_steps(self.left @ self.right, slice(None))
         return found.transpose(-1, -2) if self.is_turned else found
 
-    def _after_steps(self, rows: Tensor) -> Tensor:
+    def _after_steps(self, rows: Tensor, some: slice) -> Tensor:
         for step in self.steps:
-            rows = step(rows)
+            rows = step(rows, some)
         return rows
 
-    def then(self, step: _OfRows) -> PendingProduct:
+    def then(self, step: _Step) -> PendingProduct:
         """Return the value after one more step on each row."""
         return PendingProduct(self.left, self.right, (*self.steps, step), self.is_turned)
 
@@ -156,17 +179,34 @@ def _softmax(x: PendingProduct, dim: int, half_to_float: bool) -> PendingProduct
     found = (x if is_last else x.turned()).by_its_last_dimension()
     if found is None:
         return None
-    found = found.then(lambda rows: rows.softmax(-1))
+    found = found.then(_Step(torch.softmax, -1))
     return found if is_last else found.turned()
 
 
-def _scaled(op: Callable[[Tensor, float], Tensor]) -> Callable[..., PendingProduct | None]:
-    def rule(x: object, factor: object) -> PendingProduct | None:
-        if not isinstance(x, PendingProduct) or not isinstance(factor, (int, float)):
+def _elementwise(compute: Callable[[Tensor, Any], Tensor], *, commutes: bool) -> Callable[..., PendingProduct | None]:
+    """Return the rule of an op of a pending product and a number, or a tensor that is no larger."""
+
+    def rule(x: object, other: object) -> PendingProduct | None:
+        if commutes and isinstance(other, PendingProduct):
+            x, other = other, x
+        if not isinstance(x, PendingProduct) or isinstance(other, PendingProduct):
             return None
-        return x.then(lambda rows: op(rows, factor))
+        if isinstance(other, Tensor):
+            if other.dtype != x.dtype or torch.broadcast_shapes(x.shape, other.shape) != x.shape:
+                return None
+            other = _beside_rows(other, x.is_turned)
+        return x.then(_Step(compute, other)) if isinstance(other, (Tensor, int, float)) else None
 
     return rule
+
+
+def _beside_rows(other: Tensor, is_turned: bool) -> Tensor:
+    """Return an operand of a pending product as one of the product that is not turned, without needless dimensions."""
+    while other.dim() > 2 and len(other) == 1:
+        other = other[0]
+    if not is_turned or not other.dim():
+        return other
+    return other.unsqueeze(1) if other.dim() == 1 else other.transpose(-1, -2)
 
 
 def _permuted(x: PendingProduct, dims: list[int]) -> PendingProduct | None:
@@ -186,7 +226,11 @@ def _viewed(x: PendingProduct, sizes: list[int], *_: object) -> PendingProduct |
     """The same matrices in another order of batch dimensions; -1 stands for the size that is left."""
     if [*sizes[-2:]] != [*x.shape[-2:]] or len(sizes) < 2:
         return None
+    if [*sizes] == [*x.shape]:
+        return x.again()
     lead = sizes[:-2]
+    if not all(step.is_same_for_all_matrices for step in x.steps):
+        return None
     left, right = (each.reshape(*lead, *each.shape[-2:]) for each in (x.left, x.right))
     return PendingProduct(left, right, x.steps, x.is_turned)
 
@@ -218,8 +262,9 @@ def _times(pending: PendingProduct, x: Tensor) -> Tensor:
 #: Op -> its rule: arguments of the op -> what it makes, None where it has to read the whole product.
 _RULES: dict[Any, Callable[..., Tensor | None]] = {
     _ATEN._softmax.default: _softmax,
-    _ATEN.mul.Tensor: _scaled(torch.mul),
-    _ATEN.div.Tensor: _scaled(torch.div),
+    _ATEN.add.Tensor: _elementwise(torch.add, commutes=True),
+    _ATEN.mul.Tensor: _elementwise(torch.mul, commutes=True),
+    _ATEN.div.Tensor: _elementwise(torch.div, commutes=False),
     _ATEN.permute.default: _permuted,
     _ATEN.transpose.int: _transposed,
     _ATEN.view.default: _viewed,

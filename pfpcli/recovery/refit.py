@@ -43,7 +43,7 @@ from pfpcli.recovery.task import RecoveryTask
 #: Numbers of a solution that are smaller than the largest one by this factor are set to 0.
 _TRACE = 1e-20
 #: The most numbers of rows of a layer that are in memory from one reading to the next.
-HELD = 1 << 25
+HELD = 1 << 24
 
 
 def refit_weights(task: RecoveryTask) -> int:

@@ -62,6 +62,12 @@ READ_IN_PIECES = {
     "turned, softmax": lambda p: behind(softmax(turn(p), -1)),
     "turned, softmax of columns": lambda p: before(softmax(turn(p), 1)),
     "scaled": lambda p: before(softmax(aten.div.Tensor(aten.mul.Tensor(p, 3), 2.0), -1)),
+    "scaled by a tensor": lambda p: before(softmax(aten.mul.Tensor(torch.tensor(0.3).double(), p), -1)),
+    "a mask of columns": lambda p: before(softmax(aten.add.Tensor(p, random(11)), -1)),
+    "turned, a mask of columns": lambda p: before(aten.add.Tensor(turn(p), random(11))),
+    "a bias of pairs": lambda p: before(softmax(aten.add.Tensor(p, random(1, 11, 11)), -1)),
+    "turned, a bias of pairs": lambda p: before(softmax(aten.add.Tensor(turn(p), random(11, 11)), -2)),
+    "a bias of each image": lambda p: before(softmax(aten.add.Tensor(p, random(2, 11, 11)), -1)),
     "heads": lambda p: aten.matmul.default(softmax(aten.view.default(p, [1, 2, 11, 11]), -1), random(1, 2, 11, 3)),
 }
 #: And what reads the product as a whole.
@@ -71,8 +77,13 @@ READ_WHOLE = {
     "its square": lambda p: aten.matmul.default(p, p),
     "matrices of another size": lambda p: aten.reshape.default(p, [22, 11]),
     "positions before images": lambda p: aten.permute.default(p, [1, 0, 2]),
-    "a mask": lambda p: aten.add.Tensor(p, random(11, 11)),
-    "multiplied by a tensor": lambda p: aten.mul.Tensor(p, random(11, 11)),
+    "a larger tensor": lambda p: aten.mul.Tensor(p, random(3, 1, 11, 11)),
+    "a tensor that it divides": lambda p: aten.div.Tensor(random(11), p),
+    "its sum": lambda p: aten.add.Tensor(p, p),
+    "a part of a sum": lambda p: aten.add.Tensor(p, random(11), alpha=2),
+    "a bias of each image, then heads": lambda p: aten.view.default(
+        aten.add.Tensor(p, random(2, 11, 11)), [1, 2, 11, 11]
+    ),
     "sum over images": lambda p: aten.sum.dim_IntList(p, [0]),
 }
 
