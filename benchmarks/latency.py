@@ -25,6 +25,7 @@ import torch
 from bench import Case, chosen
 from kept_points import measure_missing
 from torch import nn
+from torch.backends.cpu import get_cpu_capability
 
 from pfpcli.errors import InputError
 from pfpcli.latency.stopwatch import PROVIDER, machine
@@ -256,7 +257,12 @@ def page(found: dict[str, dict[str, Any]]) -> str:
     """Return docs/latency.md."""
     about = machine(None, PROVIDER)
     lines = [
-        _HEAD.format(processor=about["processor"], cores=about["cores"], version=about["onnxruntime"]),
+        _HEAD.format(
+            processor=about["processor"],
+            vectors=get_cpu_capability(),
+            cores=about["cores"],
+            version=about["onnxruntime"],
+        ),
     ]
     for threads in (2, 1):
         names = [Point(each, way, threads).name for each in (*TORCHVISION, *FILES) for way in WAYS]
@@ -334,9 +340,10 @@ def _pair(row: dict[str, Any]) -> str:
 
 _HEAD = """# Latency
 
-What `make bench-latency` printed: {processor}, {cores} cores, onnxruntime {version} on the CPU, one image at a time.
-Networks of torchvision have random weights; the files come from packages that people use. Nothing was recovered, which
-changes no width. Medians of files that are timed in turn.
+What `make bench-latency` printed: {processor} with {vectors}, {cores} cores, onnxruntime {version} on the CPU, one
+image at a time. Networks of torchvision have random weights; the files come from packages that people use. Nothing was
+recovered, which changes no width. Medians of files that are timed in turn, so that a speed-up holds where the machine
+becomes slower meanwhile; milliseconds of different cells were not measured together.
 
 - **half of the MACs**: `--keep 0.5 --keep-of macs`, everything else by default.
 - **half of the latency**: `--latency 0.5`.
