@@ -20,6 +20,8 @@ from pfpcli.onnx_io.runtime import run_onnx, session
 #: Then come WARM_UP runs that are not timed, in which the caches fill, and at least BLOCK timed runs, more of a network
 #: that takes so little time that they would last less than LEAST seconds.
 PAUSE, WARM_UP, BLOCK, BLOCKS, LEAST = 0.05, 2, 5, 9, 0.03
+#: A speed-up is to be told to within this part of itself. Where it is not, there are more blocks, up to this many.
+PRECISE, MOST_BLOCKS = 0.03, 27
 #: Seconds after which no new block starts.
 SECONDS = 20.0
 #: A speed-up lies in its interval with at least this probability.
@@ -117,12 +119,19 @@ def time_in_turn(runs: Sequence[Callable[[], object]]) -> list[Latency]:
     """
     times: list[list[list[float]]] = [[] for _ in runs]
     stop = time.perf_counter() + SECONDS
-    for block in range(BLOCKS):
-        if block and time.perf_counter() > stop:
+    for block in range(MOST_BLOCKS):
+        if (block and time.perf_counter() > stop) or (block >= BLOCKS and _is_precise(times)):
             break
         for run, milliseconds in zip(runs, times, strict=True):
             milliseconds.append(_block(run))
     return [_summary(milliseconds) for milliseconds in times]
+
+
+def _is_precise(times: Sequence[list[list[float]]]) -> bool:
+    """Whether the speed-up of each inference over the first one is told to within `PRECISE`."""
+    first, *others = map(_summary, times)
+    found = [speed_up(first, other) for other in others]
+    return all(each.high - each.low <= 2 * PRECISE * each.times for each in found)
 
 
 def _block(run: Callable[[], object]) -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 
 import pytest
@@ -39,6 +40,7 @@ def test_one_disturbed_block_does_not_change_the_part() -> None:
 
 def test_networks_are_timed_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "LEAST", 0.0)
+    monkeypatch.setattr(files, "MOST_BLOCKS", files.BLOCKS)
     calls: list[str] = []
     quick, slow = time_in_turn([lambda: calls.append("a"), lambda: (calls.append("b"), time.sleep(0.002))])
     assert len(quick.blocks) == files.BLOCKS
@@ -46,3 +48,23 @@ def test_networks_are_timed_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     assert slow.median_ms >= 2
     one_block = files.WARM_UP + files.BLOCK
     assert calls[: 2 * one_block] == ["a"] * one_block + ["b"] * one_block
+
+
+@pytest.mark.parametrize(
+    ("blocks", "timed"),
+    [
+        ([2.0], 9),
+        ([2.0, 2.02, 1.98], 9),
+        ([2.0, 2.5, 1.7], 27),
+        ([2.0, 3.0, 1.0, 2.5, 1.5, 2.8, 1.2, 3.5, 0.8] + [2.0] * 18, 17),
+    ],
+    ids=["equal", "within the precision", "never sure", "quiet after a while"],
+)
+def test_there_are_more_blocks_until_a_speed_up_is_told_precisely(
+    blocks: list[float], timed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "BLOCKS", 9)
+    monkeypatch.setattr(files, "MOST_BLOCKS", 27)
+    monkeypatch.setattr(files, "_block", lambda run: [run()])
+    whole, noisy = time_in_turn([lambda: 1.0, itertools.cycle(blocks).__next__])
+    assert len(whole.blocks) == len(noisy.blocks) == timed
