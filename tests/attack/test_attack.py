@@ -47,7 +47,7 @@ def test_what_an_interrupted_run_has_left_is_taken_as_it_was_kept_or_not_at_all(
 
 
 def test_a_command_that_is_stopped_anywhere_leaves_something_whole_or_nothing() -> None:
-    found = printed("stops", "--every", "24", "--only", "sweep", "--only", "plan")
+    found = printed("stops", "--every", "40", "--only", "sweep", "--only", "plan")
     counted = [line for line in found.splitlines() if "stops:" in line]
     assert len(counted) == 2
     assert all(

@@ -179,8 +179,8 @@ def test_a_file_with_channels_last_keeps_them_last(tmp_path: Path) -> None:
 
 
 def exported_by_people() -> list[Any]:
-    """Files of the shared folder. Two are slow, on large images or with 300 ops; nets of the zoo have their ops."""
-    slow = ("twinlite_720x1280", "agllnet_256")
+    """Files of the shared folder. Three are slow, on large images or with 300 ops; nets of the zoo have their ops."""
+    slow = ("twinlite_720x1280", "agllnet_256", "ppocr_v1.1_det")
     files = sorted(SHARED.glob("wild/*.onnx"))
     return [pytest.param(file, id=file.stem, marks=[pytest.mark.slow] * (file.stem in slow)) for file in files]
 
