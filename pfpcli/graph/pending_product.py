@@ -25,8 +25,8 @@ _ATEN = torch.ops.aten
 EXPANDING = 16
 #: ... and this many numbers in all: smaller ones take no time.
 FEWEST = 1 << 22
-#: The numbers of a piece.
-_PIECE = 1 << 19
+#: The numbers of a piece: on a CPU, and on other devices, to which each piece is a few calls.
+_PIECE, _PIECE_ELSEWHERE = 1 << 19, 1 << 25
 #: The ops that multiply two tensors of matrices.
 _PRODUCTS = (_ATEN.matmul.default, _ATEN.bmm.default, _ATEN.mm.default)
 
@@ -135,7 +135,8 @@ class PendingProduct(Tensor):
     def rows(self) -> Iterator[tuple[slice, Tensor]]:
         """Yield the product, not turned, in pieces: some of its n rows, float[..., r, m]."""
         columns = self.right.shape[:-2].numel() * self.right.shape[-1]
-        count, at_once = self.left.shape[-2], max(1, _PIECE // columns)
+        piece = _PIECE if self.left.device.type == "cpu" else _PIECE_ELSEWHERE
+        count, at_once = self.left.shape[-2], max(1, piece // columns)
         for first in range(0, count, at_once):
             some = slice(first, min(first + at_once, count))
             yield some, self._after_steps(self.left[..., some, :] @ self.right, some)
