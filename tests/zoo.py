@@ -339,15 +339,16 @@ def biased_attention() -> nn.Module:
     return net
 
 
-def position_attention() -> nn.Module:
-    """Every position of a map looks at every other one, as in networks that mark roads."""
+def position_attention(heads: int = 1) -> nn.Module:
+    """Every position of a map looks at every other one, as in networks that mark roads, and in some detectors."""
 
     def forward(m: nn.Module, x: Tensor) -> Tensor:
         y = m.stem(x)
-        among = (m.query(y).flatten(2).transpose(1, 2) @ m.key(y).flatten(2)).softmax(2)
-        return m.head(y + (m.value(y).flatten(2) @ among.permute(0, 2, 1)).view(y.shape))
+        query, key, value = (part(y).flatten(2).unflatten(1, (heads, -1)) for part in (m.query, m.key, m.value))
+        among = (0.5 * (query.transpose(2, 3) @ key)).softmax(3)
+        return m.head(y + (value @ among.transpose(2, 3)).view(y.shape))
 
-    layers = {"query": nn.Conv2d(8, 4, 1), "key": nn.Conv2d(8, 4, 1), "value": nn.Conv2d(8, 8, 1)}
+    layers = {"query": nn.Conv2d(8, 8, 1), "key": nn.Conv2d(8, 8, 1), "value": nn.Conv2d(8, 8, 1)}
     return Calls(forward, stem=conv(3, 8), head=head(8), **layers)
 
 

@@ -5,7 +5,9 @@ has 207 million numbers: 829 MB, which are written and read again for the produc
 reads it. A pending product only knows its two operands. The softmax and the sum are computed on pieces that fit into
 the processor's caches, and no piece outlives the next.
 
-It is a tensor to all that reads it. An op that has no rule here reads the whole product.
+Ops read it as they read any tensor; one that has no rule here reads the whole product. It refers to its operands, so
+they may not be written to before it is read, nor may it be written to itself. What is not an op of torch (numpy, a
+file) cannot read it; `run.Run` gives it to nobody as an output.
 """
 
 from __future__ import annotations
@@ -19,14 +21,18 @@ from torch import Tensor
 from torch.fx.node import Node
 from torch.utils._pytree import tree_map
 
+from pfpcli.graph.invariant import InvariantError
+
 _ATEN = torch.ops.aten
 
 #: A product stays pending if it has this many numbers for each number of its operands, ...
 EXPANDING = 16
 #: ... and this many numbers in all: smaller ones take no time.
 FEWEST = 1 << 22
-#: The numbers of a piece: on a CPU, and on other devices, to which each piece is a few calls.
+#: The numbers of a piece: on a CPU, and on other devices, where each call takes time to start.
 _PIECE, _PIECE_ELSEWHERE = 1 << 19, 1 << 25
+#: A piece is of as few matrices as leave it this many rows.
+_ROWS = 32
 #: The ops that multiply two tensors of matrices.
 _PRODUCTS = (_ATEN.matmul.default, _ATEN.bmm.default, _ATEN.mm.default)
 
@@ -36,8 +42,8 @@ class _Step:
     """What is computed of each row of a product.
 
     Attributes:
-        compute: (float[..., r, m], the other operand of these rows) -> float[..., r, m].
-        other: the other operand, a number or float[..., n or 1, m or 1] or float[m] or float[].
+        compute: (float[..., r, m], the other argument for these rows) -> float[..., r, m].
+        other: the other argument: a number, or an operand float[..., n or 1, m or 1] or float[m] or float[].
     """
 
     compute: Callable[[Tensor, Any], Tensor]
@@ -52,8 +58,13 @@ class _Step:
 
     @property
     def is_same_for_all_matrices(self) -> bool:
-        """Whether the other operand has no batch dimensions."""
+        """Whether the other argument has no batch dimensions."""
         return not isinstance(self.other, Tensor) or self.other.dim() <= 2
+
+    def of(self, matrices: slice) -> _Step:
+        """Return the step for some of the matrices float[b, n, m]."""
+        is_same = self.is_same_for_all_matrices or len(self.other) == 1  # type: ignore[arg-type]
+        return self if is_same else _Step(self.compute, self.other[matrices])  # type: ignore[index]
 
 
 def expands(node: Node) -> bool:
@@ -82,6 +93,8 @@ def pending(target: Any, args: tuple[Any, ...]) -> PendingProduct | None:
     if not same or not _is_large(left.shape[:-1].numel() * right.shape[-1], left, right):
         return None
     if torch.is_grad_enabled() and (left.requires_grad or right.requires_grad):
+        return None
+    if torch.is_autocast_enabled(left.device.type):  # it decides the type of the product
         return None
     if any(torch._C._functorch.is_functorch_wrapped_tensor(x) for x in args):  # several runs at once
         return None
@@ -124,7 +137,13 @@ class PendingProduct(Tensor):
     def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        """Compute an op in pieces, or put it off; an op without a rule gets whole tensors."""
+        """Compute an op in pieces, or put it off; an op without a rule gets whole tensors.
+
+        Raises:
+            InvariantError: the op writes to a pending product.
+        """
+        if func._schema.is_mutable and isinstance((kwargs or {}).get("out", args[0]), cls):
+            raise InvariantError(f"{func} writes to a product that has not been computed")
         rule = _RULES.get(func)
         found = None if rule is None or kwargs else rule(*args)
         if found is not None:
@@ -135,8 +154,7 @@ class PendingProduct(Tensor):
     def rows(self) -> Iterator[tuple[slice, Tensor]]:
         """Yield the product, not turned, in pieces: some of its n rows, float[..., r, m]."""
         columns = self.right.shape[:-2].numel() * self.right.shape[-1]
-        piece = _PIECE if self.left.device.type == "cpu" else _PIECE_ELSEWHERE
-        count, at_once = self.left.shape[-2], max(1, piece // columns)
+        count, at_once = self.left.shape[-2], max(1, self._piece // columns)
         for first in range(0, count, at_once):
             some = slice(first, min(first + at_once, count))
             yield some, self._after_steps(self.left[..., some, :] @ self.right, some)
@@ -144,7 +162,25 @@ class PendingProduct(Tensor):
     def whole(self) -> Tensor:
         """Return the value."""
         found = self._after_steps(self.left @ self.right, slice(None))
-        return found.transpose(-1, -2) if self.is_turned else found
+        return found.transpose(-1, -2).contiguous() if self.is_turned else found
+
+    @property
+    def held_bytes(self) -> int:
+        """The memory that its operands take."""
+        others = (step.other for step in self.steps)
+        return sum(x.nbytes for x in (self.left, self.right, *others) if isinstance(x, Tensor))
+
+    def parts(self) -> Iterator[tuple[slice, PendingProduct]]:
+        """Yield the matrices float[b, ...] of the value, as few at a time as make pieces of `_ROWS` rows."""
+        together = max(1, self._piece // (_ROWS * self.right.shape[-1]))
+        for first in range(0, len(self), together):
+            some = slice(first, first + together)
+            steps = tuple(step.of(some) for step in self.steps)
+            yield some, PendingProduct(self.left[some], self.right[some], steps, self.is_turned)
+
+    @property
+    def _piece(self) -> int:
+        return _PIECE if self.left.device.type == "cpu" else _PIECE_ELSEWHERE
 
     def _after_steps(self, rows: Tensor, some: slice) -> Tensor:
         for step in self.steps:
@@ -224,7 +260,7 @@ def _transposed(x: PendingProduct, a: int, b: int) -> PendingProduct | None:
 
 
 def _viewed(x: PendingProduct, sizes: list[int], *_: object) -> PendingProduct | None:
-    """The same matrices in another order of batch dimensions; -1 stands for the size that is left."""
+    """The same matrices with other batch dimensions; -1 stands for the size that is left."""
     if [*sizes[-2:]] != [*x.shape[-2:]] or len(sizes) < 2:
         return None
     if [*sizes] == [*x.shape]:
@@ -242,21 +278,33 @@ def _expanded(x: PendingProduct, sizes: list[int], implicit: bool = False) -> Pe
 
 
 def _multiplied(a: Tensor, b: Tensor) -> Tensor | None:
-    """The product of a pending product with a tensor."""
-    if isinstance(a, PendingProduct) and not isinstance(b, PendingProduct):
-        return _times(a, b)
-    if isinstance(b, PendingProduct) and not isinstance(a, PendingProduct):
-        return _times(b.turned(), a.transpose(-1, -2)).transpose(-1, -2)
-    return None
+    """The product of a pending product with a tensor: float[n, m], or float[b, n, m] with float[b, m, k]."""
+    if isinstance(a, PendingProduct) == isinstance(b, PendingProduct):
+        return None
+    product, x, times = (a, b, _before) if isinstance(a, PendingProduct) else (b, a, _behind)
+    assert isinstance(product, PendingProduct)
+    if product.dim() == 2:
+        return times(product, x)
+    return torch.cat([times(part, x[some]) for some, part in product.parts()])
 
 
-def _times(pending: PendingProduct, x: Tensor) -> Tensor:
-    """Return pending @ x."""
-    if not pending.is_turned:
-        return torch.cat([rows @ x for _, rows in pending.rows()], -2)
-    total = x.new_zeros(*pending.shape[:-1], x.shape[-1])
-    for some, rows in pending.rows():
+def _before(product: PendingProduct, x: Tensor) -> Tensor:
+    """Return product @ x."""
+    if not product.is_turned:
+        return torch.cat([rows @ x for _, rows in product.rows()], -2)
+    total = x.new_zeros(*product.shape[:-1], x.shape[-1])
+    for some, rows in product.rows():
         total += rows.transpose(-1, -2) @ x[..., some, :]
+    return total
+
+
+def _behind(product: PendingProduct, x: Tensor) -> Tensor:
+    """Return x @ product."""
+    if product.is_turned:
+        return torch.cat([x @ rows.transpose(-1, -2) for _, rows in product.rows()], -1)
+    total = x.new_zeros(*x.shape[:-1], product.shape[-1])
+    for some, rows in product.rows():
+        total += x[..., some] @ rows
     return total
 
 

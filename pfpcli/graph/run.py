@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from torch import fx
+from torch.utils._pytree import tree_map
 
-from pfpcli.graph.pending_product import pending
+from pfpcli.graph.pending_product import PendingProduct, pending
 
 
 class Run(fx.Interpreter):
@@ -16,3 +17,8 @@ class Run(fx.Interpreter):
         """Call an op."""
         found = pending(target, args)
         return super().call_function(target, args, kwargs) if found is None else found
+
+    def output(self, target: Any, args: Any, kwargs: Any) -> Any:
+        """Return the outputs; a product that is one of them is computed."""
+        found = super().output(target, args, kwargs)
+        return tree_map(lambda x: x.whole() if isinstance(x, PendingProduct) else x, found)

@@ -15,16 +15,16 @@ from torch import Tensor
 
 from pfpcli.onnx_io.runtime import run_onnx, session
 
-#: Each file is run in BLOCKS blocks, in turn with the other files. A block begins with a pause of PAUSE seconds, in
-#: which the threads of the other session stop waiting for work: while they wait, they take the cores from this one.
-#: Then come WARM_UP runs that are not timed, in which the caches fill, and at least BLOCK timed runs, more of a network
-#: that takes so little time that they would last less than LEAST seconds.
+#: Each file is run in at least BLOCKS blocks, in turn with the other files. A block begins with a pause of PAUSE
+#: seconds, in which the threads of the other session stop waiting for work: while they wait, they take the cores from
+#: this one. Then come WARM_UP runs that are not timed, in which the caches fill, and at least BLOCK timed runs, more of
+#: a network that takes so little time that they would last less than LEAST seconds.
 PAUSE, WARM_UP, BLOCK, BLOCKS, LEAST = 0.05, 2, 5, 9, 0.03
-#: A speed-up is to be told to within this part of itself. Where it is not, there are more blocks, up to this many.
+#: There are more blocks, up to the second number, until the interval of a speed-up is twice this part of it wide.
 PRECISE, MOST_BLOCKS = 0.03, 27
 #: Seconds after which no new block starts.
 SECONDS = 20.0
-#: A speed-up lies in its interval with at least this probability.
+#: A speed-up lies in its interval with about this probability, a little less where blocks were added.
 CONFIDENCE = 0.95
 
 
@@ -128,7 +128,7 @@ def time_in_turn(runs: Sequence[Callable[[], object]]) -> list[Latency]:
 
 
 def _is_precise(times: Sequence[list[list[float]]]) -> bool:
-    """Whether the speed-up of each inference over the first one is told to within `PRECISE`."""
+    """Whether the interval of the speed-up of each inference over the first one is narrow enough."""
     first, *others = map(_summary, times)
     found = [speed_up(first, other) for other in others]
     return all(each.high - each.low <= 2 * PRECISE * each.times for each in found)

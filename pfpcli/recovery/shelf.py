@@ -40,7 +40,7 @@ class Shelf:
             if isinstance(there, StoredTensor):
                 found[node] = there
                 continue
-            if _bytes(value) > self._left:
+            if _bytes(value) > self._left and not isinstance(value, PendingProduct):
                 file = file or NamelessFile()
                 found[node] = StoredTensor(file, value)
                 continue
@@ -55,8 +55,10 @@ class Shelf:
 
 
 def _bytes(value: Any) -> int:
-    """The memory that a value takes; a pending product only refers to its operands."""
-    return value.nbytes if isinstance(value, Tensor) and not isinstance(value, PendingProduct) else 0
+    """The memory that a value takes; a pending product takes that of its operands, and lies in no file."""
+    if isinstance(value, PendingProduct):
+        return value.held_bytes
+    return value.nbytes if isinstance(value, Tensor) else 0
 
 
 def read(value: Any) -> Any:
