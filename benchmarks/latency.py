@@ -360,7 +360,8 @@ _COLUMNS = """| network | half of the MACs | half of the latency | Torch-Pruning
 |---|---|---|---|"""
 _EQUAL = """Trained networks, refitted by least squares: cut to a part of the MACs, and to the latency that this has.
 ResNet-20: 512 images of CIFAR-10, 2,000 to judge. EfficientNet-Lite0: 64 photos, 271 to judge. Where a network of
-fewer MACs is no faster than the whole one, 99 % of the whole one's latency is asked for.
+fewer MACs is no faster than the whole one, 99 % of the whole one's latency is asked for. Rows whose speed-ups
+differ by more than 3 % compare networks of different latencies.
 
 | network, MACs | by MACs | by latency |
 |---|---|---|"""
