@@ -25,13 +25,13 @@ from pfpcli.graph.invariant import InvariantError
 
 _ATEN = torch.ops.aten
 
-#: A product stays pending if it has this many numbers for each number of its operands, ...
+#: A product compares all positions with all positions if it has this many numbers for each number of its operands.
 EXPANDING = 16
-#: ... and this many numbers in all: smaller ones take no time.
+#: It stays pending if it has this many numbers in all: smaller ones take no time.
 FEWEST = 1 << 22
 #: The numbers of a piece: on a CPU, and on other devices, where each call takes time to start.
 _PIECE, _PIECE_ELSEWHERE = 1 << 19, 1 << 25
-#: A piece is of as few matrices as leave it this many rows.
+#: A piece holds some rows of several matrices: of so few matrices that these are at least as many rows of each.
 _ROWS = 32
 #: The ops that multiply two tensors of matrices.
 _PRODUCTS = (_ATEN.matmul.default, _ATEN.bmm.default, _ATEN.mm.default)

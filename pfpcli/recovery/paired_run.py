@@ -21,13 +21,9 @@ from pfpcli import memory
 from pfpcli.channels.labels import Axes
 from pfpcli.cutting.cut import Cut
 from pfpcli.graph.graph import Graph, fetch, is_tensor
+from pfpcli.graph.pending_product import EXPANDING
 from pfpcli.graph.run import Run
 from pfpcli.recovery.shelf import Shelf, read
-
-#: A call that nobody visits waits until another call reads it, if its result has this many numbers for each number that
-#: it is computed from. That is a product of all positions with all positions: to keep it from visit to visit would fill
-#: the shelf. Maps that are only enlarged do not wait: the refit of a branch looks at the other branch.
-_EXPANDING = 16
 
 #: Node -> its value for one batch.
 _Values = dict[Node, Any]
@@ -251,7 +247,9 @@ def _size(node: Node) -> int:
 def _late_order(graph: Graph, is_visited: Callable[[Node], bool]) -> list[Node]:
     """The nodes in the order of the graph, but for expanding calls, which wait until their result is read.
 
-    Calls that pass so large a result on (a softmax) wait as well. Visited calls never wait.
+    That is a product of all positions with all positions: kept from visit to visit, it would fill the shelf. Calls that
+    pass so large a result on (a softmax) wait as well. Visited calls never wait. Maps that are only enlarged do not
+    wait: the refit of a branch looks at the other branch.
 
     Args:
         graph: the original.
@@ -262,7 +260,7 @@ def _late_order(graph: Graph, is_visited: Callable[[Node], bool]) -> list[Node]:
     for node in graph.nodes:
         read = [each for each in node.all_input_nodes if each.op != "get_attr"]
         passes_on = any(2 * _size(node) >= _size(each) for each in read if each in waiting)
-        expands = _size(node) >= _EXPANDING * sum(map(_size, read)) > 0
+        expands = _size(node) >= EXPANDING * sum(map(_size, read)) > 0
         if (expands or passes_on) and not is_visited(node):
             waiting[node] = None
             continue

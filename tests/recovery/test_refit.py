@@ -321,8 +321,8 @@ def test_a_product_of_all_positions_with_all_is_not_kept_from_one_layer_to_the_n
             largest[-1] = max(largest[-1], *(value.numel() for value in values.values()))
             return super().put(values, before)
 
-    for expanding in (paired_run._EXPANDING, 1 << 60):
-        monkeypatch.setattr(paired_run, "_EXPANDING", expanding)
+    for expanding in (paired_run.EXPANDING, 1 << 60):
+        monkeypatch.setattr(paired_run, "EXPANDING", expanding)
         largest.append(0)
         kept, smaller = dropped(groups, 2, 5)
         pair = PairedRun(Cut(kept, smaller), Seen())
