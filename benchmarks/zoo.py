@@ -110,6 +110,7 @@ def examine(name: str) -> dict[str, Any]:
     from pfpcli.cutting.verify import relative
     from pfpcli.errors import BudgetError
     from pfpcli.exporting import export
+    from pfpcli.exporting.program import program_of
     from pfpcli.graph.trace import trace
     from pfpcli.planning.plan import Budget
     from pfpcli.planning.planner import plan
@@ -172,7 +173,7 @@ def examine(name: str) -> dict[str, Any]:
             samples = [torch.randn(graph.fixed_batch or 3, *size) for size in sizes]
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / "model.onnx"
-                exported = export.program(smaller)
+                exported = program_of(smaller)
                 found["onnx"] = export.save_onnx(exported, smaller, export.names(smaller), path, samples)
                 found["open"] = export.open_sizes(path)
     return found

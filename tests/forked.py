@@ -57,6 +57,7 @@ import pfpcli.cli.terminal
 import pfpcli.report.html.page
 from pfpcli.cli.main import run
 from pfpcli.exporting import export
+from pfpcli.exporting.program import program_of
 from pfpcli.graph.quiet import quiet
 from pfpcli.graph.trace import trace
 from pfpcli.latency import files
@@ -65,7 +66,7 @@ layers = torch.nn.Conv2d(3, 4, 3, bias=False), torch.nn.BatchNorm2d(4), torch.nn
 network = torch.nn.Sequential(*layers, torch.nn.Flatten(), torch.nn.Linear(4, 2)).eval()
 graph = trace(network, (torch.zeros(2, 3, 8, 8),))
 with quiet():
-    program = export.program(graph)
+    program = program_of(graph)
     torch.export.save(program, io.BytesIO())
     export._export_converted(program, graph, export.names(graph))
     run(["compress", "no network", "--calib", "no images"])

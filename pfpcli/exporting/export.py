@@ -6,7 +6,6 @@ them.
 
 from __future__ import annotations
 
-import copy
 import io
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -16,19 +15,17 @@ from typing import Any
 
 import onnx
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 from torch.export import ExportedProgram
 
-from pfpcli.errors import CheckFailed, TraceError
+from pfpcli.errors import CheckFailed
 from pfpcli.exporting.converted import converted
 from pfpcli.exporting.onnx_functions import kept_table
+from pfpcli.exporting.program import program_of
 from pfpcli.graph.graph import Graph, Names
 from pfpcli.graph.quiet import quiet
-from pfpcli.graph.trace import export_program, free_dims, open_dims
+from pfpcli.graph.trace import open_dims
 from pfpcli.onnx_io.runtime import ONNX_TOLERANCE, onnx_vs_torch, onnx_vs_torch_in_sizes
-
-#: Metadata with the origin of a node on this machine and in the user's source code.
-_ORIGINS = ("stack_trace", "nn_module_stack", "source_fn_stack", "from_node", "torch_fn", "custom")
 
 
 def names(graph: Graph) -> Names:
@@ -43,69 +40,6 @@ def names(graph: Graph) -> Names:
     if keys is not None and len(keys) == len(outputs):
         outputs = [str(key) for key in keys]
     return Names(tuple(str(node.target) for node in graph.inputs), tuple(outputs))
-
-
-def program(graph: Graph) -> ExportedProgram:
-    """Export a graph as a program, without metadata about its origin."""
-    exported = _with_free_sizes(replace(graph, module=_with_plain_attention(graph.module)))
-    for module in exported.graph_module.modules():
-        for node in getattr(getattr(module, "graph", None), "nodes", ()):
-            for key in _ORIGINS:
-                node.meta.pop(key, None)
-    return exported
-
-
-def _with_plain_attention(module: fx.GraphModule) -> fx.GraphModule:
-    """Return a copy in which the exporters can convert every call of attention."""
-    attention = torch.ops.aten.scaled_dot_product_attention.default
-    copied = fx.GraphModule(module, copy.deepcopy(module.graph))
-    for node in copied.graph.find_nodes(op="call_function", target=attention):
-        _join_batch(node)
-    for node in copied.graph.find_nodes(op="call_function", target=attention):
-        _lay_out(node)
-    copied.recompile()
-    return copied
-
-
-def _join_batch(node: Any) -> None:
-    """Merge the leading dimensions of attention with more than four dimensions, since the exporters take four."""
-    graph, aten = node.graph, torch.ops.aten
-    shapes = [tuple(operand.meta["val"].shape) for operand in node.args[:3]]
-    extra = len(shapes[0]) - 4
-    same = len({shape[: extra + 1] for shape in shapes}) == 1
-    if extra < 1 or not same or len(node.args) > 3 or node.kwargs.get("attn_mask"):
-        return
-    sizes = [-1, *shapes[0][1 : extra + 1]]
-    with graph.inserting_before(node):
-        node.args = tuple(graph.call_function(aten.flatten.using_ints, (x, 0, extra)) for x in node.args)
-    with graph.inserting_after(node):
-        whole = graph.call_function(aten.unflatten.int, (node, 0, sizes))
-    node.replace_all_uses_with(whole, lambda user: user is not whole)
-
-
-def _lay_out(node: Any) -> None:
-    """Copy every transpose of an attention's result into contiguous memory.
-
-    The exporters decompose attention with a mask into calls whose result has another memory layout than the traced
-    one. A view of its transpose, which needed no copy in the traced network, would be invalid.
-    """
-    for user in [user for user in node.users if user.target is torch.ops.aten.transpose.int]:
-        with node.graph.inserting_after(user):
-            kept = {"memory_format": torch.contiguous_format}
-            copied = node.graph.call_function(torch.ops.aten.clone.default, (user,), kept)
-        user.replace_all_uses_with(copied, lambda other, copied=copied: other is not copied)
-
-
-def _with_free_sizes(graph: Graph) -> ExportedProgram:
-    if not graph.dynamic:
-        return export_program(graph.module, graph.example)
-    try:
-        exported = export_program(graph.module, graph.example, free_dims(graph.example, spatial=graph.spatial))
-    except TraceError:
-        exported = None
-    if exported is None or not all(0 in dims for dims in open_dims(exported)):
-        exported = export_program(graph.module, graph.example, free_dims(graph.example, spatial=False))
-    return exported
 
 
 def save_pt2(exported: ExportedProgram, path: Path) -> None:
@@ -171,7 +105,7 @@ def _exporters(exported: ExportedProgram, graph: Graph) -> Iterator[tuple[_Expor
     yield _export_converted, exported
     yield _export_program, exported
     if graph.spatial:  # e.g. adaptive pooling to more than one element has no ONNX form for free sizes
-        exported = program(replace(graph, spatial=False))
+        exported = program_of(replace(graph, spatial=False))
         yield _export_program, exported
     yield _export_unoptimised, exported
     yield _export_traced, exported
@@ -289,8 +223,8 @@ def _clean(model: onnx.ModelProto, free: list[list[int]]) -> None:
             if hasattr(part, "metadata_props"):
                 del part.metadata_props[:]
         for dim in _dims([*graph.input, *graph.output, *graph.value_info]):
-            if dim.dim_param in symbols:
-                dim.dim_param = symbols[dim.dim_param]
+            if dim.dim_param:  # "((s0 - 1)//2) + 1" has a symbol in it
+                dim.dim_param = re.sub(r"\w+", lambda part: symbols.get(part[0], part[0]), dim.dim_param)
 
 
 def _dims(values: Sequence[Any]) -> Iterator[Any]:

@@ -7,8 +7,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 from torch.fx.node import Node
+from torch.utils._sympy.value_ranges import ValueRanges
+
+from pfpcli.graph.calls import is_pointwise
+
+_ATEN = torch.ops.aten
+#: Calls that torch does not tag as pointwise, and whose result has the sizes of their first operand.
+_KEEP_SIZES = (_ATEN.batch_norm.default, _ATEN.dropout.default, _ATEN.hardswish.default)
 
 
 def propagate(module: fx.GraphModule, example: Sequence[Tensor]) -> None:
@@ -17,6 +26,37 @@ def propagate(module: fx.GraphModule, example: Sequence[Tensor]) -> None:
     fakes = [mode.from_tensor(x, static_shapes=True) for x in example]
     with mode, torch.no_grad():
         _Sizes(module, mode).run(*fakes, enable_io_processing=False)
+
+
+def propagate_free(
+    module: fx.GraphModule, example: Sequence[Tensor], free: Sequence[Sequence[int]]
+) -> dict[Any, ValueRanges[Any]]:
+    """Set `meta["val"]` of every node as `propagate` does, but with a symbol for each free size.
+
+    Args:
+        module: the graph; its nodes have the values that `propagate` gives them.
+        example: the inputs.
+        free: the dimensions of each input whose sizes are free. A size that the graph fixes gets no symbol.
+
+    Returns:
+        symbol -> the sizes that it may stand for. What torch supposes of a symbol besides, to choose a kernel for the
+        sizes of the example, is left out.
+
+    Raises:
+        Exception: whatever torch raises about a call whose result has no size that is known before it runs.
+    """
+    known = ShapeEnv(duck_shape=False)
+    mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=known)
+    fakes = []
+    for x, dims in zip(example, free, strict=True):
+        sizes = [DimDynamic.DYNAMIC if dim in dims else DimDynamic.STATIC for dim in range(x.dim())]
+        context: Any = StatelessSymbolicContext(dynamic_sizes=sizes)
+        fakes.append(mode.from_tensor(x, symbolic_context=context))
+    ranges = dict(known.var_to_range)
+    with mode, enable_python_dispatcher(), torch.no_grad():  # without the dispatcher some calls take no symbols
+        _FreeSizes(module, mode).run(*fakes, enable_io_processing=False)
+    known.guards.clear()
+    return ranges
 
 
 class _Sizes(fx.Interpreter):
@@ -44,3 +84,43 @@ class _Sizes(fx.Interpreter):
         value = super().run_node(n)
         n.meta["val"] = value
         return value
+
+
+class _FreeSizes(_Sizes):
+    """Runs a graph on fake tensors whose free sizes are symbols.
+
+    A call that keeps the sizes of an operand is not run: torch takes up to 0.1 s to compute with the symbols of one.
+    """
+
+    def run_node(self, n: Node) -> Any:
+        """Run one node, or find its value among its operands, and store it."""
+        known = n.meta.get("val")
+        like = self._like(n)
+        if like is None or not isinstance(known, Tensor):
+            return super().run_node(n)
+        n.meta["val"] = torch.empty_like(like, dtype=known.dtype)
+        return n.meta["val"]
+
+    def _like(self, n: Node) -> Tensor | None:
+        """Return the operand whose sizes the result of a call has, if it is plain which one."""
+        operands: list[Any] = [self.env[each] for each in n.all_input_nodes]
+        if n.op != "call_function" or not operands or not all(isinstance(each, Tensor) for each in operands):
+            return None
+        if n.target in _KEEP_SIZES:
+            first: Tensor = operands[0]
+            return first
+        if not is_pointwise(n.target):
+            return None
+        largest = max(operands, key=lambda each: each.dim())
+        return largest if all(_fits(each, largest) for each in operands) else None
+
+
+def _fits(tensor: Tensor, larger: Tensor) -> bool:
+    """Whether a tensor can be broadcast to the sizes of a larger one, whatever their symbols stand for."""
+    pairs = zip(reversed(tensor.shape), reversed(larger.shape), strict=False)
+    return all((isinstance(a, int) and a == 1) or _size(a) == _size(b) for a, b in pairs)
+
+
+def _size(size: int | torch.SymInt) -> Any:
+    """Return a size, or its expression, which compares without a guard."""
+    return size.node.expr if isinstance(size, torch.SymInt) else size

@@ -11,6 +11,7 @@ from torch.export import ExportedProgram
 from pfpcli.errors import PfpError
 from pfpcli.exporting import export
 from pfpcli.exporting.converted import converted
+from pfpcli.exporting.program import program_of
 from pfpcli.graph.graph import Graph
 from traced import grouped
 
@@ -18,7 +19,7 @@ from traced import grouped
 @cache
 def program(name: str) -> tuple[Graph, ExportedProgram]:
     graph = grouped(name).labelled.graph
-    return graph, export.program(graph)
+    return graph, program_of(graph)
 
 
 def calls(exported: ExportedProgram) -> list[str]:

@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 from pfpcli.cutting.cut import cut
 from pfpcli.errors import CheckFailed
 from pfpcli.exporting import export
+from pfpcli.exporting.program import program_of
 from pfpcli.graph.graph import Graph
 from pfpcli.onnx_io.runtime import onnx_vs_torch
 from properties import random_drop
@@ -83,7 +84,7 @@ def test_the_onnx_file_of_a_cut_net_computes_what_torch_computes(name: str, tmp_
     samples = NETS[name].example(batch=3, seed=5)
     path = tmp_path / "model.onnx"
     # sums over the largest images that it is tried on are rounded by some 1e-5
-    assert export.save_onnx(export.program(graph), graph, named, path, samples) < 5e-5
+    assert export.save_onnx(program_of(graph), graph, named, path, samples) < 5e-5
     assert onnx_vs_torch(path, graph, samples) < 1e-5
     model = onnx.load(path)
     assert tuple(value.name for value in model.graph.input) == named.inputs
@@ -94,7 +95,7 @@ def test_the_onnx_file_of_a_cut_net_computes_what_torch_computes(name: str, tmp_
 @pytest.mark.parametrize("name", ["option_a", "attention", "two_heads"])
 def test_the_program_file_of_a_cut_net_computes_what_torch_computes(name: str, tmp_path: Path) -> None:
     _, graph = smaller(name)
-    export.save_pt2(export.program(graph), tmp_path / "model.pt2")
+    export.save_pt2(program_of(graph), tmp_path / "model.pt2")
     loaded = torch.export.load(tmp_path / "model.pt2").module(check_guards=False)
     samples = NETS[name].example(batch=5, seed=5)
     with torch.no_grad():
@@ -121,7 +122,7 @@ def test_a_network_that_the_quicker_exporter_gets_wrong_is_not_timed(monkeypatch
 
 def test_a_full_disk_is_not_taken_for_an_exporter_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     graph = smaller("plain")[1]
-    exported = export.program(graph)
+    exported = program_of(graph)
 
     def full(*_: object) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

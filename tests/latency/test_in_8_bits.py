@@ -16,6 +16,7 @@ from pfpcli.channels.cost import Predictor
 from pfpcli.errors import InputError
 from pfpcli.exporting import export
 from pfpcli.exporting.in_8_bits import INT8, in_8_bits
+from pfpcli.exporting.program import program_of
 from pfpcli.latency import stopwatch
 from pfpcli.latency.operators import Operator
 from pfpcli.latency.pack import write_pack
@@ -90,7 +91,7 @@ def test_a_network_keeps_its_weights_and_its_names(tmp_path: Path) -> None:
 
 def saved(net: str, folder: Path) -> onnx.ModelProto:
     graph = grouped(net).labelled.graph
-    export.save_onnx(export.program(graph), graph, export.names(graph), folder / "whole.onnx", list(graph.example))
+    export.save_onnx(program_of(graph), graph, export.names(graph), folder / "whole.onnx", list(graph.example))
     return onnx.load(folder / "whole.onnx")
 
 

@@ -113,9 +113,10 @@ def test_a_pack_makes_the_table_on_a_machine_without_torch_and_onnx(tmp_path: Pa
     found = predictor("plain")
     network = tmp_path / "network.onnx"
     from pfpcli.exporting import export
+    from pfpcli.exporting.program import program_of
 
     graph = groups.labelled.graph
-    export.save_onnx(export.program(graph), graph, export.names(graph), network, list(graph.example))
+    export.save_onnx(program_of(graph), graph, export.names(graph), network, list(graph.example))
     with (tmp_path / "pack.pyz").open("wb") as pack:
         write_pack(pack, found.operators, onnx.load(network), (1, 3, 8, 8))
     blocked = "import sys; sys.modules['torch'] = sys.modules['onnx'] = None; import runpy; sys.argv = sys.argv[1:]; "

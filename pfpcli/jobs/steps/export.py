@@ -16,6 +16,7 @@ from torch.export import ExportedProgram
 from pfpcli import memory
 from pfpcli.cutting.cut import Cut
 from pfpcli.exporting import export
+from pfpcli.exporting.program import program_of
 from pfpcli.exporting.rebuild import rebuild
 from pfpcli.graph.graph import Graph
 from pfpcli.images.calibration import Division
@@ -179,7 +180,7 @@ class OnnxWriter:
         return of(self.original), of(path)
 
     def _exported(self, graph: Graph, path: Path, program: ExportedProgram | None = None) -> float:
-        program = program or export.program(graph)
+        program = program or program_of(graph)
         return export.save_onnx(program, graph, self._named, path, self._samples)
 
 
@@ -217,7 +218,7 @@ def export_files(
         _ = writer.original
         _forget_files()
         step.progress(1, 3, "files")
-        program = export.program(smaller)
+        program = program_of(smaller)
         export.save_pt2(program, folder / FILES["pt2"])
         step.progress(2, 3, "files")
         told = writer.write(smaller, onnx_file, program)
