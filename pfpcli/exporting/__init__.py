@@ -6,7 +6,9 @@ again and compared with the graph before it counts as written. May import `model
 
     export          writes .pt2 and, with torch's exporters, ONNX files
     converted       a program in calls that have ONNX functions
-    onnx_functions  torch's table of ONNX functions, built once a process
+    program         a graph as a program of torch
+    lifted          the same, without tracing the graph again
+    repeats         what torch's exporter does anew for each file although it is there already
     rebuild         gives the user's module the smaller tensors
 
 Files of a lower precision are made from model.onnx by onnxruntime's tools.

@@ -20,8 +20,8 @@ from torch.export import ExportedProgram
 
 from pfpcli.errors import CheckFailed
 from pfpcli.exporting.converted import converted
-from pfpcli.exporting.onnx_functions import kept_table
 from pfpcli.exporting.program import program_of
+from pfpcli.exporting.repeats import without_repeats
 from pfpcli.graph.graph import Graph, Names
 from pfpcli.graph.quiet import quiet
 from pfpcli.graph.trace import open_dims
@@ -132,7 +132,7 @@ def _export_unoptimised(exported: ExportedProgram, graph: Graph, named: Names) -
 
 
 def _export_dynamo(exported: ExportedProgram, named: Names, *, optimize: bool) -> onnx.ModelProto:
-    with kept_table():
+    with without_repeats():
         made = torch.onnx.export(exported, dynamo=True, verbose=False, optimize=optimize)
     assert made is not None
     model: onnx.ModelProto = made.model_proto
