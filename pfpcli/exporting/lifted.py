@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, fx, nn
-from torch._export.verifier import TrainingIRVerifier
 from torch.export import ExportedProgram
 from torch.export.exported_program import ModuleCallEntry, ModuleCallSignature
 from torch.export.graph_signature import (
@@ -49,12 +48,15 @@ def lifted(module: fx.GraphModule, example: tuple[Tensor, ...], free: Sequence[S
 
     Raises:
         CannotLift: the graph is no program as it is.
-        Exception: whatever torch raises about sizes that are not known before a call runs.
+        Exception: whatever torch raises about sizes that are not known before a call runs, or a release of torch whose
+            programs are made otherwise.
     """
+    from torch._export.verifier import TrainingIRVerifier
+
     module = fx.GraphModule(module, copy.deepcopy(module.graph))
     graph, structure = module.graph, _structure(module)
-    outputs = _flatten_outputs(graph)
     ranges = propagate_free(module, example, free)
+    outputs = _flatten_outputs(graph)
     inputs = [node for node in graph.nodes if node.op == "placeholder"]
     names = [str(node.target) for node in inputs]
     signature = ExportGraphSignature(

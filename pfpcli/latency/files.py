@@ -93,33 +93,37 @@ def _dropped(n: int) -> int:
         drop += 1
 
 
-def latency(files: Sequence[Path | onnx.ModelProto], inputs: Sequence[Tensor], threads: int | None) -> list[Latency]:
+def latency(
+    files: Sequence[Path | onnx.ModelProto], inputs: Sequence[Tensor], threads: int | None, most: int = MOST_BLOCKS
+) -> list[Latency]:
     """Time ONNX files on the same inputs.
 
     Args:
         files: ONNX files with the same inputs, or their contents.
         inputs: float[N, ...] for each input.
         threads: number of threads of onnxruntime; None uses all cores.
+        most: the most blocks of each file.
 
     Returns:
         One latency for each file.
     """
     sessions = [session(file, threads) for file in files]
-    return time_in_turn([partial(run_onnx, each, inputs) for each in sessions])
+    return time_in_turn([partial(run_onnx, each, inputs) for each in sessions], most)
 
 
-def time_in_turn(runs: Sequence[Callable[[], object]]) -> list[Latency]:
+def time_in_turn(runs: Sequence[Callable[[], object]], most: int = MOST_BLOCKS) -> list[Latency]:
     """Time several inferences in turn, so that changes of the machine's speed affect all of them.
 
     Args:
         runs: each runs one inference.
+        most: the most blocks of each.
 
     Returns:
         One latency for each.
     """
     times: list[list[list[float]]] = [[] for _ in runs]
     stop = time.perf_counter() + SECONDS
-    for block in range(MOST_BLOCKS):
+    for block in range(most):
         if (block and time.perf_counter() > stop) or (block >= BLOCKS and _is_precise(times)):
             break
         for run, milliseconds in zip(runs, times, strict=True):

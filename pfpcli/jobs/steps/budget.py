@@ -27,7 +27,7 @@ from pfpcli.jobs.step_store import StepStore
 from pfpcli.jobs.steps.export import OnnxWriter
 from pfpcli.jobs.steps.plan import Planned
 from pfpcli.latency.conversion import FLOAT32, Conversion
-from pfpcli.latency.files import Latency, latency
+from pfpcli.latency.files import BLOCKS, MOST_BLOCKS, Latency, latency
 from pfpcli.latency.prediction import TimedPredictor
 from pfpcli.latency.table import Table
 from pfpcli.planning.plan import Budget, Plan
@@ -164,14 +164,15 @@ class Meter:
         def raced() -> list[Latency] | None:
             graphs = [None if plan is None else cut(self.groups.labelled, plan.alive).graph for plan in plans]
             try:
-                return self._timed(self.writer.to_time(graphs, self._inputs))
+                # a race that more blocks would decide is one between files that take nearly the same time
+                return self._timed(self.writer.to_time(graphs, self._inputs), BLOCKS)
             except CheckFailed:
                 return None
 
         return processes.of_first(raced)
 
-    def _timed(self, files: Iterable[Path | onnx.ModelProto]) -> list[Latency]:
-        return latency([*files], self._inputs, self.threads)
+    def _timed(self, files: Iterable[Path | onnx.ModelProto], most: int = MOST_BLOCKS) -> list[Latency]:
+        return latency([*files], self._inputs, self.threads, most)
 
     def _as_timed(self, file: Path | onnx.ModelProto) -> Path | onnx.ModelProto:
         """Return a float network in the precision that counts."""
