@@ -94,7 +94,7 @@ def _dropped(n: int) -> int:
 
 
 def latency(
-    files: Sequence[Path | onnx.ModelProto], inputs: Sequence[Tensor], threads: int | None, most: int = MOST_BLOCKS
+    files: Sequence[Path | onnx.ModelProto], inputs: Sequence[Tensor], threads: int | None, most: int | None = None
 ) -> list[Latency]:
     """Time ONNX files on the same inputs.
 
@@ -102,7 +102,7 @@ def latency(
         files: ONNX files with the same inputs, or their contents.
         inputs: float[N, ...] for each input.
         threads: number of threads of onnxruntime; None uses all cores.
-        most: the most blocks of each file.
+        most: the most blocks of each file; None for `MOST_BLOCKS`.
 
     Returns:
         One latency for each file.
@@ -111,19 +111,19 @@ def latency(
     return time_in_turn([partial(run_onnx, each, inputs) for each in sessions], most)
 
 
-def time_in_turn(runs: Sequence[Callable[[], object]], most: int = MOST_BLOCKS) -> list[Latency]:
+def time_in_turn(runs: Sequence[Callable[[], object]], most: int | None = None) -> list[Latency]:
     """Time several inferences in turn, so that changes of the machine's speed affect all of them.
 
     Args:
         runs: each runs one inference.
-        most: the most blocks of each.
+        most: the most blocks of each; None for `MOST_BLOCKS`.
 
     Returns:
         One latency for each.
     """
     times: list[list[list[float]]] = [[] for _ in runs]
     stop = time.perf_counter() + SECONDS
-    for block in range(most):
+    for block in range(most or MOST_BLOCKS):
         if (block and time.perf_counter() > stop) or (block >= BLOCKS and _is_precise(times)):
             break
         for run, milliseconds in zip(runs, times, strict=True):

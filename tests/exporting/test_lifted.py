@@ -22,6 +22,33 @@ from pfpcli.graph.trace import export_program, free_dims, open_dims, trace
 from traced import grouped
 from zoo_blocks import NETS
 
+#: Nets whose calls compute sizes each in its own way; the other nets are slow.
+SIZED = (
+    *(
+        "plain",
+        "option_a",
+        "se_gate",
+        "flatten_linear",
+        "shuffle",
+        "two_inputs",
+        "two_heads",
+        "conv1d",
+        "pixel_shuffle",
+    ),
+    *(
+        "grouped_transposed",
+        "writes_in_place",
+        "norms",
+        "attention",
+        "fpn",
+        "cbam",
+        "deformable",
+        "crnn",
+        "transformer",
+    ),
+)
+EVERY = [pytest.param(name, marks=[pytest.mark.slow] * (name not in SIZED)) for name in NETS]
+
 
 def graph_of(name: str) -> Graph:
     return grouped(name).labelled.graph
@@ -46,7 +73,7 @@ def untraced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(program, "export_program", traced)
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", EVERY)
 def test_every_network_becomes_a_program_that_takes_what_it_takes(name: str, untraced: None) -> None:
     graph = graph_of(name)
     made = program_of(graph)
@@ -59,7 +86,7 @@ def test_every_network_becomes_a_program_that_takes_what_it_takes(name: str, unt
         torch.testing.assert_close(one, other)
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", EVERY)
 def test_sizes_in_symbols_are_right_for_other_inputs(name: str) -> None:
     graph = graph_of(name)
     module = fx.GraphModule(graph.module, copy.deepcopy(graph.module.graph))

@@ -27,7 +27,7 @@ from pfpcli.jobs.step_store import StepStore
 from pfpcli.jobs.steps.export import OnnxWriter
 from pfpcli.jobs.steps.plan import Planned
 from pfpcli.latency.conversion import FLOAT32, Conversion
-from pfpcli.latency.files import BLOCKS, MOST_BLOCKS, Latency, latency
+from pfpcli.latency.files import BLOCKS, Latency, latency
 from pfpcli.latency.prediction import TimedPredictor
 from pfpcli.latency.table import Table
 from pfpcli.planning.plan import Budget, Plan
@@ -171,7 +171,7 @@ class Meter:
 
         return processes.of_first(raced)
 
-    def _timed(self, files: Iterable[Path | onnx.ModelProto], most: int = MOST_BLOCKS) -> list[Latency]:
+    def _timed(self, files: Iterable[Path | onnx.ModelProto], most: int | None = None) -> list[Latency]:
         return latency([*files], self._inputs, self.threads, most)
 
     def _as_timed(self, file: Path | onnx.ModelProto) -> Path | onnx.ModelProto:
