@@ -16,7 +16,7 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _KEPT, _LARGEST = 1 << 28, 1 << 25
 #: Between blocks that are in use it keeps any number of freed bytes. `give_back_if_grown` does nothing until a process
 #: has grown by the first number since `keep_freed`, and by the second one since `give_back`.
-_ALLOWED, _GROWN = 5 << 26, 1 << 27
+_ALLOWED, _GROWN = 10 << 26, 1 << 27
 
 
 #: What the process held at `keep_freed`, and after the last `give_back`.
