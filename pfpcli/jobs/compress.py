@@ -135,7 +135,7 @@ def write_run(
     processes.finish()
     write_plan(plan, made, ready.scored.readers, folder)
     exported = export_files(ready.model, made, ready.writer, folder, console, ready.store)
-    timed, batch = measure_latency(made.graph, division, exported, settings.threads, console)
+    timed, batch = measure_latency(made.graph, division, exported, settings, console)
     metric = measure_metric(measured, settings.metric, exported, folder, division, console, store=ready.store)
     told = None if search is None else search.told
     verdict = gated(status(quality), quality, metric, settings.max_drop, told)
