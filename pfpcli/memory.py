@@ -83,6 +83,12 @@ def give_back() -> None:
         _held["returned"] = held() or 0
 
 
+def drop_and_give_back() -> None:
+    """Free what only refers to itself, networks most of all, and give its memory back to the system."""
+    drop_cycles()
+    give_back()
+
+
 def give_back_if_grown() -> None:
     """Give freed memory back if the process has grown much, for loops with large tensors: it takes time."""
     if (held() or 0) > max(_held["began"] + _ALLOWED, _held["returned"] + _GROWN):

@@ -127,8 +127,7 @@ class Console:
             self.worked[name] = step.seconds
         self.timings[name] = round(self.timings.get(name, 0.0) + step.seconds, 3)
         peak = memory.peak()
-        memory.drop_cycles()  # the networks that a step has tried
-        memory.give_back()
+        memory.drop_and_give_back()  # the networks that a step has tried
         held = memory.held()
         if held is not None and peak is not None:
             self.held[name], self.peaks[name] = held, max(peak, self.peaks.get(name, 0))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,23 @@ def test_a_step_whose_result_was_cached_is_not_measured() -> None:
             step.is_cached = name == "score"
     assert [*console.worked] == ["trace"]
     assert [*console.timings] == ["trace", "score"]
+
+
+def test_what_only_refers_to_itself_is_freed_when_the_step_that_made_it_ends() -> None:
+    class Network:
+        """Knows itself, as the nodes of a network know each other."""
+
+        def __init__(self) -> None:
+            self.itself = self
+
+    gc.disable()
+    try:
+        with Console().step("plan"):
+            left = weakref.ref(Network())
+            assert left() is not None
+        assert left() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize(

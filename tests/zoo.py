@@ -352,6 +352,16 @@ def position_attention(heads: int = 1) -> nn.Module:
     return Calls(forward, stem=conv(3, 8), head=head(8), **layers)
 
 
+def counts() -> nn.Module:
+    """A network that counts its calls in a buffer; it is in no table, since few tests are about such networks."""
+
+    def forward(m: nn.Module, x: Tensor) -> Tensor:
+        m.calls += 1
+        return m.layer(x)
+
+    return Calls(forward, layer=nn.Conv2d(3, 4, 1), calls=torch.zeros(()))
+
+
 class Unknown(nn.Module):
     """An op pfp has no rule for, between two convolutions."""
 

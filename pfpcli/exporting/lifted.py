@@ -35,7 +35,7 @@ _PREFIXES = {InputKind.PARAMETER: "p", InputKind.BUFFER: "b"}
 
 
 class CannotLift(Exception):
-    """A graph that is no program as it is: it writes to its tensors, or has values that are no tensors."""
+    """The graph is no program as it is: a call writes to its operand, or a value that has to be a tensor is none."""
 
 
 def lifted(module: fx.GraphModule, example: tuple[Tensor, ...], free: Sequence[Sequence[int]]) -> ExportedProgram:

@@ -46,9 +46,9 @@ def _kept(build: classmethod[Any, Any, Any]) -> Any:
 def _known_values() -> Iterator[None]:
     """Take the value of a call from the program instead of computing it, where the exporter promotes types.
 
-    It computes the values of all calls with their free sizes as symbols, which takes half of an export, in order to
-    convert operands of another type than their call computes in. A converted operand has a new value: torch runs the
-    call that reads it before this, and stores what it gives.
+    The exporter converts operands whose type is not the one that their call computes in. To know all types, it computes
+    the values of all calls, with their free sizes as symbols, which takes half of an export. The program has these
+    values. Where an operand is converted, `_maybe_promote_node` runs the call anew and stores its value in the node.
     """
     try:
         from torch.onnx._internal.fx.passes.type_promotion import _TypePromotionInterpreter as Promotion

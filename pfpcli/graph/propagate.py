@@ -11,7 +11,6 @@ from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 from torch.fx.node import Node
-from torch.utils._sympy.value_ranges import ValueRanges
 
 from pfpcli.graph.calls import is_pointwise
 
@@ -28,9 +27,7 @@ def propagate(module: fx.GraphModule, example: Sequence[Tensor]) -> None:
         _Sizes(module, mode).run(*fakes, enable_io_processing=False)
 
 
-def propagate_free(
-    module: fx.GraphModule, example: Sequence[Tensor], free: Sequence[Sequence[int]]
-) -> dict[Any, ValueRanges[Any]]:
+def propagate_free(module: fx.GraphModule, example: Sequence[Tensor], free: Sequence[Sequence[int]]) -> dict[Any, Any]:
     """Set `meta["val"]` of every node as `propagate` does, but with a symbol for each free size.
 
     Args:
@@ -39,8 +36,8 @@ def propagate_free(
         free: the dimensions of each input whose sizes are free. A size that the graph fixes gets no symbol.
 
     Returns:
-        symbol -> the sizes that it may stand for. What torch supposes of a symbol besides, to choose a kernel for the
-        sizes of the example, is left out.
+        symbol -> the sizes that it may stand for. torch also supposes that a size lies on the same side of some limits
+        as that of the example, to choose kernels; these limits are left out.
 
     Raises:
         Exception: whatever torch raises about a call whose result has no size that is known before it runs.
@@ -89,7 +86,7 @@ class _Sizes(fx.Interpreter):
 class _FreeSizes(_Sizes):
     """Runs a graph on fake tensors whose free sizes are symbols.
 
-    A call that keeps the sizes of an operand is not run: torch takes up to 0.1 s to compute with the symbols of one.
+    A call that keeps the sizes of an operand is not run: torch takes up to 0.1 s for the symbols of one call.
     """
 
     def run_node(self, n: Node) -> Any:

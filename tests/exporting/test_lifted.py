@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 from torch.export import ExportedProgram
 from torch.utils._pytree import tree_leaves, tree_structure
 
@@ -20,34 +21,22 @@ from pfpcli.graph.graph import Graph
 from pfpcli.graph.propagate import propagate, propagate_free
 from pfpcli.graph.trace import export_program, free_dims, open_dims, trace
 from traced import grouped
+from zoo import counts
 from zoo_blocks import NETS
 
 #: Nets whose calls compute sizes each in its own way; the other nets are slow.
-SIZED = (
-    *(
-        "plain",
-        "option_a",
-        "se_gate",
-        "flatten_linear",
-        "shuffle",
-        "two_inputs",
-        "two_heads",
-        "conv1d",
-        "pixel_shuffle",
-    ),
-    *(
-        "grouped_transposed",
-        "writes_in_place",
-        "norms",
-        "attention",
-        "fpn",
-        "cbam",
-        "deformable",
-        "crnn",
-        "transformer",
-    ),
-)
-EVERY = [pytest.param(name, marks=[pytest.mark.slow] * (name not in SIZED)) for name in NETS]
+SIZED = {
+    *("plain", "option_a", "se_gate", "flatten_linear", "shuffle", "two_inputs", "two_heads", "conv1d", "fpn", "cbam"),
+    *("pixel_shuffle", "grouped_transposed", "writes_in_place", "norms", "attention", "crnn", "transformer"),
+    "deformable",
+}
+#: Nets whose programs are compared with those of torch, which takes seconds; the other nets are slow.
+COMPARED = {"fpn", "attention"}
+
+
+def every(quick: set[str]) -> list[Any]:
+    """All nets; those that are not quick are slow."""
+    return [pytest.param(name, marks=[pytest.mark.slow] * (name not in quick)) for name in NETS]
 
 
 def graph_of(name: str) -> Graph:
@@ -73,7 +62,7 @@ def untraced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(program, "export_program", traced)
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", every(SIZED))
 def test_every_network_becomes_a_program_that_takes_what_it_takes(name: str, untraced: None) -> None:
     graph = graph_of(name)
     made = program_of(graph)
@@ -86,7 +75,7 @@ def test_every_network_becomes_a_program_that_takes_what_it_takes(name: str, unt
         torch.testing.assert_close(one, other)
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", every(SIZED))
 def test_sizes_in_symbols_are_right_for_other_inputs(name: str) -> None:
     graph = graph_of(name)
     module = fx.GraphModule(graph.module, copy.deepcopy(graph.module.graph))
@@ -107,7 +96,7 @@ def test_sizes_in_symbols_are_right_for_other_inputs(name: str) -> None:
         assert found == expected.get(node.name, found), node
 
 
-@pytest.mark.parametrize("name", ["fpn", "attention"])
+@pytest.mark.parametrize("name", every(COMPARED))
 def test_a_program_is_the_one_that_tracing_gives(name: str) -> None:
     graph = graph_of(name)
     traced = export_program(graph.module, graph.example, free_dims(graph.example, spatial=graph.spatial))
@@ -119,21 +108,8 @@ def test_a_program_is_the_one_that_tracing_gives(name: str) -> None:
     assert first == second
 
 
-class Counts(nn.Module):
-    """A network that counts its calls."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Conv2d(3, 4, 3)
-        self.register_buffer("calls", torch.zeros(()))
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.calls += 1
-        return self.layer(x).relu()
-
-
 def test_a_network_that_writes_to_its_tensors_is_traced_again() -> None:
-    graph = trace(Counts().eval(), (torch.randn(2, 3, 8, 8),))
+    graph = trace(counts().eval(), (torch.randn(2, 3, 8, 8),))
     with pytest.raises(CannotLift, match="writes to its operand"):
         lifted(graph.module, graph.example, free_dims(graph.example, spatial=False))
     x = torch.randn(3, 3, 8, 8)

@@ -18,7 +18,7 @@ from pfpcli.graph.graph import Graph, add_tensor, fetch, is_constant, path_besid
 from pfpcli.graph.invariant import InvariantError
 from pfpcli.graph.trace import trace
 from properties import random_drop
-from zoo import Net, conv, head
+from zoo import Net, conv, counts, head
 from zoo_blocks import NETS
 
 
@@ -107,17 +107,7 @@ def test_a_graph_without_an_example_for_each_input_is_reported() -> None:
 
 
 def test_a_network_may_update_a_buffer_that_it_does_not_read_again() -> None:
-    class Counts(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv = nn.Conv2d(3, 4, 1)
-            self.register_buffer("calls", torch.zeros(()))
-
-        def forward(self, x: Tensor) -> Tensor:
-            self.calls += 1
-            return self.conv(x)
-
-    assert any(str(node.target) == "aten.copy_.default" for node in traced(Counts()).nodes)
+    assert any(str(node.target) == "aten.copy_.default" for node in traced(counts()).nodes)
 
 
 def test_a_chain_of_calls_on_parameters_is_constant_and_a_call_on_an_image_is_not() -> None:

@@ -164,7 +164,7 @@ class Meter:
         def raced() -> list[Latency] | None:
             graphs = [None if plan is None else cut(self.groups.labelled, plan.alive).graph for plan in plans]
             try:
-                # a race that more blocks would decide is one between files that take nearly the same time
+                # files that `BLOCKS` blocks cannot tell apart take nearly the same time: either may win
                 return self._timed(self.writer.to_time(graphs, self._inputs), BLOCKS)
             except CheckFailed:
                 return None

@@ -193,12 +193,6 @@ class _Written:
     model_pt: str
 
 
-def _forget_files() -> None:
-    """Free what exporters leave: programs that refer to themselves, and pieces of files."""
-    memory.drop_cycles()
-    memory.give_back()
-
-
 def export_files(
     model: LoadedModel, made: Cut, writer: OnnxWriter, folder: Path, console: Console, store: StepStore = NOTHING
 ) -> ExportedFiles:
@@ -217,13 +211,13 @@ def export_files(
 
     def written() -> _Written:
         _ = writer.original
-        _forget_files()
+        memory.drop_and_give_back()  # exporters leave programs that refer to themselves, and pieces of files
         step.progress(1, 3, "files")
         program = program_of(smaller)
         export.save_pt2(program, folder / FILES["pt2"])
         step.progress(2, 3, "files")
         told = writer.write(smaller, onnx_file, program)
-        _forget_files()
+        memory.drop_and_give_back()
         module, model_pt = _save_module(model, smaller, folder / FILES["pt"])
         modules.append(module)
         return _Written(told, model_pt)
@@ -269,7 +263,7 @@ def measure_latency(
 ) -> tuple[tuple[Latency, Latency], int]:
     """Time both networks in onnxruntime; returns the latencies and the batch size.
 
-    Where no latency was asked for, the interval of the speed-up may be wide: to narrow it takes up to 20 seconds.
+    A run that a latency was asked of takes more blocks, until the interval of the speed-up is narrow (`latency.files`).
     """
     most = None if settings.measure == "latency" else BLOCKS
     with console.step("measure") as step:
