@@ -86,30 +86,41 @@ class _Sizes(fx.Interpreter):
 class _FreeSizes(_Sizes):
     """Runs a graph on fake tensors whose free sizes are symbols.
 
-    A call that keeps the sizes of an operand is not run: torch takes up to 0.1 s for the symbols of one call.
+    A call that keeps the sizes of an operand is not run, because torch takes up to a second for the symbols of one
+    call: its value is that of the operand.
     """
 
+    def __init__(self, module: fx.GraphModule, mode: FakeTensorMode) -> None:
+        super().__init__(module, mode)
+        self._known = {node: node.meta.get("val") for node in module.graph.nodes}
+
     def run_node(self, n: Node) -> Any:
-        """Run one node, or find its value among its operands, and store it."""
-        known = n.meta.get("val")
+        """Run one node, or take the value of an operand, and store it."""
         like = self._like(n)
-        if like is None or not isinstance(known, Tensor):
+        if like is None:
             return super().run_node(n)
-        n.meta["val"] = torch.empty_like(like, dtype=known.dtype)
+        n.meta["val"] = self.env[like]
         return n.meta["val"]
 
-    def _like(self, n: Node) -> Tensor | None:
-        """Return the operand whose sizes the result of a call has, if it is plain which one."""
-        operands: list[Any] = [self.env[each] for each in n.all_input_nodes]
-        if n.op != "call_function" or not operands or not all(isinstance(each, Tensor) for each in operands):
+    def _like(self, n: Node) -> Node | None:
+        """Return the operand that the result of a call is like, if it is plain which one."""
+        operands = n.all_input_nodes
+        if n.op != "call_function" or not operands or not all(isinstance(self.env[each], Tensor) for each in operands):
             return None
         if n.target in _KEEP_SIZES:
-            first: Tensor = operands[0]
-            return first
-        if not is_pointwise(n.target):
+            operands = operands[:1]
+        elif not is_pointwise(n.target):
             return None
-        largest = max(operands, key=lambda each: each.dim())
-        return largest if all(_fits(each, largest) for each in operands) else None
+        largest = max(operands, key=lambda each: self.env[each].dim())
+        fit = all(_fits(self.env[each], self.env[largest]) for each in operands)
+        return largest if fit and _are_alike(self._known[n], self._known[largest]) else None
+
+
+def _are_alike(one: Any, other: Any) -> bool:
+    """Whether two values have the same type and layout; they have the same sizes."""
+    if not isinstance(one, Tensor) or not isinstance(other, Tensor):
+        return False
+    return one.dtype == other.dtype and one.stride() == other.stride()
 
 
 def _fits(tensor: Tensor, larger: Tensor) -> bool:
